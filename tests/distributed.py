@@ -1,0 +1,96 @@
+"""Run a plain function on several real gloo ranks and re-raise the first failure."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import tempfile
+import traceback
+from collections.abc import Callable
+from contextlib import closing
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def run(fn: Callable[..., Any], world_size: int, *args: Any, timeout_s: float = 240.0) -> list[Any]:
+    """Call ``fn(rank, world_size, *args)`` on every rank; return the results in rank order.
+
+    The ranks are forked, so they share what the test process has imported. Each sees the variables that
+    torchrun would set; `fn` starts the process group itself (`gloo` below) or leaves it to Lightning.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        port = free_port()
+        context = get_context("fork")
+        ranks = [
+            context.Process(target=_rank, args=(fn, r, world_size, port, folder, args), daemon=True)
+            for r in range(world_size)
+        ]
+        for process in ranks:
+            process.start()
+        failures = _join(ranks, folder, timeout_s)
+        if failures:
+            raise AssertionError("\n".join(failures))
+        return [pickle.loads((Path(folder) / f"{r}.ok").read_bytes()) for r in range(world_size)]
+
+
+def gloo() -> None:
+    """Start the default process group from the variables that `run` has set."""
+    torch.distributed.init_process_group("gloo")
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on now."""
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _rank(
+    fn: Callable[..., Any], rank: int, world_size: int, port: int, folder: str, args: Any
+) -> None:
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world_size),
+        LOCAL_WORLD_SIZE=str(world_size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        GROUP_RANK="0",
+        TORCHELASTIC_RUN_ID="test",
+        GLOO_SOCKET_IFNAME="lo",
+    )
+    torch.set_num_threads(1)
+    try:
+        result = fn(rank, world_size, *args)
+        (Path(folder) / f"{rank}.ok").write_bytes(pickle.dumps(result))
+    except BaseException:
+        (Path(folder) / f"{rank}.error").write_text(traceback.format_exc())
+    finally:
+        os._exit(
+            0
+        )  # no interpreter shutdown: forked copies of the parent's state must not clean up
+
+
+def _join(ranks: list[Any], folder: str, timeout_s: float) -> list[str]:
+    """Wait for all ranks; once one has failed the others get a short while, then are killed."""
+    import time
+
+    deadline = time.monotonic() + timeout_s
+    while any(process.is_alive() for process in ranks):
+        failed = list(Path(folder).glob("*.error"))
+        if failed:
+            deadline = min(deadline, time.monotonic() + 5)
+        if time.monotonic() > deadline:
+            for process in ranks:
+                process.kill()
+            break
+        time.sleep(0.02)
+    texts = [
+        f"rank {path.stem}: {path.read_text()}" for path in sorted(Path(folder).glob("*.error"))
+    ]
+    missing = [r for r in range(len(ranks)) if not any(Path(folder).glob(f"{r}.*"))]
+    return texts + [f"rank {r} ended without a result (killed or timed out)" for r in missing]
