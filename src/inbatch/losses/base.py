@@ -1,0 +1,63 @@
+"""What a loss sees and returns. Shape letters: G global rows, B rows this rank owns, D dimension.
+
+Scale contract: a loss returns the mean over the rows that this rank owns. The gather's backward sums
+over ranks. The strategy averages gradients over ranks. So the update equals that of one process with
+the global batch. A loss whose value is no mean over rows (CoSENT's log-sum-exp over pairs, say) sets
+``scope = "global"`` and returns the value of the global batch on every rank; the same average holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LossInput:
+    """Embeddings of the global batch, the same on every rank, and the rows that this rank owns."""
+
+    columns: tuple[Tensor, ...]  # each [G, D]: query, positive, negatives; not normalised
+    rows: slice  # start and stop are set; B = stop - start >= 1
+    labels: Tensor | None = None  # [G]
+    guide: tuple[Tensor, ...] | None = None  # each [G, Dg], without gradient
+    text_ids: Tensor | None = None  # [C, G] int64, equal where texts are equal
+
+
+class LossOutput(NamedTuple):
+    """A scalar with gradient, and detached scalars to log."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+class Loss(Protocol):
+    """A frozen dataclass of hyperparameters that can be called.
+
+    scope: "row" needs only the rows this rank owns (no gather); "candidates" is a mean over owned rows
+    against columns of the global batch; "global" is one value of the global batch.
+    """
+
+    @property
+    def scope(self) -> Literal["row", "candidates", "global"]:
+        """What of the global batch the loss needs."""
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether every source must have labels."""
+
+    @property
+    def needs_guide(self) -> bool:
+        """Whether the guide's embeddings are needed."""
+
+    @property
+    def min_columns(self) -> int:
+        """Fewest text columns."""
+
+    @property
+    def max_columns(self) -> int | None:
+        """Most text columns; None for no limit."""
+
+    def __call__(self, inputs: LossInput) -> LossOutput:
+        """The loss of the owned rows, and scalars to log."""

@@ -1,0 +1,109 @@
+"""GIST: in-batch negatives that a guide model has cleared of false negatives.
+
+Shape letters as in `streaming`, and E guide dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from inbatch.losses.base import LossInput, LossOutput
+from inbatch.losses.checks import check_choice, check_inputs, check_number
+from inbatch.losses.pairs import full_precision
+from inbatch.losses.panels import Block, GuideFilter
+from inbatch.losses.streaming import similarity_metrics, streamed_cross_entropy
+
+# Two equal texts score equal in exact arithmetic but not in floating point, where it depends on the
+# place in a matrix product. Scores this close to the threshold count as equal to it.
+TIE_ULPS = 16
+
+
+def guide_filter(
+    columns: Sequence[Tensor], *, margin_strategy: Literal["absolute", "relative"], margin: float
+) -> GuideFilter:
+    """Threshold of each row from the guide's score t of its query and positive, both [G, E].
+
+    "absolute": ``t - margin``; "relative": ``t - |t| * margin``.
+    """
+    units = tuple(normalize(full_precision(column.detach()), dim=1) for column in columns)
+    own_G = (units[0] * units[1]).sum(1)
+    slack_G = own_G.abs() * margin if margin_strategy == "relative" else margin
+    return GuideFilter(units, own_G - slack_G + TIE_ULPS * torch.finfo(own_G.dtype).eps)
+
+
+@dataclass(frozen=True)
+class GIST:
+    """Cross-entropy of each query's positive against the candidates that the guide lets pass.
+
+    With queries a, positives p, negatives n_k and cosine s, row i has one softmax over::
+
+        s(a_i, p_j)      all j; j = i is the positive and always kept
+        s(a_i, a_j)      j != i, if contrast_anchors
+        s(p_i, p_j)      j != i, if contrast_positives
+        s(a_i, n_k,j)    all j and k
+
+    divided by `temperature`. A candidate is left out if the guide's cosine of the same two texts is
+    greater than the threshold t_i - margin (absolute) or t_i - |t_i| * margin (relative), where t_i
+    is the guide's cosine of a_i and p_i. Equal scores, up to rounding, are kept.
+
+    Takes any number of negatives. All candidates, queries included, are those of the global batch.
+    Paper: Solatorio 2024, GISTEmbed, arXiv:2402.16829.
+
+    Equals sentence-transformers' GISTEmbedLoss and CachedGISTEmbedLoss on one process, except that:
+
+    - Self pairs s(a_i, a_i), s(p_i, p_i) are always left out. There they are left out only because
+      the guide scores them 1, above the threshold; where t_i is 1 (the positive is the query's
+      text) they stay as negatives that no training can push away: three such rows with orthogonal
+      texts give log 3 there and 0 here. With a negative margin the same happens to other rows.
+    - Over several ranks the peer compares queries with the queries of their own rank only.
+    """
+
+    temperature: float = 0.01
+    margin_strategy: Literal["absolute", "relative"] = "absolute"
+    margin: float = 0.0
+    contrast_anchors: bool = True
+    contrast_positives: bool = True
+
+    scope: ClassVar[Literal["candidates"]] = "candidates"
+    needs_labels: ClassVar[bool] = False
+    needs_guide: ClassVar[bool] = True
+    min_columns: ClassVar[int] = 2
+    max_columns: ClassVar[int | None] = None
+
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, above=0)
+        check_choice("margin_strategy", self.margin_strategy, ("absolute", "relative"))
+        check_number("margin", self.margin)
+
+    def __call__(self, inputs: LossInput) -> LossOutput:
+        """Mean over the owned rows. Raises ConfigError without guide embeddings of each column."""
+        check_inputs(self, inputs)
+        blocks = self._blocks(len(inputs.columns))
+        loss, stats = streamed_cross_entropy(
+            inputs.columns,
+            blocks,
+            rows=inputs.rows,
+            temperature=self.temperature,
+            guide=guide_filter(
+                inputs.guide or (), margin_strategy=self.margin_strategy, margin=self.margin
+            ),
+        )
+        num_global = inputs.columns[0].shape[0]
+        num_negatives = sum(num_global - (block.own != "plain") for block in blocks)
+        num_negatives *= inputs.rows.stop - inputs.rows.start
+        share = stats.filtered / max(num_negatives, 1)
+        return LossOutput(loss, similarity_metrics(stats) | {"filtered_share": share})
+
+    def _blocks(self, num_columns: int) -> list[Block]:
+        blocks = [Block(0, 1, "positive")]
+        if self.contrast_anchors:
+            blocks.append(Block(0, 0, "masked"))
+        if self.contrast_positives:
+            blocks.append(Block(1, 1, "masked"))
+        return blocks + [Block(0, k, "plain") for k in range(2, num_columns)]

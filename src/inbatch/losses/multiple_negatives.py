@@ -1,0 +1,145 @@
+"""Multiple negatives ranking, or InfoNCE: every other example of the batch is a negative.
+
+Shape letters as in `streaming`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from inbatch.errors import ConfigError
+from inbatch.losses.base import LossInput, LossOutput
+from inbatch.losses.checks import check_choice, check_inputs, check_number
+from inbatch.losses.panels import Block
+from inbatch.losses.streaming import similarity_metrics, streamed_cross_entropy
+
+Direction = Literal["query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"]
+HardnessMode = Literal["in_batch_negatives", "hard_negatives", "all_negatives"]
+Hardened = Literal["none", "own", "others", "all"]
+
+DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
+
+
+@dataclass(frozen=True)
+class MultipleNegativesRanking:
+    """Cross-entropy of each query's positive against the other texts of the global batch.
+
+    With queries q, documents d (the positives and all negatives) and similarity s::
+
+        loss_i = log sum_candidates exp(s / temperature) - s(q_i, d_i) / temperature
+
+    The candidates of row i, by direction:
+
+    - query_to_doc: s(q_i, d) for all documents; always on, for it holds the positive.
+    - query_to_query: s(q_i, q_j) for j != i.
+    - doc_to_query: s(q_j, d_i) for all queries, d_i being the positive of row i.
+    - doc_to_doc: s(d_i, d) for all documents of other queries.
+
+    ``partition_mode="joint"`` has one softmax over all of them; "per_direction" averages the losses
+    of one softmax for query_to_doc and one for doc_to_query, and takes no other direction.
+
+    Hardness adds ``hardness_strength * s`` (no gradient) to query_to_doc logits: those of documents
+    of other queries (in_batch_negatives), of own negatives (hard_negatives) or of both
+    (all_negatives).
+
+    Equals sentence-transformers' MultipleNegativesRankingLoss and its cached form with
+    ``scale = 1 / temperature``, gathered over ranks where ranks own slices of the rows.
+    Papers: van den Oord et al. 2018, arXiv:1807.03748; symmetric: Günther et al. 2023,
+    arXiv:2310.19923; all directions: Li et al. 2023, arXiv:2308.03281; hardness: Lan et al. 2025,
+    arXiv:2503.04812, Schechter Vera et al. 2025, arXiv:2509.20354.
+    """
+
+    temperature: float = 0.05
+    similarity: Literal["cosine", "dot"] = "cosine"
+    directions: Sequence[Direction] = ("query_to_doc",)
+    partition_mode: Literal["joint", "per_direction"] = "joint"
+    hardness_mode: HardnessMode | None = None
+    hardness_strength: float = 0.0
+
+    scope: ClassVar[Literal["candidates"]] = "candidates"
+    needs_labels: ClassVar[bool] = False
+    needs_guide: ClassVar[bool] = False
+    min_columns: ClassVar[int] = 2
+    max_columns: ClassVar[int | None] = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "directions", tuple(self.directions))
+        check_number("temperature", self.temperature, above=0)
+        check_choice("similarity", self.similarity, ("cosine", "dot"))
+        for direction in self.directions:
+            check_choice("directions", direction, DIRECTIONS)
+        check_choice("partition_mode", self.partition_mode, ("joint", "per_direction"))
+        modes = (None, "in_batch_negatives", "hard_negatives", "all_negatives")
+        check_choice("hardness_mode", self.hardness_mode, modes)
+        check_number("hardness_strength", self.hardness_strength)
+        self._check_combination()
+
+    def _check_combination(self) -> None:
+        if "query_to_doc" not in self.directions:
+            raise ConfigError(
+                f"directions is {list(self.directions)}: add query_to_doc, which has the positive."
+            )
+        if len(set(self.directions)) != len(self.directions):
+            raise ConfigError(f"directions is {list(self.directions)}: name each direction once.")
+        within = {"query_to_query", "doc_to_doc"} & set(self.directions)
+        if self.partition_mode == "per_direction" and within:
+            raise ConfigError(
+                f"directions has {', '.join(sorted(within))}, whose softmax would have no positive:"
+                " set partition_mode to joint or leave these directions out."
+            )
+        if self.hardness_strength < 0 or (self.hardness_mode is None and self.hardness_strength):
+            raise ConfigError(
+                f"hardness_strength is {self.hardness_strength} with hardness_mode"
+                f" {self.hardness_mode}: set a strength of at least 0, and a mode if it is above 0."
+            )
+
+    def __call__(self, inputs: LossInput) -> LossOutput:
+        """Mean over the owned rows. Raises ConfigError for fewer than two columns."""
+        check_inputs(self, inputs)
+        losses: list[Tensor] = []
+        metrics: dict[str, Tensor] = {}
+        for blocks in self._softmaxes(len(inputs.columns)):
+            loss, stats = streamed_cross_entropy(
+                inputs.columns,
+                blocks,
+                rows=inputs.rows,
+                temperature=self.temperature,
+                normalize=self.similarity == "cosine",
+                hardness_strength=self.hardness_strength,
+            )
+            losses.append(loss)
+            metrics = metrics or similarity_metrics(stats)
+        return LossOutput(torch.stack(losses).mean(), metrics)
+
+    def _softmaxes(self, num_columns: int) -> list[list[Block]]:
+        """The blocks of each softmax; the first one is query_to_doc's."""
+        documents = range(1, num_columns)
+        forward = [
+            Block(0, k, "positive" if k == 1 else "plain", self._hardened(k)) for k in documents
+        ]
+        if self.partition_mode == "per_direction":
+            # s(q_i, d_i) is the positive of both directions.
+            backward = [[Block(1, 0, "positive")]] if "doc_to_query" in self.directions else []
+            return [forward, *backward]
+        if "query_to_query" in self.directions:
+            forward.append(Block(0, 0, "masked"))
+        if "doc_to_query" in self.directions:
+            forward.append(Block(1, 0, "plain"))
+        if "doc_to_doc" in self.directions:
+            forward.extend(Block(1, k, "masked") for k in documents)
+        return [forward]
+
+    def _hardened(self, document: int) -> Hardened:
+        """Which logits of a query_to_doc block are hardened; the positive's never is."""
+        if self.hardness_strength == 0:
+            return "none"
+        if self.hardness_mode == "in_batch_negatives":
+            return "others"
+        if document == 1:
+            return "others" if self.hardness_mode == "all_negatives" else "none"
+        return "all" if self.hardness_mode == "all_negatives" else "own"

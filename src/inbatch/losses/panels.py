@@ -1,0 +1,107 @@
+"""Arithmetic on one panel of logits, in place. `streaming` walks over panels and explains why.
+
+A panel is one tile a block; row r of all its tiles together is one softmax. `part` names the rows
+of the panel in the global batch: the own entry of row r is on the diagonal from ``part.start`` on.
+
+Shape letters: G global rows, R rows of a panel, D dimension, E guide dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Scores of the owned rows of one column against all rows of another.
+
+    Entry (i, i) pairs two texts of the same example. `own` says what it is: "positive" (the target;
+    never removed by the guide; exactly one block of a softmax has it), "masked" (left out: a text
+    against itself, or against another text of its own example), "plain" (like any other).
+    `hardened` entries get ``hardness_strength * score`` added to their logit, without gradient.
+    """
+
+    rows: int  # column numbers
+    candidates: int
+    own: Literal["positive", "masked", "plain"]
+    hardened: Literal["none", "own", "others", "all"] = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class GuideFilter:
+    """Leave out entry (i, j) where the guide scores the two texts above the threshold of row i."""
+
+    columns: tuple[Tensor, ...]  # each [G, E], unit length
+    threshold: Tensor  # [G]
+
+
+@dataclass(frozen=True, slots=True)
+class GuideScratch:
+    """Buffers that `mask_tile` overwrites; as many rows as the largest panel."""
+
+    scores: Tensor  # [R, G]
+    mask: Tensor  # [R, G] bool
+
+
+def fill_tile(
+    tile_RG: Tensor, block: Block, columns: Sequence[Tensor], part: slice, *, temperature: float
+) -> None:
+    """Write a block's logits."""
+    rows_RD, candidates_GD = columns[block.rows][part], columns[block.candidates]
+    torch.addmm(tile_RG, rows_RD, candidates_GD.T, beta=0, alpha=1 / temperature, out=tile_RG)
+
+
+def mask_tile(
+    tile_RG: Tensor, block: Block, guide: GuideFilter, part: slice, *, scratch: GuideScratch
+) -> Tensor:
+    """Set to -inf what the guide scores above the threshold; returns how many, an int64 scalar."""
+    rows_RE, candidates_GE = guide.columns[block.rows][part], guide.columns[block.candidates]
+    scores_RG, mask_RG = scratch.scores[: len(tile_RG)], scratch.mask[: len(tile_RG)]
+    torch.mm(rows_RE, candidates_GE.T, out=scores_RG)
+    torch.gt(scores_RG, guide.threshold[part, None], out=mask_RG)
+    if block.own != "plain":
+        mask_RG.diagonal(part.start).fill_(False)
+    tile_RG.masked_fill_(mask_RG, -torch.inf)
+    return torch.count_nonzero(mask_RG)
+
+
+def harden_tile(tile_RG: Tensor, block: Block, part: slice, *, factor: float) -> None:
+    """Multiply the logits of a block's hardened entries."""
+    own_R = tile_RG.diagonal(part.start)
+    if block.hardened == "own":
+        own_R.mul_(factor)
+    elif block.hardened == "all":
+        tile_RG.mul_(factor)
+    elif block.hardened == "others":
+        kept_R = own_R.clone()
+        tile_RG.mul_(factor)
+        own_R.copy_(kept_R)
+
+
+def exponentiate(tiles: Sequence[Tensor], shift_R: Tensor) -> Tensor:
+    """Turn logits into ``exp(logit - shift)``; returns the sum of each row."""
+    total_R = torch.zeros_like(shift_R)
+    for tile_RG in tiles:
+        tile_RG.sub_(shift_R[:, None]).exp_()
+        total_R += tile_RG.sum(1)
+    return total_R
+
+
+def add_gradients(
+    tile_RG: Tensor,
+    block: Block,
+    columns: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    part: slice,
+) -> None:
+    """Carry the gradient of a block's scores, held in the tile, on to its two columns."""
+    rows_gradient, candidates_gradient = gradients[block.rows], gradients[block.candidates]
+    if rows_gradient is not None:
+        rows_gradient[part].addmm_(tile_RG, columns[block.candidates])
+    if candidates_gradient is not None:
+        candidates_gradient.addmm_(tile_RG.T, columns[block.rows][part])

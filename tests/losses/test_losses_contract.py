@@ -1,0 +1,157 @@
+"""What holds for every shipped loss: configuration, scale over ranks, checks of inputs, metrics."""
+
+from __future__ import annotations
+
+import inspect
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import get_class, instantiate
+from losses_oracle import assert_same, ours, random_columns
+from omegaconf import DictConfig, OmegaConf
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from inbatch.errors import ConfigError
+from inbatch.losses import Loss, LossInput, MultipleNegativesRanking
+
+FILES = sorted((Path(__file__).parents[2] / "conf" / "loss").glob("*.yaml"))
+ROWS, DIM = 12, 384
+
+
+def read(file: Path) -> DictConfig:
+    config = OmegaConf.load(file)
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def example(loss: Loss, num_columns: int | None = None) -> LossInput:
+    if num_columns is None:
+        num_columns = 3 if loss.max_columns is None else loss.max_columns
+    labels = torch.arange(ROWS) % 2 if loss.needs_labels or num_columns == 2 else None
+    return LossInput(
+        tuple(random_columns(num_columns, ROWS, DIM)),
+        slice(0, ROWS),
+        labels=None if labels is None else labels.float(),
+        guide=tuple(random_columns(num_columns, ROWS, 5, seed=1)) if loss.needs_guide else None,
+    )
+
+
+def evaluate(loss: Loss, inputs: LossInput, rows: slice) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    return ours(loss, inputs.columns, labels=inputs.labels, guide=inputs.guide, rows=rows)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_file_names_every_option_with_its_default(file: Path) -> None:
+    config = read(file)
+    assert file.read_text().startswith("# ")
+    parameters = inspect.signature(get_class(config._target_)).parameters
+    assert set(config) - {"_target_"} == set(parameters)
+    instantiate(config)
+
+
+def test_default_file_of_each_loss_has_its_defaults() -> None:
+    named_otherwise = {"mnrl_symmetric", "matryoshka_mnrl"}
+    for file in FILES:
+        if file.stem not in named_otherwise:
+            config = read(file)
+            assert instantiate(config) == get_class(config._target_)()
+
+
+@pytest.mark.parametrize("bounds", [(0, 6, 12), (0, 4, 8, 12), (0, 1, 2, 12)])
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_average_over_ranks_is_the_global_batch(file: Path, bounds: tuple[int, ...]) -> None:
+    loss = instantiate(read(file))
+    inputs = example(loss)
+    whole = evaluate(loss, inputs, slice(0, ROWS))
+    parts = [slice(start, stop) for start, stop in pairwise(bounds)]
+    weights = [(part.stop - part.start) / ROWS for part in parts]
+    ranks = [evaluate(loss, inputs, part) for part in parts]
+    value = sum(weight * rank[0] for weight, rank in zip(weights, ranks))
+    grads = [
+        sum(weight * rank[1][k] for weight, rank in zip(weights, ranks))
+        for k in range(len(inputs.columns))
+    ]
+    assert_same((value, grads), whole)
+    if loss.scope == "global":
+        assert all(rank[0] == whole[0] for rank in ranks)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_row_losses_touch_only_the_rows_of_the_rank(file: Path) -> None:
+    loss = instantiate(read(file))
+    _, grads = evaluate(loss, example(loss), slice(3, 5))
+    outside = torch.ones(ROWS, dtype=torch.bool)
+    outside[3:5] = False
+    touched = any(bool(grad[outside].any()) for grad in grads)
+    assert touched == (loss.scope != "row")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_output(file: Path) -> None:
+    loss = instantiate(read(file))
+    inputs = example(loss)
+    for column in inputs.columns:
+        column.requires_grad_()
+    output = loss(inputs)
+    assert output.loss.shape == ()
+    assert output.loss.requires_grad
+    assert output.metrics
+    for value in output.metrics.values():
+        assert value.shape == ()
+        assert not value.requires_grad
+        assert value.isfinite()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_half_precision_inputs_are_computed_in_float32(file: Path) -> None:
+    loss = instantiate(read(file))
+    inputs = example(loss)
+    low = tuple(column.bfloat16().requires_grad_() for column in inputs.columns)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = loss(LossInput(low, inputs.rows, labels=inputs.labels, guide=inputs.guide))
+    exact, _ = ours(
+        loss, [column.detach().double() for column in low], labels=inputs.labels, guide=inputs.guide
+    )
+    assert output.loss.dtype == torch.float32
+    torch.testing.assert_close(output.loss.detach().double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_wrong_inputs_are_refused(file: Path) -> None:
+    loss = instantiate(read(file))
+    inputs = example(loss)
+    too_few = example(loss, loss.min_columns - 1)
+    with pytest.raises(ConfigError, match=f"at least {loss.min_columns} text columns"):
+        evaluate(loss, too_few, slice(0, ROWS))
+    if loss.max_columns is not None:
+        with pytest.raises(ConfigError, match=f"at most {loss.max_columns} text columns"):
+            evaluate(loss, example(loss, loss.max_columns + 1), slice(0, ROWS))
+    if loss.needs_labels:
+        with pytest.raises(ConfigError, match="needs a label"):
+            loss(LossInput(inputs.columns, inputs.rows))
+    if loss.needs_guide:
+        assert inputs.guide is not None
+        for guide in (None, inputs.guide[:-1]):
+            with pytest.raises(ConfigError, match="needs guide embeddings"):
+                loss(LossInput(inputs.columns, inputs.rows, guide=guide))
+
+
+def test_labels_have_one_number_a_row() -> None:
+    columns = tuple(random_columns(2, 4, 3))
+    with pytest.raises(ConfigError, match=r"labels has shape \(4, 1\)"):
+        MultipleNegativesRanking()(LossInput(columns, slice(0, 4), labels=torch.ones(4, 1)))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_nothing_waits_for_the_device(file: Path) -> None:
+    """Fake tensors have no values: reading one, or a shape that depends on one, raises."""
+    loss = instantiate(read(file))
+    real, mode = example(loss), FakeTensorMode()
+    columns = tuple(mode.from_tensor(column).requires_grad_() for column in real.columns)
+    labels = None if real.labels is None else mode.from_tensor(real.labels)
+    guide = None if real.guide is None else tuple(mode.from_tensor(g) for g in real.guide)
+    with mode:
+        loss(LossInput(columns, slice(2, ROWS), labels=labels, guide=guide)).loss.backward()
+    assert all(column.grad is not None for column in columns)
