@@ -1,0 +1,15 @@
+"""Local embeddings -> global candidates; the only collectives of a training step."""
+
+from inbatch.gather.collectives import all_gather_rows, max_over_ranks, sum_over_ranks
+from inbatch.gather.gather import Gather, GlobalGather, LocalGather, Rows, split_rows
+
+__all__ = [
+    "Gather",
+    "GlobalGather",
+    "LocalGather",
+    "Rows",
+    "all_gather_rows",
+    "max_over_ranks",
+    "split_rows",
+    "sum_over_ranks",
+]

@@ -1,0 +1,102 @@
+"""The collectives of a training step; no other file of the step calls `torch.distributed`.
+
+Shape letters: b rows of this rank, G rows of all ranks, K numbers per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+try:  # torch >= 2.13 renames both and warns on the old names
+    from torch.distributed import all_gather_single, reduce_scatter_single
+except ImportError:
+    from torch.distributed import all_gather_into_tensor as all_gather_single
+    from torch.distributed import reduce_scatter_tensor as reduce_scatter_single
+
+
+class _AllGatherRows(torch.autograd.Function):
+    """Forward: concatenate rows over ranks. Backward: sum over ranks, keep the own rows."""
+
+    @staticmethod
+    def forward(ctx: Any, local_bK: Tensor, counts: tuple[int, ...]) -> Tensor:
+        ctx.counts = counts
+        ctx.num_rows = local_bK.shape[0]
+        return PendingRows(local_bK, counts).wait()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (grad_GK,) = grads
+        most = max(ctx.counts)
+        padded = _spread(grad_GK.contiguous(), ctx.counts, most)
+        own = grad_GK.new_empty(most, *grad_GK.shape[1:])
+        reduce_scatter_single(own, padded, op=dist.ReduceOp.SUM)
+        return own[: ctx.num_rows], None
+
+
+class PendingRows:
+    """An all-gather of rows under way; `wait` gives the rows of all ranks in rank order."""
+
+    def __init__(self, local_bK: Tensor, counts: Sequence[int]) -> None:
+        self._counts = tuple(counts)
+        most = max(self._counts)
+        padded = local_bK.contiguous()
+        if padded.shape[0] < most:
+            padded = torch.cat([padded, padded.new_zeros(most - len(padded), *padded.shape[1:])])
+        self._all = padded.new_empty(most * len(self._counts), *padded.shape[1:])
+        self._source = padded  # keeps the memory alive until the transfer has ended
+        self._work = all_gather_single(self._all, padded, async_op=True)
+
+    def wait(self) -> Tensor:
+        """Block until the rows have arrived: [G, K]."""
+        if self._work is not None:
+            self._work.wait()
+            self._work = None
+        most = max(self._counts)
+        if min(self._counts) == most:
+            return self._all
+        parts = [self._all[i * most : i * most + n] for i, n in enumerate(self._counts)]
+        return torch.cat(parts)
+
+
+def all_gather_rows(local_bK: Tensor, counts: Sequence[int]) -> Tensor:
+    """Rows of all ranks, differentiable: one all-gather, and one reduce-scatter in backward.
+
+    Args:
+        local_bK: this rank's rows, [counts[rank], ...].
+        counts: rows per rank, known to every rank from the plan, so no sizes are exchanged.
+
+    Returns:
+        [G, ...] in rank order. Its backward sums the gradients of all ranks for each row.
+    """
+    return _AllGatherRows.apply(local_bK, tuple(counts))
+
+
+def max_over_ranks(values: Sequence[int], device: torch.device) -> list[int]:
+    """Largest of each integer over the ranks: one all-reduce of a few bytes."""
+    tensor = torch.tensor(values, dtype=torch.int64, device=device)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return [int(value) for value in tensor.tolist()]
+
+
+def _spread(rows_GK: Tensor, counts: Sequence[int], most: int) -> Tensor:
+    """Rank-ordered rows with every rank's part padded to `most` rows, [len(counts) * most, K]."""
+    if min(counts) == most:
+        return rows_GK
+    spread = rows_GK.new_zeros(len(counts) * most, *rows_GK.shape[1:])
+    start = 0
+    for rank, count in enumerate(counts):
+        spread[rank * most : rank * most + count] = rows_GK[start : start + count]
+        start += count
+    return spread
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Element-wise sum over the ranks, without gradient: one all-reduce."""
+    total = values.detach().clone()
+    dist.all_reduce(total, op=dist.ReduceOp.SUM)
+    return total

@@ -1,0 +1,166 @@
+"""Local embeddings -> the global batch that a loss sees.
+
+Scale contract: a loss returns the mean over the rows that this rank owns. The gather's backward sums
+over ranks. The strategy averages gradients over ranks. So the update equals that of one process with
+the global batch. `row_weight` below is the one place that knows the world size: it is 1 except where
+ranks hold different numbers of rows (the last batch of an epoch), where a mean of means needs weights.
+
+Collectives of a step, whatever the number of chunks, columns and negatives:
+
+=================  =====================  =====================================================
+when               collective             bytes sent by each rank (b rows, C columns, W ranks)
+=================  =====================  =====================================================
+before the embeds  all-gather of data     (W - 1) * b * (C * Dg * 4 + 4 + C * 8), if a loss needs it
+after the embeds   all-gather of columns  (W - 1) * b * C * D * 4
+loss backward      reduce-scatter         (W - 1) * b * C * D * 4
+last chunk         gradient reduction     the strategy's, once per parameter bucket
+=================  =====================  =====================================================
+
+Shape letters: C columns, b local rows, G global rows, D dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from inbatch.gather.collectives import PendingRows, all_gather_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Which rows of the global batch this rank owns, and what their mean weighs."""
+
+    counts: tuple[int, ...]  # rows per rank, in rank order
+    rank: int
+    start: int  # first own row inside the batch that the loss sees
+
+    @property
+    def owned(self) -> slice:
+        """Own rows inside the batch that the loss sees."""
+        return slice(self.start, self.start + self.counts[self.rank])
+
+    @property
+    def weight(self) -> float:
+        """Factor on the mean over own rows, so that the average over ranks is the global mean."""
+        return self.counts[self.rank] * len(self.counts) / sum(self.counts)
+
+
+class Pending(Protocol):
+    """Data under way."""
+
+    def wait(self) -> list[Tensor]:
+        """The tensors of the global batch, [G, ...] each."""
+        ...
+
+
+class Gather(Protocol):
+    """How a rank's rows become the batch that the loss sees."""
+
+    def rows(self, num_local: int, num_global: int) -> Rows:
+        """Rows per rank of a batch, from its two counts alone."""
+        ...
+
+    def embeddings(self, local_CbD: Tensor, rows: Rows) -> tuple[Tensor, ...]:
+        """Columns of the batch, each [G, D]; differentiable."""
+        ...
+
+    def start_data(self, tensors: Sequence[Tensor], rows: Rows) -> Pending:
+        """Begin to gather tensors without gradient, each [b, ...]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    tensors: list[Tensor]
+
+    def wait(self) -> list[Tensor]:
+        return self.tensors
+
+
+@dataclass(frozen=True, slots=True)
+class LocalGather:
+    """Each rank contrasts its own rows only. With one process this is the whole batch."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    def rows(self, num_local: int, num_global: int) -> Rows:
+        """Own rows, weighted by their share of the global batch."""
+        counts = split_rows(num_global, self.world_size)
+        _check_rows(num_local, counts[self.rank], num_global)
+        return Rows(counts, self.rank, start=0)
+
+    def embeddings(self, local_CbD: Tensor, rows: Rows) -> tuple[Tensor, ...]:
+        """The local columns themselves."""
+        return local_CbD.unbind(0)
+
+    def start_data(self, tensors: Sequence[Tensor], rows: Rows) -> Pending:
+        """The tensors themselves."""
+        return _Ready(list(tensors))
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalGather:
+    """Every rank sees the embeddings of all ranks, and back-propagates into all of them."""
+
+    rank: int
+    world_size: int
+
+    def rows(self, num_local: int, num_global: int) -> Rows:
+        """Row counts by the plan's slicing rule: equal, or one apart."""
+        counts = split_rows(num_global, self.world_size)
+        _check_rows(num_local, counts[self.rank], num_global)
+        return Rows(counts, self.rank, start=sum(counts[: self.rank]))
+
+    def embeddings(self, local_CbD: Tensor, rows: Rows) -> tuple[Tensor, ...]:
+        """All columns in one all-gather; one reduce-scatter in backward."""
+        columns, num_rows, dimension = local_CbD.shape
+        local = local_CbD.transpose(0, 1).reshape(num_rows, columns * dimension)
+        gathered = all_gather_rows(local, rows.counts)
+        return gathered.view(-1, columns, dimension).unbind(1)
+
+    def start_data(self, tensors: Sequence[Tensor], rows: Rows) -> Pending:
+        """All tensors as the bytes of one asynchronous all-gather; none for no tensors."""
+        return _PackedRows(tensors, rows) if tensors else _Ready([])
+
+
+class _PackedRows:
+    """Tensors of any type side by side as bytes, so that one collective carries all of them."""
+
+    def __init__(self, tensors: Sequence[Tensor], rows: Rows) -> None:
+        self._like = [(t.dtype, t.shape[1:]) for t in tensors]
+        packed = [_flat(t).view(torch.uint8) for t in tensors]
+        self._widths = [p.shape[1] for p in packed]
+        self._pending = PendingRows(torch.cat(packed, dim=1), rows.counts)
+
+    def wait(self) -> list[Tensor]:
+        parts = self._pending.wait().split(self._widths, dim=1)
+        return [
+            part.contiguous().view(dtype).view(len(part), *shape)
+            for part, (dtype, shape) in zip(parts, self._like, strict=True)
+        ]
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """[b, ...] -> [b, K]; K is computed, since b may be 0."""
+    return tensor.contiguous().view(len(tensor), math.prod(tensor.shape[1:]))
+
+
+def split_rows(num_rows: int, world_size: int) -> tuple[int, ...]:
+    """Rows per rank: contiguous, equal or one apart, larger first; the plan slices by the same rule."""
+    base, extra = divmod(num_rows, world_size)
+    return tuple(base + (rank < extra) for rank in range(world_size))
+
+
+def _check_rows(num_local: int, expected: int, num_global: int) -> None:
+    if num_local != expected:
+        raise ValueError(
+            f"this rank holds {num_local} rows of a global batch of {num_global} where the plan gives "
+            f"it {expected}: batches must be sliced by inbatch.data.plan.slice_rows"
+        )

@@ -1,0 +1,132 @@
+"""Gradient caching: one large contrastive batch in bounded memory.
+
+The gradient of a loss L of embeddings E = f(chunks; w) splits at the embeddings::
+
+    dL/dw = sum over chunks of (dL/dE_chunk) * (dE_chunk/dw)
+
+so a step runs in three passes (Gao et al. 2021, https://arxiv.org/abs/2101.06983):
+
+1. embed every chunk, without its graph unless that is to be kept; remember the random state;
+2. compute the loss of all embeddings at once and its gradient with respect to them;
+3. back-propagate chunk by chunk: kept graphs at once, the others after a second forward that
+   replays the same random state.
+
+With every graph kept this is the ordinary forward and backward, so there is one path for both.
+The engine knows neither ranks nor losses: it receives callables. `last` marks the one backward of a
+step after which gradients may be reduced over ranks. Shape letters: N texts, n texts of a chunk, D dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from inbatch.data.batch import Chunk
+from inbatch.gradcache.rng import RngState
+from inbatch.losses.base import LossOutput
+
+
+class Engine(NamedTuple):
+    """What the engine calls.
+
+    encode: chunk -> embeddings [n, D].
+    loss: embeddings [N, D] in the batch's flat order -> LossOutput; called once a step.
+    backward: scalar -> None; accumulates into the parameters.
+    reduction: last -> context; outside the last backward of a step gradients stay on their rank.
+    phase: name -> context that measures time ("embed", "loss", "backward").
+    """
+
+    encode: Callable[[Chunk], Tensor]
+    loss: Callable[[Tensor], LossOutput]
+    backward: Callable[[Tensor], None]
+    reduction: Callable[[bool], AbstractContextManager[None]]
+    phase: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
+
+
+class _Embedded(NamedTuple):
+    chunk: Chunk
+    embeddings: Tensor  # [n, D], with its graph if rng is None
+    rng: RngState | None  # state to replay
+
+
+def cached_backward(
+    engine: Engine, chunks: Sequence[Chunk], *, num_keep: int, last: bool = True
+) -> LossOutput:
+    """Accumulate the gradient of one batch into the parameters.
+
+    Args:
+        engine: the callables above.
+        chunks: all texts of the batch; their `index` fields cover range(N) once. A chunk whose index is
+            empty is a filler (see fill.py): it runs through each pass without influence on the result.
+        num_keep: graphs to keep, counted from the first chunk; len(chunks) means no second forward.
+        last: whether gradients are complete after this batch (False while accumulating batches).
+
+    Returns:
+        The loss and its metrics, detached. Equals loss(encode(everything)).backward() up to rounding.
+    """
+    with engine.phase("embed"):
+        embedded = [_embed(engine, chunk, keep=i < num_keep) for i, chunk in enumerate(chunks)]
+        leaf_ND = _assemble(embedded).requires_grad_()
+    with engine.phase("loss"):
+        output = engine.loss(leaf_ND)
+        (grad_ND,) = torch.autograd.grad(output.loss, leaf_ND)
+    after = RngState.capture(leaf_ND.device)
+    with engine.phase("backward"):
+        _backward_all(engine, embedded, grad_ND, last=last)
+    after.restore()
+    return LossOutput(output.loss.detach(), output.metrics)
+
+
+def _embed(engine: Engine, chunk: Chunk, *, keep: bool) -> _Embedded:
+    if keep:
+        return _Embedded(chunk, engine.encode(chunk), None)
+    rng = RngState.capture(chunk.input_ids.device)
+    with torch.no_grad():
+        return _Embedded(chunk, engine.encode(chunk), rng)
+
+
+def _assemble(embedded: Sequence[_Embedded]) -> Tensor:
+    """Embeddings of all chunks in the batch's flat order, at least float32: [N, D]."""
+    real = [e for e in embedded if not is_filler(e.chunk)]
+    num_texts = sum(e.chunk.num_texts for e in real)
+    like = embedded[0].embeddings
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    flat = torch.empty(num_texts, like.shape[1], dtype=dtype, device=like.device)
+    for e in real:
+        flat[e.chunk.index] = e.embeddings.detach().to(dtype)
+    return flat
+
+
+def _backward_all(
+    engine: Engine, embedded: list[_Embedded], grad_ND: Tensor, *, last: bool
+) -> None:
+    """Pass 3, kept graphs first since they hold memory. Only the final backward may reduce."""
+    kept = [e for e in embedded if e.rng is None]
+    replayed = [e for e in embedded if e.rng is not None]
+    embedded.clear()
+    if kept:
+        surrogate = torch.stack([_surrogate(e.chunk, e.embeddings, grad_ND) for e in kept]).sum()
+        kept.clear()
+        with engine.reduction(last and not replayed):
+            engine.backward(surrogate)
+    for position, e in enumerate(replayed):
+        with engine.reduction(last and position == len(replayed) - 1):
+            assert e.rng is not None
+            e.rng.restore()
+            engine.backward(_surrogate(e.chunk, engine.encode(e.chunk), grad_ND))
+
+
+def _surrogate(chunk: Chunk, embeddings_nD: Tensor, grad_ND: Tensor) -> Tensor:
+    """A scalar whose gradient with respect to the embeddings is theirs in the loss."""
+    if is_filler(chunk):
+        return (embeddings_nD * 0.0).sum().to(grad_ND.dtype)
+    return (embeddings_nD.to(grad_ND.dtype) * grad_ND[chunk.index]).sum()
+
+
+def is_filler(chunk: Chunk) -> bool:
+    """Whether a chunk stands in for none, to keep ranks in step. Known from shapes alone."""
+    return chunk.index.numel() == 0

@@ -1,0 +1,33 @@
+"""Capture and replay of random state, so that both forwards of a chunk draw the same dropout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class RngState:
+    """State of the default generators that a forward on `device` draws from."""
+
+    cpu: Tensor
+    device: torch.device
+    accelerator: Tensor | None
+
+    @classmethod
+    def capture(cls, device: torch.device) -> RngState:
+        """The state now. On CUDA this reads host-side counters and does not synchronise."""
+        on_gpu = device.type == "cuda"
+        return cls(
+            cpu=torch.get_rng_state(),
+            device=device,
+            accelerator=torch.cuda.get_rng_state(device) if on_gpu else None,
+        )
+
+    def restore(self) -> None:
+        """Make the generators draw again what they drew after `capture`."""
+        torch.set_rng_state(self.cpu)
+        if self.accelerator is not None:
+            torch.cuda.set_rng_state(self.accelerator, self.device)
