@@ -1,0 +1,188 @@
+"""What a model card is made from: plain values, no torch and no model.
+
+The run gathers these once, after training; `card.render` turns them into text. Helpers that choose
+what to show (`column_stats`, `choose_widget`) stand here too, so that every card chooses alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+MAX_SHOWN_TEXT = 1000  # characters of a sample's text in a table
+_ROLE_PROMPTS = ("query", "document", "passage", "corpus")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnStats:
+    """Statistics of one column: token counts where `type` is "string", plain values otherwise."""
+
+    type: str
+    min: float
+    mean: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceCard:
+    """One data set of the run.
+
+    size: rows.
+    columns: names in order: query, positive, negatives; a label column last.
+    stats: by column name, taken over the first `stats_rows` rows.
+    samples: rows to print, each with one value per column.
+    loss: class name of the loss, "MultipleNegativesRanking" say; None for evaluation alone.
+    hub_id, revision: where the data stands on the Hugging Face hub, if it does.
+    """
+
+    name: str
+    size: int
+    columns: Sequence[str]
+    stats: Mapping[str, ColumnStats] = field(default_factory=dict)
+    stats_rows: int = 0
+    samples: Sequence[Sequence[str | float]] = ()
+    loss: str | None = None
+    loss_parameters: Mapping[str, Any] = field(default_factory=dict)
+    split: Literal["train", "eval"] = "train"
+    hub_id: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationCard:
+    """Result of one evaluator.
+
+    evaluator: class name, "TripletEvaluator" say.
+    description: kind of evaluation, "Semantic Similarity" say; gives the task of the model index.
+    name: what it evaluates on, the prefix of its keys; may be empty.
+    metrics: of the saved model, keys as the evaluator returns them.
+    before: of the model before training, the same keys; None where that was not evaluated.
+    primary_metric: full key.
+    config: parameters of the evaluator to print.
+    """
+
+    evaluator: str
+    description: str
+    name: str
+    metrics: Mapping[str, float]
+    before: Mapping[str, float] | None = None
+    primary_metric: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WidgetExample:
+    """A text and three others to compare it with."""
+
+    source_sentence: str
+    sentences: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageExample:
+    """Texts of the usage code, and the scores that it prints.
+
+    similarities: of each query (row) with each document (column) where `has_roles`; otherwise of
+        all texts, queries first, with each other. None prints the shape alone.
+    """
+
+    queries: Sequence[str]
+    documents: Sequence[str]
+    similarities: Sequence[Sequence[float]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardData:
+    """Everything that a card says.
+
+    model_name: heading, and the name in the model index.
+    model_id: name on the hub, if it will have one.
+    base_model: where the weights came from; linked only where it can be a name on the hub.
+    encoder: what `Encoder.describe` returns.
+    hyperparameters, non_default_hyperparameters: nested or flat; secrets are redacted when printed.
+    training_log: rows of `metrics.jsonl`.
+    best_step: optimizer step of the saved weights, if they were chosen by an evaluation.
+    versions: of the frameworks, by name.
+    training_time_s: without evaluation, whose seconds are `evaluation_time_s`.
+    gradient_caching: whether the loss ran on cached gradients.
+    citations: keys of `citations.BIBTEX` beside those of the losses.
+    code_version: commit of the user's repository.
+    plots: images, paths relative to the card.
+    """
+
+    model_name: str
+    encoder: Mapping[str, Any]
+    sources: Sequence[SourceCard]
+    model_id: str | None = None
+    base_model: str | None = None
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    non_default_hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    training_log: Sequence[Mapping[str, Any]] = ()
+    evaluations: Sequence[EvaluationCard] = ()
+    best_step: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    training_time_s: float | None = None
+    evaluation_time_s: float | None = None
+    hardware: str | None = None
+    world_size: int = 1
+    strategy: str | None = None
+    precision: str | None = None
+    global_batch_size: int | None = None
+    gradient_caching: bool = False
+    language: Sequence[str] = ()
+    license: str | None = None
+    tags: Sequence[str] = ()
+    widget: Sequence[WidgetExample] = ()
+    usage: UsageExample | None = None
+    citations: Sequence[str] = ()
+    code_version: str | None = None
+    plots: Sequence[str] = ()
+
+    @property
+    def train_sources(self) -> list[SourceCard]:
+        """Sources that the model learned from."""
+        return [source for source in self.sources if source.split == "train"]
+
+    @property
+    def eval_sources(self) -> list[SourceCard]:
+        """Sources that the model was only evaluated on."""
+        return [source for source in self.sources if source.split == "eval"]
+
+
+def has_roles(encoder: Mapping[str, Any]) -> bool:
+    """Whether queries and documents are encoded differently: one of their prompts is not empty."""
+    prompts = encoder.get("prompts", {})
+    return any(prompts.get(role) for role in _ROLE_PROMPTS)
+
+
+def column_stats(values: Sequence[float], *, type: str = "string") -> ColumnStats:
+    """Statistics of a column from its token counts, or from its values (labels).
+
+    Raises:
+        ValueError: there are no values.
+    """
+    return ColumnStats(type=type, min=min(values), mean=sum(values) / len(values), max=max(values))
+
+
+def choose_widget(rows: Sequence[Sequence[str]], *, count: int = 5) -> tuple[WidgetExample, ...]:
+    """Examples for the card's widget from rows of texts (query, positive, negatives).
+
+    Takes the rows with the shortest texts, a query and a first text once each; every example holds
+    its own positive and the positives of the next two, at changing places.
+    """
+    chosen: list[Sequence[str]] = []
+    seen: set[str] = set()
+    for row in sorted(rows, key=lambda row: sum(map(len, row[:2]))):
+        fresh = all(text.strip() for text in row[:2]) and seen.isdisjoint(row[:2])
+        if len(row) >= 2 and fresh:
+            chosen.append(row)
+            seen.update(row[:2])
+    if len(chosen) < 3:
+        return ()
+    examples = []
+    for number, row in enumerate(chosen[:count]):
+        others = [chosen[(number + ahead) % len(chosen)][1] for ahead in (1, 2)]
+        others.insert(number % 3, row[1])
+        examples.append(WidgetExample(source_sentence=row[0], sentences=tuple(others)))
+    return tuple(examples)

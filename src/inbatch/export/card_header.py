@@ -1,0 +1,78 @@
+"""The YAML header of a card: tags, widget and results, as the hub and its tools read them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from inbatch.export import markdown as md
+from inbatch.export.card_data import CardData
+from inbatch.export.card_sections import short_metrics
+from inbatch.export.citations import loss_name
+from inbatch.export.metrics_log import is_finite
+
+_TAGS = ("sentence-transformers", "sentence-similarity", "feature-extraction", "dense")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def header(card: CardData) -> ModelCardData:
+    """The metadata of the card, as `huggingface_hub.ModelCard` reads it back."""
+    size = sum(source.size for source in card.train_sources)
+    losses = [loss_name(loss, cached=card.gradient_caching) for loss in train_losses(card)]
+    tags = [*_TAGS, "generated_from_trainer", "inbatch"]
+    tags += [f"dataset_size:{size}"] if size else []
+    tags += [f"loss:{loss}" for loss in losses]
+    keys = [key for evaluation in card.evaluations for key in short_metrics(evaluation)]
+    widget: list[dict[str, Any]] = [
+        {
+            "source_sentence": md.clean(example.source_sentence),
+            "sentences": [md.clean(text) for text in example.sentences],
+        }
+        for example in card.widget
+    ]
+    return ModelCardData(
+        language=list(card.language) or None,
+        license=card.license,
+        base_model=hub_id(card.base_model),
+        datasets=[source.hub_id for source in card.train_sources if source.hub_id] or None,
+        library_name="sentence-transformers",
+        pipeline_tag="sentence-similarity",
+        tags=list(dict.fromkeys([*tags, *card.tags])),
+        metrics=list(dict.fromkeys(keys)) or None,
+        model_name=md.clean(card.model_name),
+        eval_results=_eval_results(card) or None,
+        widget=widget or None,
+    )
+
+
+def hub_id(name: str | None) -> str | None:
+    """`name` where it can be a model on the hub, None for files on this machine."""
+    if name is None or not _HUB_ID.fullmatch(name) or Path(name).exists():
+        return None
+    return name
+
+
+def train_losses(card: CardData) -> list[str]:
+    """Class names of the losses that the model was trained with."""
+    return list(dict.fromkeys(source.loss for source in card.train_sources if source.loss))
+
+
+def _eval_results(card: CardData) -> list[EvalResult]:
+    """Final metrics for the model index, which holds finite numbers only."""
+    return [
+        EvalResult(
+            task_type=evaluation.description.lower().replace(" ", "-"),
+            task_name=evaluation.description,
+            dataset_type=evaluation.name or "unknown",
+            dataset_name=re.sub("[_-]", " ", evaluation.name) or "Unknown",
+            metric_type=key,
+            metric_name=key.replace("_", " ").title(),
+            metric_value=float(value),
+        )
+        for evaluation in card.evaluations
+        for key, value in short_metrics(evaluation).items()
+        if is_finite(value)
+    ]

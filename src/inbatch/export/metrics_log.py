@@ -1,0 +1,83 @@
+"""Reading a run's `metrics.jsonl`: rows, one row a step, and series of one metric.
+
+A row is a flat ``{"step": int, "epoch": float, "time_s": float, <metric>: number or None}``.
+Training rows carry ``train/*`` and ``perf/*``, evaluation rows ``eval/*``; a step may have both.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from inbatch.errors import ConfigError
+
+Row = Mapping[str, Any]
+
+
+class Series(NamedTuple):
+    """One metric over optimizer steps; both of the same length, steps ascending."""
+
+    steps: list[int]
+    values: list[float]
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file in the order in which they were written.
+
+    A last line that is no JSON was torn by a kill, and is left out.
+
+    Raises:
+        ConfigError: there is no such file, or another line is no row.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"metrics={str(path)!r} is no file: give the metrics.jsonl of a run")
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    rows = []
+    for number, line in numbered:
+        row = _parse(line)
+        if row is not None:
+            rows.append(row)
+        elif number != numbered[-1][0]:
+            raise ConfigError(
+                f"metrics={str(path)!r} has no row of metrics at line {number}: delete that line"
+            )
+    return rows
+
+
+def by_step(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One row a step, ascending, holding all that was written at it; later values win."""
+    merged: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        merged.setdefault(int(row["step"]), {}).update(row)
+    return [merged[step] for step in sorted(merged)]
+
+
+def series(rows: Sequence[Row], name: str) -> Series:
+    """The finite values of one metric; of several at a step the last."""
+    found = {int(row["step"]): float(row[name]) for row in rows if is_finite(row.get(name))}
+    steps = sorted(found)
+    return Series(steps, [found[step] for step in steps])
+
+
+def names(rows: Sequence[Row], prefix: str) -> list[str]:
+    """Metrics that start with `prefix` and have a finite value, in order of appearance."""
+    found = (name for row in rows for name, value in row.items() if is_finite(value))
+    return [name for name in dict.fromkeys(found) if name.startswith(prefix)]
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a logged value is a number that can be drawn."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None

@@ -1,0 +1,93 @@
+"""Which parameters share a learning rate and a weight decay."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from inbatch.errors import ConfigError
+
+#: Patterns over lower-cased parameter names: biases and the scales of LayerNorm, RMSNorm and kin.
+NO_DECAY = ("bias", "norm", r"(?:^|[._])ln(?:[._]|\d|$)")
+
+
+def parameter_groups(
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    *,
+    weight_decay: float | None = None,
+    no_decay: Sequence[str] = NO_DECAY,
+    learning_rate_mapping: Mapping[str, float] | None = None,
+) -> list[dict[str, Any]]:
+    """Put every trainable parameter in exactly one group of an optimizer.
+
+    Frozen parameters are left out, a parameter under two names counts once, no group is empty, and
+    groups without a learning rate of their own come first.
+
+    Args:
+        named_parameters: as of ``Module.named_parameters``.
+        weight_decay: of the parameters that decay; None leaves it to the optimizer's own setting.
+        no_decay: regexes, searched in the lower-cased name; what matches has weight decay 0.
+        learning_rate_mapping: {regex searched in the name: learning rate}; the last match wins.
+
+    Raises:
+        ConfigError: nothing is trainable, a number is negative, or a pattern of the mapping sets no
+            parameter's learning rate.
+    """
+    mapping = dict(learning_rate_mapping or {})
+    _check_numbers(weight_decay, mapping)
+    patterns = [None, *mapping]
+    buckets: dict[tuple[str | None, bool], list[nn.Parameter]] = {
+        (pattern, decays): [] for pattern in patterns for decays in (True, False)
+    }
+    seen: set[int] = set()
+    for name, parameter in named_parameters:
+        if not parameter.requires_grad or id(parameter) in seen:
+            continue
+        seen.add(id(parameter))
+        matches = [pattern for pattern in mapping if re.search(pattern, name)]
+        decays = not any(re.search(pattern, name.lower()) for pattern in no_decay)
+        buckets[matches[-1] if matches else None, decays].append(parameter)
+    if not seen:
+        raise ConfigError("no parameter of the model is trainable: unfreeze some of them")
+    for pattern in mapping:
+        if not (buckets[pattern, True] or buckets[pattern, False]):
+            raise ConfigError(
+                f"learning_rate_mapping: the pattern {pattern!r} sets no trainable parameter's "
+                "learning rate: correct it or remove it (of two patterns that match, the last wins)"
+            )
+    return [
+        _group(parameters, None if pattern is None else mapping[pattern], weight_decay, decays)
+        for (pattern, decays), parameters in buckets.items()
+        if parameters
+    ]
+
+
+def _group(
+    parameters: list[nn.Parameter], lr: float | None, weight_decay: float | None, decays: bool
+) -> dict[str, Any]:
+    """A group without a key takes the optimizer's own value for it."""
+    group: dict[str, Any] = {"params": parameters}
+    if lr is not None:
+        group["lr"] = lr
+    if not decays:
+        group["weight_decay"] = 0.0
+    elif weight_decay is not None:
+        group["weight_decay"] = weight_decay
+    return group
+
+
+def _check_numbers(weight_decay: float | None, mapping: Mapping[str, float]) -> None:
+    if weight_decay is not None and weight_decay < 0:
+        raise ConfigError(f"weight_decay is {weight_decay}: set it to 0 or more")
+    for pattern, lr in mapping.items():
+        if lr < 0:
+            raise ConfigError(f"learning_rate_mapping[{pattern!r}] is {lr}: set it to 0 or more")
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(
+                f"learning_rate_mapping: {pattern!r} is no regular expression ({error}): correct it"
+            ) from error
