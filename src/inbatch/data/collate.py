@@ -1,0 +1,194 @@
+"""Row numbers -> Batch: read, tokenize, cut into chunks.
+
+Shape letters: C text columns, B local rows, N = C * B texts.
+
+`BatchDataset` is what a DataLoader's worker runs: its items are slices of the plan, so the order of
+the rows is decided elsewhere (data/plan.py) and a worker only reads what it is told. `Collator` is
+a value; both pickle, for workers that are forked and for workers that are spawned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, final
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from inbatch.data.batch import Batch, Chunk
+from inbatch.data.chunks import make_chunks
+from inbatch.data.columns import resolve_prompts
+from inbatch.data.hashing import hash_texts
+from inbatch.data.sources import Source
+from inbatch.errors import ConfigError
+
+
+class Tokenize(Protocol):
+    """What the collator needs of a tokenizer (encoder/tokenize.py has the one for real use)."""
+
+    @property
+    def pad_id(self) -> int:
+        """Token that fills a row."""
+
+    @property
+    def padding_side(self) -> Literal["right", "left"]:
+        """Where the padding goes."""
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a text."""
+
+    def __call__(self, texts: Sequence[str], prompt: str = "") -> tuple[list[list[int]], int]:
+        """Token ids of each text behind the prompt, and the prompt's number of tokens."""
+
+
+class PlannedSlice(NamedTuple):
+    """The part of a global batch that one rank reads."""
+
+    step: int  # position in the epoch's plan
+    source: int  # number of the source
+    rows: np.ndarray  # int64 [B], row numbers of this rank inside the source
+    num_global_rows: int  # rows over all ranks
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Collator:
+    """Texts of some rows -> Batch.
+
+    Args:
+        tokenizer: The encoder's tokenizer.
+        chunk_rows: Most texts of a chunk; None for no limit.
+        chunk_tokens: Most computed tokens of a chunk; None for no limit.
+        prompts: Prompt by role or column, see `columns.resolve_prompts`; those of a source win.
+        multiple_of: Lengths of chunks are rounded up to a multiple of this.
+        guide_tokenizer: Set to have the same texts in the guide's tokens as well.
+        guide_chunk_tokens: As `chunk_tokens`, for the guide's chunks.
+        guide_prompts: As `prompts`, for the guide; a source's own prompts do not apply to it.
+
+    Raises:
+        ConfigError: A chunk size that cannot hold the longest text a tokenizer may give.
+    """
+
+    tokenizer: Tokenize
+    chunk_rows: int | None = None
+    chunk_tokens: int | None = None
+    prompts: Mapping[str, str] | None = None
+    multiple_of: int = 1
+    guide_tokenizer: Tokenize | None = None
+    guide_chunk_tokens: int | None = None
+    guide_prompts: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("chunk_rows", "multiple_of"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise ConfigError(f"{key}={value} must be at least 1.")
+        self._check_budget("chunk_tokens", self.chunk_tokens, self.tokenizer)
+        if self.guide_tokenizer is not None:
+            self._check_budget("guide_chunk_tokens", self.guide_chunk_tokens, self.guide_tokenizer)
+
+    def __call__(
+        self, source: Source, rows: np.ndarray, *, step: int, num_global_rows: int
+    ) -> Batch:
+        """The batch of these rows of `source`; without chunks when there are no rows."""
+        columns, labels = source.read(rows)
+        prompts = {**(self.prompts or {}), **source.prompts}
+        guide_chunks: tuple[Chunk, ...] = ()
+        if self.guide_tokenizer is not None:
+            guide_chunks = self._chunks(
+                columns,
+                resolve_prompts(self.guide_prompts, source.roles, field="guide_prompts"),
+                tokenizer=self.guide_tokenizer,
+                chunk_tokens=self.guide_chunk_tokens,
+            )
+        text_ids_CB = np.stack([hash_texts(texts) for texts in columns]).view(np.int64)
+        chunks = self._chunks(
+            columns,
+            resolve_prompts(prompts, source.roles, field="prompts"),
+            tokenizer=self.tokenizer,
+            chunk_tokens=self.chunk_tokens,
+        )
+        return Batch(
+            chunks=chunks,
+            num_rows=len(rows),
+            num_columns=len(columns),
+            num_global_rows=num_global_rows,
+            labels=None if labels is None else torch.from_numpy(labels),
+            text_ids=torch.from_numpy(text_ids_CB),
+            source=source.name,
+            step=step,
+            num_tokens=sum(int(chunk.attention_mask.sum()) for chunk in chunks),
+            num_padded_tokens=sum(chunk.input_ids.numel() for chunk in chunks),
+            guide_chunks=guide_chunks,
+        )
+
+    def _chunks(
+        self,
+        columns: list[list[str]],
+        prompts: tuple[str, ...],
+        *,
+        tokenizer: Tokenize,
+        chunk_tokens: int | None,
+    ) -> tuple[Chunk, ...]:
+        token_ids, prompt_lengths = tokenize_columns(columns, prompts, tokenizer=tokenizer)
+        return make_chunks(
+            token_ids,
+            prompt_lengths,
+            chunk_rows=self.chunk_rows,
+            chunk_tokens=chunk_tokens,
+            pad_id=tokenizer.pad_id,
+            padding_side=tokenizer.padding_side,
+            multiple_of=self.multiple_of,
+        )
+
+    def _check_budget(self, key: str, budget: int | None, tokenizer: Tokenize) -> None:
+        longest = -(-tokenizer.max_length // self.multiple_of) * self.multiple_of
+        if budget is not None and budget < longest:
+            raise ConfigError(
+                f"{key}={budget} cannot hold one text of max_length={tokenizer.max_length} tokens: "
+                f"raise it to at least {longest} or lower max_length."
+            )
+
+
+def tokenize_columns(
+    columns: Sequence[Sequence[str]], prompts: Sequence[str], *, tokenizer: Tokenize
+) -> tuple[list[list[int]], list[int]]:
+    """Token ids and prompt lengths of N = C * B texts in the flat order of a batch.
+
+    Columns with the same prompt share one call of the tokenizer, and a text that comes several
+    times behind a prompt is tokenized once.
+    """
+    encoded: dict[str, tuple[dict[str, list[int]], int]] = {}
+    for prompt in dict.fromkeys(prompts):
+        same = [texts for texts, other in zip(columns, prompts) if other == prompt]
+        distinct = list(dict.fromkeys(text for texts in same for text in texts))
+        ids, length = tokenizer(distinct, prompt) if distinct else ([], 0)
+        encoded[prompt] = (dict(zip(distinct, ids)), length)
+    token_ids: list[list[int]] = []
+    prompt_lengths: list[int] = []
+    for texts, prompt in zip(columns, prompts):
+        ids_by_text, length = encoded[prompt]
+        token_ids.extend(ids_by_text[text] for text in texts)
+        prompt_lengths.extend([length] * len(texts))
+    return token_ids, prompt_lengths
+
+
+@final
+class BatchDataset(Dataset[Batch]):
+    """Batches by `PlannedSlice`, for a DataLoader with ``batch_size=None`` and a slice sampler."""
+
+    def __init__(self, sources: Sequence[Source], collator: Collator) -> None:
+        self.sources = tuple(sources)
+        self.collator = collator
+
+    def __getitem__(self, item: PlannedSlice) -> Batch:
+        """Read and collate the rows of one slice."""
+        return self.collator(
+            self.sources[item.source],
+            item.rows,
+            step=item.step,
+            num_global_rows=item.num_global_rows,
+        )

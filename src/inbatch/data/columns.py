@@ -1,0 +1,201 @@
+"""Which column of a data set plays which part: query, positive, negatives, label.
+
+Common names are recognised (case does not count); anything else must be named in the configuration.
+There is no fallback to the order of the columns, because a wrong order trains without any error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from inbatch.errors import ConfigError
+
+QUERY_NAMES = ("query", "anchor", "question")
+POSITIVE_NAMES = ("positive", "pos", "answer", "document", "passage", "doc")
+LABEL_NAMES = ("label", "labels", "score", "scores", "similarity", "similarity_score")
+# Words for several columns in `prompts`, from the narrow to the wide.
+DOCUMENT_WORDS = ("document", "passage", "corpus")
+
+_NEGATIVE = re.compile(r"(?:hard_?)?neg(?:ative)?s?(?:_?(\d+))?")
+_NUMBERED = re.compile(r"(sentence|sent|text|question|title|input)_?(\d+|a|b)")
+_SIDED = re.compile(r"(.*?)_?(left|right)")
+_MAPPING_KEYS = ("query", "positive", "negatives", "label")
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Column names by role; `ignored` are the columns that have none."""
+
+    query: str
+    positive: str
+    negatives: tuple[str, ...] = ()
+    label: str | None = None
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Text columns in the order of a batch: query, positive, negatives."""
+        return (self.query, self.positive, *self.negatives)
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """Text columns, and the label column if there is one."""
+        return self.texts if self.label is None else (*self.texts, self.label)
+
+    def role(self, column: int) -> str:
+        """Role of text column number `column`: "query", "positive" or "negative"."""
+        return ("query", "positive")[column] if column < 2 else "negative"
+
+
+def find_roles(
+    names: Sequence[str], *, mapping: Mapping[str, object] | None = None, field: str = "data.train"
+) -> Roles:
+    """Give each column its role, by the user's mapping or else by common names.
+
+    Args:
+        names: Columns of the data set.
+        mapping: ``{query, positive, negatives, label}`` -> column name (negatives: one or several).
+            When given, it alone decides; only `query` and `positive` are required.
+        field: Configuration key of the source, for messages.
+
+    Raises:
+        ConfigError: An unknown column or key, or names that fit no role or more than one.
+    """
+    if mapping is not None:
+        return _mapped_roles(list(names), mapping, field=field)
+    by_lower = {name.lower(): name for name in names}
+    layouts = [*_named_pairs(by_lower), *_numbered_pairs(by_lower), *_sided_pairs(by_lower)]
+    labels = [by_lower[name] for name in LABEL_NAMES if name in by_lower]
+    if len(layouts) == 1 and len(labels) <= 1:
+        texts = [by_lower[name] for name in (*layouts[0], *_negative_names(by_lower))]
+        label = labels[0] if labels else None
+        return _roles(list(names), texts, label)
+    if layouts:
+        seen = [by_lower[name] for layout in layouts for name in layout] + labels
+        reason = f"fit the roles in more than one way ({', '.join(dict.fromkeys(seen))})"
+    else:
+        reason = "fit no known pair of names (such as query and positive, sentence1 and sentence2)"
+    raise ConfigError(
+        f"{field}: the columns {list(names)} {reason}; say which to use in {field}.columns, "
+        "for example {query: title, positive: description}."
+    )
+
+
+def resolve_prompts(
+    prompts: Mapping[str, str] | None, roles: Roles, *, field: str = "data.prompts"
+) -> tuple[str, ...]:
+    """The prompt of each text column ("" for none).
+
+    Keys are column names, or the words query, positive, negative, or document (also passage,
+    corpus: every column but the query). A narrow key wins over a wide one.
+
+    Raises:
+        ConfigError: A key that is neither a column nor one of these words.
+    """
+    prompts = dict(prompts or {})
+    known = ("query", "positive", "negative", *DOCUMENT_WORDS, *roles.texts)
+    for key in prompts:
+        if key not in known:
+            raise ConfigError(f"{field} has the unknown key '{key}'{suggest(str(key), known)}.")
+    resolved = []
+    for column, name in enumerate(roles.texts):
+        wide = () if column == 0 else DOCUMENT_WORDS
+        keys = (name, roles.role(column), *wide)
+        resolved.append(next((prompts[key] for key in keys if key in prompts), ""))
+    return tuple(resolved)
+
+
+def suggest(value: str, known: Sequence[str]) -> str:
+    """A clause with the nearest known word, or with all of them; the caller ends the sentence."""
+    near = get_close_matches(value, known, n=1)
+    if near:
+        return f": did you mean '{near[0]}'"
+    return f": choose from {', '.join(dict.fromkeys(known))}"
+
+
+def _named_pairs(by_lower: Mapping[str, str]) -> list[tuple[str, ...]]:
+    pairs = [("premise", "hypothesis")]
+    pairs += [(query, positive) for query in QUERY_NAMES for positive in POSITIVE_NAMES]
+    return [pair for pair in pairs if all(name in by_lower for name in pair)]
+
+
+def _numbered_pairs(by_lower: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Families such as sentence_0, sentence_1, sentence_2 or text_a, text_b, in their order."""
+    families: dict[str, dict[int, str]] = {}
+    for name in by_lower:
+        if match := _NUMBERED.fullmatch(name):
+            stem, place = match.groups()
+            number = int(place) if place.isdigit() else "ab".index(place)
+            families.setdefault(stem, {})[number] = name
+    layouts = []
+    for family in families.values():
+        first, count = min(family), len(family)
+        if first in (0, 1) and count >= 2 and max(family) == first + count - 1:
+            layouts.append(tuple(family[first + i] for i in range(count)))
+    return layouts
+
+
+def _sided_pairs(by_lower: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Pairs such as left and right, title_left and title_right."""
+    sides: dict[str, dict[str, str]] = {}
+    for name in by_lower:
+        if match := _SIDED.fullmatch(name):
+            sides.setdefault(match[1], {})[match[2]] = name
+    return [(pair["left"], pair["right"]) for pair in sides.values() if len(pair) == 2]
+
+
+def _negative_names(by_lower: Mapping[str, str]) -> list[str]:
+    """Negatives by their number; a name without one comes first."""
+    numbered = [
+        (int(match[1] or -1), name) for name in by_lower if (match := _NEGATIVE.fullmatch(name))
+    ]
+    return [name for _, name in sorted(numbered)]
+
+
+def _mapped_roles(names: list[str], mapping: Mapping[str, object], *, field: str) -> Roles:
+    for key in mapping:
+        if key not in _MAPPING_KEYS:
+            raise ConfigError(
+                f"{field}.columns has the unknown key '{key}'{suggest(str(key), _MAPPING_KEYS)}."
+            )
+    query, positive = _one(mapping, "query", field=field), _one(mapping, "positive", field=field)
+    negatives = _as_list(mapping.get("negatives"))
+    label = _one(mapping, "label", field=field) if mapping.get("label") is not None else None
+    chosen = [query, positive, *negatives] + ([label] if label is not None else [])
+    for column in chosen:
+        if column not in names:
+            raise ConfigError(
+                f"{field}.columns names '{column}', which the data does not hold"
+                f"{suggest(column, names)}."
+            )
+    if len(set(chosen)) < len(chosen):
+        raise ConfigError(f"{field}.columns uses a column twice in {chosen}; name each one once.")
+    return _roles(names, [query, positive, *negatives], label)
+
+
+def _roles(names: list[str], texts: list[str], label: str | None) -> Roles:
+    ignored = tuple(name for name in names if name not in texts and name != label)
+    return Roles(texts[0], texts[1], tuple(texts[2:]), label, ignored)
+
+
+def _one(mapping: Mapping[str, object], key: str, *, field: str) -> str:
+    columns = _as_list(mapping.get(key))
+    if len(columns) != 1:
+        raise ConfigError(
+            f"{field}.columns.{key}={columns} must name one column; "
+            "write one source for each further one."
+        )
+    return columns[0]
+
+
+def _as_list(value: object) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Sequence):
+        return [str(item) for item in value]
+    raise ConfigError(f"a column is given as {value!r}; give its name.")

@@ -1,0 +1,207 @@
+"""Paths -> memory-mapped tables, through `datasets`.
+
+A path, a glob or a list of them becomes a list of files of one kind (`resolve_files`), whose
+columns can be looked at without reading them (`peek_columns`) and which load as one Arrow table
+(`load_files`) that lies on disk and is shared by all processes of a machine. Remote paths go
+through fsspec.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import PurePosixPath
+from typing import Any
+
+import datasets
+import fsspec
+import pyarrow as pa
+
+from inbatch.data.columns import Roles, suggest
+from inbatch.errors import ConfigError
+
+KINDS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+# What `datasets` raises for files that do not parse and for hub data sets that cannot be had.
+LOAD_ERRORS = (datasets.exceptions.DatasetsError, OSError, ValueError, pa.ArrowInvalid)
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Files of one kind, in reading order."""
+
+    paths: tuple[str, ...]
+    suffix: str  # a key of KINDS
+
+    @property
+    def builder(self) -> str:
+        """Name of the `datasets` builder that reads them."""
+        return KINDS[self.suffix]
+
+
+def resolve_files(path: str | Sequence[str], *, field: str = "data.train") -> Files:
+    """Expand paths and globs to the files they name.
+
+    Args:
+        path: A path, a glob or a list of them; ``protocol://`` paths go through fsspec.
+        field: Configuration key, for messages.
+
+    Raises:
+        ConfigError: Nothing matches, a suffix is unknown, kinds are mixed or a file comes twice.
+    """
+    patterns = [path] if isinstance(path, str) else [str(item) for item in path]
+    if not patterns:
+        raise ConfigError(f"{field}.path=[] names no file; give a path or a glob.")
+    paths = [found for pattern in patterns for found in _expand(pattern, field=field)]
+    if twice := [found for found, count in Counter(paths).items() if count > 1]:
+        raise ConfigError(f"{field}.path={path} names the file {twice[0]} twice; name it once.")
+    suffixes = {_suffix(found, field=field): found for found in paths}
+    if len({KINDS[suffix] for suffix in suffixes}) > 1 or {".csv", ".tsv"} <= set(suffixes):
+        raise ConfigError(
+            f"{field}.path={path} mixes {' and '.join(sorted(suffixes))} files; "
+            "write one source for each kind."
+        )
+    return Files(tuple(paths), next(iter(suffixes)))
+
+
+def peek_columns(files: Files, *, field: str = "data.train") -> list[str]:
+    """Column names of the files, from the schema or the first row.
+
+    Raises:
+        ConfigError: The files cannot be read or hold no row.
+    """
+    try:
+        stream = _load(files, streaming=True)
+        names = stream.column_names or next((list(row) for row in stream), [])
+    except LOAD_ERRORS as error:
+        raise _unreadable(files, error, field=field) from error
+    if not names:
+        raise ConfigError(f"{field}.path: {files.paths[0]} holds no rows; remove it or fill it.")
+    return names
+
+
+def load_files(
+    files: Files, roles: Roles, *, cache_dir: str | None = None, field: str = "data.train"
+) -> datasets.Dataset:
+    """The used columns of the files as one memory-mapped table.
+
+    Fields of csv and tsv files are read as they stand (``00123`` and ``NA`` stay texts); an empty
+    field is null.
+
+    Args:
+        files: From `resolve_files`.
+        roles: Columns to keep.
+        cache_dir: Where the Arrow copy of the files is kept; None for the default of `datasets`.
+        field: Configuration key, for messages.
+
+    Raises:
+        ConfigError: The files do not parse, or differ in their columns.
+    """
+    used = list(roles.used)
+    try:
+        return _load(files, columns=used, cache_dir=cache_dir).select_columns(used)
+    except LOAD_ERRORS as error:
+        raise _unreadable(files, error, field=field) from error
+
+
+def locate_row(files: Files, row: int) -> tuple[str, int]:
+    """The file that holds row number `row` of the whole, and its row number there (from 0).
+
+    Counts rows file by file, so it is for messages only.
+    """
+    for path in files.paths[:-1]:
+        stream = _load(Files((path,), files.suffix), streaming=True).with_format("arrow")
+        num_rows = sum(table.num_rows for table in stream.iter(10_000))
+        if row < num_rows:
+            return path, row
+        row -= num_rows
+    return files.paths[-1], row
+
+
+def _load(
+    files: Files,
+    *,
+    columns: list[str] | None = None,
+    streaming: bool = False,
+    cache_dir: str | None = None,
+) -> Any:
+    options: dict[str, Any] = {}
+    if files.builder == "csv":
+        options = {"sep": "\t" if files.suffix == ".tsv" else ","}
+        options |= {"keep_default_na": False, "na_values": [""]}
+        if columns is not None:
+            texts = datasets.Features({name: datasets.Value("string") for name in columns})
+            options |= {"features": texts, "usecols": columns}
+    elif files.builder == "parquet" and columns is not None:
+        options = {"columns": columns}
+    # The paths are exact by now; characters that mean something in a glob must not.
+    paths = [path if "://" in path else glob.escape(path) for path in files.paths]
+    return datasets.load_dataset(
+        files.builder,
+        data_files={"train": paths},
+        split="train",
+        streaming=streaming,
+        cache_dir=cache_dir,
+        **options,
+    )
+
+
+def _expand(pattern: str, *, field: str) -> Iterable[str]:
+    fs, place = fsspec.core.url_to_fs(pattern)
+    if fs.isfile(place):
+        found = [place]
+    elif fs.isdir(place):
+        raise ConfigError(
+            f"{field}.path={pattern} is a folder; name its files, for example {pattern}/*.parquet."
+        )
+    else:
+        found = sorted(match for match in fs.glob(place) if fs.isfile(match))
+    if not found:
+        raise ConfigError(f"{field}.path={pattern} matches no file{_nearest(fs, place)}.")
+    remote = "://" in pattern
+    return [fs.unstrip_protocol(match) if remote else match for match in found]
+
+
+def _nearest(fs: Any, place: str) -> str:
+    """A clause with the nearest file name, or with what the nearest folder holds."""
+    folder = PurePosixPath(place).parent
+    while not fs.isdir(str(folder)) and folder != folder.parent:
+        place, folder = str(folder), folder.parent
+    names = sorted(PurePosixPath(entry).name for entry in fs.ls(str(folder), detail=False))
+    name = PurePosixPath(place).name
+    near = [] if glob.has_magic(name) else get_close_matches(name, names, n=1)
+    if near:
+        return f": did you mean {folder / near[0]}"
+    return f": {folder} holds {', '.join(names[:8]) or 'nothing'}"
+
+
+def _suffix(path: str, *, field: str) -> str:
+    name = PurePosixPath(path.lower())
+    compressed = name.suffix in COMPRESSIONS
+    suffix = PurePosixPath(name.stem).suffix if compressed else name.suffix
+    if suffix not in KINDS or (compressed and KINDS[suffix] not in ("csv", "json")):
+        shown = suffix + name.suffix if compressed else suffix
+        hint = suggest(shown, list(KINDS))
+        raise ConfigError(f"{field}.path: {path} has the unknown suffix '{shown}'{hint}.")
+    return suffix
+
+
+def _unreadable(files: Files, error: BaseException, *, field: str) -> ConfigError:
+    cause = error.__cause__ or error
+    shown = files.paths[0] if len(files.paths) == 1 else f"one of {len(files.paths)} files"
+    reason = " ".join(str(cause).split())
+    return ConfigError(
+        f"{field}.path: {shown} cannot be read as {files.suffix[1:]} ({reason}); mend the file, or "
+        "give all files of the source the same columns."
+    )

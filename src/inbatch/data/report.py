@@ -1,0 +1,232 @@
+"""What the training data looks like, before a step is spent on it.
+
+Shape letters: C text columns, N rows.
+
+Counts of duplicates and characters cover all rows (64-bit hashes and Arrow lengths, no strings);
+token counts come from a random sample. The result is a tree of frozen values (report_tree.py) that
+report_text.py puts in words.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from inbatch.data import report_text
+from inbatch.data.columns import resolve_prompts
+from inbatch.data.hashing import hash_rows
+from inbatch.data.report_tree import (
+    ColumnReport,
+    LabelBin,
+    LabelReport,
+    Lengths,
+    Shared,
+    SourceReport,
+)
+from inbatch.data.sources import Source
+from inbatch.encoder.tokenize import TextTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """All sources, and what a person should know of them."""
+
+    sources: tuple[SourceReport, ...]
+    max_length: int | None
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    def to_markdown(self) -> str:
+        """A page for a person."""
+        return report_text.to_markdown(self)
+
+    def to_table(self) -> Table:
+        """One line a column, for the terminal."""
+        return report_text.to_table(self)
+
+
+def build_report(
+    sources: Sequence[Source],
+    *,
+    tokenizer: TextTokenizer | None = None,
+    prompts: Mapping[str, str] | None = None,
+    duplicate_share: Callable[[Source], float] | None = None,
+    sample_rows: int = 1000,
+) -> DataReport:
+    """Look at every source.
+
+    Args:
+        sources: From `load_sources`.
+        tokenizer: The encoder's, for token counts; None leaves them out.
+        prompts: As given to the collator.
+        duplicate_share: Share of global batches that would hold a text twice under the sampler and
+            batch size in use; None leaves it out.
+        sample_rows: Rows of each source to tokenize.
+    """
+    reports = tuple(
+        _source_report(
+            source,
+            tokenizer=tokenizer,
+            prompts=prompts,
+            duplicates=None if duplicate_share is None else duplicate_share(source),
+            sample_rows=sample_rows,
+        )
+        for source in sources
+    )
+    max_length = None if tokenizer is None else tokenizer.max_length
+    warnings = [line for report in reports for line in report_text.warnings_of(report, max_length)]
+    return DataReport(reports, max_length, tuple(warnings))
+
+
+def write(report: DataReport, folder: str | Path) -> None:
+    """Write ``data_report.json`` and ``data_report.md`` into `folder`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
+    (folder / "data_report.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "data_report.md").write_text(report.to_markdown(), encoding="utf-8")
+
+
+def shared(left_N: np.ndarray, right_N: np.ndarray) -> Shared:
+    """Texts of `left` (hashes) that stand beside several distinct texts of `right`."""
+    order = np.lexsort((right_N, left_N))
+    left_N, right_N = left_N[order], right_N[order]
+    new_left = np.append(True, left_N[1:] != left_N[:-1])
+    new_pair = new_left | np.append(True, right_N[1:] != right_N[:-1])
+    group_N = np.cumsum(new_left) - 1
+    several = np.bincount(group_N, weights=new_pair) >= 2
+    num_rows = int(np.bincount(group_N)[several].sum())
+    num_texts = int(several.sum())
+    return Shared(num_rows, num_texts, num_rows / len(left_N), num_texts / len(several))
+
+
+def _source_report(
+    source: Source,
+    *,
+    tokenizer: TextTokenizer | None,
+    prompts: Mapping[str, str] | None,
+    duplicates: float | None,
+    sample_rows: int,
+) -> SourceReport:
+    hashes_CN = source.text_hashes()
+    query_N, positive_N, negatives = hashes_CN[0], hashes_CN[1], hashes_CN[2:]
+    own_N = np.zeros(source.num_rows, dtype=bool)
+    for negative_N in negatives:
+        own_N |= (negative_N == query_N) | (negative_N == positive_N)
+    sampled = _sample(source.num_rows, sample_rows)
+    labelled = source.has_labels
+    return SourceReport(
+        name=source.name,
+        origin=source.origin,
+        num_rows=source.num_rows,
+        num_dropped=source.num_dropped,
+        columns=_column_reports(source, sampled, tokenizer=tokenizer, prompts=prompts),
+        ignored_columns=source.roles.ignored,
+        label=_label_report(source),
+        num_duplicate_rows=source.num_rows - _num_distinct(hash_rows(hashes_CN)),
+        num_positive_is_query=int((query_N == positive_N).sum()),
+        num_negative_is_own=int(own_N.sum()),
+        shared_queries=None if labelled else shared(query_N, positive_N),
+        shared_positives=None if labelled else shared(positive_N, query_N),
+        batches_with_duplicates=duplicates,
+        num_sampled=0 if tokenizer is None else len(sampled),
+        samples=_samples(source),
+    )
+
+
+def _column_reports(
+    source: Source,
+    sampled: np.ndarray,
+    *,
+    tokenizer: TextTokenizer | None,
+    prompts: Mapping[str, str] | None,
+) -> tuple[ColumnReport, ...]:
+    of_column = resolve_prompts({**(prompts or {}), **source.prompts}, source.roles)
+    hashes_CN, characters_CN = source.text_hashes(), source.text_lengths()
+    texts, _ = source.read(sampled)
+    reports = []
+    for column, name in enumerate(source.columns):
+        tokens, truncated = None, None
+        if tokenizer is not None:
+            counts = _token_counts(tokenizer, texts[column], of_column[column])
+            tokens, truncated = _lengths(counts), float((counts > tokenizer.max_length).mean())
+        reports.append(
+            ColumnReport(
+                name=name,
+                role=source.roles.role(column),
+                prompt=of_column[column],
+                characters=_lengths(characters_CN[column]),
+                tokens=tokens,
+                truncated_share=truncated,
+                num_empty=int((characters_CN[column] == 0).sum()),
+                num_distinct=_num_distinct(hashes_CN[column]),
+            )
+        )
+    return tuple(reports)
+
+
+def _label_report(source: Source) -> LabelReport | None:
+    labels = source.labels()
+    if labels is None or source.roles.label is None:
+        return None
+    values, counts = np.unique(labels, return_counts=True)
+    if len(values) <= 10:
+        bins = [LabelBin(float(v), float(v), int(n)) for v, n in zip(values, counts)]
+    else:
+        in_bin, edges = np.histogram(labels, bins=10)
+        bounds = zip(edges.tolist(), edges.tolist()[1:], in_bin.tolist())
+        bins = [LabelBin(low, high, count) for low, high, count in bounds]
+    mean = float(labels.mean(dtype=np.float64))
+    low, high = float(values[0]), float(values[-1])
+    return LabelReport(source.roles.label, low, mean, high, len(values), tuple(bins))
+
+
+def _token_counts(tokenizer: TextTokenizer, texts: Sequence[str], prompt: str) -> np.ndarray:
+    """Tokens of each text before truncation."""
+    # `verbose` silences the remark about texts above model_max_length, which are the point here.
+    encoded = tokenizer.hf(
+        [prompt + text for text in texts],
+        truncation=False,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    return np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
+
+
+def _samples(source: Source) -> tuple[dict[str, Any], ...]:
+    """The first, the middle and the last row."""
+    rows = np.unique(np.linspace(0, source.num_rows - 1, 3).astype(np.int64))
+    texts, labels = source.read(rows)
+    samples: list[dict[str, Any]] = [dict(zip(source.columns, row)) for row in zip(*texts)]
+    if labels is not None and source.roles.label is not None:
+        for sample, label in zip(samples, labels.tolist()):
+            sample[source.roles.label] = round(label, 6)
+    return tuple(samples)
+
+
+def _sample(num_rows: int, count: int) -> np.ndarray:
+    """Distinct rows in rising order, the same on every call."""
+    rng = np.random.default_rng(0)
+    return np.sort(rng.choice(num_rows, size=min(count, num_rows), replace=False, shuffle=False))
+
+
+def _num_distinct(values: np.ndarray) -> int:
+    ordered = np.sort(values)
+    return 1 + int((ordered[1:] != ordered[:-1]).sum())
+
+
+def _lengths(values: np.ndarray) -> Lengths:
+    p50, p95 = np.percentile(values, [50, 95]).tolist()
+    mean = float(values.mean(dtype=np.float64))
+    return Lengths(int(values.min()), round(mean, 2), p50, p95, int(values.max()))

@@ -1,0 +1,86 @@
+"""The values that a data report is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Distribution of lengths, in characters or tokens."""
+
+    min: int
+    mean: float
+    p50: float
+    p95: float
+    max: int
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnReport:
+    """One text column."""
+
+    name: str
+    role: str  # query, positive or negative
+    prompt: str
+    characters: Lengths  # all rows, without the prompt
+    tokens: Lengths | None  # sampled rows, with prompt and special tokens, before truncation
+    truncated_share: float | None  # sampled rows above max_length
+    num_empty: int
+    num_distinct: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Texts of one column that stand beside several different texts of another.
+
+    In one batch such rows are false negatives of each other.
+    """
+
+    num_rows: int
+    num_texts: int
+    row_share: float
+    text_share: float  # of the distinct texts
+
+
+@dataclass(frozen=True, slots=True)
+class LabelBin:
+    """Rows whose label lies between `low` and `high`, both included where they are equal."""
+
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelReport:
+    """Distribution of the labels: one bin a value up to ten values, else ten equal bins."""
+
+    name: str
+    min: float
+    mean: float
+    max: float
+    num_distinct: int
+    bins: tuple[LabelBin, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReport:
+    """One source."""
+
+    name: str
+    origin: str
+    num_rows: int
+    num_dropped: int
+    columns: tuple[ColumnReport, ...]
+    ignored_columns: tuple[str, ...]
+    label: LabelReport | None
+    num_duplicate_rows: int  # rows whose texts all occur in an earlier row
+    num_positive_is_query: int
+    num_negative_is_own: int  # rows in which a negative equals the query or the positive
+    shared_queries: Shared | None  # None where labels say which pairs are positive
+    shared_positives: Shared | None
+    batches_with_duplicates: float | None  # share, under the sampler in use
+    num_sampled: int
+    samples: tuple[dict[str, Any], ...]
