@@ -1,0 +1,190 @@
+"""The transformer of an encoder: pretrained weights from a directory, or random ones from a config.
+
+Every parameter of the module is used, which data-parallel wrappers rely on: the pooler that classes
+like BERT's carry beside the token embeddings is taken out, and its weights are kept only to be
+written back (`Backbone.pooler`), so that other tools find a complete checkpoint.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from inbatch.encoder.transformer_config import TRANSFORMERS_ERRORS, check_architecture, one_line
+from inbatch.errors import ConfigError
+
+_DTYPES = ("float32", "bfloat16", "float16", "auto")
+_POOLER = "pooler."
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A transformer without its pooler, and the pooler's weights by their names in a checkpoint."""
+
+    model: PreTrainedModel
+    pooler: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """How a transformer is loaded.
+
+    Args:
+        attention: "auto" (sdpa where the architecture has it, else eager) or the name of one of
+            transformers' attention implementations.
+        dtype: of the parameters: float32, bfloat16, float16, or auto (as stored, or float32).
+        trust_remote_code: run the Python code that a hub model brings along.
+    """
+
+    attention: str = "auto"
+    dtype: str = "float32"
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            raise ConfigError(f"dtype={self.dtype!r} must be one of {', '.join(_DTYPES)}.")
+
+    def keywords(self, *, random: bool) -> dict[str, Any]:
+        """Keyword arguments for AutoModel."""
+        dtype = "float32" if random and self.dtype == "auto" else self.dtype
+        chosen = {} if self.attention == "auto" else {"attn_implementation": self.attention}
+        return {
+            "dtype": "auto" if dtype == "auto" else getattr(torch, dtype),
+            "trust_remote_code": self.trust_remote_code,
+            **chosen,
+        }
+
+
+def random_backbone(config: PretrainedConfig, options: LoadOptions) -> Backbone:
+    """Weights drawn by the architecture's own initialisation from torch's global generator.
+
+    Raises:
+        ConfigError: the architecture is no text encoder, or lacks the attention implementation.
+    """
+    _prepare(config)
+    try:
+        model = AutoModel.from_config(config, **options.keywords(random=True))
+    except TRANSFORMERS_ERRORS as error:
+        raise ConfigError(f"encoder of {config.model_type}: {one_line(error)}.") from error
+    return Backbone(model, _take_pooler(model))
+
+
+def pretrained_backbone(
+    directory: Path, config: PretrainedConfig, options: LoadOptions
+) -> Backbone:
+    """Weights out of a directory's safetensors files.
+
+    Raises:
+        ConfigError: there are none, or a weight of the architecture (the pooler's apart) is missing
+            among them and would be random.
+    """
+    _prepare(config)
+    if not any(directory.glob("*.safetensors")):
+        problem = (
+            "only pickled weights (.bin): load and save them once with transformers, which writes "
+            "model.safetensors"
+            if any(directory.glob("*.bin"))
+            else "no weights: give a directory with model.safetensors, or set pretrained=false"
+        )
+        raise ConfigError(f"path={str(directory)!r} holds {problem}.")
+    try:
+        model, report = AutoModel.from_pretrained(
+            directory,
+            config=config,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options.keywords(random=False),
+        )
+    except TRANSFORMERS_ERRORS as error:
+        raise ConfigError(f"path={str(directory)!r}: {one_line(error)}.") from error
+    missing = sorted(report["missing_keys"])
+    random_weights = [name for name in missing if not name.startswith(_POOLER)]
+    if random_weights:
+        raise ConfigError(
+            f"path={str(directory)!r} lacks {len(random_weights)} weights of "
+            f"{type(model).__name__} ({', '.join(random_weights[:3])}, ...), which would be "
+            "random: give a complete checkpoint."
+        )
+    pooler = _take_pooler(model)
+    return Backbone(model, {} if missing else pooler)
+
+
+def position_limit(model: PreTrainedModel) -> int | None:
+    """Tokens that learned position embeddings reach, or None for an architecture without them."""
+    positions = _position_embeddings(model)
+    if positions is None:
+        return None
+    # RoBERTa's kin number positions from padding_idx + 1 on.
+    skipped = 0 if positions.padding_idx is None else positions.padding_idx + 1
+    return positions.num_embeddings - skipped
+
+
+def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer whose ids mean something else to the transformer.
+
+    Raises:
+        ConfigError: more ids than embeddings, another padding id than positions are counted with,
+            or token types other than 0 (which this package does not pass on).
+    """
+    rows = next(model.get_input_embeddings().parameters()).shape[0]
+    if len(tokenizer) > rows:
+        raise ConfigError(
+            f"tokenizer has {len(tokenizer)} ids and the transformer {rows} embeddings: "
+            "give the tokenizer that the transformer was trained with."
+        )
+    positions = _position_embeddings(model)
+    if positions is not None and positions.padding_idx not in (None, tokenizer.pad_token_id):
+        raise ConfigError(
+            f"tokenizer pads with id {tokenizer.pad_token_id} and {type(model).__name__} counts "
+            f"positions around id {positions.padding_idx}: give a tokenizer that pads with that id."
+        )
+    if any(tokenizer("a").get("token_type_ids", [])):
+        raise ConfigError(
+            f"tokenizer {type(tokenizer).__name__} sets token types, which are not supported: "
+            "give an architecture without them, such as bert or xlm-roberta."
+        )
+
+
+def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
+    """Recompute each layer in the backward pass instead of keeping its activations.
+
+    Raises:
+        ConfigError: the architecture does not support it.
+    """
+    if not model.supports_gradient_checkpointing:
+        raise ConfigError(
+            f"gradient_checkpointing=true is not supported by {type(model).__name__}: "
+            "set it to false."
+        )
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def _prepare(config: PretrainedConfig) -> None:
+    check_architecture(config)
+    if getattr(config, "use_cache", False):
+        config.use_cache = False  # decoders would keep keys and values that nothing reads
+
+
+def _take_pooler(model: PreTrainedModel) -> dict[str, Tensor]:
+    pooler = getattr(model, "pooler", None)
+    if not isinstance(pooler, nn.Module):
+        return {}
+    if "add_pooling_layer" not in inspect.signature(type(model).__init__).parameters:
+        pooler.requires_grad_(False)  # such a class may call it, so it stays in place
+        return {}
+    state = pooler.state_dict()
+    model.register_module("pooler", None)
+    return {_POOLER + key: value.detach() for key, value in state.items()}
+
+
+def _position_embeddings(model: PreTrainedModel) -> nn.Embedding | None:
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module
+    return None

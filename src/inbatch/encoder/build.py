@@ -1,0 +1,263 @@
+"""From a configuration to an encoder: the target of conf/encoder/*.yaml."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from inbatch.encoder.backbone import (
+    Backbone,
+    LoadOptions,
+    check_tokenizer,
+    enable_gradient_checkpointing,
+    position_limit,
+    pretrained_backbone,
+    random_backbone,
+)
+from inbatch.encoder.head import Normalize, make_dense
+from inbatch.encoder.model import Encoder
+from inbatch.encoder.pooling import Pooling
+from inbatch.encoder.resolve import resolve_directory
+from inbatch.encoder.st_read import SavedEncoder, read_saved_encoder
+from inbatch.encoder.tokenize import TextTokenizer, load_tokenizer, train_wordpiece
+from inbatch.encoder.transformer_config import make_config, read_config
+from inbatch.errors import ConfigError
+
+Texts = Callable[[], Iterable[str]]
+
+_UNLIMITED = 10**9  # transformers states a tokenizer without limit as 1e30
+
+
+def build_encoder(
+    path: str | None = None,
+    *,
+    config: Mapping[str, Any] | None = None,
+    tokenizer: str | Mapping[str, Any] | None = None,
+    pretrained: bool = True,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    attention: str = "auto",
+    dtype: str = "float32",
+    max_length: int | None = None,
+    pooling: str | Sequence[str] | None = None,
+    include_prompt: bool | None = None,
+    dense: Mapping[str, Any] | Literal[False] | None = None,
+    normalize: bool | None = None,
+    prompts: Mapping[str, str] | None = None,
+    default_prompt_name: str | None = None,
+    similarity: str | None = None,
+    truncate_dim: int | None = None,
+    gradient_checkpointing: bool = False,
+    freeze: Sequence[str] = (),
+    texts: Texts | None = None,
+) -> Encoder:
+    """An encoder from a saved model (`path`), or with random weights from a `config`.
+
+    None means "as found in the directory" for a sentence-transformers model. Otherwise it means
+    mean pooling (last token for a causal language model) with the prompt, no further layer, no
+    prompt, cosine, and as many tokens as tokenizer and transformer allow. Random weights come from
+    torch's global generator: seed it alike on all ranks.
+
+    Args:
+        path: a directory, ``pkg://package/directory`` or a hub name; sentence-transformers or plain
+            transformers layout.
+        config: the transformer alone, ``{model_type: bert, hidden_size: 128, ...}``; the size of
+            the vocabulary and the special ids follow the tokenizer.
+        tokenizer: a directory or hub name, default the model's own; with `config` also
+            ``{train: {vocab_size: 8000, lowercase: true, min_frequency: 2}}``, learned from
+            `texts`.
+        pretrained: false takes everything but the weights from `path`.
+        revision: branch, tag or commit of a hub name.
+        trust_remote_code: run Python code that the model brings along.
+        attention: auto (sdpa, or eager where the architecture lacks it) or an implementation.
+        dtype: of the parameters: float32, bfloat16, float16, or auto (as stored).
+        max_length: tokens a text keeps, prompt and special tokens included.
+        pooling: one of cls, max, mean, mean_sqrt_len, weighted_mean and last_token, or several to
+            concatenate.
+        include_prompt: pool the prompt's tokens too.
+        dense: ``{out_features: 512, activation: Tanh, bias: true}`` after pooling; false for none.
+        normalize: scale embeddings to length one, last of all.
+        prompts: text put in front by name, such as ``{query: "query: ", document: "passage: "}``;
+            added to those found.
+        default_prompt_name: the prompt where no role is named.
+        similarity: cosine, dot, euclidean or manhattan, saved with the model.
+        truncate_dim: leading dimensions that evaluation and users of the saved model keep.
+        gradient_checkpointing: recompute layers in the backward pass to save memory.
+        freeze: regular expressions; parameters whose name one of them finds do not train.
+        texts: gives the training texts, for ``tokenizer: {train: ...}``.
+
+    Raises:
+        ConfigError: with the field, the value and the fix.
+    """
+    options = LoadOptions(attention=attention, dtype=dtype, trust_remote_code=trust_remote_code)
+    if path is not None and config is None:
+        saved, backbone, hf = _from_path(path, tokenizer, pretrained, revision, options)
+    elif config is not None and path is None:
+        saved = SavedEncoder()
+        backbone, hf = _from_config(config, tokenizer, texts, options)
+    else:
+        raise ConfigError(
+            f"encoder.path={path!r} and encoder.config={config!r}: give one of them, "
+            "path for a saved model or config for random weights."
+        )
+    model = backbone.model
+    check_tokenizer(model, hf)
+    if gradient_checkpointing:
+        enable_gradient_checkpointing(model)
+    pool = _pooling(saved, pooling, include_prompt, model.config)
+    width = model.config.hidden_size * len(pool.modes)
+    encoder = Encoder(
+        model,
+        TextTokenizer(hf, _max_length(saved, max_length, backbone, hf), saved.do_lower_case),
+        pooling=pool,
+        head=[layer.to(model.dtype) for layer in _head(saved, dense, normalize, width)],
+        prompts={**saved.prompts, **(prompts or {})},
+        default_prompt_name=_given(default_prompt_name, saved.default_prompt_name),
+        similarity=_given(similarity, saved.similarity, "cosine"),
+        truncate_dim=_given(truncate_dim, saved.truncate_dim),
+        base_model=path,
+        pooler=backbone.pooler,
+    )
+    freeze_parameters(encoder, freeze)
+    return encoder
+
+
+def freeze_parameters(module: nn.Module, patterns: Sequence[str]) -> None:
+    """Stop training the parameters whose name one of the regular expressions finds (re.search).
+
+    Raises:
+        ConfigError: an expression is malformed or finds no parameter.
+    """
+    for pattern in patterns:
+        try:
+            found = [p for name, p in module.named_parameters() if re.search(pattern, name)]
+        except re.error as error:
+            raise ConfigError(f"freeze={pattern!r} is no regular expression: {error}.") from error
+        if not found:
+            first = next(name for name, _ in module.named_parameters())
+            raise ConfigError(f"freeze={pattern!r} finds no parameter: names look like {first!r}.")
+        for parameter in found:
+            parameter.requires_grad_(False)
+
+
+def _given(*values: Any) -> Any:
+    """The first value that is not None."""
+    return next((value for value in values if value is not None), None)
+
+
+def _from_path(
+    path: str,
+    tokenizer: str | Mapping[str, Any] | None,
+    pretrained: bool,
+    revision: str | None,
+    options: LoadOptions,
+) -> tuple[SavedEncoder, Backbone, PreTrainedTokenizerBase]:
+    if isinstance(tokenizer, Mapping):
+        raise ConfigError(
+            f"encoder.tokenizer={dict(tokenizer)} trains a tokenizer whose ids a saved model would "
+            f"not know: leave it out, or replace path={path!r} by config."
+        )
+    directory = resolve_directory(path, revision=revision, weights=pretrained)
+    transformer, saved = read_saved_encoder(directory, weights=pretrained)
+    config = read_config(transformer, trust_remote_code=options.trust_remote_code)
+    if pretrained:
+        backbone = pretrained_backbone(transformer, config, options)
+    else:
+        backbone = random_backbone(config, options)
+    if tokenizer is not None:
+        return saved, backbone, _named_tokenizer(tokenizer, options)
+    hf = load_tokenizer(transformer, trust_remote_code=options.trust_remote_code)
+    return saved, backbone, hf
+
+
+def _from_config(
+    config: Mapping[str, Any],
+    tokenizer: str | Mapping[str, Any] | None,
+    texts: Texts | None,
+    options: LoadOptions,
+) -> tuple[Backbone, PreTrainedTokenizerBase]:
+    if tokenizer is None:
+        raise ConfigError(
+            "encoder.tokenizer is missing beside encoder.config: give a directory, a hub name or "
+            "{train: {vocab_size: 8000}}."
+        )
+    if isinstance(tokenizer, str):
+        hf = _named_tokenizer(tokenizer, options)
+    elif [*tokenizer] != ["train"]:
+        raise ConfigError(
+            f"encoder.tokenizer={dict(tokenizer)} must be a name or "
+            "{train: {vocab_size: 8000}}."
+        )
+    elif texts is None:
+        raise ConfigError(
+            "encoder.tokenizer.train needs training texts: pass texts= to build_encoder, "
+            "or name a tokenizer."
+        )
+    else:
+        hf = train_wordpiece(texts(), tokenizer["train"] or {})
+    return random_backbone(make_config(config, hf), options), hf
+
+
+def _named_tokenizer(name: str, options: LoadOptions) -> PreTrainedTokenizerBase:
+    directory = resolve_directory(name, field="tokenizer", weights=False)
+    return load_tokenizer(directory, trust_remote_code=options.trust_remote_code)
+
+
+def _pooling(
+    saved: SavedEncoder,
+    pooling: str | Sequence[str] | None,
+    include_prompt: bool | None,
+    config: PretrainedConfig,
+) -> Pooling:
+    architecture = (config.architectures or [""])[0]
+    causal = architecture.endswith("ForCausalLM") and getattr(config, "is_causal", True)
+    found = saved.pooling or Pooling(("last_token",) if causal else ("mean",))
+    modes = _given(pooling, found.modes)
+    return Pooling(
+        (modes,) if isinstance(modes, str) else tuple(modes),
+        _given(include_prompt, found.include_prompt),
+    )
+
+
+def _head(
+    saved: SavedEncoder,
+    dense: Mapping[str, Any] | Literal[False] | None,
+    normalize: bool | None,
+    width: int,
+) -> list[nn.Module]:
+    layers = list(saved.head)
+    if dense is not None:
+        layers = [layer for layer in layers if isinstance(layer, Normalize)]
+        if dense is not False:
+            layers.insert(0, make_dense(width, dense))
+    if normalize is not None:
+        layers = [layer for layer in layers if not isinstance(layer, Normalize)]
+        if normalize:
+            layers.append(Normalize())
+    return layers
+
+
+def _max_length(
+    saved: SavedEncoder, given: int | None, backbone: Backbone, hf: PreTrainedTokenizerBase
+) -> int:
+    """The given length; else the saved one or what tokenizer and config say, within reach."""
+    reach = position_limit(backbone.model)
+    if given is not None:
+        if reach is not None and given > reach:
+            raise ConfigError(
+                f"max_length={given} is above the {reach} positions of "
+                f"{type(backbone.model).__name__}: set it to {reach} or less."
+            )
+        return given
+    positions = getattr(backbone.model.config, "max_position_embeddings", None)
+    stated = [hf.model_max_length, positions] if saved.max_length is None else [saved.max_length]
+    known = [n for n in (*stated, reach) if n is not None and 0 < n < _UNLIMITED]
+    if not known:
+        raise ConfigError(
+            "max_length is stated by neither tokenizer nor transformer: set encoder.max_length."
+        )
+    return min(known)

@@ -1,0 +1,49 @@
+"""An encoder in words: what tables and the model card say about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from inbatch.encoder.st_format import module_configs
+
+if TYPE_CHECKING:
+    from inbatch.encoder.model import Encoder
+
+
+def architecture_text(encoder: Encoder) -> str:
+    """The modules as sentence-transformers prints them in a model card.
+
+    Example::
+
+        SentenceTransformer(
+          (0): Transformer({'max_seq_length': 128, ...}) with Transformer model: BertModel
+          (1): Pooling({'word_embedding_dimension': 384, ...})
+          (2): Normalize()
+        )
+    """
+    lines = []
+    for number, (kind, config) in enumerate(module_configs(encoder)):
+        suffix = (
+            f" with Transformer model: {type(encoder.backbone).__name__}" if number == 0 else ""
+        )
+        lines.append(f"  ({number}): {kind}({config or ''}){suffix}")
+    return "\n".join(["SentenceTransformer(", *lines, ")"])
+
+
+def describe_encoder(encoder: Encoder) -> dict[str, Any]:
+    """Plain values by name; sizes in parameters, tokens and dimensions."""
+    parameters = list(encoder.parameters())
+    return {
+        "architecture": architecture_text(encoder),
+        "transformer": type(encoder.backbone).__name__,
+        "base_model": encoder.base_model,
+        "max_seq_length": encoder.tokenizer.max_length,
+        "output_dimension": encoder.output_dimension,
+        "similarity": encoder.similarity,
+        "pooling": list(encoder.pooling.modes),
+        "include_prompt": encoder.pooling.include_prompt,
+        "prompts": {name: text for name, text in encoder.prompts.items() if text},
+        "default_prompt_name": encoder.default_prompt_name,
+        "num_parameters": sum(p.numel() for p in parameters),
+        "num_trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+    }

@@ -1,0 +1,113 @@
+"""Layers after pooling. Shape letters: n texts, D dimensions in, E dimensions out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inbatch.errors import ConfigError
+
+_DENSE_DEFAULTS = {"activation": "Tanh", "bias": True}
+
+
+class Dense(nn.Module):
+    """``activation(x W^T + b)``; equals sentence-transformers' `Dense`, parameter names included.
+
+    Args:
+        in_features: D.
+        out_features: E.
+        activation: name of a class in torch.nn, plain or dotted, or None for none.
+        bias: learn b.
+
+    Raises:
+        ConfigError: `activation` names no activation of torch.nn.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        activation: str | None = "Tanh",
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, out_features, bias=bias)
+        self.activation_function = make_activation(activation)
+
+    def forward(self, x_nD: Tensor) -> Tensor:
+        """[n, D] -> [n, E]."""
+        output: Tensor = self.activation_function(self.linear(x_nD))
+        return output
+
+    @property
+    def activation(self) -> str:
+        """Dotted name of the activation's class, as sentence-transformers writes it."""
+        kind = type(self.activation_function)
+        return f"{kind.__module__}.{kind.__qualname__}"
+
+
+class Normalize(nn.Module):
+    """``x / max(||x||, 1e-12)``, without parameters."""
+
+    def forward(self, x_nD: Tensor) -> Tensor:
+        """[n, D] -> [n, D] of length one."""
+        return nn.functional.normalize(x_nD, dim=-1)
+
+
+def make_activation(name: str | None) -> nn.Module:
+    """An activation of torch.nn by its plain ("Tanh") or dotted name; nothing else is imported.
+
+    Raises:
+        ConfigError: the name is none, or the activation needs arguments.
+    """
+    if name is None:
+        return nn.Identity()
+    prefix, _, plain = name.rpartition(".")
+    kind = getattr(nn, plain, None) if prefix == "" or prefix.startswith("torch.nn") else None
+    if kind is nn.Identity or getattr(kind, "__module__", "") == "torch.nn.modules.activation":
+        with suppress(TypeError):  # Threshold and MultiheadAttention need arguments
+            module: nn.Module = kind()  # type: ignore[misc]
+            return module
+    raise ConfigError(
+        f"dense.activation={name!r} is no activation of torch.nn: "
+        "give a name such as Tanh, GELU or Identity."
+    )
+
+
+def make_dense(in_features: int, options: Mapping[str, Any]) -> Dense:
+    """Dense from ``{out_features: 512, activation: Tanh, bias: true}``; the last two are defaults.
+
+    Raises:
+        ConfigError: `out_features` is missing or below one, or a key is unknown.
+    """
+    unknown = sorted(set(options) - {"out_features", *_DENSE_DEFAULTS})
+    if unknown:
+        raise ConfigError(
+            f"dense has the unknown key {unknown[0]!r}: it takes out_features, activation and bias."
+        )
+    size = options.get("out_features")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ConfigError(f"dense.out_features={size!r} must be a whole number of one or more.")
+    given = {**_DENSE_DEFAULTS, **options}
+    return Dense(in_features, size, activation=given["activation"], bias=bool(given["bias"]))
+
+
+def load_dense(dense: Dense, state: Mapping[str, Tensor], *, source: str) -> None:
+    """Copy saved weights into `dense`.
+
+    Raises:
+        ConfigError: `state` lacks a parameter, has one too many, or differs in shape.
+    """
+    wanted = {key: tuple(value.shape) for key, value in dense.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in state.items()}
+    if wanted != found:
+        raise ConfigError(
+            f"{source} holds weights {found} where its config.json asks for {wanted}."
+        )
+    with torch.no_grad():
+        dense.load_state_dict(dict(state))

@@ -1,0 +1,197 @@
+"""Chunk of tokens -> embeddings. Shape letters: N texts, n texts of a chunk, D dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from inbatch.data.batch import Chunk
+from inbatch.data.chunks import make_chunks
+from inbatch.encoder.describe import describe_encoder
+from inbatch.encoder.head import Dense
+from inbatch.encoder.pooling import Pooling
+from inbatch.encoder.st_format import write_directory
+from inbatch.encoder.st_read import SIMILARITIES
+from inbatch.encoder.tokenize import TextTokenizer
+from inbatch.errors import ConfigError
+
+_DOCUMENT_NAMES = ("document", "passage", "corpus")
+_ENCODE_TEXTS = 65_536  # texts whose token ids and embeddings are held at once
+
+
+class Encoder(nn.Module):
+    """Transformer, pooling, and the layers after it.
+
+    Args:
+        backbone: a transformers model without pooler; its last hidden state is pooled.
+        tokenizer: what chunks for this encoder are made with.
+        pooling: token embeddings to one embedding.
+        head: Dense and Normalize layers, in order.
+        prompts: text to put in front, by name; "query" and "document" are those of the two roles.
+        default_prompt_name: the prompt where no role is named.
+        similarity: cosine, dot, euclidean or manhattan; how embeddings are to be compared. Saved
+            with the model; training compares as its loss says.
+        truncate_dim: leading dimensions that `encode` keeps; `forward` keeps all.
+        base_model: the name that the weights came from.
+        pooler: the backbone's pooler weights, written back by `save`.
+
+    Raises:
+        ConfigError: the name of the default prompt or of the similarity is unknown, the Dense sizes
+            do not fit, or `truncate_dim` is out of range.
+    """
+
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        tokenizer: TextTokenizer,
+        *,
+        pooling: Pooling,
+        head: Sequence[nn.Module] = (),
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        similarity: str = "cosine",
+        truncate_dim: int | None = None,
+        base_model: str | None = None,
+        pooler: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+        self.pooling = pooling
+        self.head = nn.Sequential(*head)
+        self.prompts = dict(prompts or {})
+        self.default_prompt_name = default_prompt_name
+        self.similarity = similarity
+        self.truncate_dim = truncate_dim
+        self.base_model = base_model
+        self.pooler = dict(pooler or {})
+        self.dimension = _dimension(pooling, backbone.config.hidden_size, head)
+        self._check()
+
+    def forward(self, chunk: Chunk) -> Tensor:
+        """Embeddings [n, D] of a chunk on the same device, in the dtype of the computation."""
+        output = self.backbone(input_ids=chunk.input_ids, attention_mask=chunk.attention_mask)
+        pooled_nD = self.pooling(output[0], chunk.attention_mask, chunk.prompt_lengths)
+        embeddings_nD: Tensor = self.head(pooled_nD)
+        return embeddings_nD
+
+    @torch.no_grad()
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        role: str | None = None,
+        chunk_tokens: int = 8192,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Embeddings [N, D] of texts, float32 on the CPU, without gradient and in evaluation mode.
+
+        Args:
+            texts: N texts.
+            role: "query", "document" ("passage", "corpus") or another prompt's name; None takes the
+                default prompt. Equals sentence-transformers' `encode_query`, `encode_document` and
+                `encode`.
+            chunk_tokens: most computed tokens of one forward; a longer text goes alone.
+            device: moves the encoder there first; None leaves it where it is.
+        """
+        if device is not None:
+            self.to(device)
+        prompt, training = self.prompt_for(role), self.training
+        self.eval()
+        try:
+            starts = range(0, len(texts), _ENCODE_TEXTS)
+            parts = [
+                self._encode(texts[start : start + _ENCODE_TEXTS], prompt, chunk_tokens)
+                for start in starts
+            ]
+        finally:
+            self.train(training)
+        return torch.cat(parts) if parts else torch.empty(0, self.output_dimension)
+
+    def _encode(self, texts: Sequence[str], prompt: str, chunk_tokens: int) -> Tensor:
+        token_ids, prompt_length = self.tokenizer(texts, prompt)
+        chunks = make_chunks(
+            token_ids,
+            [prompt_length] * len(token_ids),
+            chunk_rows=None,
+            chunk_tokens=max(chunk_tokens, max(map(len, token_ids))),
+            pad_id=self.tokenizer.pad_id,
+            padding_side=self.tokenizer.padding_side,
+        )
+        device = next(self.parameters()).device
+        # Results stay on the device until the last chunk, so that no chunk waits for a copy.
+        sorted_ND = torch.cat([self(chunk.to(device))[:, : self.truncate_dim] for chunk in chunks])
+        embeddings_ND = torch.empty(sorted_ND.shape)
+        embeddings_ND[torch.cat([chunk.index for chunk in chunks])] = sorted_ND.float().cpu()
+        return embeddings_ND
+
+    def prompt_for(self, role: str | None) -> str:
+        """The prompt of a role, "" where it has none; None names the default prompt.
+
+        Raises:
+            ConfigError: `role` is neither query, document, passage, corpus nor a prompt's name.
+        """
+        if role is None:
+            return self.prompts[self.default_prompt_name] if self.default_prompt_name else ""
+        if role == "query":
+            return self.prompts.get(role, "")
+        if role in _DOCUMENT_NAMES:
+            names = (role, *_DOCUMENT_NAMES)
+            return next((self.prompts[name] for name in names if self.prompts.get(name)), "")
+        if role not in self.prompts:
+            raise ConfigError(
+                f"role={role!r} is no prompt of the encoder: choose from {[*self.prompts]}."
+            )
+        return self.prompts[role]
+
+    @property
+    def role_prompts(self) -> dict[str, str]:
+        """The prompts of the two roles that training knows, those that are not empty."""
+        found = {role: self.prompt_for(role) for role in ("query", "document")}
+        return {role: prompt for role, prompt in found.items() if prompt}
+
+    @property
+    def output_dimension(self) -> int:
+        """Dimensions of what `encode` returns."""
+        return self.truncate_dim or self.dimension
+
+    def save(self, path: str | Path, *, state_dict: Mapping[str, Tensor] | None = None) -> None:
+        """Write a sentence-transformers directory, see `write_directory`."""
+        write_directory(self, path, state_dict=state_dict)
+
+    def describe(self) -> dict[str, Any]:
+        """Architecture text, sizes, pooling and prompts, see `describe_encoder`."""
+        return describe_encoder(self)
+
+    def _check(self) -> None:
+        if self.similarity not in SIMILARITIES:
+            raise ConfigError(
+                f"similarity={self.similarity!r} must be one of {', '.join(SIMILARITIES)}."
+            )
+        if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
+            raise ConfigError(
+                f"default_prompt_name={self.default_prompt_name!r} must be one of prompts: "
+                f"{[*self.prompts]}."
+            )
+        if self.truncate_dim is not None and not 1 <= self.truncate_dim <= self.dimension:
+            raise ConfigError(
+                f"truncate_dim={self.truncate_dim} must lie between 1 and {self.dimension}."
+            )
+
+
+def _dimension(pooling: Pooling, width: int, head: Sequence[nn.Module]) -> int:
+    size = width * len(pooling.modes)
+    for layer in head:
+        if isinstance(layer, Dense):
+            if layer.linear.in_features != size:
+                raise ConfigError(
+                    f"dense takes {layer.linear.in_features} dimensions and gets {size} from "
+                    f"pooling={list(pooling.modes)}: set encoder.dense anew to match."
+                )
+            size = layer.linear.out_features
+    return size

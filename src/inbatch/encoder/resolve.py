@@ -1,0 +1,75 @@
+"""The name of a model -> a local directory that holds its files.
+
+Three kinds of names: a directory; ``pkg://package/sub/dir``, a directory inside an installed Python
+package; and a name on the Hugging Face hub, which is fetched into the hub's cache (or found there
+when offline). Everything after this works on a directory, so that all three load alike.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from inbatch.errors import ConfigError
+
+_PACKAGE = "pkg://"
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_TEXT_FILES = ["*.json", "*.txt", "*.model", "*.py", "*.jinja"]
+_OTHER_BACKENDS = ["onnx/*", "openvino/*"]
+
+
+def resolve_directory(
+    name: str, *, field: str = "path", revision: str | None = None, weights: bool = True
+) -> Path:
+    """The local directory of a model.
+
+    Args:
+        name: a directory, ``pkg://package/sub/dir`` or a hub name.
+        field: the configuration's field that holds `name`, for messages.
+        revision: branch, tag or commit of a hub name.
+        weights: fetch a hub model's weights too.
+
+    Raises:
+        ConfigError: there is no such directory, package or reachable hub model.
+    """
+    if name.startswith(_PACKAGE):
+        return _package_directory(name, field=field)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if not _HUB_NAME.fullmatch(name) or name.startswith("."):
+        raise ConfigError(
+            f"{field}={name!r} is no directory: give one, a hub name or "
+            f"{_PACKAGE}package/directory."
+        )
+    patterns = [*_TEXT_FILES, "*.safetensors"] if weights else _TEXT_FILES
+    try:
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=patterns, ignore_patterns=_OTHER_BACKENDS
+            )
+        )
+    except (OSError, ValueError) as error:
+        cause = str(error).strip().splitlines()[0].rstrip(".")
+        raise ConfigError(
+            f"{field}={name!r} is neither a directory nor a hub model that can be fetched or found "
+            f"in the hub's cache: check the name, the network and HF_HUB_OFFLINE ({cause})."
+        ) from error
+
+
+def _package_directory(name: str, *, field: str) -> Path:
+    package, _, inside = name.removeprefix(_PACKAGE).partition("/")
+    spec = find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(
+            f"{field}={name!r} names the package {package!r}, which is not installed: "
+            "pip install it."
+        )
+    for root in map(Path, spec.submodule_search_locations):
+        path = (root / inside).resolve()
+        if path.is_dir() and path.is_relative_to(root.resolve()):
+            return path
+    raise ConfigError(f"{field}={name!r} names no directory inside the package {package!r}.")

@@ -1,0 +1,214 @@
+"""What a sentence-transformers directory says, read into this package's parts.
+
+`modules.json` lists the modules in order: a Transformer, a Pooling, then any number of Dense and
+Normalize. Both layouts are read: the one that sentence-transformers 6 writes, and the older one
+(``sentence_transformers.models.*`` types, ``pooling_mode_*`` flags, ``max_seq_length`` in
+sentence_bert_config.json) that `st_format` writes. A setting that would change the embeddings and
+that this package lacks is refused by name; none is skipped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import nn
+
+from inbatch.encoder.head import Dense, Normalize, load_dense
+from inbatch.encoder.pooling import Pooling
+from inbatch.errors import ConfigError
+
+MODULES_FILE = "modules.json"
+MODEL_FILE = "config_sentence_transformers.json"
+TRANSFORMER_FILE = "sentence_bert_config.json"
+WEIGHTS_FILE = "model.safetensors"
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+
+# sentence-transformers' flag: (its mode, this package's mode), in the order that flags concatenate.
+POOLING_NAMES = {
+    "pooling_mode_cls_token": ("cls", "cls"),
+    "pooling_mode_max_tokens": ("max", "max"),
+    "pooling_mode_mean_tokens": ("mean", "mean"),
+    "pooling_mode_mean_sqrt_len_tokens": ("mean_sqrt_len_tokens", "mean_sqrt_len"),
+    "pooling_mode_weightedmean_tokens": ("weightedmean", "weighted_mean"),
+    "pooling_mode_lasttoken": ("lasttoken", "last_token"),
+}
+
+_TRANSFORMER_FILES = [TRANSFORMER_FILE] + [
+    f"sentence_{name}_config.json"
+    for name in ("roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+]
+_TEXT_ONLY = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+_KEYWORDS = [f"{kind}_args" for kind in ("model", "tokenizer", "config")] + [
+    f"{kind}_kwargs" for kind in ("model", "processor", "config")
+]
+# Values of a setting under which the Transformer computes what this package computes.
+_TRANSFORMER_ALLOWED: dict[str, tuple[Any, ...]] = {
+    "transformer_task": ("feature-extraction",),
+    "modality_config": (_TEXT_ONLY,),
+    "module_output_name": ("token_embeddings",),
+    "unpad_inputs": (None, True, False),
+    **dict.fromkeys(["query_length", "document_length", "query_expansion"], (None,)),
+    **dict.fromkeys(["processing_kwargs", *_KEYWORDS], ({}, None)),
+}
+_EMBEDDING_ONLY: dict[str, tuple[Any, ...]] = {
+    "module_input_name": ("sentence_embedding",),
+    "module_output_name": ("sentence_embedding", None),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedEncoder:
+    """What a directory says beside the transformer; by default, as a plain transformers one."""
+
+    max_length: int | None = None
+    do_lower_case: bool = False
+    pooling: Pooling | None = None
+    head: tuple[nn.Module, ...] = ()
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    similarity: str | None = None
+    truncate_dim: int | None = None
+
+
+def read_saved_encoder(directory: Path, *, weights: bool = True) -> tuple[Path, SavedEncoder]:
+    """Read a sentence-transformers directory, or a plain transformers one (no modules.json).
+
+    Args:
+        directory: where modules.json is.
+        weights: load the head's weights, else leave them random.
+
+    Returns:
+        The directory of the transformer and its tokenizer, and the rest.
+
+    Raises:
+        ConfigError: a module or a setting that this package lacks, a broken file, or weights that
+            are missing, pickled or of another shape.
+    """
+    if not (directory / MODULES_FILE).is_file():
+        return directory, SavedEncoder()
+    modules = _read_json(directory / MODULES_FILE)
+    kinds = [_kind(module["type"], directory) for module in modules]
+    if kinds[:2] != ["Transformer", "Pooling"] or {*kinds[2:]} - {"Dense", "Normalize"}:
+        raise ConfigError(
+            f"{directory / MODULES_FILE} lists the modules {kinds}: inbatch reads a Transformer, "
+            "a Pooling, then any Dense and Normalize."
+        )
+    paths = [_inside(directory, module["path"]) for module in modules]
+    readers: dict[str, Callable[[Path], nn.Module]] = {
+        "Dense": lambda path: _read_dense(path, weights=weights),
+        "Normalize": _read_normalize,
+    }
+    head = tuple(readers[kind](path) for kind, path in zip(kinds[2:], paths[2:], strict=True))
+    return paths[0], SavedEncoder(
+        pooling=_read_pooling(paths[1]),
+        head=head,
+        **_read_transformer(paths[0]),
+        **_read_model(directory),
+    )
+
+
+def _read_transformer(path: Path) -> dict[str, Any]:
+    files = [path / name for name in _TRANSFORMER_FILES if (path / name).is_file()]
+    config = _read_json(files[0]) if files else {}
+    read = {
+        "max_length": config.pop("max_seq_length", None),
+        "do_lower_case": bool(config.pop("do_lower_case", False)),
+    }
+    for key in _KEYWORDS:
+        (config.get(key) or {}).pop(
+            "trust_remote_code", None
+        )  # the caller's decision, not a file's
+    _check_keys(config, _TRANSFORMER_ALLOWED, files[0] if files else path)
+    return read
+
+
+def _read_pooling(path: Path) -> Pooling:
+    config = _read_json(path / "config.json")
+    flags = [POOLING_NAMES[flag][1] for flag in POOLING_NAMES if config.pop(flag, False)]
+    names = config.pop("pooling_mode", None)
+    include_prompt = bool(config.pop("include_prompt", True))
+    config.pop("embedding_dimension", config.pop("word_embedding_dimension", None))
+    _check_keys(config, {}, path / "config.json")
+    if names is None:
+        return Pooling(tuple(flags) or ("mean",), include_prompt)
+    ours = dict(POOLING_NAMES.values())
+    modes = [names] if isinstance(names, str) else list(names)
+    return Pooling(tuple(ours.get(mode, mode) for mode in modes), include_prompt)
+
+
+def _read_dense(path: Path, *, weights: bool) -> Dense:
+    config = _read_json(path / "config.json")
+    dense = Dense(
+        config.pop("in_features"),
+        config.pop("out_features"),
+        bias=config.pop("bias", True),
+        activation=config.pop("activation_function", "Tanh"),
+    )
+    _check_keys(config, {**_EMBEDDING_ONLY, "use_residual": (False,)}, path / "config.json")
+    if not weights:
+        return dense
+    if not (path / WEIGHTS_FILE).is_file():
+        raise ConfigError(
+            f"{path} holds no {WEIGHTS_FILE}: load and save the model once with "
+            "sentence-transformers, which writes it."
+        )
+    load_dense(dense, load_file(path / WEIGHTS_FILE), source=str(path / WEIGHTS_FILE))
+    return dense
+
+
+def _read_normalize(path: Path) -> Normalize:
+    file = path / "config.json"
+    _check_keys(_read_json(file) if file.is_file() else {}, _EMBEDDING_ONLY, file)
+    return Normalize()
+
+
+def _read_model(directory: Path) -> dict[str, Any]:
+    file = directory / MODEL_FILE
+    config = _read_json(file) if file.is_file() else {}
+    model_type = config.get("model_type") or "SentenceTransformer"
+    if model_type != "SentenceTransformer":
+        raise ConfigError(f"{file} describes a {model_type}: inbatch reads a SentenceTransformer.")
+    return {
+        "prompts": {name: text or "" for name, text in (config.get("prompts") or {}).items()},
+        "default_prompt_name": config.get("default_prompt_name"),
+        "similarity": config.get("similarity_fn_name"),
+        "truncate_dim": config.get("truncate_dim"),
+    }
+
+
+def _kind(type_name: str, directory: Path) -> str:
+    package, _, kind = type_name.rpartition(".")
+    if not package.startswith("sentence_transformers."):
+        raise ConfigError(
+            f"{directory / MODULES_FILE} lists the module {type_name}, which is none of "
+            "sentence-transformers' own: give a model without custom modules."
+        )
+    return kind
+
+
+def _inside(directory: Path, relative: str) -> Path:
+    path = (directory / relative).resolve()
+    if not path.is_relative_to(directory.resolve()):
+        raise ConfigError(f"{directory / MODULES_FILE} names {relative!r}, outside the directory.")
+    return directory / relative
+
+
+def _check_keys(config: dict[str, Any], allowed: dict[str, tuple[Any, ...]], file: Path) -> None:
+    for key, value in config.items():
+        if value not in allowed.get(key, ()):
+            raise ConfigError(
+                f"{file} sets {key}={value!r}, which inbatch does not support: "
+                "give a model without it."
+            )
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} cannot be read as JSON: {error}.") from error

@@ -1,0 +1,170 @@
+"""Texts -> token ids: the tokenizer of an encoder, loaded or trained.
+
+A prompt is put in front of each text before tokenizing. Its length in tokens is that of the prompt
+alone, less a trailing special token (SEP, EOS); pooling leaves out that many leading tokens where
+it excludes prompts. Both are sentence-transformers' rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tokenizers.normalizers import Lowercase, Normalizer
+from tokenizers.normalizers import Sequence as NormalizerSequence
+from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
+
+from inbatch.encoder.wordpiece import SPECIAL_TOKENS, train_vocabulary
+from inbatch.errors import ConfigError
+
+_VOCABULARY_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+)
+_TRAIN_DEFAULTS = {"vocab_size": 8000, "lowercase": True, "min_frequency": 2}
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """Tokenizes batches of texts; can be pickled.
+
+    Args:
+        hf: the transformers tokenizer.
+        max_length: tokens that a text keeps, prompt and special tokens included.
+        do_lower_case: lower-case in front of the tokenizer's own normalizer.
+
+    Raises:
+        ConfigError: `max_length` leaves no room for a token of text, or the tokenizer cannot pad.
+    """
+
+    hf: PreTrainedTokenizerBase
+    max_length: int
+    do_lower_case: bool = False
+
+    def __post_init__(self) -> None:
+        if self.hf.pad_token_id is None:
+            raise ConfigError(
+                "tokenizer has no padding token: add pad_token to tokenizer_config.json."
+            )
+        least = self.hf.num_special_tokens_to_add() + 1
+        if self.max_length < least:
+            raise ConfigError(f"max_length={self.max_length} must be {least} or more.")
+        if self.do_lower_case:
+            _lower_case(self.hf)
+        self.hf.model_max_length = self.max_length
+
+    def __call__(self, texts: Sequence[str], prompt: str = "") -> tuple[list[list[int]], int]:
+        """Token ids of each text with its prompt in front, and the prompt's token length.
+
+        The ids include special tokens and are cut to `max_length`; no prompt has length 0.
+        """
+        if not prompt:
+            return self._ids(list(texts)), 0
+        *ids, prompt_ids = self._ids([*(prompt + text for text in texts), prompt])
+        trailing = bool(prompt_ids) and prompt_ids[-1] in self.hf.all_special_ids
+        return ids, len(prompt_ids) - trailing
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        encoded = self.hf(
+            texts,
+            truncation=True,
+            max_length=self.max_length,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
+
+    @property
+    def pad_id(self) -> int:
+        """Token id that fills up a chunk."""
+        return int(self.hf.pad_token_id)
+
+    @property
+    def padding_side(self) -> Literal["right", "left"]:
+        """Where the chunk is filled up."""
+        return "left" if self.hf.padding_side == "left" else "right"
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids, added tokens included."""
+        return len(self.hf)
+
+
+def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The transformers tokenizer of a directory.
+
+    Raises:
+        ConfigError: the directory holds no vocabulary, or one that transformers cannot read.
+    """
+    # Without a vocabulary transformers builds an empty tokenizer instead of failing.
+    if not trust_remote_code and not any(
+        (directory / name).is_file() for name in _VOCABULARY_FILES
+    ):
+        raise ConfigError(
+            f"{directory} holds no tokenizer ({_VOCABULARY_FILES[0]}, vocab.txt, ...): "
+            "set encoder.tokenizer to a directory or hub name that does."
+        )
+    try:
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ConfigError(f"the tokenizer in {directory} cannot be read: {error}.") from error
+
+
+def train_wordpiece(texts: Iterable[str], options: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    """A WordPiece tokenizer learned from texts; the same texts give the same tokenizer.
+
+    Args:
+        texts: read once.
+        options: vocab_size (8000; an upper bound), lowercase (true), min_frequency (2: how often a
+            piece must occur).
+
+    Raises:
+        ConfigError: an unknown key, a size below one, or no text.
+    """
+    unknown = sorted(set(options) - set(_TRAIN_DEFAULTS))
+    if unknown:
+        raise ConfigError(
+            f"tokenizer.train has the unknown key {unknown[0]!r}: "
+            f"it takes {', '.join(_TRAIN_DEFAULTS)}."
+        )
+    given = {**_TRAIN_DEFAULTS, **options}
+    for key in ("vocab_size", "min_frequency"):
+        if not isinstance(given[key], int) or given[key] < 1:
+            raise ConfigError(
+                f"tokenizer.train.{key}={given[key]!r} must be a whole number above zero."
+            )
+    vocabulary = train_vocabulary(texts, **given)
+    if len(vocabulary) <= len(SPECIAL_TOKENS):
+        raise ConfigError("tokenizer.train learned no token: the training texts are empty.")
+    return BertTokenizer(vocab=vocabulary, do_lower_case=given["lowercase"], strip_accents=False)
+
+
+def _lower_case(hf: PreTrainedTokenizerBase) -> None:
+    if not hf.is_fast:
+        raise ConfigError(
+            f"do_lower_case=true needs a tokenizer of the tokenizers library, "
+            f"not {type(hf).__name__}: lower-case the texts instead."
+        )
+    backend = hf.backend_tokenizer
+    steps = _steps(backend.normalizer)
+    if not any(isinstance(step, Lowercase) for step in steps):
+        backend.normalizer = NormalizerSequence([Lowercase(), *steps])
+
+
+def _steps(normalizer: Normalizer | None) -> list[Normalizer]:
+    if normalizer is None:
+        return []
+    if isinstance(normalizer, NormalizerSequence):
+        return [normalizer[i] for i in range(len(normalizer))]
+    return [normalizer]
