@@ -1,0 +1,30 @@
+"""evaluation/: embeddings -> metrics, under the names of sentence-transformers.
+
+An evaluator reads its rows when it is built, so that a wrong file is found before training, and
+embeds them when it is called with an `encode` function::
+
+    rows, retrieval_files, retrieval_data
+                            files -> texts, labels, relevance judgements
+    base                    what an evaluator is; each distinct text is embedded once
+    metrics, search         pure: embeddings -> scores -> numbers; exact top-k search in tiles
+    embedding_similarity, triplet, binary_classification, information_retrieval
+                            one evaluator each
+
+They know nothing of ranks: given the same embeddings they do the same work and return the same
+numbers.
+"""
+
+from inbatch.evaluation.base import Encode, Evaluator
+from inbatch.evaluation.binary_classification import BinaryClassificationEvaluator
+from inbatch.evaluation.embedding_similarity import EmbeddingSimilarityEvaluator
+from inbatch.evaluation.information_retrieval import InformationRetrievalEvaluator
+from inbatch.evaluation.triplet import TripletEvaluator
+
+__all__ = [
+    "BinaryClassificationEvaluator",
+    "EmbeddingSimilarityEvaluator",
+    "Encode",
+    "Evaluator",
+    "InformationRetrievalEvaluator",
+    "TripletEvaluator",
+]

@@ -1,0 +1,121 @@
+"""What an evaluator is, and what all of them share. Shape letters: N texts, D dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inbatch.errors import ConfigError
+from inbatch.evaluation.metrics import SIMILARITIES
+
+
+class Encode(Protocol):
+    """Embeds texts: float32 [N, D] on the CPU, in the order of the texts.
+
+    `role` is "query", "document" or None and chooses the prompt, as in `Encoder.encode`.
+    """
+
+    def __call__(self, texts: Sequence[str], *, role: str | None) -> Tensor:
+        """Embeddings of `texts`."""
+
+
+class Evaluator(Protocol):
+    """Called with `encode`, returns metrics under ``{name}_{key}``; ``{key}`` if the name is empty.
+
+    A metric of embeddings that hold NaN or infinity is NaN.
+    """
+
+    @property
+    def name(self) -> str:
+        """Prefix of the keys."""
+
+    @property
+    def description(self) -> str:
+        """Kind of evaluation, in the words of model cards."""
+
+    @property
+    def primary_metric(self) -> str:
+        """The full key that model selection looks at."""
+
+    def __call__(self, encode: Encode) -> dict[str, float]:
+        """Metrics of what `encode` gives."""
+
+
+def embed_distinct(
+    encode: Encode,
+    columns: Sequence[Sequence[str]],
+    *,
+    role: str | None,
+    truncate_dim: int | None = None,
+) -> list[Tensor]:
+    """Embeddings of each column of texts; a text that occurs several times is encoded once.
+
+    Args:
+        encode: see `Encode`.
+        columns: texts that are embedded alike.
+        role: whose prompt to use.
+        truncate_dim: keep the first dimensions only; None for all.
+
+    Returns:
+        One [N, D] tensor for each column.
+    """
+    places = {text: i for i, text in enumerate(dict.fromkeys(t for c in columns for t in c))}
+    table = encode(list(places), role=role)[:, :truncate_dim]
+    if len(columns) == 1 and len(columns[0]) == len(places):
+        return [table]  # all distinct, hence already in order: no copy of a large corpus
+    return [table[torch.tensor([places[text] for text in column])] for column in columns]
+
+
+def with_prefix(name: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics under ``{name}_{key}``, as plain floats."""
+    return {prefix_key(name, key): float(value) for key, value in metrics.items()}
+
+
+def prefix_key(name: str, key: str) -> str:
+    """``{name}_{key}``, or the key alone without a name."""
+    return f"{name}_{key}" if name else key
+
+
+def largest(values: Iterable[float]) -> float:
+    """The maximum; NaN if any value is."""
+    return float(np.max(list(values)))
+
+
+def field_of(name: str, default: str) -> str:
+    """Configuration key of an evaluator, for messages."""
+    return f"evaluation.evaluators.{name or default}"
+
+
+def parse_similarity(value: str | Sequence[str], *, field: str) -> tuple[str, ...]:
+    """Names of similarity functions.
+
+    Raises:
+        ConfigError: none at all, one twice, or one that is not known.
+    """
+    names = (value,) if isinstance(value, str) else tuple(value)
+    known = ", ".join(SIMILARITIES)
+    for name in names:
+        if name not in SIMILARITIES:
+            raise ConfigError(f"{field}.similarity: {name!r} is not known; choose from {known}.")
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(
+            f"{field}.similarity={list(names)} must name each once; choose from {known}."
+        )
+    return names
+
+
+def check_truncate_dim(value: int | None, *, field: str) -> int | None:
+    """`value`, if it can be a number of dimensions.
+
+    Raises:
+        ConfigError: it is below 1.
+    """
+    if value is not None and value < 1:
+        raise ConfigError(
+            f"{field}.truncate_dim={value} is too small; set at least 1, or null for all."
+        )
+    return value

@@ -1,0 +1,94 @@
+"""Does a threshold on the similarity part matching from other pairs?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, final
+
+import numpy as np
+
+from inbatch.errors import ConfigError
+from inbatch.evaluation.base import (
+    Encode,
+    check_truncate_dim,
+    embed_distinct,
+    field_of,
+    largest,
+    parse_similarity,
+    prefix_key,
+    with_prefix,
+)
+from inbatch.evaluation.metrics import BINARY_KEYS, DISTANCES, binary_metrics, pairwise_similarity
+from inbatch.evaluation.rows import Rows, read_labelled_pairs
+
+
+@final
+class BinaryClassificationEvaluator:
+    """Classification of pairs by a threshold on their similarity.
+
+    Keys ``{similarity}_{accuracy, accuracy_threshold, f1, f1_threshold, precision, recall, ap,
+    mcc}``; with several similarities also ``max_{...}``. Thresholds of manhattan and euclidean are
+    distances. The primary metric is the average precision.
+
+    Args:
+        path: rows with query, positive and label (0 or 1), see `rows.read_rows`.
+        columns, limit: see `rows.read_rows`.
+        name: prefix of the keys.
+        similarity: cosine, dot, manhattan, euclidean.
+        role: whose prompt both texts get: "query", "document", or None for the default prompt.
+        truncate_dim: keep the first dimensions of embeddings only.
+
+    Raises:
+        ConfigError: rows that cannot be read, labels other than 0 and 1, or not both of them; an
+            unknown similarity.
+    """
+
+    description: ClassVar[str] = "Binary Classification"
+
+    def __init__(
+        self,
+        path: Rows,
+        *,
+        columns: Mapping[str, object] | None = None,
+        limit: int | None = None,
+        name: str = "",
+        similarity: str | Sequence[str] = ("cosine",),
+        role: str | None = None,
+        truncate_dim: int | None = None,
+    ) -> None:
+        field = field_of(name, "binary")
+        self.name, self.role = name, role
+        self.similarity = parse_similarity(similarity, field=field)
+        self.truncate_dim = check_truncate_dim(truncate_dim, field=field)
+        self.first, self.second, self.labels = read_labelled_pairs(
+            path, columns=columns, limit=limit, field=field
+        )
+        if wrong := sorted(set(np.unique(self.labels).tolist()) - {0.0, 1.0}):
+            raise ConfigError(
+                f"{field}: the labels hold {wrong[0]:g} where 0 (other) or 1 (matching) is needed; "
+                f"choose another {field}.columns.label."
+            )
+
+    @property
+    def primary_metric(self) -> str:
+        """Full key of the average precision, the maximum if there are several similarities."""
+        which = self.similarity[0] if len(self.similarity) == 1 else "max"
+        return prefix_key(self.name, f"{which}_ap")
+
+    def __call__(self, encode: Encode) -> dict[str, float]:
+        """Embed the pairs and classify."""
+        first_ND, second_ND = embed_distinct(
+            encode, (self.first, self.second), role=self.role, truncate_dim=self.truncate_dim
+        )
+        metrics: dict[str, float] = {}
+        for similarity in self.similarity:
+            scores_N = pairwise_similarity(first_ND, second_ND, similarity).numpy()
+            for key, value in binary_metrics(self.labels, scores_N).items():
+                is_distance = similarity in DISTANCES and key.endswith("_threshold")
+                metrics[f"{similarity}_{key}"] = -value if is_distance else value
+        if len(self.similarity) > 1:
+            for key in BINARY_KEYS:
+                metrics[f"max_{key}"] = largest(
+                    metrics[f"{name}_{key}"] for name in self.similarity
+                )
+        return with_prefix(self.name, metrics)

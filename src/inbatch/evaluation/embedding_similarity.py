@@ -1,0 +1,84 @@
+"""Do similar pairs score higher? Correlation of similarities with labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, final
+
+from inbatch.evaluation.base import (
+    Encode,
+    check_truncate_dim,
+    embed_distinct,
+    field_of,
+    largest,
+    parse_similarity,
+    prefix_key,
+    with_prefix,
+)
+from inbatch.evaluation.metrics import correlations, pairwise_similarity
+from inbatch.evaluation.rows import Rows, read_labelled_pairs
+
+
+@final
+class EmbeddingSimilarityEvaluator:
+    """Pearson's and Spearman's correlation of the similarity of pairs with their labels.
+
+    Keys ``pearson_{similarity}`` and ``spearman_{similarity}``; with several similarities also
+    ``pearson_max`` and ``spearman_max``. The primary metric is Spearman's.
+
+    Args:
+        path: rows with query, positive and label (any numbers), see `rows.read_rows`.
+        columns, limit: see `rows.read_rows`.
+        name: prefix of the keys.
+        similarity: cosine, dot, manhattan (negated), euclidean (negated).
+        role: whose prompt both texts get: "query", "document", or None for the default prompt.
+        truncate_dim: keep the first dimensions of embeddings only.
+
+    Raises:
+        ConfigError: rows that cannot be read, have no labels or only one value of them; an unknown
+            similarity.
+    """
+
+    description: ClassVar[str] = "Semantic Similarity"
+
+    def __init__(
+        self,
+        path: Rows,
+        *,
+        columns: Mapping[str, object] | None = None,
+        limit: int | None = None,
+        name: str = "",
+        similarity: str | Sequence[str] = ("cosine",),
+        role: str | None = None,
+        truncate_dim: int | None = None,
+    ) -> None:
+        field = field_of(name, "similarity")
+        self.name, self.role = name, role
+        self.similarity = parse_similarity(similarity, field=field)
+        self.truncate_dim = check_truncate_dim(truncate_dim, field=field)
+        self.first, self.second, self.labels = read_labelled_pairs(
+            path, columns=columns, limit=limit, field=field
+        )
+
+    @property
+    def primary_metric(self) -> str:
+        """Full key of Spearman's correlation, the maximum if there are several similarities."""
+        which = self.similarity[0] if len(self.similarity) == 1 else "max"
+        return prefix_key(self.name, f"spearman_{which}")
+
+    def __call__(self, encode: Encode) -> dict[str, float]:
+        """Embed the pairs and correlate."""
+        first_ND, second_ND = embed_distinct(
+            encode, (self.first, self.second), role=self.role, truncate_dim=self.truncate_dim
+        )
+        metrics: dict[str, float] = {}
+        for similarity in self.similarity:
+            scores_N = pairwise_similarity(first_ND, second_ND, similarity).numpy()
+            for key, value in correlations(self.labels, scores_N).items():
+                metrics[f"{key}_{similarity}"] = value
+        if len(self.similarity) > 1:
+            for key in ("pearson", "spearman"):
+                metrics[f"{key}_max"] = largest(
+                    metrics[f"{key}_{name}"] for name in self.similarity
+                )
+        return with_prefix(self.name, metrics)

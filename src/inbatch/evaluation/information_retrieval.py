@@ -1,0 +1,166 @@
+"""Does search find the relevant documents?
+
+Shape letters: Q queries, N documents, K hits, D dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor
+
+from inbatch.errors import ConfigError
+from inbatch.evaluation.base import (
+    Encode,
+    check_truncate_dim,
+    embed_distinct,
+    field_of,
+    parse_similarity,
+    prefix_key,
+    with_prefix,
+)
+from inbatch.evaluation.metrics import Cutoffs, retrieval_metrics
+from inbatch.evaluation.retrieval_data import RetrievalData
+from inbatch.evaluation.retrieval_files import read_retrieval_data
+from inbatch.evaluation.rows import Rows
+from inbatch.evaluation.search import hit_ranks, no_hits, search_block
+
+
+@final
+class InformationRetrievalEvaluator:
+    """Ranks the corpus for each query by exact search and looks where the relevant documents are.
+
+    Keys ``{similarity}_{accuracy, precision, recall, ndcg, mrr, map}@{k}``. The primary metric is
+    the nDCG of the first similarity at its largest k. Equal scores are ranked by document id.
+    Queries are embedded in the role "query", the corpus in the role "document", block by block: no
+    more than `corpus_chunk_size` document embeddings are held.
+
+    Args:
+        path: one of
+            - a folder with ``corpus.*``, ``queries.*`` and ``qrels.*`` (csv, tsv, jsonl, parquet,
+              arrow), or ``{corpus: file, queries: file, qrels: file}``: ids and texts, and which
+              pairs are relevant;
+            - pairs (see `rows.read_rows`): every distinct query looks for its positives among all
+              distinct positives and negatives; labels, if there are any, are grades;
+            - a `RetrievalData`.
+        columns: for three files ``{corpus_id, corpus_text, query_id, query_text, qrels_query_id,
+            qrels_corpus_id, grade}`` -> column names, for pairs ``{query, positive, negatives,
+            label}``; common names are recognised. Without a grade every judged pair is relevant.
+        limit: the first queries only; the corpus stays whole.
+        name: prefix of the keys.
+        similarity: cosine, dot, manhattan (negated), euclidean (negated).
+        graded: gains of the nDCG are the grades; False: 1 for every grade above 0.
+        accuracy_at_k, precision_recall_at_k, ndcg_at_k, mrr_at_k, map_at_k: where to take each
+            metric.
+        corpus_chunk_size: documents that are embedded and searched at a time.
+        device: where to search, "cpu" or "cuda".
+        truncate_dim: keep the first dimensions of embeddings only.
+
+    Raises:
+        ConfigError: files, columns, ids or grades that cannot be used; an unknown similarity.
+    """
+
+    description: ClassVar[str] = "Information Retrieval"
+
+    def __init__(
+        self,
+        path: Rows | Mapping[str, Any] | RetrievalData,
+        *,
+        columns: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+        name: str = "",
+        similarity: str | Sequence[str] = ("cosine",),
+        graded: bool = False,
+        accuracy_at_k: Sequence[int] = (1, 3, 5, 10),
+        precision_recall_at_k: Sequence[int] = (1, 3, 5, 10),
+        ndcg_at_k: Sequence[int] = (10,),
+        mrr_at_k: Sequence[int] = (10,),
+        map_at_k: Sequence[int] = (100,),
+        corpus_chunk_size: int = 50_000,
+        device: str = "cpu",
+        truncate_dim: int | None = None,
+    ) -> None:
+        field = field_of(name, "retrieval")
+        self.name, self.graded, self.device = name, graded, device
+        self.similarity = parse_similarity(similarity, field=field)
+        self.truncate_dim = check_truncate_dim(truncate_dim, field=field)
+        self.cutoffs = Cutoffs(
+            accuracy=_cutoffs(accuracy_at_k, "accuracy_at_k", field=field),
+            precision_recall=_cutoffs(precision_recall_at_k, "precision_recall_at_k", field=field),
+            ndcg=_cutoffs(ndcg_at_k, "ndcg_at_k", field=field),
+            mrr=_cutoffs(mrr_at_k, "mrr_at_k", field=field),
+            map=_cutoffs(map_at_k, "map_at_k", field=field),
+        )
+        self.corpus_chunk_size = corpus_chunk_size
+        if corpus_chunk_size < 1:
+            raise ConfigError(
+                f"{field}.corpus_chunk_size={corpus_chunk_size} is too small; set 1 or more."
+            )
+        if isinstance(path, RetrievalData):
+            self.data = path
+        else:
+            self.data = read_retrieval_data(path, columns=columns, limit=limit, field=field)
+
+    @property
+    def primary_metric(self) -> str:
+        """Full key of the nDCG of the first similarity."""
+        return prefix_key(self.name, f"{self.similarity[0]}_ndcg@{max(self.cutoffs.ndcg)}")
+
+    def __call__(self, encode: Encode) -> dict[str, float]:
+        """Embed, search and judge."""
+        hits = self.search(encode)
+        metrics: dict[str, float] = {}
+        for similarity in self.similarity:
+            for key, value in self._judge(hits.get(similarity)).items():
+                metrics[f"{similarity}_{key}"] = value
+        return with_prefix(self.name, metrics)
+
+    def search(self, encode: Encode) -> dict[str, Tensor]:
+        """Ranks of the best documents by similarity: int64 [Q, K] on the CPU.
+
+        ``data.ids[rank]`` is a document's id; -1 stands where the corpus has no more. Empty if an
+        embedding is not finite.
+        """
+        options = {"truncate_dim": self.truncate_dim}
+        (queries_QD,) = embed_distinct(encode, (self.data.queries,), role="query", **options)
+        queries_QD = queries_QD.to(self.device)
+        if not bool(queries_QD.isfinite().all()):
+            return {}
+        k = self.cutoffs.largest
+        keys = {name: no_hits(len(queries_QD), k, device=self.device) for name in self.similarity}
+        for texts, ranks_N in self._blocks():
+            (documents_ND,) = embed_distinct(encode, (texts,), role="document", **options)
+            documents_ND = documents_ND.to(self.device)
+            if not bool(documents_ND.isfinite().all()):
+                return {}
+            for name in self.similarity:
+                keys[name] = search_block(
+                    keys[name], queries_QD, documents_ND, ranks_N, similarity=name
+                )
+        return {name: hit_ranks(found).cpu() for name, found in keys.items()}
+
+    def _blocks(self) -> Iterator[tuple[list[str], Tensor]]:
+        for start in range(0, len(self.data.corpus), self.corpus_chunk_size):
+            block = slice(start, start + self.corpus_chunk_size)
+            yield self.data.corpus[block], torch.from_numpy(self.data.ranks[block]).to(self.device)
+
+    def _judge(self, ranks_QK: Tensor | None) -> dict[str, float]:
+        if ranks_QK is None:
+            ranks_QK = torch.full((len(self.data.queries), self.cutoffs.largest), -1)
+            return dict.fromkeys(self._judge(ranks_QK), math.nan)
+        gains = self.data.gains(ranks_QK.numpy())
+        ideal = self.data.ideal_gains(max(self.cutoffs.ndcg))
+        if not self.graded:
+            gains, ideal = (gains > 0).astype(float), (ideal > 0).astype(float)
+        return retrieval_metrics(
+            gains, ideal_QK=ideal, num_relevant_Q=self.data.num_relevant, cutoffs=self.cutoffs
+        )
+
+
+def _cutoffs(values: Sequence[int], key: str, *, field: str) -> tuple[int, ...]:
+    if not values or min(values) < 1:
+        raise ConfigError(f"{field}.{key}={list(values)} must be numbers of hits, such as [1, 10].")
+    return tuple(values)

@@ -1,0 +1,110 @@
+"""Rows to evaluate on: files, or whatever else `data.train` takes -> texts and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from inbatch.data.sources import Source, load_sources
+from inbatch.errors import ConfigError
+
+Rows = str | Sequence[str] | Mapping[str, object] | Source
+
+
+@dataclass(frozen=True, slots=True)
+class TextRows:
+    """Texts by column (query, positive, negatives) and labels, in the order of the source."""
+
+    texts: tuple[list[str], ...]
+    labels: np.ndarray | None  # [N] float32
+
+
+def read_rows(
+    path: Rows,
+    *,
+    columns: Mapping[str, object] | None,
+    limit: int | None,
+    field: str,
+) -> TextRows:
+    """Read all rows into memory.
+
+    Args:
+        path: a file, a glob or a list of them; or the keys of a training source, such as
+            ``{hub: ..., split: ...}``; or a loaded `Source`.
+        columns: ``{query, positive, negatives, label}`` -> column names; None recognises common
+            names.
+        limit: the first rows only; None for all.
+        field: configuration key of the evaluator, for messages.
+
+    Raises:
+        ConfigError: whatever `load_sources` finds wrong with files, columns and rows; prompts,
+            which belong to the encoder here.
+    """
+    source = _load(path, columns=columns, limit=limit, field=field)
+    if source.prompts:
+        raise ConfigError(
+            f"{field}.path.prompts is not used here; set the encoder's prompts instead."
+        )
+    num_rows = source.num_rows if limit is None else min(limit, source.num_rows)
+    texts, labels = source.read(np.arange(num_rows))
+    return TextRows(tuple(texts), labels)
+
+
+def check_columns(rows: TextRows, *, num: int, roles: str, field: str) -> None:
+    """Refuse rows that have not exactly `num` text columns, which play these roles.
+
+    Raises:
+        ConfigError: there are fewer or more.
+    """
+    if len(rows.texts) != num:
+        raise ConfigError(
+            f"{field}: the rows have {len(rows.texts)} text columns where {roles} are needed; "
+            f"name them in {field}.columns."
+        )
+
+
+def read_labelled_pairs(
+    path: Rows, *, columns: Mapping[str, object] | None, limit: int | None, field: str
+) -> tuple[list[str], list[str], np.ndarray]:
+    """First texts, second texts and labels [N] of pairs, at least two labels of which differ.
+
+    Raises:
+        ConfigError: see `read_rows`; further text columns, no labels, or labels that are all equal.
+    """
+    rows = read_rows(path, columns=columns, limit=limit, field=field)
+    check_columns(rows, num=2, roles="query and positive", field=field)
+    if rows.labels is None:
+        raise ConfigError(
+            f"{field}: the rows have no label column that is known by its name; "
+            f"name it as {field}.columns.label, beside query and positive."
+        )
+    if rows.labels.min() == rows.labels.max():
+        raise ConfigError(
+            f"{field}: all {len(rows.labels)} labels are {rows.labels[0]:g}, so there is nothing "
+            f"to tell apart; choose another file or a larger {field}.limit."
+        )
+    first, second = rows.texts
+    return first, second, rows.labels
+
+
+def _load(
+    path: Rows, *, columns: Mapping[str, object] | None, limit: int | None, field: str
+) -> Source:
+    if limit is not None and limit < 1:
+        raise ConfigError(f"{field}.limit={limit} is too small; set at least 1, or null for all.")
+    if isinstance(path, Source):
+        if columns is not None:
+            raise ConfigError(f"{field}.columns has no effect on a loaded source; set them there.")
+        return path
+    spec: dict[str, object] = dict(path) if isinstance(path, Mapping) else {"path": path}
+    for key, value in (("columns", columns), ("limit", limit)):
+        if value is not None:
+            if spec.get(key) is not None:
+                raise ConfigError(
+                    f"{field}.{key} is given inside {field}.path too; keep one of them."
+                )
+            spec[key] = value
+    parent, _, name = field.rpartition(".")
+    return load_sources({name: spec}, field=parent)[0]

@@ -1,0 +1,99 @@
+"""Is the positive closer to the query than the negative?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, final
+
+from inbatch.errors import ConfigError
+from inbatch.evaluation.base import (
+    Encode,
+    check_truncate_dim,
+    embed_distinct,
+    field_of,
+    largest,
+    parse_similarity,
+    prefix_key,
+    with_prefix,
+)
+from inbatch.evaluation.metrics import SIMILARITIES, pairwise_similarity, triplet_accuracy
+from inbatch.evaluation.rows import Rows, check_columns, read_rows
+
+
+@final
+class TripletEvaluator:
+    """Share of triplets with similarity(query, positive) > similarity(query, negative) + margin.
+
+    Keys ``{similarity}_accuracy``; with several similarities also ``max_accuracy``, which then is
+    the primary metric. Queries are embedded in the role "query", the others in the role "document".
+
+    Args:
+        path: rows with query, positive and one negative, see `rows.read_rows`.
+        columns, limit: see `rows.read_rows`.
+        name: prefix of the keys.
+        similarity: cosine, dot, manhattan (negated), euclidean (negated).
+        margin: one number, or numbers by similarity (0 where none is given).
+        truncate_dim: keep the first dimensions of embeddings only.
+
+    Raises:
+        ConfigError: rows that cannot be read or have not three text columns; an unknown similarity.
+    """
+
+    description: ClassVar[str] = "Triplet"
+
+    def __init__(
+        self,
+        path: Rows,
+        *,
+        columns: Mapping[str, object] | None = None,
+        limit: int | None = None,
+        name: str = "",
+        similarity: str | Sequence[str] = ("cosine",),
+        margin: float | Mapping[str, float] = 0.0,
+        truncate_dim: int | None = None,
+    ) -> None:
+        field = field_of(name, "triplet")
+        self.name = name
+        self.similarity = parse_similarity(similarity, field=field)
+        self.margins = _margins(margin, field=field)
+        self.truncate_dim = check_truncate_dim(truncate_dim, field=field)
+        rows = read_rows(path, columns=columns, limit=limit, field=field)
+        check_columns(rows, num=3, roles="query, positive and one negative", field=field)
+        self.queries, self.positives, self.negatives = rows.texts
+
+    @property
+    def primary_metric(self) -> str:
+        """Full key of the accuracy, the maximum if there are several similarities."""
+        which = self.similarity[0] if len(self.similarity) == 1 else "max"
+        return prefix_key(self.name, f"{which}_accuracy")
+
+    def __call__(self, encode: Encode) -> dict[str, float]:
+        """Embed the triplets and compare."""
+        options = {"truncate_dim": self.truncate_dim}
+        (query_ND,) = embed_distinct(encode, (self.queries,), role="query", **options)
+        positive_ND, negative_ND = embed_distinct(
+            encode, (self.positives, self.negatives), role="document", **options
+        )
+        metrics = {
+            f"{similarity}_accuracy": triplet_accuracy(
+                pairwise_similarity(query_ND, positive_ND, similarity),
+                pairwise_similarity(query_ND, negative_ND, similarity),
+                margin=self.margins[similarity],
+            )
+            for similarity in self.similarity
+        }
+        if len(metrics) > 1:
+            metrics["max_accuracy"] = largest(metrics.values())
+        return with_prefix(self.name, metrics)
+
+
+def _margins(margin: float | Mapping[str, float], *, field: str) -> dict[str, float]:
+    if not isinstance(margin, Mapping):
+        return dict.fromkeys(SIMILARITIES, float(margin))
+    for key in margin:
+        if key not in SIMILARITIES:
+            raise ConfigError(
+                f"{field}.margin has the unknown key {key!r}; "
+                f"choose from {', '.join(SIMILARITIES)}."
+            )
+    return {key: float(margin.get(key, 0.0)) for key in SIMILARITIES}

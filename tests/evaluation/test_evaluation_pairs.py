@@ -1,0 +1,194 @@
+"""EmbeddingSimilarity, Triplet and BinaryClassification against sentence-transformers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluation_oracle import ALL_FOUR, OracleModel, Table, assert_same, constant, text_columns
+from sentence_transformers.sentence_transformer import evaluation as oracle
+
+from inbatch.data.sources import Source
+from inbatch.errors import ConfigError
+from inbatch.evaluation import (
+    BinaryClassificationEvaluator,
+    EmbeddingSimilarityEvaluator,
+    TripletEvaluator,
+)
+from inbatch.evaluation.metrics import binary_metrics
+
+FIRST, SECOND, THIRD = text_columns(150, 3)
+GRADES = np.random.default_rng(1).integers(0, 6, 150) / 5
+LABELS = (GRADES > 0.5).astype(int)
+
+
+def pairs(labels: Any) -> Source:
+    columns = {"sentence1": FIRST, "sentence2": SECOND, "label": list(labels)}
+    return Source.from_columns("pairs", columns)
+
+
+def triplets() -> Source:
+    return Source.from_columns("triplets", {"anchor": FIRST, "positive": SECOND, "negative": THIRD})
+
+
+@pytest.mark.parametrize("grid", [False, True])
+@pytest.mark.parametrize("similarity", [["cosine"], ["euclidean"], ALL_FOUR])
+@pytest.mark.parametrize("name", ["", "dev"])
+def test_embedding_similarity_equals_sentence_transformers(grid, similarity, name):
+    table = Table(dim=4 if grid else 16, grid=grid)
+    ours = EmbeddingSimilarityEvaluator(pairs(GRADES), name=name, similarity=similarity)
+    theirs = oracle.EmbeddingSimilarityEvaluator(
+        FIRST, SECOND, GRADES.tolist(), name=name, similarity_fn_names=similarity
+    )
+    assert_same(ours(table), theirs(OracleModel(table)))
+    assert ours.primary_metric == theirs.primary_metric
+    assert ours.description == theirs.description
+
+
+@pytest.mark.parametrize("grid", [False, True])
+@pytest.mark.parametrize("similarity", [["dot"], ALL_FOUR])
+@pytest.mark.parametrize("margin", [0.0, 0.3, {"cosine": 0.1, "euclidean": 0.5}])
+def test_triplet_equals_sentence_transformers(grid, similarity, margin):
+    table = Table(dim=4 if grid else 16, grid=grid)
+    ours = TripletEvaluator(triplets(), name="dev", similarity=similarity, margin=margin)
+    theirs = oracle.TripletEvaluator(
+        FIRST, SECOND, THIRD, name="dev", similarity_fn_names=similarity, margin=margin
+    )
+    assert_same(ours(table), theirs(OracleModel(table)))
+    assert ours.primary_metric == theirs.primary_metric
+    assert ours.description == theirs.description
+
+
+@pytest.mark.parametrize("grid", [False, True])
+@pytest.mark.parametrize("similarity", [["cosine"], ["manhattan"], ALL_FOUR])
+def test_binary_classification_equals_sentence_transformers(grid, similarity):
+    table = Table(dim=4 if grid else 16, grid=grid)
+    ours = BinaryClassificationEvaluator(pairs(LABELS), name="dev", similarity=similarity)
+    theirs = oracle.BinaryClassificationEvaluator(
+        FIRST, SECOND, LABELS.tolist(), name="dev", similarity_fn_names=similarity
+    )
+    assert_same(ours(table), theirs(OracleModel(table)))
+    assert ours.primary_metric == theirs.primary_metric
+    assert ours.description == theirs.description
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1], [1, 1, 0, 0], [0, 1, 0, 1], [1, 0, 0, 0]])
+@pytest.mark.parametrize("scores", [[1, 1, 1, 1], [4, 3, 2, 1], [2, 2, 1, 1], [0, 0, 0, -0.0]])
+def test_thresholds_of_few_scores_equal_sentence_transformers(labels, scores):
+    labels, scores = np.array(labels), np.array(scores, dtype=np.float32)
+    ours = binary_metrics(labels, scores)
+    find = oracle.BinaryClassificationEvaluator
+    accuracy = find.find_best_acc_and_threshold(scores, labels, True)
+    assert (ours["accuracy"], ours["accuracy_threshold"]) == pytest.approx(accuracy, abs=0)
+    f1 = find.find_best_f1_and_threshold(scores, labels, True)
+    keys = ("f1", "precision", "recall", "f1_threshold")
+    assert tuple(ours[key] for key in keys) == pytest.approx(f1, abs=0)
+
+
+def test_a_threshold_between_neighbouring_floats_parts_them():
+    low = np.float32(1)
+    scores = np.array([np.nextafter(low, np.float32(2)), low])
+    metrics = binary_metrics(np.array([1, 0]), scores)
+    assert metrics["accuracy"] == metrics["mcc"] == 1.0
+    assert metrics["f1_threshold"] > low
+
+
+def test_truncated_embeddings_equal_sentence_transformers():
+    table = Table()
+    ours = TripletEvaluator(triplets(), truncate_dim=5)
+    theirs = oracle.TripletEvaluator(
+        FIRST, SECOND, THIRD, truncate_dim=5, similarity_fn_names=["cosine"]
+    )
+    assert_same(ours(table), theirs(OracleModel(table)))
+    assert ours(table) != TripletEvaluator(triplets())(table)
+
+
+def test_each_text_is_embedded_once_in_its_role():
+    table = Table()
+    TripletEvaluator(triplets())(table)
+    (queries, query_role), (documents, document_role) = table.calls
+    assert (query_role, document_role) == ("query", "document")
+    assert sorted(queries) == sorted(set(FIRST))
+    assert sorted(documents) == sorted({*SECOND, *THIRD})
+    table = Table()
+    EmbeddingSimilarityEvaluator(pairs(GRADES), role="query")(table)
+    ((texts, role),) = table.calls
+    assert role == "query"
+    assert sorted(texts) == sorted({*FIRST, *SECOND})
+
+
+@pytest.mark.parametrize(
+    "evaluator",
+    [
+        EmbeddingSimilarityEvaluator(pairs(GRADES), similarity=ALL_FOUR),
+        TripletEvaluator(triplets(), similarity=ALL_FOUR),
+        BinaryClassificationEvaluator(pairs(LABELS), similarity=ALL_FOUR),
+    ],
+)
+def test_metrics_of_a_diverged_model_are_nan(evaluator):
+    assert set(evaluator(constant(math.nan))) == set(evaluator(Table()))
+    assert all(math.isnan(value) for value in evaluator(constant(math.nan)).values())
+
+
+def test_a_collapsed_model_has_no_correlation_and_no_accuracy():
+    metrics = EmbeddingSimilarityEvaluator(pairs(GRADES))(constant(0.5))
+    assert all(math.isnan(value) for value in metrics.values())
+    assert TripletEvaluator(triplets())(constant(0.5)) == {"cosine_accuracy": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: TripletEvaluator(triplets(), similarity="cos"),
+            "evaluation.evaluators.triplet.similarity: 'cos' is not known; choose from cosine, dot",
+        ),
+        (lambda: TripletEvaluator(triplets(), similarity=[]), "must name each once"),
+        (lambda: TripletEvaluator(triplets(), similarity=["dot", "dot"]), "must name each once"),
+        (lambda: TripletEvaluator(triplets(), margin={"cos": 1.0}), "unknown key 'cos'"),
+        (lambda: TripletEvaluator(triplets(), truncate_dim=0), "truncate_dim=0 is too small"),
+        (lambda: TripletEvaluator(triplets(), limit=0), "limit=0 is too small"),
+        (
+            lambda: TripletEvaluator(pairs(GRADES), name="dev"),
+            "evaluators.dev: the rows have 2 text columns where query, positive and one negative",
+        ),
+        (lambda: EmbeddingSimilarityEvaluator(triplets()), "3 text columns where query and pos"),
+        (lambda: EmbeddingSimilarityEvaluator(pairs([0.5] * 150)), "all 150 labels are 0.5"),
+        (
+            lambda: EmbeddingSimilarityEvaluator(
+                Source.from_columns("p", {"query": FIRST, "positive": SECOND})
+            ),
+            "no label column",
+        ),
+        (lambda: BinaryClassificationEvaluator(pairs(GRADES)), "the labels hold 0.2 where 0"),
+        (lambda: BinaryClassificationEvaluator(pairs([1] * 150)), "all 150 labels are 1"),
+        (lambda: TripletEvaluator("nowhere/dev.parquet"), "nowhere/dev.parquet matches no file"),
+        (lambda: TripletEvaluator(triplets(), columns={"query": "anchor"}), "loaded source"),
+    ],
+)
+def test_mistakes_are_one_sentence(build, message):
+    with pytest.raises(ConfigError) as caught:
+        build()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_come_from_files(tmp_path: Path):
+    path = tmp_path / "dev.tsv"
+    rows = ["a\tb\tc\tn", "red\tblue\t0.5\t00", "green\tgrey\t1\t1", "black\twhite\t0\t2"]
+    path.write_text("\n".join(rows) + "\n")
+    columns = {"query": "b", "positive": "a", "label": "c"}
+    evaluator = EmbeddingSimilarityEvaluator(str(path), columns=columns)
+    assert evaluator.first == ["blue", "grey", "white"]
+    assert evaluator.labels.tolist() == [0.5, 1.0, 0.0]
+    limited = EmbeddingSimilarityEvaluator({"path": str(path), "columns": columns}, limit=2)
+    assert limited.second == ["red", "green"]
+    with pytest.raises(ConfigError, match=r"limit is given inside"):
+        EmbeddingSimilarityEvaluator({"path": str(path), "limit": 1}, columns=columns, limit=2)
+    with pytest.raises(ConfigError, match=r"dev\.path\.prompts is not used here"):
+        EmbeddingSimilarityEvaluator(
+            {"path": str(path), "prompts": {"query": "q: "}}, columns=columns, name="dev"
+        )
