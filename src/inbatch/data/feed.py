@@ -1,19 +1,17 @@
 """What a rank reads, in order: the sampler of its DataLoader.
 
-The plan knows nothing of ranks; the feed slices it. The position is a value: it is taken at the last batch
-that was trained on, not at the last one that workers have fetched ahead, so a resumed run goes on
-with the very next batch.
+The plan knows nothing of ranks; the feed slices it. The position is that of the last batch that was trained
+on, not of the last one that workers have fetched ahead, so a resumed run goes on with the very next batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from torch.utils.data import Sampler
 
 from inbatch.data.collate import PlannedSlice
-from inbatch.data.plan import Plan, slice_rows
+from inbatch.data.plan import Plan, State, slice_rows
 
 
 class RankFeed(Sampler[PlannedSlice]):
@@ -21,36 +19,35 @@ class RankFeed(Sampler[PlannedSlice]):
 
     Args:
         plan_of: epoch -> plan.
-        rank, world_size: whose slice.
+        rank: whose slice.
+        world_size: number of slices.
     """
 
     def __init__(self, plan_of: Callable[[int], Plan], *, rank: int, world_size: int) -> None:
         self._plan_of = plan_of
         self._rank = rank
         self._world_size = world_size
-        self._epoch = 0
         self._plan = plan_of(0)
-        self._after: dict[int, Any] = {}  # step -> state that follows it, for steps in flight
-        self._resume: dict[str, Any] | None = None
+        self._next: State = self._plan.start()  # where the next iteration begins
 
     def __len__(self) -> int:
         return self._plan.num_steps
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that is planned."""
+        return self._plan.epoch
+
     def set_epoch(self, epoch: int) -> None:
         """Plan another epoch; called by Lightning before each."""
-        if epoch != self._epoch:
-            self._epoch, self._plan = epoch, self._plan_of(epoch)
+        if epoch != self.epoch:
+            self._plan = self._plan_of(epoch)
+            self._next = self._plan.start()
 
     def __iter__(self) -> Iterator[PlannedSlice]:
-        state, step = self._plan.start(), 0
-        if self._resume is not None and self._resume["epoch"] == self._epoch:
-            state, step = self._resume["state"], self._resume["step"] + 1
-        self._resume = None
-        self._after.clear()
-        while step < self._plan.num_steps:
+        state, self._next = self._next, self._plan.start()
+        while state["step"] < self._plan.num_steps:
             batch, state = self._plan.next(state)
-            self._after[step] = state
-            step += 1
             yield PlannedSlice(
                 step=batch.step,
                 source=batch.source,
@@ -58,14 +55,10 @@ class RankFeed(Sampler[PlannedSlice]):
                 num_global_rows=len(batch.rows),
             )
 
-    def state_after(self, step: int) -> dict[str, Any]:
-        """Where to go on after the given step of this epoch; forgets earlier steps."""
-        self._after = {key: value for key, value in self._after.items() if key >= step}
-        return {"epoch": self._epoch, "step": step, "state": self._after[step]}
-
-    def load_state(self, saved: dict[str, Any]) -> None:
-        """Start the next iteration where `state_after` was taken, or with the epoch after it."""
-        self._resume = saved
-        self.set_epoch(saved["epoch"])
-        if saved["step"] + 1 >= self._plan.num_steps:
-            self.set_epoch(saved["epoch"] + 1)
+    def resume(self, state: State) -> None:
+        """Begin the next iteration at a state, or with the epoch after it where that one is over."""
+        self.set_epoch(state["epoch"])
+        if state["step"] < self._plan.num_steps:
+            self._next = state
+        else:
+            self.set_epoch(state["epoch"] + 1)

@@ -1,0 +1,271 @@
+"""The plan: which rows form which global batch, as a pure function of (data, seed, epoch, global batch size).
+
+::
+
+    SourceInfo, ...  ->  Sampler.plan  ->  Plan  ->  GlobalBatch  ->  slice_rows  ->  this rank's rows
+
+Rank, world size and number of workers never enter: every process computes the same plan, without
+communication, and cuts its own slice out of each global batch. So 1, 2 or 8 ranks train on the same batches,
+all ranks are on the same source at a step, and a run may go on with another world size. A batch is found from
+its number at a cost that does not grow with the number, so the state of an epoch is two integers.
+`plan_fingerprint` says what a plan was made of, for a resumed run to compare.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
+from typing import Any, Literal, Protocol, final
+
+import numpy as np
+
+from inbatch.errors import ConfigError
+
+_ORDER_VERSION = 1  # counts changes of the code that give other batches for the same inputs
+_CONTENT_ROWS = 4096
+
+State = dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What a plan knows of a source: C text columns, N rows.
+
+    hashes: gives 64-bit hashes of all texts, uint64 [C, N], equal where texts are; may be memory-mapped.
+    keys: gives a 64-bit number for each row, uint64 [N] (a product, a cluster): rows with one key are
+        kept out of each other's batches by samplers that avoid duplicates.
+    """
+
+    name: str
+    num_rows: int
+    hashes: Callable[[], np.ndarray] | None = None
+    keys: Callable[[], np.ndarray] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalBatch:
+    """The rows that all ranks together train on at one step.
+
+    Normally they belong to one source. A batch of several sources has ``source = -1`` and names the source of
+    each row in `sources`; whether their columns agree is for the caller to check.
+    """
+
+    step: int
+    source: int
+    rows: np.ndarray  # int64 [B], row numbers inside the source
+    sources: np.ndarray | None = None  # int64 [B], for a batch of several sources
+
+
+class BatchStream(Protocol):
+    """The batches of one source (or of several as one), by number, each at a cost of its own."""
+
+    @property
+    def num_batches(self) -> int:
+        """Batches there are."""
+
+    def rows(self, index: int) -> np.ndarray:
+        """Row numbers of a batch, int64 [B]."""
+
+    def num_placed(self, num_batches: int) -> int:
+        """Rows in the first `num_batches` batches."""
+
+
+class Mixture(Protocol):
+    """Rows of several sources under one numbering."""
+
+    def split(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Common numbers -> source and row inside it, each int64 [B]."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The global batches of one epoch.
+
+    streams: one for each source; a single one for a mixture.
+    source_of_step: number of the stream at each step, int64 [S].
+    unplaced: rows by source name that are in no batch of the epoch: cut off by `drop_last` or by the
+        sampler's end of an epoch, or in conflict with every batch that had room.
+    """
+
+    epoch: int
+    names: tuple[str, ...]
+    streams: tuple[BatchStream, ...]
+    source_of_step: np.ndarray
+    unplaced: dict[str, int]
+    mixture: Mixture | None = None
+
+    @property
+    def num_steps(self) -> int:
+        """Exact number of global batches."""
+        return len(self.source_of_step)
+
+    def start(self) -> State:
+        """The state before the first step: plain integers, to be printed, saved and compared."""
+        return {"epoch": self.epoch, "step": 0}
+
+    def next(self, state: State) -> tuple[GlobalBatch, State]:
+        """The batch that follows a state, and the state after it.
+
+        Raises:
+            ConfigError: The state belongs to another epoch.
+            IndexError: The epoch is over.
+        """
+        if state["epoch"] != self.epoch:
+            raise ConfigError(
+                f"state['epoch'] is {state['epoch']} and this plan is of epoch {self.epoch}: "
+                f"call Sampler.plan with epoch={state['epoch']}"
+            )
+        return self.batch(state["step"]), {"epoch": self.epoch, "step": state["step"] + 1}
+
+    def batch(self, step: int) -> GlobalBatch:
+        """The global batch of a step."""
+        if not 0 <= step < self.num_steps:
+            raise IndexError(f"step {step} of an epoch of {self.num_steps} steps")
+        source = int(self.source_of_step[step])
+        rows = self.streams[source].rows(int(self._index_of_step[step]))
+        if self.mixture is None:
+            return GlobalBatch(step, source, rows)
+        sources, rows = self.mixture.split(rows)
+        return GlobalBatch(step, -1, rows, sources)
+
+    def __iter__(self) -> Iterator[GlobalBatch]:
+        return map(self.batch, range(self.num_steps))
+
+    @cached_property
+    def _index_of_step(self) -> np.ndarray:
+        """Number of each step's batch inside its stream, int64 [S]."""
+        index = np.empty(self.num_steps, dtype=np.int64)
+        for source in range(len(self.streams)):
+            steps = np.flatnonzero(self.source_of_step == source)
+            index[steps] = np.arange(len(steps))
+        return index
+
+
+class Sampler(Protocol):
+    """A frozen dataclass of choices that makes plans."""
+
+    def plan(
+        self,
+        sources: Sequence[SourceInfo],
+        *,
+        global_batch_size: int,
+        seed: int,
+        epoch: int,
+        drop_last: bool,
+    ) -> Plan:
+        """The batches of an epoch; `drop_last` leaves out batches that are not full."""
+
+
+def slice_rows(rows: np.ndarray, rank: int, world_size: int) -> np.ndarray:
+    """The rows of a global batch that one rank reads: contiguous, sizes equal or one apart, larger first."""
+    base, extra = divmod(len(rows), world_size)
+    start = rank * base + min(rank, extra)
+    return rows[start : start + base + (rank < extra)]
+
+
+def duplicate_share(
+    hashes: np.ndarray,
+    plan: Plan,
+    *,
+    source: str | None = None,
+    of: Literal["batches", "rows"] = "batches",
+    num_batches: int = 16,
+) -> float:
+    """Share of a plan's batches that hold a text in two rows (or share of the rows that are such).
+
+    Each of them is a false negative of an in-batch loss. Equality inside one row does not count.
+
+    Args:
+        hashes: uint64 [C, N] of the source.
+        plan: Any plan over that source; steps of other sources are passed over.
+        source: Name of the source; None where the plan has one.
+        of: What to count.
+        num_batches: Batches to look at, evenly spread over the epoch.
+    """
+    number = 0 if source is None else plan.names.index(source)
+    if plan.mixture is None:
+        steps = np.flatnonzero(plan.source_of_step == number)
+    else:
+        steps = np.arange(plan.num_steps)
+    if len(steps) == 0:
+        return 0.0
+    shares = []
+    for step in np.unique(np.linspace(0, len(steps) - 1, num_batches).astype(np.int64)):
+        batch = plan.batch(int(steps[step]))
+        rows = batch.rows if batch.sources is None else batch.rows[batch.sources == number]
+        repeated = _repeats_text(np.asarray(hashes)[:, rows].T)
+        shares.append(repeated.mean() if of == "rows" and len(rows) else repeated.any())
+    return float(np.mean(shares))
+
+
+def _repeats_text(values_RC: np.ndarray) -> np.ndarray:
+    """Whether each row holds a value of another row, bool [R]."""
+    num_rows, num_columns = values_RC.shape
+    flat = values_RC.reshape(-1)
+    order = np.argsort(flat, kind="stable")  # a row's own cells stay side by side
+    rows = order // num_columns
+    meet = (flat[order[1:]] == flat[order[:-1]]) & (rows[1:] != rows[:-1])
+    repeated = np.zeros(num_rows, dtype=bool)
+    repeated[rows[1:][meet]] = True
+    repeated[rows[:-1][meet]] = True
+    return repeated
+
+
+def plan_fingerprint(
+    sources: Sequence[SourceInfo],
+    sampler: Sampler,
+    *,
+    global_batch_size: int,
+    seed: int,
+    drop_last: bool = True,
+) -> dict[str, Any]:
+    """What a plan depends on, as named parts ready for JSON.
+
+    ``content`` digests up to 4,096 evenly spaced rows of each source's hashes, so it is cheap and
+    notices another order or other texts, though not a change of a single row.
+    """
+    return {
+        "order_version": _ORDER_VERSION,
+        "sources": [source.name for source in sources],
+        "num_rows": {source.name: source.num_rows for source in sources},
+        "content": {source.name: _content(source) for source in sources},
+        "sampler": _describe(sampler),
+        "global_batch_size": global_batch_size,
+        "seed": seed,
+        "drop_last": drop_last,
+    }
+
+
+def check_same_plan(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Compare two fingerprints.
+
+    Raises:
+        ConfigError: They differ; the message names the first part that does.
+    """
+    for part in dict.fromkeys([*current, *saved]):
+        if saved.get(part) != current.get(part):
+            raise ConfigError(
+                f"{part} is {current.get(part)} and was {saved.get(part)} when the checkpoint was saved, "
+                f"so the order of examples is another: restore {part}, or start a new run from its weights"
+            )
+
+
+def _content(source: SourceInfo) -> str:
+    if source.hashes is None or source.num_rows == 0:
+        return ""
+    rows = np.unique(np.linspace(0, source.num_rows - 1, _CONTENT_ROWS).astype(np.int64))
+    sample = np.ascontiguousarray(source.hashes()[:, rows])
+    return hashlib.blake2b(sample.tobytes(), digest_size=8).hexdigest()
+
+
+def _describe(value: Any) -> Any:
+    """A sampler as plain values: the class and its fields, nested."""
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: _describe(getattr(value, field.name)) for field in fields(value)}
+        return {"class": type(value).__name__, **parts}
+    if isinstance(value, Mapping):
+        return {str(key): _describe(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,190 @@
+"""Batches in which no text occurs twice, over all columns and all ranks.
+
+The shuffled order is cut into windows of up to 64 batches, and each window is solved by itself
+(conflicts.py), so a batch costs at most one window's work wherever a run resumes. Rows that find no place in
+their window wait: the leftovers of all windows form the next generation, which is cut and solved in the same
+way, and so on while a generation places at least half of its rows. Hence the total work is at
+most twice that of the first generation, whatever the data.
+
+The number of steps is exact from the start. It needs no pass over the batches themselves: a sort of each
+window's hashes shows which rows share a text, and where these are few (`Conflicts.is_easy`) the window is
+certain to fill all of its batches. Only other windows are solved in advance. Every batch is full; with
+``drop_last=False`` short ones follow at the end, each as full as the remaining texts allow, as
+long as they hold half a batch. What is left then is `Plan.unplaced`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from inbatch.data.permutation import ShuffledRange, derive_key
+from inbatch.data.plan import Plan, SourceInfo
+from inbatch.data.samplers.base import Epoch, Pool, single_plan
+from inbatch.data.samplers.conflicts import MAX_BATCHES, assign_batches, find_conflicts
+from inbatch.data.samplers.shuffled import WINDOW_BATCHES, check_block_rows
+
+_WINDOW_ROWS = 1 << 22  # larger batches get windows of fewer batches, down to 8, to bound memory
+
+
+@dataclass(frozen=True)
+class NoDuplicates:
+    """No text twice in a global batch; each row at most once an epoch.
+
+    A text that is query in one row and positive in another counts; twice within one row is allowed. Where the
+    source has keys, rows of one key do not meet either. A text with more rows than the epoch has
+    batches cannot be placed entirely; its surplus rows, other ones in each epoch, are counted in
+    `Plan.unplaced`.
+
+    block_rows: as in `Shuffled`.
+    """
+
+    block_rows: int = 1
+
+    def __post_init__(self) -> None:
+        check_block_rows(self.block_rows)
+
+    def open(self, pool: Pool, *, batch_rows: int, key: int, drop_last: bool) -> WindowedBatches:
+        """One pass over a pool."""
+        order = ShuffledRange(
+            pool.num_rows, key, self.block_rows, window_rows=WINDOW_BATCHES * batch_rows
+        )
+        return WindowedBatches(order, pool, batch_rows=batch_rows, key=key, drop_last=drop_last)
+
+    def plan(
+        self,
+        sources: Sequence[SourceInfo],
+        *,
+        global_batch_size: int,
+        seed: int,
+        epoch: int,
+        drop_last: bool,
+    ) -> Plan:
+        """The batches of an epoch of one source."""
+        return single_plan(self, sources, Epoch(global_batch_size, seed, epoch, drop_last))
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Positions ``start .. stop - 1`` of a generation, which fill `num_batches` batches."""
+
+    generation: int
+    start: int
+    stop: int
+    num_batches: int
+
+
+class WindowedBatches:
+    """The windows of a pool. Solved windows are forgotten but for the last one asked for."""
+
+    def __init__(
+        self, order: ShuffledRange, pool: Pool, *, batch_rows: int, key: int, drop_last: bool
+    ) -> None:
+        self._pool, self._batch_rows, self._key = pool, batch_rows, key
+        self._slices = [order.slice]
+        self._windows: list[_Window] = []
+        self._short: list[np.ndarray] = []
+        self._solved: tuple[int, list[np.ndarray]] = (-1, [])
+        left = self._add_generations(order.num_rows)
+        self._starts = np.cumsum([0, *(window.num_batches for window in self._windows)])
+        if not drop_last and len(left):
+            self._short = self._short_batches(left)
+
+    @property
+    def num_batches(self) -> int:
+        """Full batches, and the short ones that follow."""
+        return int(self._starts[-1]) + len(self._short)
+
+    def rows(self, index: int) -> np.ndarray:
+        """Row numbers of a batch."""
+        full = int(self._starts[-1])
+        if index >= full:
+            return self._short[index - full]
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        if self._solved[0] != number:
+            self._solved = (number, self._solve(self._windows[number])[0])
+        return self._solved[1][index - int(self._starts[number])]
+
+    def num_placed(self, num_batches: int) -> int:
+        """Rows in the first `num_batches` batches."""
+        full = min(num_batches, int(self._starts[-1]))
+        return full * self._batch_rows + sum(map(len, self._short[: num_batches - full]))
+
+    def _add_generations(self, num_rows: int) -> np.ndarray:
+        """Find how many batches each window fills; returns the rows that no window places."""
+        left = np.empty(0, dtype=np.int64)
+        while num_rows:
+            before, left = num_rows, self._add_generation(num_rows)
+            num_rows = len(left)
+            if 2 * num_rows > before or num_rows < self._batch_rows:
+                break
+            self._slices.append(partial(_slice, left))
+        return left
+
+    def _add_generation(self, num_rows: int) -> np.ndarray:
+        size = self._batch_rows * min(MAX_BATCHES, max(8, _WINDOW_ROWS // self._batch_rows))
+        left = [np.empty(0, dtype=np.int64)]
+        for start in range(0, num_rows, size):
+            window = _Window(len(self._slices) - 1, start, min(start + size, num_rows), 0)
+            num_batches, rows = self._measure(window)
+            left.append(rows)
+            if num_batches:
+                self._windows.append(_Window(window.generation, start, window.stop, num_batches))
+        return np.concatenate(left)
+
+    def _measure(self, window: _Window) -> tuple[int, np.ndarray]:
+        """Number of batches that a window fills, and its rows that find no place."""
+        full, rest = divmod(window.stop - window.start, self._batch_rows)
+        if full and not rest:
+            rows = self._slices[window.generation](window.start, window.stop)
+            if find_conflicts(self._pool.values(rows)).is_easy(full, self._batch_rows):
+                return full, np.empty(0, dtype=np.int64)
+        batches, left = self._solve(window)
+        return len(batches), left
+
+    def _solve(self, window: _Window) -> tuple[list[np.ndarray], np.ndarray]:
+        """Batches of a window, and its rows that find no place."""
+        rows = self._slices[window.generation](window.start, window.stop)
+        full = len(rows) // self._batch_rows
+        if full == 0:
+            return [], rows
+        batch_of_row = assign_batches(
+            find_conflicts(self._pool.values(rows)),
+            num_batches=full,
+            capacity=self._batch_rows,
+            key=derive_key(self._key, window.generation, window.start),
+        )
+        batches, left = _split(rows, batch_of_row, full)
+        return [batch for batch in batches if len(batch)], left
+
+    def _short_batches(self, left: np.ndarray) -> list[np.ndarray]:
+        """Batches of what is left, fullest first; the first in any case, others from half a batch on."""
+        rows = left[: MAX_BATCHES * self._batch_rows]
+        batch_of_row = assign_batches(
+            find_conflicts(self._pool.values(rows)),
+            num_batches=MAX_BATCHES,
+            capacity=self._batch_rows,
+            key=self._key,
+            first_fit=True,
+        )
+        batches, _ = _split(rows, batch_of_row, MAX_BATCHES)
+        batches.sort(key=len, reverse=True)
+        enough = [batch for batch in batches[1:] if 2 * len(batch) >= self._batch_rows]
+        return [batches[0], *enough]
+
+
+def _split(
+    rows: np.ndarray, batch_of_row: np.ndarray, num_batches: int
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Rows of each batch in their order, and a copy of the rows of none (-1)."""
+    order = np.argsort(batch_of_row, kind="stable")
+    ends = np.searchsorted(batch_of_row[order], np.arange(-1, num_batches), side="right")
+    parts = np.split(rows[order], ends[:-1])
+    return parts[1:], parts[0].copy()  # a view would keep the whole window in memory
+
+
+def _slice(rows: np.ndarray, start: int, stop: int) -> np.ndarray:
+    return rows[start:stop]
