@@ -1,0 +1,274 @@
+"""The LightningModule: one optimizer step over the parts of the package.
+
+`training_step` is the whole way of a batch. Optimization is manual always, so that gradient caching
+and the ordinary forward share one path, one place for clipping and no tensor hooks.
+Shape letters: C text columns, b local rows, G global rows, N = C * b texts, D dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from inbatch.callbacks.step_report import StepReport
+from inbatch.data.batch import Batch, Chunk
+from inbatch.encoder import Encoder
+from inbatch.gather import Gather, GlobalGather, LocalGather, Rows, max_over_ranks
+from inbatch.gather.gather import Pending
+from inbatch.gradcache import Engine, KeepBudget, cached_backward, fill_chunks
+from inbatch.guide import Guide, Process
+from inbatch.losses.base import Loss, LossInput, LossOutput
+from inbatch.optim import Schedule, parameter_groups, to_lambda_lr
+from inbatch.phases import Phases
+from inbatch.strategies import Reduction, Scaling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSettings:
+    """How a step runs.
+
+    gather: "global" contrasts with the rows of all ranks, "local" with the rank's own.
+    keep_gib: GiB of activations that gradient caching may hold; None holds all (no second forward).
+    accumulate: global batches per optimizer step; each contrasts within itself.
+    clip_norm: largest gradient norm, None for no clipping.
+    learning_rate_mapping: {regex over parameter names: learning rate}.
+    compile: run the encoder through torch.compile.
+    seed: of dropout.
+    """
+
+    gather: Literal["global", "local"] = "global"
+    keep_gib: float | None = None
+    accumulate: int = 1
+    clip_norm: float | None = 1.0
+    learning_rate_mapping: Mapping[str, float] | None = None
+    compile: bool = False
+    seed: int = 42
+
+
+class View(NamedTuple):
+    """What the loss of a batch sees."""
+
+    gather: Gather
+    rows: Rows
+    loss: Loss
+
+
+class BiEncoderModule(LightningModule):
+    """Trains an encoder with one loss, or with one loss per source."""
+
+    def __init__(
+        self,
+        *,
+        encoder: Encoder,
+        losses: Mapping[str, Loss],
+        scaling: Scaling,
+        optimizer: Callable[..., Optimizer],
+        schedule: Schedule,
+        guide: Guide | None = None,
+        settings: StepSettings | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.encoder = encoder.train()  # transformers loads in eval mode, and Lightning keeps that
+        self.losses = dict(losses)  # source name -> loss
+        self.scaling = scaling
+        self.settings = settings or StepSettings()
+        self.last_step: StepReport | None = None
+        self._make_optimizer = optimizer
+        self._schedule = schedule
+        self._guide = guide
+        self._budget = KeepBudget(self.settings.keep_gib)
+        self._phases = Phases()
+        self._reduction: Reduction
+        self._encode: Callable[[Chunk], Tensor] = encoder
+        self._gradient_norm: Tensor | None = None
+
+    def configure_model(self) -> None:
+        """Shard parameters where the strategy does."""
+        self.scaling.shard(self)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The optimizer over decay and no-decay groups, and the schedule over all steps of the run."""
+        groups = parameter_groups(
+            self.encoder.named_parameters(),
+            learning_rate_mapping=self.settings.learning_rate_mapping,
+        )
+        optimizer = self._make_optimizer(groups)
+        scheduler = to_lambda_lr(optimizer, self._schedule, self.total_steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        trainer = self.trainer
+        trainer.fit_loop.setup_data()  # no-op once done; before it the number of batches is unknown
+        per_epoch = math.ceil(int(trainer.num_training_batches) / self.settings.accumulate)
+        limits = [trainer.max_steps] if trainer.max_steps > 0 else []
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            limits.append(per_epoch * trainer.max_epochs)
+        return min(limits)
+
+    def on_fit_start(self) -> None:
+        """Choose the reduction and start the guide, now that the strategy is set up."""
+        self._reduction = self.scaling.reduction(self)
+        if self.settings.compile:
+            self._encode = torch.compile(self.encoder, dynamic=True)
+        if self._guide is not None:
+            self._guide.start(self._process())
+
+    def _process(self) -> Process:
+        """This rank, for what the guide computes before the first step."""
+        strategy, bar = self.trainer.strategy, self.trainer.progress_bar_callback
+        return Process(
+            device=strategy.root_device,
+            rank=self.global_rank,
+            world_size=self.trainer.world_size,
+            barrier=strategy.barrier,
+            say=lambda line: None if bar is None else bar.print(line),
+        )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Embed, gather, loss, cached backward; an optimizer step after every `accumulate` batches."""
+        position, size = accumulation(
+            batch.step, int(self.trainer.num_training_batches), self.settings.accumulate
+        )
+        last = position == size - 1
+        seed_step(self.settings.seed, self.current_epoch, batch.step, self.global_rank)
+        view = self._view(batch)
+        data = self._start_data(batch, view)
+        chunks, num_keep = self._aligned(batch)
+        engine = Engine(
+            encode=self._embed,
+            loss=partial(self._loss, batch, view, data),
+            backward=lambda surrogate: self.manual_backward(surrogate / size),
+            reduction=self._reduction.backward,
+            phase=self._phases.measure,
+        )
+        if position == 0:
+            self._reduction.start()
+        output = cached_backward(engine, chunks, num_keep=num_keep, last=last)
+        if last:
+            self._reduction.finish()
+            self._step_optimizer()
+        self._report(batch, output)
+
+    def _view(self, batch: Batch) -> View:
+        """Whose rows the loss of this batch sees. Row losses see their own: no collective.
+
+        A rank without rows (in a last batch smaller than the world) borrows a gathered row at weight 0.
+        """
+        loss = self.losses[batch.source]
+        world = {"rank": self.global_rank, "world_size": self.trainer.world_size}
+        apart = loss.scope == "row" or self.settings.gather == "local"
+        full = batch.num_global_rows >= self.trainer.world_size
+        gather: Gather = (
+            LocalGather(**world)
+            if world["world_size"] == 1 or (apart and full)
+            else GlobalGather(**world)
+        )
+        return View(gather, gather.rows(batch.num_rows, batch.num_global_rows), loss)
+
+    def _start_data(self, batch: Batch, view: View) -> Pending:
+        """Begin to gather what a loss needs beside embeddings, so that it travels during the embedding."""
+        tensors = []
+        if view.loss.needs_guide:
+            assert self._guide is not None
+            with self._phases.measure("guide"):
+                guide_ND = self._guide.embed(batch, self.device)
+            shape = (batch.num_columns, batch.num_rows, guide_ND.shape[1])
+            tensors.append(guide_ND.view(shape).transpose(0, 1))
+        if batch.labels is not None:
+            tensors.append(batch.labels)
+        return view.gather.start_data(tensors, view.rows)
+
+    def _loss(self, batch: Batch, view: View, data: Pending, flat_ND: Tensor) -> LossOutput:
+        """Gather the embeddings and take the loss of the rows that this rank owns."""
+        local_CbD = flat_ND.view(batch.num_columns, batch.num_rows, flat_ND.shape[1])
+        columns = view.gather.embeddings(local_CbD, view.rows)
+        tensors = data.wait()
+        guide = tensors.pop(0).unbind(1) if view.loss.needs_guide else None
+        labels = tensors.pop(0) if batch.labels is not None else None
+        owned = view.rows.owned if batch.num_rows else slice(0, 1)
+        with torch.autocast(self.device.type, enabled=False):
+            output = view.loss(LossInput(columns, owned, labels, guide))
+        return LossOutput(output.loss * view.rows.weight, output.metrics)
+
+    def _aligned(self, batch: Batch) -> tuple[list[Chunk], int]:
+        """Chunks and kept graphs, the same number on all ranks where the encoder's forward is collective."""
+        num_keep = self._budget.num_keep(batch.chunks)
+        num_chunks = max(1, len(batch.chunks))
+        if self.scaling.collective_forward and self.trainer.world_size > 1:
+            num_chunks, fewest = max_over_ranks([num_chunks, -num_keep], self.device)
+            num_keep = num_chunks if self.settings.keep_gib is None else -fewest
+        return fill_chunks(batch.chunks, num_chunks, self.device), num_keep
+
+    def _embed(self, chunk: Chunk) -> Tensor:
+        if self._budget.wants_measure and torch.is_grad_enabled():
+            held = [
+                p.to_local() if isinstance(p, DTensor) else p for p in self.encoder.parameters()
+            ]
+            with self._budget.measure(chunk.input_ids.numel(), held):
+                return self._encode(chunk)
+        return self._encode(chunk)
+
+    def _step_optimizer(self) -> None:
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        with self._phases.measure("optimizer"):
+            optimizer.step()
+            optimizer.zero_grad()
+        if self.scaling.clips_gradients:
+            self._gradient_norm = self.scaling.gradient_norm(self)
+        schedule.step()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip by the global norm; here gradients are unscaled and reduced."""
+        if self.scaling.clips_gradients:
+            return
+        parameters = [p for p in self.encoder.parameters() if p.grad is not None]
+        limit = self.settings.clip_norm if self.settings.clip_norm is not None else float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        self._gradient_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    def _report(self, batch: Batch, output: LossOutput) -> None:
+        self.last_step = StepReport(
+            loss=output.loss,
+            metrics=output.metrics,
+            num_rows=batch.num_global_rows,
+            num_tokens=batch.num_tokens,
+            num_padded_tokens=batch.num_padded_tokens,
+            learning_rate=self.optimizers().param_groups[0]["lr"],
+            gradient_norm=self._gradient_norm,
+            phases=self._phases.pop(),
+            source=batch.source,
+        )
+
+
+def accumulation(step: int, num_steps: int, accumulate: int) -> tuple[int, int]:
+    """Place of a batch in its optimizer step, and how many batches that step holds.
+
+    The last optimizer step of an epoch holds what is left: 10 batches by 4 give sizes 4, 4, 2.
+    """
+    start = step - step % accumulate
+    return step - start, min(accumulate, num_steps - start)
+
+
+def seed_step(seed: int, epoch: int, step: int, rank: int) -> None:
+    """Make dropout a function of where the run is, so that a resumed run needs no random state.
+
+    Ranks draw differently, since they hold different rows.
+    """
+    mixed = np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)
+    torch.manual_seed(int(mixed[0]))

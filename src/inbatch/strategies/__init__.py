@@ -1,0 +1,20 @@
+"""Strategies: accumulate gradients locally, reduce them once a step."""
+
+from inbatch.strategies.base import LocalReduction, Reduction, Scaling
+from inbatch.strategies.ddp import DDP, Auto, SingleDevice
+from inbatch.strategies.deepspeed import DeepSpeed
+from inbatch.strategies.fsdp import FSDP
+from inbatch.strategies.topology import World, find_world
+
+__all__ = [
+    "DDP",
+    "FSDP",
+    "Auto",
+    "DeepSpeed",
+    "LocalReduction",
+    "Reduction",
+    "Scaling",
+    "SingleDevice",
+    "World",
+    "find_world",
+]

@@ -1,0 +1,142 @@
+"""DeepSpeed ZeRO 1, 2 and 3: optimizer state, gradients and parameters in shards.
+
+Several backwards per step are silently wrong under ZeRO unless each knows whether it is the last.
+The whole loop runs inside `engine.coalesce_grad_reduction()`, which leaves gradients on their rank and
+reduces once on exit: right at every stage, also when a submodule's forward bypasses the engine. Price:
+gradients are held whole until the flush, so stages 2 and 3 save optimizer state and parameters only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
+from torch import Tensor
+
+from inbatch.errors import ConfigError
+from inbatch.strategies.base import Reduction, Scaling
+
+if TYPE_CHECKING:
+    from inbatch.module import BiEncoderModule
+
+
+@dataclass(frozen=True)
+class DeepSpeed(Scaling):
+    """ZeRO at one stage.
+
+    Args:
+        stage: 1 shards optimizer state, 2 gradients too, 3 parameters too.
+        offload_optimizer: keep optimizer state and its update on the CPU.
+        timeout_s: seconds after which a collective that one rank never joins ends the job.
+        bucket_elements: elements reduced or gathered at once.
+        persistence_threshold: stage 3 keeps parameters of fewer elements whole on every rank.
+    """
+
+    stage: int = 2
+    offload_optimizer: bool = False
+    timeout_s: float = 600.0
+    bucket_elements: int = 200_000_000
+    persistence_threshold: int = 100_000
+
+    clips_gradients = True
+
+    def __post_init__(self) -> None:
+        if self.stage not in (1, 2, 3):
+            raise ConfigError(
+                f"strategy.stage={self.stage}: DeepSpeed stages are 1, 2 and 3; set one of them"
+            )
+
+    @property
+    def collective_forward(self) -> bool:  # type: ignore[override]
+        """Stage 3 gathers parameters in each forward."""
+        return self.stage == 3
+
+    def lightning_strategy(
+        self, *, accelerator: str, num_processes: int, num_nodes: int, clip_norm: float | None
+    ) -> Strategy | str:
+        """Lightning's strategy; a subclass on the CPU, which Lightning itself refuses."""
+        options: dict[str, Any] = {
+            "config": self._config(clip_norm),
+            "timeout": timedelta(seconds=self.timeout_s),
+        }
+        if accelerator == "cuda":
+            return DeepSpeedStrategy(**options)
+        return _CPUDeepSpeedStrategy(**options, process_group_backend="gloo")
+
+    def _config(self, clip_norm: float | None) -> dict[str, Any]:
+        zero: dict[str, Any] = {
+            "stage": self.stage,
+            "reduce_bucket_size": self.bucket_elements,
+            "allgather_bucket_size": self.bucket_elements,
+        }
+        if self.stage == 3:
+            zero["stage3_param_persistence_threshold"] = self.persistence_threshold
+        if self.offload_optimizer:
+            zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+        config: dict[str, Any] = {
+            "zero_optimization": zero,
+            "train_micro_batch_size_per_gpu": 1,  # informs DeepSpeed's own log lines only
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+        }
+        if clip_norm is not None:
+            config["gradient_clipping"] = clip_norm
+        return config
+
+    def reduction(self, module: BiEncoderModule) -> Reduction:
+        """One coalesced reduction per optimizer step."""
+        return _Coalesced(module.trainer.model)
+
+    def gradient_norm(self, module: BiEncoderModule) -> Tensor | None:
+        """The norm of the last step, before clipping."""
+        engine: Any = module.trainer.model
+        return torch.as_tensor(engine.get_global_grad_norm())
+
+    def full_state(self, module: BiEncoderModule) -> dict[str, Tensor]:
+        """Whole parameters; stage 3 gathers them."""
+        if self.stage < 3:
+            return super().full_state(module)
+        import deepspeed  # here, since importing it takes seconds and probes the device
+
+        with deepspeed.zero.GatheredParameters(list(module.encoder.parameters())):
+            return {n: t.detach().cpu().clone() for n, t in module.encoder.state_dict().items()}
+
+
+class _Coalesced(Reduction):
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self._open: AbstractContextManager[None] | None = None
+
+    def start(self) -> None:
+        """Enter the block in which gradients stay on their rank."""
+        self._open = self._engine.coalesce_grad_reduction()
+        self._open.__enter__()
+
+    @contextmanager
+    def backward(self, last: bool) -> Iterator[None]:
+        """Do nothing: the block around the step decides."""
+        yield
+
+    def finish(self) -> None:
+        """Leave the block: one reduction."""
+        assert self._open is not None
+        self._open.__exit__(None, None, None)
+        self._open = None
+
+
+class _CPUDeepSpeedStrategy(DeepSpeedStrategy):
+    """Runs without a GPU, for tests and dry runs."""
+
+    def setup_environment(self) -> None:
+        """As Lightning's, without its refusal of CPUs; DeepSpeed wants an index on each device."""
+        import deepspeed
+
+        # Shared-memory collectives would be compiled at start-up; gloo does as well here.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        self.parallel_devices = [torch.device("cpu", i) for i in range(self.num_processes)]
+        super(DeepSpeedStrategy, self).setup_environment()

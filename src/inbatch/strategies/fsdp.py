@@ -1,0 +1,87 @@
+"""Fully sharded data parallelism (FSDP2): parameters, gradients and optimizer state in shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from inbatch.strategies.base import Reduction, Scaling
+
+if TYPE_CHECKING:
+    from inbatch.module import BiEncoderModule
+
+
+@dataclass(frozen=True)
+class FSDP(Scaling):
+    """Each transformer layer and the rest of the encoder are one unit that is gathered when it runs.
+
+    Args:
+        timeout_s: seconds after which a collective that one rank never joins ends the job.
+        reshard_after_forward: free a unit's parameters after its forward; False keeps them until its
+            backward, which costs memory and saves one all-gather per unit and chunk.
+    """
+
+    timeout_s: float = 600.0
+    reshard_after_forward: bool = True
+
+    collective_forward = True
+
+    def lightning_strategy(
+        self, *, accelerator: str, num_processes: int, num_nodes: int, clip_norm: float | None
+    ) -> Strategy | str:
+        """Lightning's strategy around `fully_shard`; checkpoints are whole files, as DDP's."""
+        return ModelParallelStrategy(
+            data_parallel_size=num_processes * num_nodes,
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+            process_group_backend="nccl" if accelerator == "cuda" else "gloo",
+            timeout=timedelta(seconds=self.timeout_s),
+        )
+
+    def shard(self, module: BiEncoderModule) -> None:
+        """Shard layer by layer, then what is left: embeddings and head."""
+        if isinstance(module.encoder, FSDPModule):
+            return
+        mesh = module.device_mesh["data_parallel"]
+        options = {"mesh": mesh, "reshard_after_forward": self.reshard_after_forward}
+        for layer in transformer_layers(module.encoder):
+            fully_shard(layer, **options)
+        fully_shard(module.encoder, **options)
+
+    def reduction(self, module: BiEncoderModule) -> Reduction:
+        """Reduce-scatter in the last backward only."""
+        assert isinstance(module.encoder, FSDPModule)
+        return _LastBackward(module.encoder)
+
+    def full_state(self, module: BiEncoderModule) -> dict[str, Tensor]:
+        """Gathered parameters, on the CPU of rank 0; empty elsewhere."""
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        return get_model_state_dict(module.encoder, options=options)
+
+
+class _LastBackward(Reduction):
+    """The flags belong to the unit tree and hold until they are set again."""
+
+    def __init__(self, encoder: FSDPModule) -> None:
+        self._encoder = encoder
+
+    @contextmanager
+    def backward(self, last: bool) -> Iterator[None]:
+        """Set both flags for the backward to come."""
+        self._encoder.set_requires_gradient_sync(last)
+        self._encoder.set_is_last_backward(last)
+        yield
+
+
+def transformer_layers(encoder: nn.Module) -> list[nn.Module]:
+    """The longest list of blocks inside an encoder: its transformer layers."""
+    lists = [module for module in encoder.modules() if isinstance(module, nn.ModuleList)]
+    return list(max(lists, key=len, default=nn.ModuleList()))

@@ -1,0 +1,87 @@
+"""How many processes a run has; the only reader of launcher variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from inbatch.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Processes of a run: one per device."""
+
+    accelerator: str  # "cpu" or "cuda"
+    devices: int  # per node
+    num_nodes: int
+
+    @property
+    def size(self) -> int:
+        """World size."""
+        return self.devices * self.num_nodes
+
+
+def find_world(
+    accelerator: str,
+    devices: int | str,
+    num_nodes: int,
+    *,
+    environ: Mapping[str, str] | None = None,
+) -> World:
+    """The world that the configuration asks for, checked against what a launcher has started.
+
+    Args:
+        accelerator: "auto", "cpu" or "cuda".
+        devices: processes per node, or "auto": what torchrun or srun started, else all GPUs, else one.
+        num_nodes: nodes.
+        environ: variables of the launcher; those of this process by default.
+
+    Raises:
+        ConfigError: no GPU where one is asked for, or a count that differs from the launcher's.
+    """
+    environ = os.environ if environ is None else environ
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "trainer.accelerator='cuda' but torch finds no GPU: set trainer.accelerator=cpu"
+        )
+    launched = _launched(environ)
+    if devices == "auto":
+        found = torch.cuda.device_count() if accelerator == "cuda" else 1
+        devices, num_nodes = launched or (found, num_nodes)
+    world = World(accelerator, _count(devices), num_nodes)
+    if launched is not None and launched != (world.devices, world.num_nodes):
+        raise ConfigError(
+            f"trainer.devices={world.devices} and trainer.num_nodes={world.num_nodes}, but the launcher "
+            f"started {launched[0]} processes on each of {launched[1]} nodes: make them equal, or leave "
+            "trainer.devices=auto"
+        )
+    return world
+
+
+def _launched(environ: Mapping[str, str]) -> tuple[int, int] | None:
+    """Processes per node and nodes, of torchrun or of an srun step; None for neither."""
+    if "TORCHELASTIC_RUN_ID" in environ:
+        local = int(environ["LOCAL_WORLD_SIZE"])
+        return local, int(environ["WORLD_SIZE"]) // local
+    if "SLURM_STEP_ID" in environ and "SLURM_NTASKS" in environ:
+        nodes = int(environ.get("SLURM_STEP_NUM_NODES", environ.get("SLURM_NNODES", "1")))
+        return int(environ["SLURM_NTASKS"]) // nodes, nodes
+    return None
+
+
+def _count(devices: int | str) -> int:
+    try:
+        count = int(devices)
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise ConfigError(
+            f"trainer.devices={devices!r} is no number of processes: set auto, 1, 2, ..."
+        )
+    return count

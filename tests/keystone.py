@@ -1,0 +1,202 @@
+"""The keystone: the update of any number of ranks is that of one process with the global batch.
+
+`reference` is written without the package's engine, gather and strategies: one encoder, one backward.
+`distributed` trains the real module under the real Lightning strategy, one rank's slice each.
+Updates are those of plain SGD, so their difference is the gradient's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from inbatch import losses
+from inbatch.data.batch import Batch
+from inbatch.data.collate import Collator
+from inbatch.data.plan import slice_rows
+from inbatch.data.sources import Source
+from inbatch.encoder import Encoder, build_encoder
+from inbatch.guide import LiveGuide
+from inbatch.losses.base import Loss, LossInput
+from inbatch.module import BiEncoderModule, StepSettings
+from inbatch.optim import Constant
+from inbatch.strategies import DDP, FSDP, DeepSpeed, Scaling
+from tiny import tiny_texts
+
+LR = 0.5
+STRATEGIES: dict[str, Scaling] = {
+    "ddp": DDP(timeout_s=60),
+    "fsdp": FSDP(timeout_s=60),
+    **{
+        f"deepspeed_{n}": DeepSpeed(stage=n, timeout_s=60, persistence_threshold=0)
+        for n in (1, 2, 3)
+    },
+}
+LOSSES: dict[str, Loss] = {
+    "mnrl": losses.MultipleNegativesRanking(),
+    "mnrl_all_directions": losses.MultipleNegativesRanking(
+        directions=("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
+    ),
+    "gist": losses.GIST(temperature=0.05),
+    "gist_relative": losses.GIST(temperature=0.05, margin_strategy="relative", margin=0.1),
+    "contrastive": losses.Contrastive(),
+    "online_contrastive": losses.OnlineContrastive(),
+    "cosine_similarity": losses.CosineSimilarity(),
+    "cosent": losses.CoSENT(),
+    "angle": losses.AnglE(),
+    "triplet": losses.Triplet(),
+    "matryoshka": losses.Matryoshka(losses.MultipleNegativesRanking(), dims=(32, 16, 8)),
+}
+
+
+def make_source(loss: Loss, num_rows: int) -> Source:
+    """Triplets, or labelled pairs where the loss takes labels."""
+    columns: dict[str, Any] = {
+        "query": tiny_texts(num_rows, seed=1),
+        "positive": tiny_texts(num_rows, seed=2),
+    }
+    if loss.needs_labels:
+        columns["label"] = [float(i % 2) for i in range(num_rows)]
+    else:
+        columns["negative"] = tiny_texts(num_rows, seed=3)
+    return Source.from_columns("rows", columns)
+
+
+def make_encoder(path: Path, dtype: torch.dtype, **options: Any) -> Encoder:
+    """The tiny encoder in a given precision; the same weights on every call."""
+    return build_encoder(str(path), **options).to(dtype)
+
+
+def reference(
+    path: Path,
+    loss: Loss,
+    num_rows: int,
+    num_steps: int,
+    dtype: torch.dtype,
+    *,
+    clip_norm: float | None = None,
+    encoder_options: dict[str, Any] | None = None,
+) -> dict[str, Tensor]:
+    """Parameters after SGD steps on the union batch, by one ordinary backward each."""
+    encoder = make_encoder(path, dtype, **(encoder_options or {}))
+    guide = make_encoder(path, torch.float32).eval()
+    source = make_source(loss, num_rows)
+    batch = Collator(tokenizer=encoder.tokenizer)(
+        source, np.arange(num_rows), step=0, num_global_rows=num_rows
+    )
+    (chunk,) = batch.chunks
+    order = torch.argsort(chunk.index)
+    with torch.no_grad():
+        guide_columns = guide(chunk)[order].view(batch.num_columns, num_rows, -1).unbind(0)
+    for _ in range(num_steps):
+        columns = encoder(chunk)[order].view(batch.num_columns, num_rows, -1).unbind(0)
+        inputs = LossInput(columns, slice(0, num_rows), batch.labels, guide_columns)
+        encoder.zero_grad()
+        loss(inputs).loss.backward()
+        trained = [p for p in encoder.parameters() if p.requires_grad]
+        if clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(trained, clip_norm)
+        with torch.no_grad():
+            for parameter in trained:
+                parameter -= LR * parameter.grad
+    return {name: p.detach().clone() for name, p in encoder.named_parameters()}
+
+
+def distributed(
+    rank: int,
+    world_size: int,
+    path: Path,
+    scaling: Scaling,
+    loss: Loss,
+    num_rows: int,
+    num_steps: int,
+    dtype: torch.dtype,
+    **options: Any,
+) -> dict[str, Tensor]:
+    """Parameters after the same steps, each rank holding its slice; whole on rank 0."""
+    chunk_rows, precision = options.pop("chunk_rows", None), options.pop("precision", None)
+    encoder = make_encoder(path, dtype, **options.pop("encoder_options", {}))
+    source = make_source(loss, num_rows)
+    collator = Collator(
+        tokenizer=encoder.tokenizer, guide_tokenizer=encoder.tokenizer, chunk_rows=chunk_rows
+    )
+    own = slice_rows(np.arange(num_rows), rank, world_size)
+    batch = collator(source, own, step=0, num_global_rows=num_rows)
+    batches = [batch._replace(step=step) for step in range(num_steps)]
+    module = BiEncoderModule(
+        encoder=encoder,
+        losses={"rows": loss},
+        scaling=scaling,
+        optimizer=lambda groups: torch.optim.SGD(groups, lr=LR),
+        schedule=Constant(),
+        guide=LiveGuide(make_encoder(path, torch.float32)),
+        settings=StepSettings(**{"clip_norm": None, **options}),
+    )
+    fit(module, batches, world_size, precision=precision)
+    state = scaling.full_state(module)
+    names = dict(make_encoder(path, dtype).named_parameters())
+    return {name: tensor for name, tensor in state.items() if name in names}
+
+
+def fit(module: BiEncoderModule, batches: list[Batch], world_size: int, **options: Any) -> Trainer:
+    """One epoch over ready batches under the module's strategy."""
+    strategy = module.scaling.lightning_strategy(
+        accelerator="cpu",
+        num_processes=world_size,
+        num_nodes=1,
+        clip_norm=module.settings.clip_norm,
+    )
+    options = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, **options}
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=world_size,
+        strategy=strategy,
+        plugins=[TorchElasticEnvironment()] if world_size > 1 else None,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **options,
+    )
+    loader: DataLoader[Batch] = DataLoader(batches, batch_size=None, shuffle=False)  # type: ignore[arg-type]
+    trainer.fit(module, loader)
+    return trainer
+
+
+def relative_error(
+    found: dict[str, Tensor], wanted: dict[str, Tensor], start: dict[str, Tensor]
+) -> float:
+    """Norm of the difference of two updates over the norm of the wanted update."""
+    assert found.keys() == wanted.keys()
+    flat = lambda d: torch.cat([d[name].double().flatten() for name in wanted])  # noqa: E731
+    difference = (flat(found) - flat(wanted)).norm()
+    return float(difference / (flat(wanted) - flat(start)).norm())
+
+
+def collectives_of(step: Callable[[], Any]) -> dict[str, int]:
+    """Collectives that reached the backend while `step` ran, those of DDP's reducer included."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        step()
+    counts: dict[str, int] = {}
+    for event in profiler.events():
+        if event.name.startswith("gloo:"):
+            counts[event.name] = counts.get(event.name, 0) + 1
+    return counts
+
+
+def quiet() -> None:
+    """Ranks report through the harness, not through their logs."""
+    import logging
+    import warnings
+
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)

@@ -1,0 +1,210 @@
+"""Every loss x {direct, cached} x ranks x strategy gives the update of one process with the union batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distributed import run
+from keystone import (
+    LOSSES,
+    STRATEGIES,
+    SingleDevice,
+    collectives_of,
+    distributed,
+    make_encoder,
+    quiet,
+    reference,
+    relative_error,
+)
+
+MODES: dict[str, dict[str, Any]] = {
+    "direct": {},
+    "cached": {"chunk_rows": 5, "keep_gib": 0},
+    "partly kept": {"chunk_rows": 5, "keep_gib": 1.0},
+}
+FLOAT64, FLOAT32 = 1e-10, 5e-6
+
+
+def _train_all(
+    rank: int, world_size: int, path: Path, strategy: str, dtype: torch.dtype, modes: list[str]
+) -> dict[tuple[str, str], dict[str, torch.Tensor]] | None:
+    quiet()
+    scaling = SingleDevice() if strategy == "single" else STRATEGIES[strategy]
+    found = {
+        (name, mode): distributed(
+            rank,
+            world_size,
+            path,
+            scaling,
+            loss,
+            num_rows=12,
+            num_steps=2,
+            dtype=dtype,
+            **MODES[mode],
+        )
+        for name, loss in LOSSES.items()
+        for mode in modes
+    }
+    return found if rank == 0 else None
+
+
+def _check(
+    path: Path, strategy: str, world_size: int, dtype: torch.dtype, modes: list[str]
+) -> None:
+    found = run(_train_all, world_size, path, strategy, dtype, modes)[0]
+    start = {n: p.detach().clone() for n, p in make_encoder(path, dtype).named_parameters()}
+    limit = FLOAT64 if dtype == torch.float64 else FLOAT32
+    for name, loss in LOSSES.items():
+        wanted = reference(path, loss, 12, 2, dtype)
+        for mode in modes:
+            error = relative_error(found[name, mode], wanted, start)
+            assert error <= limit, f"{name}, {mode}: relative error {error:.1e} above {limit:.0e}"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "world_size"),
+    [("single", 1), ("ddp", 2), ("ddp", 3), ("fsdp", 2), ("fsdp", 3)],
+)
+def test_update_equals_the_union_batch_in_float64(
+    tiny_bert: Path, strategy: str, world_size: int
+) -> None:
+    _check(tiny_bert, strategy, world_size, torch.float64, list(MODES))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "world_size"),
+    [("ddp", 2), ("fsdp", 2), ("deepspeed_1", 2), ("deepspeed_2", 3), ("deepspeed_3", 2)],
+)
+def test_update_equals_the_union_batch_in_float32(
+    tiny_bert: Path, strategy: str, world_size: int
+) -> None:
+    _check(tiny_bert, strategy, world_size, torch.float32, ["direct", "cached"])
+
+
+def _train_one(
+    rank: int, world_size: int, path: Path, strategy: str, name: str, options: dict[str, Any]
+) -> dict[str, torch.Tensor]:
+    quiet()
+    options = {"num_rows": 12, "num_steps": 2, "dtype": torch.float64, **options}
+    return distributed(rank, world_size, path, STRATEGIES[strategy], LOSSES[name], **options)
+
+
+def _error(path: Path, world_size: int, name: str, strategy: str = "ddp", **options: Any) -> float:
+    found = run(_train_one, world_size, path, strategy, name, options)[0]
+    start = {n: p.detach().clone() for n, p in make_encoder(path, torch.float64).named_parameters()}
+    steps, rows = options.get("num_steps", 2), options.get("num_rows", 12)
+    return relative_error(found, reference(path, LOSSES[name], rows, steps, torch.float64), start)
+
+
+@pytest.mark.parametrize("num_rows", [11, 10, 2])
+@pytest.mark.parametrize("name", ["gist", "contrastive", "cosent"])
+def test_uneven_last_batches_are_weighted_by_rows(
+    tiny_bert: Path, name: str, num_rows: int
+) -> None:
+    assert _error(tiny_bert, 3, name, num_rows=num_rows, chunk_rows=3, keep_gib=0) <= FLOAT64
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_ten_steps_end_in_the_same_parameters(tiny_bert: Path, strategy: str) -> None:
+    error = _error(tiny_bert, 2, "gist", strategy, num_steps=10, chunk_rows=5, keep_gib=0)
+    assert error <= FLOAT64
+
+
+def _factor(monkey: pytest.MonkeyPatch, rank: int) -> None:
+    from inbatch.gather.gather import Rows
+
+    monkey.setattr(Rows, "weight", property(lambda rows: float(len(rows.counts))))
+
+
+def _detached(monkey: pytest.MonkeyPatch, rank: int) -> None:
+    from inbatch.gather import gather
+
+    original = gather.all_gather_rows
+    monkey.setattr(gather, "all_gather_rows", lambda x, c: _own_gradient_only(original, x, c, rank))
+
+
+def _own_gradient_only(original: Callable[..., Any], x: Any, counts: Any, rank: int) -> Any:
+    """The widespread mistake: gather without gradient and put the own rows back."""
+    gathered = original(x.detach(), counts).clone()
+    start = sum(counts[:rank])
+    return torch.cat([gathered[:start], x, gathered[start + len(x) :]])
+
+
+def _offset(monkey: pytest.MonkeyPatch, rank: int) -> None:
+    from inbatch.gather.gather import Rows
+
+    original = Rows.owned.fget
+    assert original is not None
+
+    def shifted(rows: Rows) -> slice:
+        own = original(rows)
+        return slice(own.start - 1, own.stop - 1) if rank > 0 else own
+
+    monkey.setattr(Rows, "owned", property(shifted))
+
+
+def _plant(
+    rank: int, world_size: int, path: Path, fault: Callable[..., None], name: str
+) -> dict[str, torch.Tensor]:
+    quiet()
+    with pytest.MonkeyPatch.context() as monkey:
+        fault(monkey, rank)
+        return distributed(
+            rank,
+            world_size,
+            path,
+            STRATEGIES["ddp"],
+            LOSSES[name],
+            num_rows=12,
+            num_steps=1,
+            dtype=torch.float64,
+        )
+
+
+@pytest.mark.parametrize("fault", [_factor, _detached, _offset])
+def test_planted_faults_are_noticed(tiny_bert: Path, fault: Callable[..., None]) -> None:
+    found = run(_plant, 2, tiny_bert, fault, "mnrl")[0]
+    start = {
+        n: p.detach().clone() for n, p in make_encoder(tiny_bert, torch.float64).named_parameters()
+    }
+    wanted = reference(tiny_bert, LOSSES["mnrl"], 12, 1, torch.float64)
+    assert relative_error(found, wanted, start) > 1e-2
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("name", ["mnrl", "gist"])
+def test_collectives_of_a_step_do_not_depend_on_chunks(
+    tiny_bert: Path, strategy: str, name: str
+) -> None:
+    few, many = (
+        run(_collectives, 2, tiny_bert, strategy, name, chunk_rows)[0] for chunk_rows in (9, 2)
+    )
+    if strategy == "fsdp":  # parameters are gathered for each chunk, gradients reduced once
+        few, many = ({k: v for k, v in counts.items() if "reduce" in k} for counts in (few, many))
+    assert few == many
+    assert sum(few.values()) > 0
+
+
+def _collectives(
+    rank: int, world_size: int, path: Path, strategy: str, name: str, chunk_rows: int
+) -> Any:
+    quiet()
+    return collectives_of(
+        lambda: distributed(
+            rank,
+            world_size,
+            path,
+            STRATEGIES[strategy],
+            LOSSES[name],
+            num_rows=12,
+            num_steps=2,
+            dtype=torch.float32,
+            chunk_rows=chunk_rows,
+            keep_gib=0,
+        ),
+    )

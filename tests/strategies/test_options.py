@@ -1,0 +1,115 @@
+"""What changes how a step runs must not change its update."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from distributed import run
+from keystone import (
+    LOSSES,
+    STRATEGIES,
+    distributed,
+    make_encoder,
+    quiet,
+    reference,
+    relative_error,
+)
+
+CACHED = {"chunk_rows": 5, "keep_gib": 0}
+
+
+def _train(
+    rank: int, world_size: int, path: Path, strategy: str, options: dict[str, Any]
+) -> dict[str, torch.Tensor]:
+    quiet()
+    options = {"num_rows": 12, "num_steps": 2, "dtype": torch.float32, **options}
+    return distributed(rank, world_size, path, STRATEGIES[strategy], LOSSES["gist"], **options)
+
+
+def _error(
+    path: Path,
+    strategy: str,
+    options: dict[str, Any],
+    *,
+    num_steps: int = 2,
+    world_size: int = 2,
+    **wanted: Any,
+) -> float:
+    found = run(_train, world_size, path, strategy, {**CACHED, **options})[0]
+    start = {n: p.detach().clone() for n, p in make_encoder(path, torch.float32).named_parameters()}
+    update = reference(path, LOSSES["gist"], 12, num_steps, torch.float32, **wanted)
+    return relative_error(found, update, start)
+
+
+EACH = pytest.mark.parametrize("strategy", list(STRATEGIES))
+
+
+@EACH
+def test_accumulated_batches(tiny_bert: Path, strategy: str) -> None:
+    error = _error(tiny_bert, strategy, {"num_steps": 4, "accumulate": 2}, num_steps=2)
+    assert error <= 5e-6
+
+
+def test_accumulation_ends_with_what_is_left(tiny_bert: Path) -> None:
+    error = _error(tiny_bert, "ddp", {"num_steps": 3, "accumulate": 2}, num_steps=2)
+    assert error <= 5e-6
+
+
+@EACH
+def test_clipping_by_the_global_norm(tiny_bert: Path, strategy: str) -> None:
+    error = _error(tiny_bert, strategy, {"clip_norm": 0.1}, clip_norm=0.1)
+    assert error <= 2e-5  # a clipped update is smaller, so its float32 rounding weighs more
+
+
+@EACH
+def test_frozen_parameters_stay(tiny_bert: Path, strategy: str) -> None:
+    options = {"freeze": ["embeddings", r"layer\.0\."]}
+    error = _error(tiny_bert, strategy, {"encoder_options": options}, encoder_options=options)
+    assert error <= 5e-6
+
+
+@EACH
+def test_gradient_checkpointing(tiny_bert: Path, strategy: str) -> None:
+    options = {"encoder_options": {"gradient_checkpointing": True}}
+    assert _error(tiny_bert, strategy, options) <= 5e-6
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_bf16_autocast_reaches_both_passes(tiny_bert: Path, strategy: str) -> None:
+    cached = _error(tiny_bert, strategy, {"precision": "bf16-mixed"})
+    assert 1e-5 < cached < 5e-2
+
+
+def _dropout(
+    rank: int, world_size: int, path: Path, strategy: str, keep_gib: float | None
+) -> dict[str, torch.Tensor]:
+    quiet()
+    torch.manual_seed(rank)
+    return distributed(
+        rank,
+        world_size,
+        path,
+        STRATEGIES[strategy],
+        LOSSES["mnrl"],
+        num_rows=12,
+        num_steps=2,
+        dtype=torch.float64,
+        chunk_rows=5,
+        keep_gib=keep_gib,
+    )
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_dropout_replays(tmp_path: Path, strategy: str) -> None:
+    from tiny import save_tiny_bert
+
+    path = save_tiny_bert(tmp_path, dropout=0.3)
+    kept, cached = (run(_dropout, 2, path, strategy, keep)[0] for keep in (None, 0))
+    start = {n: p.detach().clone() for n, p in make_encoder(path, torch.float64).named_parameters()}
+    assert relative_error(cached, kept, start) <= 1e-10
+    assert (
+        relative_error(cached, reference(path, LOSSES["mnrl"], 12, 2, torch.float64), start) > 1e-3
+    )
