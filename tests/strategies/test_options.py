@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from distributed import run
 from keystone import (
     LOSSES,

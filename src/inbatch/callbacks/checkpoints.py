@@ -1,0 +1,94 @@
+"""Checkpoints: the last state, to resume from, written so that a kill never leaves half a file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from inbatch.callbacks.pauses import pause
+
+LAST = "last.ckpt"
+
+
+class Checkpoints(Callback):
+    """Writes `last.ckpt` every N optimizer steps, after each epoch and at the end.
+
+    Args:
+        directory: where checkpoints go.
+        every_steps: optimizer steps between checkpoints; None for the end of epochs only.
+        keep: further checkpoints to keep as `step-<n>.ckpt`, newest first; 0 keeps `last.ckpt` alone.
+    """
+
+    def __init__(self, directory: Path, *, every_steps: int | None = None, keep: int = 0) -> None:
+        self._directory = directory
+        self._every_steps = every_steps
+        self._keep = keep
+        self._saved_step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A resumed run has just been saved."""
+        self._saved_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save on the step grid and after the last batch of an epoch."""
+        step = trainer.global_step
+        pl_module.trainer.datamodule.trained(batch.step)  # type: ignore[attr-defined]
+        on_grid = bool(self._every_steps) and step % (self._every_steps or 1) == 0
+        if (on_grid and step != self._saved_step) or trainer.is_last_batch:
+            self.save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what a limit on steps has cut off inside an epoch."""
+        if trainer.global_step != self._saved_step:
+            self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write beside the old checkpoint, then put the new one in its place. Collective."""
+        self._saved_step = trainer.global_step
+        with pause(trainer, "save"):
+            self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        last, fresh = self._directory / LAST, self._directory / f"{LAST}.new"
+        trainer.save_checkpoint(fresh)
+        if trainer.is_global_zero:
+            replace(fresh, last)
+            if self._keep:
+                self._keep_copy(last, trainer.global_step)
+        trainer.strategy.barrier("checkpoint")
+
+    def _keep_copy(self, last: Path, step: int) -> None:
+        target = self._directory / f"step-{step:08d}.ckpt"
+        if last.is_dir():
+            shutil.copytree(last, target, dirs_exist_ok=True)
+        else:
+            target.unlink(missing_ok=True)
+            os.link(last, target)
+        for old in sorted(self._directory.glob("step-*.ckpt"))[: -self._keep]:
+            remove(old)
+
+
+def replace(fresh: Path, target: Path) -> None:
+    """Move a file or directory over another; a directory in the way is moved aside first."""
+    if target.is_dir():
+        aside = target.with_name(target.name + ".old")
+        remove(aside)
+        target.rename(aside)
+        fresh.rename(target)
+        remove(aside)
+    else:
+        os.replace(fresh, target)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a directory, if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

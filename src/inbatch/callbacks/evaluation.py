@@ -1,0 +1,122 @@
+"""Evaluation during training, and the choice of the best model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from inbatch.callbacks.encode import ShardedEncode
+from inbatch.callbacks.pauses import pause
+from inbatch.errors import ConfigError
+from inbatch.evaluation import Evaluator
+
+
+class Evaluation(Callback):
+    """Runs evaluators at the start, every N optimizer steps and after each epoch.
+
+    Every rank computes every metric from the same embeddings, so all agree on the best model.
+
+    Args:
+        evaluators: by name.
+        every_steps: optimizer steps between evaluations; None for none between epochs.
+        at_start, every_epoch: whether to evaluate before the first step and after each epoch.
+        best_metric: key that decides; None takes the first evaluator's primary metric.
+        mode: whether larger ("max") or smaller ("min") is better.
+        on_best: called on every rank when the metric has improved.
+    """
+
+    def __init__(
+        self,
+        evaluators: Sequence[Evaluator],
+        *,
+        every_steps: int | None = None,
+        at_start: bool = True,
+        every_epoch: bool = True,
+        best_metric: str | None = None,
+        mode: Literal["max", "min"] = "max",
+        on_best: Callable[[Trainer], None],
+    ) -> None:
+        self._evaluators = list(evaluators)
+        self._every_steps = every_steps
+        self._at_start = at_start
+        self._every_epoch = every_epoch
+        self._metric = best_metric or self._evaluators[0].primary_metric
+        self._sign = 1.0 if mode == "max" else -1.0
+        self._on_best = on_best
+        self._evaluated_step: int | None = None
+        self.best_value: float | None = None
+        self.best_step: int | None = None
+        self.first: dict[str, float] = {}
+        self.last: dict[str, float] = {}
+        self.best: dict[str, float] = {}
+
+    @property
+    def best_metric(self) -> str:
+        """The key that decides which model is best."""
+        return self._metric
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluate the untrained model; skipped when a run resumes."""
+        if self._at_start and trainer.global_step == 0:
+            self.first = self._evaluate(trainer, pl_module, keep_best=False)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Evaluate on the step grid and after the last batch of an epoch."""
+        step = trainer.global_step
+        if step == self._evaluated_step or step == 0:
+            return
+        on_grid = bool(self._every_steps) and step % (self._every_steps or 1) == 0
+        if on_grid or (self._every_epoch and trainer.is_last_batch):
+            self._evaluate(trainer, pl_module, keep_best=True)
+
+    def _evaluate(
+        self, trainer: Trainer, pl_module: LightningModule, *, keep_best: bool
+    ) -> dict[str, float]:
+        encode = ShardedEncode(trainer, pl_module.encoder)  # type: ignore[arg-type]
+        metrics: dict[str, float] = {}
+        with pause(trainer, "evaluate") as shown:
+            for evaluator in self._evaluators:
+                metrics.update(evaluator(encode))
+            shown[self._metric] = metrics.get(self._metric, math.nan)
+        if self._metric not in metrics:
+            raise ConfigError(
+                f"evaluation.best_metric={self._metric!r} is no metric of the evaluators; "
+                f"choose one of {', '.join(sorted(metrics))}"
+            )
+        self.last, self._evaluated_step = metrics, trainer.global_step
+        logged = {f"eval/{key}": value for key, value in metrics.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(logged, step=trainer.global_step)
+        if keep_best and self._improved(metrics[self._metric]):
+            self.best_value, self.best_step = metrics[self._metric], trainer.global_step
+            self.best = metrics
+            self._on_best(trainer)
+        return metrics
+
+    def _improved(self, value: float) -> bool:
+        if math.isnan(value):
+            return False
+        return self.best_value is None or self._sign * (value - self.best_value) > 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to go on choosing the best."""
+        return {
+            "best_value": self.best_value,
+            "best_step": self.best_step,
+            "evaluated_step": self._evaluated_step,
+            "first": dict(self.first),
+            "last": dict(self.last),
+            "best": dict(self.best),
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take up a saved choice."""
+        self.best_value, self.best_step = state_dict["best_value"], state_dict["best_step"]
+        self._evaluated_step = state_dict["evaluated_step"]
+        self.first, self.last = state_dict["first"], state_dict["last"]
+        self.best = state_dict["best"]

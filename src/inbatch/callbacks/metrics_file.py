@@ -1,0 +1,155 @@
+"""The run's own log: `metrics.jsonl`, one JSON object a line, and `metrics.csv` made from it.
+
+A row is ``{"step": int, "epoch": float, "time_s": float, <metric>: number, ...}``. Each row is on
+disk before the next step, so a killed run loses no more than the line that it was writing.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from inbatch.errors import ConfigError
+
+Row = dict[str, Any]
+
+
+class MetricsFile(Logger):
+    """Lightning logger that appends to ``dir/metrics.jsonl``; only rank zero writes.
+
+    A run that goes on from a checkpoint calls `rewind` with the checkpoint's step, so that steps
+    which are trained again appear once. ``time_s`` goes on from the last row that is kept.
+    """
+
+    def __init__(self, dir: str | Path) -> None:
+        super().__init__()
+        self.path = Path(dir) / "metrics.jsonl"
+        self.csv_path = Path(dir) / "metrics.csv"
+        self._start_s = time.monotonic()
+        self._earlier_s: float | None = (
+            None  # of the runs before; None until the file was looked at
+        )
+        self._epoch = 0.0
+
+    @property
+    def name(self) -> str:
+        """Empty: the folder is the run's."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Empty: a resumed run goes on in the same file."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The folder of both files."""
+        return str(self.path.parent)
+
+    @property
+    def log_dir(self) -> str:
+        """The folder of both files."""
+        return self.save_dir
+
+    @rank_zero_only
+    def rewind(self, step: float) -> None:
+        """Drop the rows after `step` and a half-written last line; -1 drops all, inf none."""
+        rows = read_rows(self.path)
+        kept = [row for row in rows if row["step"] <= step]
+        if self.path.exists():
+            _replace(self.path, "".join(_line(row) for row in kept))
+        last = kept[-1] if kept else {"time_s": 0.0, "epoch": 0.0}
+        self._earlier_s = last["time_s"]
+        self._epoch = last["epoch"]
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append one row. A row without ``epoch`` has that of the row before it."""
+        if step is None:
+            raise ValueError("log_metrics needs the step of the row")
+        if self._earlier_s is None:
+            self.rewind(math.inf)
+        assert self._earlier_s is not None
+        self._epoch = float(metrics.get("epoch", self._epoch))
+        time_s = round(self._earlier_s + time.monotonic() - self._start_s, 3)
+        row: Row = {"step": int(step), "epoch": self._epoch, "time_s": time_s}
+        row |= {name: _number(name, value) for name, value in metrics.items() if name not in row}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(row))
+
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
+        """Nothing: the run's folder holds its resolved configuration."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write ``metrics.csv``, whatever the status; its columns are all names of the rows."""
+        rows = read_rows(self.path)
+        if not rows:
+            return
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        temporary = self.csv_path.with_suffix(".csv.tmp")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, self.csv_path)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a `metrics.jsonl`; none where there is no file.
+
+    A last line without its newline was torn by a kill and is left out. Values that were not finite
+    are None.
+
+    Raises:
+        ConfigError: a whole line is no row.
+    """
+    if not path.exists():
+        return []
+    *lines, _torn = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            row = None
+        if not isinstance(row, dict) or not {"step", "epoch", "time_s"} <= row.keys():
+            raise ConfigError(
+                f"{path}: line {number} is no row of metrics: repair the line or delete the file"
+            )
+        rows.append(row)
+    return rows
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
+
+
+def _number(name: str, value: Any) -> float | int | None:
+    """JSON knows no nan and no infinity: such a value is null, where an absent one has no key."""
+    if isinstance(value, Tensor | np.generic):
+        value = value.item()
+    if not isinstance(value, int | float):
+        raise TypeError(f"{name} is a {type(value).__name__}, not a number")
+    return value if math.isfinite(value) else None
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".jsonl.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

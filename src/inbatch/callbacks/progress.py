@@ -1,0 +1,186 @@
+"""Shows a run while it trains: one redrawn line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+
+from inbatch.callbacks.pauses import PauseWatcher
+from inbatch.callbacks.step_report import StepReport, Watched, mean_scalars
+from inbatch.callbacks.throughput import StepClock, ThroughputMeter
+from inbatch.console import Display, duration, make_console, make_display, quantity
+from inbatch.errors import ConfigError
+
+REDRAW_S = 0.1  # between two redraws of a terminal's line
+NOTABLE_S = 5.0  # a pause without results is worth a line from here on
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a run is, and what it shows there."""
+
+    step: int  # optimizer steps done
+    total_steps: int
+    epoch: float  # epochs done
+    num_epochs: int | None  # None where only steps end the run
+    learning_rate: float
+    loss: float | None = None  # None before the first reading
+    samples_per_s: float | None = None
+    seconds_per_step: float = 0.0
+
+    def __str__(self) -> str:
+        """As ``epoch 1.25/3  step 5/12  left 0:01:22  loss 0.1234  lr 1.20e-05  812 samples/s``."""
+        epochs = f"/{self.num_epochs}" if self.num_epochs is not None else ""
+        left = duration((self.total_steps - self.step) * self.seconds_per_step)
+        parts = [f"epoch {self.epoch:.2f}{epochs}", f"step {self.step}/{self.total_steps}"]
+        parts.append(f"left {left}")
+        if self.loss is not None:
+            parts.append(f"loss {self.loss:.4f}")
+        parts.append(f"lr {self.learning_rate:.2e}")
+        if self.samples_per_s is not None:
+            parts.append(f"{quantity(self.samples_per_s)} samples/s")
+        return "  ".join(parts)
+
+
+class Progress(ProgressBar, PauseWatcher):
+    """Epoch, step, loss, learning rate, samples/s and time left, in place of Lightning's bar.
+
+    On a terminal the line moves with the steps; the loss in it, a mean over the last steps, is read
+    from the device every `every_steps` optimizer steps. Elsewhere a line is printed every
+    `every_steps` optimizer steps, but not sooner than `min_interval_s` after the last one. The
+    first and the last step are always shown. Only rank zero shows anything.
+
+    Args:
+        every_steps: optimizer steps between readings of the loss, for which the host waits.
+        min_interval_s: seconds between plain lines, at least.
+        smooth_steps: steps that the shown loss is the mean of.
+        console: where to print; None for standard output.
+    """
+
+    def __init__(
+        self,
+        *,
+        every_steps: int = 10,
+        min_interval_s: float = 2.0,
+        smooth_steps: int = 50,
+        console: Console | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("every_steps", every_steps), ("smooth_steps", smooth_steps)):
+            if value < 1:
+                raise ConfigError(f"{name} is {value}: set 1 or more")
+        self._every_steps = every_steps
+        self._min_interval_s = min_interval_s
+        self._console = console
+        self._display: Display | None = None
+        self._enabled = True
+        self._reports: deque[StepReport] = deque(maxlen=smooth_steps)
+        self._meter = ThroughputMeter()
+        self._clock = StepClock()
+        self._first_step = self._step = self._shown_step = 0
+        self._shown_at_s = float("-inf")
+        self._epoch = 0.0
+        self._seconds = 0.0
+        self._loss: float | None = None
+
+    def disable(self) -> None:
+        """Show nothing."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Show again."""
+        self._enabled = True
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print without breaking the line."""
+        if self._enabled:
+            self._open().note(" ".join(str(arg) for arg in args))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count."""
+        self._first_step = self._step = self._shown_step = trainer.global_step
+        self._clock.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count a batch; show the step that it ends, where that is due."""
+        module = cast(Watched, pl_module)
+        if not self._enabled or module.last_step is None:
+            return
+        seconds = self._clock.lap()
+        self._seconds += seconds
+        self._meter.add(module.last_step, seconds=seconds)
+        self._reports.append(module.last_step)
+        if trainer.global_step == self._step:  # an optimizer step may take several batches
+            return
+        self._step = trainer.global_step
+        self._epoch = trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches
+        on_grid = self._step % self._every_steps == 0
+        at_edge = self._step in (self._first_step + 1, module.total_steps)
+        waited_s = time.monotonic() - self._shown_at_s
+        if self._open().moves:
+            if on_grid or at_edge or waited_s >= REDRAW_S:
+                self._show(trainer, module.total_steps, read_loss=on_grid or at_edge)
+        elif at_edge or (on_grid and waited_s >= self._min_interval_s):
+            self._show(trainer, module.total_steps, read_loss=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the last step, whatever ended the run."""
+        if self._enabled and self._shown_step != self._step:
+            self._show(trainer, cast(Watched, pl_module).total_steps, read_loss=True)
+        self._close()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Give the terminal back before the error is printed."""
+        self._close()
+
+    def on_pause(self, trainer: Trainer, name: str) -> None:
+        """Say what training waits for."""
+        self._clock.pause()
+        if self._enabled:
+            self._open().wait(name)
+
+    def on_resume(self, trainer: Trainer, name: str, results: Mapping[str, float]) -> None:
+        """Print the results, or how long it took."""
+        seconds = self._clock.resume()
+        if self._enabled and (results or seconds >= NOTABLE_S):
+            numbers = "".join(f"  {key} {value:.4f}" for key, value in results.items())
+            self._open().note(
+                f"{name}  step {trainer.global_step}{numbers}  took {duration(seconds)}"
+            )
+
+    def _show(self, trainer: Trainer, total_steps: int, *, read_loss: bool) -> None:
+        if read_loss:
+            self._loss = mean_scalars(self._reports)["loss"]
+        position = Position(
+            step=self._step,
+            total_steps=total_steps,
+            epoch=self._epoch,
+            num_epochs=None if trainer.max_epochs in (None, -1) else trainer.max_epochs,
+            learning_rate=self._reports[-1].learning_rate,
+            loss=self._loss,
+            samples_per_s=self._meter.metrics().get("perf/samples_per_s"),
+            seconds_per_step=self._seconds / (self._step - self._first_step),
+        )
+        self._shown_step, self._shown_at_s = self._step, time.monotonic()
+        self._open().show("train", str(position), share=self._step / total_steps)
+
+    def _open(self) -> Display:
+        if self._display is None:
+            self._display = make_display(self._console or make_console())
+        return self._display
+
+    def _close(self) -> None:
+        if self._display is not None:
+            self._display.close()
+            self._display = None

@@ -1,0 +1,133 @@
+"""Rows of training numbers for every logger of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+
+from inbatch.callbacks.metrics_file import MetricsFile
+from inbatch.callbacks.pauses import PauseWatcher
+from inbatch.callbacks.step_report import StepReport, Watched, mean_scalars
+from inbatch.callbacks.throughput import StepClock, ThroughputMeter, peak_memory_gib
+from inbatch.errors import ConfigError
+from inbatch.gather import sum_over_ranks
+
+
+class StepLog(Callback, PauseWatcher):
+    """Writes ``train/*`` and ``perf/*`` every N optimizer steps, and at the end.
+
+    ``train/loss``, ``train/gradient_norm`` and the loss's metrics are means over the steps since
+    the last row. The row's step is the number of optimizer steps done. The host waits for the
+    device once a row.
+
+    Args:
+        every_steps: optimizer steps between rows.
+        window_steps: steps over which rates are taken.
+        peak_flop_per_s: the device's peak, for ``perf/mfu``; None leaves it out.
+    """
+
+    def __init__(
+        self,
+        *,
+        every_steps: int = 10,
+        window_steps: int = 50,
+        peak_flop_per_s: float | None = None,
+    ) -> None:
+        if every_steps < 1:
+            raise ConfigError(f"every_steps is {every_steps}: set 1 or more")
+        self.every_steps = every_steps
+        self._window_steps = window_steps
+        self._peak_flop_per_s = peak_flop_per_s
+        self._num_parameters = 0
+        self._meter: ThroughputMeter
+        self._clock = StepClock()
+        self._reports: list[StepReport] = []
+        self._step = 0
+        self._epoch = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Count parameters while they are whole: a strategy may shard them later."""
+        self._num_parameters = num_computing_parameters(pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count; drop rows of the log that a resumed run will write again."""
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.rewind(trainer.global_step or -1)
+        self._meter = ThroughputMeter(
+            window_steps=self._window_steps,
+            num_parameters=self._num_parameters,
+            peak_flop_per_s=self._peak_flop_per_s,
+        )
+        self._step = trainer.global_step
+        self._reports = []
+        self._clock.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count a step; write a row where one is due."""
+        report = cast(Watched, pl_module).last_step
+        if report is None:
+            return
+        self._meter.add(report, seconds=self._clock.lap())
+        self._reports.append(report)
+        self._epoch = trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches
+        stepped = trainer.global_step != self._step  # a step may accumulate several batches
+        self._step = trainer.global_step
+        if stepped and self._step % self.every_steps == 0:
+            self._write(trainer)
+
+    def on_pause(self, trainer: Trainer, name: str) -> None:
+        """A pause is no training time."""
+        self._clock.pause()
+
+    def on_resume(self, trainer: Trainer, name: str, results: Mapping[str, float]) -> None:
+        """Count again."""
+        self._clock.resume()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what is left."""
+        if self._reports:
+            self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        scalars = mean_scalars(self._reports)
+        if trainer.world_size > 1:
+            scalars = means_over_ranks(scalars, trainer.strategy.root_device)
+        means = {f"train/{name}": value for name, value in scalars.items()}
+        row = {
+            "epoch": self._epoch,
+            **means,
+            "train/lr": self._reports[-1].learning_rate,
+            **self._meter.metrics(),
+            "perf/peak_memory_gib": peak_memory_gib(trainer.strategy.root_device),
+        }
+        self._reports = []
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=self._step)
+
+
+def means_over_ranks(scalars: Mapping[str, float], device: torch.device) -> dict[str, float]:
+    """Mean of each scalar over the ranks; all ranks have the same names, since all run the same losses.
+
+    A loss is weighted by rows already, so the mean of the ranks' losses is that of the global batch.
+    """
+    values = torch.tensor(list(scalars.values()), dtype=torch.float64, device=device)
+    means = sum_over_ranks(values) / torch.distributed.get_world_size()
+    return dict(zip(scalars, means.tolist(), strict=True))
+
+
+def num_computing_parameters(module: nn.Module) -> int:
+    """Number of parameters that multiply activations: all but embedding tables."""
+    tables = {
+        id(parameter)
+        for part in module.modules()
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag)
+        for parameter in part.parameters()
+    }
+    return sum(p.numel() for p in module.parameters() if id(p) not in tables)

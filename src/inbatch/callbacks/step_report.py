@@ -1,0 +1,58 @@
+"""What a training step reports to the callbacks that watch it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """Numbers of one global batch.
+
+    Tensors are detached and stay on their device, so that no step waits for the host.
+    """
+
+    loss: Tensor  # scalar, mean over this rank's rows
+    metrics: Mapping[str, Tensor]  # scalars of the loss, this rank's
+    num_rows: int  # over all ranks
+    num_tokens: int  # real tokens of this rank
+    num_padded_tokens: int  # tokens that this rank computed, padding included
+    learning_rate: float  # of the first parameter group
+    gradient_norm: Tensor | None  # scalar, before clipping
+    phases: Mapping[str, float]  # seconds of host time per part of the step
+    source: str  # name of the source that the rows come from
+
+
+class Watched(Protocol):
+    """A LightningModule whose steps can be watched."""
+
+    last_step: StepReport | None  # set by each training step
+    total_steps: int  # optimizer steps of the whole run
+
+
+def mean_scalars(reports: Sequence[StepReport]) -> dict[str, float]:
+    """Mean over steps of ``loss``, ``gradient_norm`` and each metric; waits for the device once.
+
+    Where the steps come from several sources, ``loss/<source>`` is given for each of them.
+
+    A value that some of the steps lack is averaged over the steps that have it.
+    """
+    found: dict[str, list[Tensor]] = {}
+    several = len({report.source for report in reports}) > 1
+    for report in reports:
+        scalars = {"loss": report.loss, **report.metrics}
+        if several:
+            scalars[f"loss/{report.source}"] = report.loss
+        if report.gradient_norm is not None:
+            scalars["gradient_norm"] = report.gradient_norm
+        for name, value in scalars.items():
+            found.setdefault(name, []).append(value.float())
+    if not found:
+        return {}
+    means = torch.stack([torch.stack(values).mean() for values in found.values()])
+    return dict(zip(found, means.tolist(), strict=True))

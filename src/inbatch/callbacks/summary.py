@@ -1,0 +1,80 @@
+"""What ran: a table before the first step, a summary with the paths of the results at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, cast
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from torch import Tensor
+
+from inbatch.callbacks.step_report import Watched
+from inbatch.callbacks.throughput import peak_memory_gib
+from inbatch.console import Rows, duration, make_console, quantity, run_table, summary_panel
+
+
+class Summary(Callback):
+    """Prints the run's table when training starts; `show` prints the summary.
+
+    Args:
+        rows: {section: {name: value}}; a section "run" with steps, ranks and parameters is added.
+        console: where to print; None for standard output.
+    """
+
+    def __init__(self, rows: Rows, *, console: Console | None = None) -> None:
+        self._rows = rows
+        self._console = console or make_console()
+        self._facts: dict[str, str] = {}
+        self._parameters = ""
+        self._num_rows = 0
+        self._start_s = 0.0
+        self._last_loss: Tensor | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Count parameters while they are whole: a strategy may shard them later."""
+        parameters = list(pl_module.parameters())
+        trainable = sum(p.numel() for p in parameters if p.requires_grad)
+        self._parameters = f"{trainable:,} of {sum(p.numel() for p in parameters):,} train"
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the table."""
+        self._start_s = time.monotonic()
+        start = f", from step {trainer.global_step}" if trainer.global_step else ""
+        run = {
+            "steps": f"{cast(Watched, pl_module).total_steps:,}{start}",
+            "batches per epoch": str(trainer.num_training_batches),
+            "ranks": str(trainer.world_size),
+            "device": str(trainer.strategy.root_device),
+            "precision": str(trainer.precision),
+            "parameters": self._parameters,
+        }
+        if trainer.is_global_zero:
+            run_table({**self._rows, "run": run}, console=self._console)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count rows."""
+        report = cast(Watched, pl_module).last_step
+        if report is not None:
+            self._num_rows += report.num_rows
+            self._last_loss = report.loss
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note what has run."""
+        seconds = time.monotonic() - self._start_s
+        self._facts = {
+            "steps": f"{trainer.global_step:,}",
+            "rows": f"{self._num_rows:,}, {quantity(self._num_rows / seconds)} a second in all",
+            "time": duration(seconds),
+            "peak memory": f"{peak_memory_gib(trainer.strategy.root_device):.2f} GiB on rank 0",
+        }
+        if self._last_loss is not None:
+            self._facts["last loss"] = f"{self._last_loss.item():.4f}"
+
+    def show(self, trainer: Trainer, *, facts: Mapping[str, str], paths: Mapping[str, str]) -> None:
+        """Print the summary, once all results are written: what ran, `facts`, `paths`."""
+        if trainer.is_global_zero:
+            summary_panel({**self._facts, **facts}, paths, console=self._console)

@@ -1,0 +1,146 @@
+"""How fast a run is: arithmetic over the last steps, and the clock that feeds it.
+
+Rows are counted over all ranks, tokens and memory for one rank (one device).
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from inbatch.callbacks.step_report import StepReport
+from inbatch.errors import ConfigError
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """What one step took and did."""
+
+    seconds: float
+    num_rows: int  # over all ranks
+    num_tokens: int  # real tokens of this rank
+    num_padded_tokens: int  # computed tokens of this rank
+    phases: Mapping[str, float]  # seconds
+
+
+def throughput(costs: Sequence[StepCost]) -> dict[str, float]:
+    """Rates over some steps: the sum of what they did by the sum of their seconds.
+
+    Returns:
+        ``perf/samples_per_s`` (rows, all ranks), ``perf/tokens_per_s`` (real tokens, this rank),
+        ``perf/padding_share`` of the computed tokens, and ``perf/time_share_<phase>``.
+    """
+    seconds = sum(cost.seconds for cost in costs)
+    computed = sum(cost.num_padded_tokens for cost in costs)
+    if seconds <= 0.0 or computed == 0:
+        return {}
+    real = sum(cost.num_tokens for cost in costs)
+    phases = sorted({name for cost in costs for name in cost.phases})
+    shares = {name: sum(cost.phases.get(name, 0.0) for cost in costs) / seconds for name in phases}
+    return {
+        "perf/samples_per_s": sum(cost.num_rows for cost in costs) / seconds,
+        "perf/tokens_per_s": real / seconds,
+        "perf/padding_share": 1.0 - real / computed,
+        **{f"perf/time_share_{name}": share for name, share in shares.items()},
+    }
+
+
+def model_flop_utilization(
+    *, num_parameters: int, tokens_per_s: float, peak_flop_per_s: float
+) -> float:
+    """Share of a device's peak that the model's own arithmetic uses.
+
+    ``6 * parameters * tokens / s / peak``: per parameter and token 2 operations forward, 4 back.
+    Attention scores, padding and the second forward of gradient caching do not count.
+    """
+    return 6.0 * num_parameters * tokens_per_s / peak_flop_per_s
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Highest memory so far: torch's on a CUDA device, this process's resident memory elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / GIB
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return resident * (1 if sys.platform == "darwin" else 1024) / GIB  # Linux counts KiB
+
+
+class ThroughputMeter:
+    """`throughput` over a sliding window of steps."""
+
+    def __init__(
+        self,
+        *,
+        window_steps: int = 50,
+        num_parameters: int | None = None,
+        peak_flop_per_s: float | None = None,
+    ) -> None:
+        """Given `num_parameters` (no embeddings) and the device's peak, adds ``perf/mfu``."""
+        if window_steps < 1:
+            raise ConfigError(f"window_steps is {window_steps}: set 1 or more")
+        self._costs: deque[StepCost] = deque(maxlen=window_steps)
+        self._num_parameters = num_parameters
+        self._peak_flop_per_s = peak_flop_per_s
+
+    def add(self, report: StepReport, *, seconds: float) -> None:
+        """Count one step."""
+        self._costs.append(
+            StepCost(
+                seconds, report.num_rows, report.num_tokens, report.num_padded_tokens, report.phases
+            )
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """The rates of the window; empty before the first step."""
+        rates = throughput(self._costs)
+        if rates and self._num_parameters is not None and self._peak_flop_per_s is not None:
+            rates["perf/mfu"] = model_flop_utilization(
+                num_parameters=self._num_parameters,
+                tokens_per_s=rates["perf/tokens_per_s"],
+                peak_flop_per_s=self._peak_flop_per_s,
+            )
+        return rates
+
+
+class StepClock:
+    """Seconds from step to step, data loading included, pauses (evaluation) left out."""
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
+        self.start()
+
+    def start(self) -> None:
+        """Begin a lap."""
+        self._lap_start = self._now()
+        self._paused_at: float | None = None
+
+    def elapsed(self) -> float:
+        """Seconds since the last lap or start, which goes on."""
+        return self._now() - self._lap_start
+
+    def pause(self) -> None:
+        """Stop until `resume`."""
+        self._paused_at = self._now()
+
+    def resume(self) -> float:
+        """Go on, and return the length of the pause in seconds."""
+        if self._paused_at is None:
+            raise RuntimeError("resume without pause")
+        paused = self._now() - self._paused_at
+        self._lap_start += paused
+        self._paused_at = None
+        return paused
+
+    def lap(self) -> float:
+        """Seconds since the last lap or start."""
+        now = self._now()
+        seconds = now - self._lap_start
+        self._lap_start = now
+        return seconds

@@ -1,0 +1,292 @@
+"""The run's configuration: one schema, one place where sizes are derived, every check before loading.
+
+Nodes with a `_target_` are checked against that target's signature (targets.py), everything else
+against the dataclasses below, so a key that nothing takes is an error before any file is opened.
+"""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from inbatch.data.spec import parse_spec
+from inbatch.errors import ConfigError
+from inbatch.targets import check_targets, fits, nearest, unknown_key, wrong_type
+
+PRECISIONS = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+    "bf16-true": "bf16-true",
+    "fp64": "64-true",
+}
+
+
+@dataclass
+class LoaderConfig:
+    """conf/data/*.yaml, `loader`: how batches are read ahead."""
+
+    num_workers: int = 0
+    prefetch: int = 2
+
+
+@dataclass
+class DataConfig:
+    """conf/data: named sources and how they are read."""
+
+    train: dict[str, Any] = field(default_factory=dict)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    cache_dir: str | None = None
+    demo: bool = False
+
+
+@dataclass
+class GradcacheConfig:
+    """conf/gradcache: chunks of a step and the graphs that are kept between its passes."""
+
+    chunk_rows: int | None = None
+    chunk_tokens: int | None = None
+    keep_gib: float | None = None
+
+
+@dataclass
+class GuideConfig:
+    """conf/guide: the frozen guide of GIST losses; `encoder` null means none.
+
+    mode: "stored" embeds each distinct text once, before the first step, and looks it up from then
+        on; "live" embeds every batch anew.
+    store_dir: the embeddings, by guide, prompt and text; for all runs, and seen by all nodes.
+    store_dtype: float16, or float32 for exact values at twice the size.
+    chunk_tokens: computed tokens of one forward of the guide.
+    """
+
+    encoder: Any = None
+    mode: str = "stored"
+    store_dir: str = "outputs/guide_store"
+    store_dtype: str = "float16"
+    chunk_tokens: int = 16384
+
+
+@dataclass
+class TrainerConfig:
+    """conf/trainer: length of the run, devices, and how often things are written."""
+
+    max_epochs: int = 1
+    max_steps: int = -1
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    num_nodes: int = 1
+    log_every_steps: int = 10
+    checkpoint_every_steps: int | None = None
+    checkpoint_keep: int = 0
+
+
+@dataclass
+class EvaluationConfig:
+    """conf/evaluation: evaluators by name, when they run, and which metric chooses the model."""
+
+    evaluators: dict[str, Any] = field(default_factory=dict)
+    every_steps: int | None = None
+    at_start: bool = True
+    every_epoch: bool = True
+    best_metric: str | None = None
+    mode: str = "max"
+
+
+@dataclass
+class CardConfig:
+    """`card`: what the model card says that no run can know."""
+
+    model_name: str | None = None
+    language: list[str] = field(default_factory=list)
+    license: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class RunConfig:
+    """The whole run. `global_batch_size` is the one dial for scale."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    encoder: Any = None
+    loss: Any = None
+    sampler: Any = None
+    gradcache: GradcacheConfig = field(default_factory=GradcacheConfig)
+    guide: GuideConfig = field(default_factory=GuideConfig)
+    optimizer: Any = None
+    schedule: Any = None
+    strategy: Any = None
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    logger: dict[str, Any] = field(default_factory=dict)
+    card: CardConfig = field(default_factory=CardConfig)
+    name: str = "run"
+    seed: int = 42
+    global_batch_size: int = 64
+    accumulate: int = 1
+    drop_last: bool = False
+    gather: str = "global"
+    clip_norm: float | None = 1.0
+    learning_rate_mapping: dict[str, float] = field(default_factory=dict)
+    precision: str = "fp32"
+    deterministic: bool = False
+    compile: bool = False
+    resume: str = "auto"
+    output_dir: str = "outputs/run"
+    data_dir: str = "."
+
+
+def check_config(cfg: DictConfig) -> RunConfig:
+    """Check keys, types and values of a composed configuration.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type, a missing value, or one out of range.
+    """
+    try:
+        _check_nothing_missing(cfg)
+        values: Any = OmegaConf.to_container(cfg, resolve=True)
+        _check_schema(values, RunConfig, "")
+        run = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), values))
+    except OmegaConfBaseException as error:
+        raise ConfigError(omegaconf_line(error)) from None
+    assert isinstance(run, RunConfig)
+    _check_nodes(run)
+    _check_sources(run)
+    _check_values(run)
+    return run
+
+
+def rows_per_rank(global_batch_size: int, world_size: int) -> int:
+    """Rows of a full batch that each rank holds; sizes that do not divide are refused."""
+    if global_batch_size >= world_size and global_batch_size % world_size == 0:
+        return global_batch_size // world_size
+    below = global_batch_size // world_size * world_size
+    valid = " or ".join(str(n) for n in (below, below + world_size) if n > 0)
+    raise ConfigError(
+        f"global_batch_size={global_batch_size} does not divide over {world_size} ranks: set {valid}"
+    )
+
+
+def _check_nothing_missing(cfg: DictConfig) -> None:
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        verb = "are" if len(missing) > 1 else "is"
+        raise ConfigError(
+            f"{' and '.join(missing)} {verb} not set: give a value on the command line, "
+            f"as {missing[0]}=..."
+        )
+
+
+def _check_schema(values: Mapping[str, Any], schema: type, path: str) -> None:
+    hints = typing.get_type_hints(schema)
+    for key, value in values.items():
+        place = f"{path}.{key}" if path else str(key)
+        if key not in hints:
+            raise unknown_key(place, str(key), hints, path or "the configuration")
+        hint = hints[key]
+        if not is_dataclass(hint):
+            if not fits(value, hint):
+                raise wrong_type(place, value, hint)
+        elif isinstance(value, Mapping):
+            _check_schema(value, typing.cast(type, hint), place)
+        else:
+            keys = ", ".join(sorted(typing.get_type_hints(hint)))
+            raise ConfigError(
+                f"{place}={value!r} is not a group of keys: set {place}.<key> ({keys})"
+            )
+
+
+def _check_nodes(run: RunConfig) -> None:
+    """Whether what is to be built is there and can be built."""
+    for name in ("encoder", "sampler", "optimizer", "schedule", "strategy"):
+        _check_node(getattr(run, name), name, f"conf/{name}/, as {name}=...")
+    if run.guide.encoder is not None:
+        _check_node(run.guide.encoder, "guide.encoder", "conf/guide/, as guide=...")
+    if isinstance(run.loss, Mapping) and run.loss and "_target_" not in run.loss:
+        for name, node in run.loss.items():
+            if name not in run.data.train:
+                raise unknown_key(f"loss.{name}", name, run.data.train, "data.train")
+            _check_node(node, f"loss.{name}", f"conf/loss/, as +loss@loss.{name}=...")
+    else:
+        _check_node(run.loss, "loss", "conf/loss/, as loss=...")
+    for name, node in run.evaluation.evaluators.items():
+        _check_node(node, f"evaluation.evaluators.{name}", "conf/evaluation/, as evaluation=...")
+    for name, node in run.logger.items():
+        _check_node(node, f"logger.{name}", "conf/logger/, as logger=...")
+
+
+def _check_node(node: Any, path: str, choices: str) -> None:
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ConfigError(f"{path}={node!r} has no _target_: choose one of {choices}")
+    check_targets(node, path)
+
+
+def _check_sources(run: RunConfig) -> None:
+    if not run.data.train:
+        raise ConfigError("data.train names no source: set data=pairs data.train.pairs.path=FILE")
+    for name, value in run.data.train.items():
+        parse_spec(value, field=f"data.train.{name}")
+
+
+def _check_values(run: RunConfig) -> None:
+    _one_of("precision", run.precision, PRECISIONS)
+    _one_of("gather", run.gather, ("global", "local"))
+    _one_of("guide.mode", run.guide.mode, ("stored", "live"))
+    _one_of("guide.store_dtype", run.guide.store_dtype, ("float16", "float32"))
+    _one_of("evaluation.mode", run.evaluation.mode, ("max", "min"))
+    _one_of("trainer.accelerator", run.trainer.accelerator, ("auto", "cpu", "cuda"))
+    trainer, loader = run.trainer, run.data.loader
+    for name, value, least in (
+        ("global_batch_size", run.global_batch_size, 1),
+        ("accumulate", run.accumulate, 1),
+        ("seed", run.seed, 0),
+        ("trainer.num_nodes", trainer.num_nodes, 1),
+        ("trainer.log_every_steps", trainer.log_every_steps, 1),
+        ("trainer.checkpoint_every_steps", trainer.checkpoint_every_steps, 1),
+        ("trainer.checkpoint_keep", trainer.checkpoint_keep, 0),
+        ("evaluation.every_steps", run.evaluation.every_steps, 1),
+        ("gradcache.chunk_rows", run.gradcache.chunk_rows, 1),
+        ("gradcache.chunk_tokens", run.gradcache.chunk_tokens, 1),
+        ("gradcache.keep_gib", run.gradcache.keep_gib, 0),
+        ("guide.chunk_tokens", run.guide.chunk_tokens, 1),
+        ("data.loader.num_workers", loader.num_workers, 0),
+        ("data.loader.prefetch", loader.prefetch, 1),
+    ):
+        if value is not None and value < least:
+            raise ConfigError(f"{name}={value} is too small: set at least {least}")
+    _check_length(trainer)
+    if run.clip_norm is not None and run.clip_norm <= 0:
+        raise ConfigError(
+            f"clip_norm={run.clip_norm} is too small: set a norm above 0, or null for no clipping"
+        )
+
+
+def _check_length(trainer: TrainerConfig) -> None:
+    for name, value in (("max_epochs", trainer.max_epochs), ("max_steps", trainer.max_steps)):
+        if value < 1 and value != -1:
+            raise ConfigError(
+                f"trainer.{name}={value} is no length: set at least 1, or -1 for no limit"
+            )
+    if trainer.max_epochs == trainer.max_steps == -1:
+        raise ConfigError(
+            "trainer.max_epochs=-1 and trainer.max_steps=-1 train without end: set one of them"
+        )
+
+
+def _one_of(name: str, value: str, allowed: Iterable[str]) -> None:
+    if value not in allowed:
+        question = nearest(value, allowed) or f"set one of {', '.join(allowed)}"
+        raise ConfigError(f"{name}={value!r} is not known: {question}")
+
+
+def omegaconf_line(error: OmegaConfBaseException) -> str:
+    """An error of OmegaConf in one line: its message, after the key that its last lines name."""
+    text = " ".join(str(error).partition("\n    full_key")[0].split())
+    key = re.search(r"full_key: (\S+)", str(error))
+    return f"{key[1]}: {text}" if key else text

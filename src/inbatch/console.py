@@ -1,0 +1,173 @@
+"""What a run shows: the table before step 1, one line while it trains, the summary at the end.
+
+On a terminal this is rich's rendering; elsewhere (a log file, SLURM) plain lines without control
+characters, so that they can be searched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Column, Table
+from rich.text import Text
+
+LABEL_WIDTH = len("checkpoint")
+WIDTH_OF_BAR = 110  # columns that a terminal needs for the bar beside the text
+
+Rows = Mapping[str, Mapping[str, str]]
+
+
+def make_console() -> Console:
+    """A console on standard output, whichever that is when it prints."""
+    return Console(highlight=False)
+
+
+def run_table(rows: Rows, *, console: Console | None = None) -> None:
+    """Print what will run: {section: {name: value}}."""
+    console = console or make_console()
+    if not console.is_terminal:
+        for section, values in rows.items():
+            for name, value in values.items():
+                print_plain(f"{section}.{name}: {value}", console=console)
+        return
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for column in ("section", "name", "value"):
+        table.add_column(column, overflow="fold", style="bold" if column == "section" else "")
+    for section, values in rows.items():
+        for position, (name, value) in enumerate(values.items()):
+            table.add_row(
+                *(Text(printable(t)) for t in (section if position == 0 else "", name, value))
+            )
+    console.print(table)
+
+
+def summary_panel(
+    facts: Mapping[str, str], paths: Mapping[str, str], *, console: Console | None = None
+) -> None:
+    """Print what has run, and where its results are."""
+    console = console or make_console()
+    lines = {**facts, **paths}
+    if not console.is_terminal:
+        for name, value in lines.items():
+            print_plain(f"{name}: {value}", console=console)
+        return
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in lines.items():
+        grid.add_row(Text(name), Text(printable(value)))
+    console.print(Panel(grid, title="done", title_align="left", expand=False))
+
+
+def print_plain(line: str, *, console: Console) -> None:
+    """Print one line as it is: no markup, no wrapping, control characters escaped."""
+    console.print(printable(line), markup=False, emoji=False, soft_wrap=True)
+
+
+class Display(Protocol):
+    """Where the state of training is shown."""
+
+    moves: bool  # a new text replaces the one before, so that it may come often
+
+    def show(self, label: str, text: str, *, share: float) -> None:
+        """Show where the run is; `share` of it is done."""
+
+    def wait(self, label: str) -> None:
+        """Show what training waits for."""
+
+    def note(self, text: str) -> None:
+        """Print a line that stays."""
+
+    def close(self) -> None:
+        """Give the terminal back."""
+
+
+class PlainLines:
+    """A line for each `show`; waiting shows nothing, its result is a `note`."""
+
+    moves = False
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def show(self, label: str, text: str, *, share: float) -> None:
+        """Print the label and the text."""
+        self.note(f"{label}  {text}")
+
+    def wait(self, label: str) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        print_plain(text, console=self._console)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class LiveLine:
+    """One line of a terminal, redrawn by each `show`; a narrow one has no bar and cuts the end.
+
+    Draws from the caller's thread only, so that forked data workers inherit no lock.
+    """
+
+    moves = True
+
+    def __init__(self, console: Console) -> None:
+        label = Column(no_wrap=True, min_width=LABEL_WIDTH)
+        bar = [BarColumn(bar_width=16)] if console.width >= WIDTH_OF_BAR else []
+        self._progress = RichProgress(
+            TextColumn("{task.description}", markup=False, table_column=label),
+            *bar,
+            TextColumn("{task.fields[text]}", markup=False),
+            console=console,
+            auto_refresh=False,
+        )
+        self._task = self._progress.add_task("", total=1.0, text="")
+        self._progress.start()
+
+    def show(self, label: str, text: str, *, share: float) -> None:
+        """Redraw the line."""
+        self._progress.update(self._task, description=label, completed=share, text=printable(text))
+        self._progress.refresh()
+
+    def wait(self, label: str) -> None:
+        """Redraw the line with another label."""
+        self._progress.update(self._task, description=label)
+        self._progress.refresh()
+
+    def note(self, text: str) -> None:
+        """Print above the line."""
+        print_plain(text, console=self._progress.console)
+
+    def close(self) -> None:
+        """Leave the line as it is."""
+        self._progress.stop()
+
+
+def make_display(console: Console) -> Display:
+    """One redrawn line on a terminal, plain lines elsewhere."""
+    return LiveLine(console) if console.is_terminal else PlainLines(console)
+
+
+def printable(text: str) -> str:
+    """Escape what is no printable character, so that a value keeps to its line."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def duration(seconds: float) -> str:
+    """As h:mm:ss, with days where there are some: ``1d 2:03:04``."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    return f"{f'{days}d ' if days else ''}{hour}:{minute:02}:{second:02}"
+
+
+def quantity(value: float) -> str:
+    """Three digits or more: ``0.123``, ``12.3``, ``1,234``."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,0 +1,143 @@
+"""The LightningDataModule: sources and a sampler become each rank's batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from inbatch.data.batch import Batch
+from inbatch.data.collate import BatchDataset, Collator
+from inbatch.data.feed import RankFeed
+from inbatch.data.plan import Plan, Sampler, SourceInfo, State, check_same_plan, plan_fingerprint
+from inbatch.data.sources import Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoaderSettings:
+    """How batches are read.
+
+    num_workers: processes that read and tokenize ahead; 0 reads in the training process.
+    prefetch: batches that each worker holds ready.
+    pin_memory: page-locked batches, for asynchronous copies to a GPU.
+    """
+
+    num_workers: int = 0
+    prefetch: int = 2
+    pin_memory: bool = False
+
+
+class BatchModule(LightningDataModule):
+    """Feeds global batches; the plan depends on data, seed and batch size, never on ranks."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        *,
+        sampler: Sampler,
+        collator: Collator,
+        global_batch_size: int,
+        seed: int,
+        drop_last: bool,
+        loader: LoaderSettings | None = None,
+    ) -> None:
+        super().__init__()
+        self._sources = list(sources)
+        self._infos = [source_info(source) for source in sources]
+        self._sampler = sampler
+        self._collator = collator
+        self._global_batch_size = global_batch_size
+        self._seed = seed
+        self._drop_last = drop_last
+        self._loader = loader or LoaderSettings()
+        self._feed: RankFeed | None = None
+        self._saved: State | None = None  # position of a loaded checkpoint
+        self._position: State | None = None  # after the last batch trained on
+
+    def plan(self, epoch: int) -> Plan:
+        """The global batches of an epoch."""
+        return self._sampler.plan(
+            self._infos,
+            global_batch_size=self._global_batch_size,
+            seed=self._seed,
+            epoch=epoch,
+            drop_last=self._drop_last,
+        )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """This rank's batches, from where a loaded checkpoint stopped."""
+        assert self.trainer is not None
+        self._feed = RankFeed(
+            self.plan, rank=self.trainer.global_rank, world_size=self.trainer.world_size
+        )
+        self._start_at_saved(self._feed)
+        workers = self._loader.num_workers
+        return _Resumable(
+            BatchDataset(self._sources, self._collator),
+            sampler=self._feed,
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=self._loader.prefetch if workers else None,
+            persistent_workers=workers > 0,
+            pin_memory=self._loader.pin_memory,
+        )
+
+    def _start_at_saved(self, feed: RankFeed) -> None:
+        if self._saved is not None:
+            feed.resume(self._saved)
+            self._saved = None
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Move all but the hashes: a guide's store is looked up on the CPU, which must not wait."""
+        return batch.to(device)._replace(text_ids=batch.text_ids)
+
+    def trained(self, step: int) -> None:
+        """Note that the batch of a step has been trained on."""
+        assert self._feed is not None
+        self._position = {"epoch": self._feed.epoch, "step": step + 1}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position after the last trained batch, and what the plan was made of."""
+        return {"fingerprint": self.fingerprint(), "position": self._position}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue a saved plan; a changed plan is refused with the difference named."""
+        check_same_plan(state_dict["fingerprint"], self.fingerprint())
+        self._saved = state_dict["position"]
+        if self._feed is not None:  # strategies with sharded parameters restore after the set-up
+            self._start_at_saved(self._feed)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the order of examples depends on."""
+        return plan_fingerprint(
+            self._infos,
+            self._sampler,
+            global_batch_size=self._global_batch_size,
+            seed=self._seed,
+            drop_last=self._drop_last,
+        )
+
+
+def source_info(source: Source) -> SourceInfo:
+    """What a sampler knows of a source."""
+    return SourceInfo(name=source.name, num_rows=source.num_rows, hashes=source.text_hashes)
+
+
+class _Resumable(DataLoader[Batch]):
+    """Lightning takes a loader for resumable if it has these methods.
+
+    The position itself is in the DataModule's state, beside the fingerprint of the plan it belongs to.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing of its own."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing of its own."""

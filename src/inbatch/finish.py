@@ -1,0 +1,197 @@
+"""After training: plots, model card, and the paths that matter."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+
+from inbatch.assemble import Parts
+from inbatch.config import RunConfig
+from inbatch.data.collate import tokenize_columns
+from inbatch.data.columns import resolve_prompts
+from inbatch.data.sources import Source
+from inbatch.encoder import Encoder, build_encoder
+from inbatch.evaluation import Evaluator
+from inbatch.export.card import framework_versions, write_card
+from inbatch.export.card_data import (
+    CardData,
+    ColumnStats,
+    EvaluationCard,
+    SourceCard,
+    UsageExample,
+    choose_widget,
+    column_stats,
+    has_roles,
+)
+from inbatch.export.metrics_log import read_metrics
+from inbatch.export.model import export_model
+from inbatch.export.plots import plot_run
+from inbatch.losses.base import Loss
+from inbatch.module import BiEncoderModule
+
+STATS_ROWS = 1000
+WIDGET_ROWS = 1000
+
+
+def finish(
+    run: RunConfig,
+    trainer: Trainer,
+    module: BiEncoderModule,
+    sources: Sequence[Source],
+    evaluators: Mapping[str, Evaluator],
+    parts: Parts,
+    output_dir: Path,
+    *,
+    training_time_s: float,
+) -> None:
+    """Export the model unless an evaluation has chosen one, write plots and card, print the summary."""
+    model_dir = output_dir / "model"
+    chosen = parts.evaluation is not None and parts.evaluation.best_step is not None
+    if not chosen:
+        export_model(trainer, module, model_dir)
+    if not trainer.is_global_zero:
+        return
+    rows = read_metrics(output_dir / "metrics.jsonl")
+    plots = plot_run(rows, output_dir / "plots")
+    encoder = build_encoder(str(model_dir))
+    card = CardData(
+        model_name=run.card.model_name or run.name,
+        encoder=encoder.describe(),
+        base_model=module.encoder.base_model,
+        sources=[_source_card(source, encoder, module.losses[source.name]) for source in sources],
+        hyperparameters=asdict(run),
+        non_default_hyperparameters=changed(asdict(run), asdict(RunConfig())),
+        training_log=rows,
+        evaluations=_evaluation_cards(evaluators, parts),
+        best_step=parts.evaluation.best_step if parts.evaluation else None,
+        versions=framework_versions(),
+        training_time_s=training_time_s,
+        hardware=_hardware(trainer),
+        world_size=trainer.world_size,
+        strategy=type(module.scaling).__name__,
+        precision=run.precision,
+        global_batch_size=run.global_batch_size,
+        gradient_caching=run.gradcache.keep_gib is not None,
+        language=run.card.language,
+        license=run.card.license,
+        tags=run.card.tags,
+        widget=choose_widget([texts for source in sources for texts in _rows(source, WIDGET_ROWS)]),
+        usage=_usage(encoder, sources[0]),
+        code_version=_commit(),
+    )
+    card_path = write_card(card, model_dir, plots=plots)
+    facts = {}
+    if parts.evaluation is not None and parts.evaluation.best_value is not None:
+        facts["best"] = (
+            f"{parts.evaluation.best_metric} {parts.evaluation.best_value:.4f} "
+            f"at step {parts.evaluation.best_step}"
+        )
+    paths = {
+        "model": model_dir,
+        "card": card_path,
+        "metrics": output_dir / "metrics.jsonl",
+        "plots": output_dir / "plots",
+        "checkpoint": output_dir / "checkpoints" / "last.ckpt",
+    }
+    parts.summary.show(trainer, facts=facts, paths={name: str(p) for name, p in paths.items()})
+
+
+def changed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs from the defaults, nested alike."""
+    different: dict[str, Any] = {}
+    for name, value in values.items():
+        default = defaults.get(name)
+        if isinstance(value, Mapping) and isinstance(default, Mapping):
+            inner = changed(value, default)
+            if inner:
+                different[name] = inner
+        elif value != default:
+            different[name] = value
+    return different
+
+
+def _rows(source: Source, limit: int) -> list[tuple[str, ...]]:
+    columns, _ = source.read(np.arange(min(limit, source.num_rows)))
+    return list(zip(*columns, strict=True))
+
+
+def _source_card(source: Source, encoder: Encoder, loss: Loss) -> SourceCard:
+    num_rows = min(STATS_ROWS, source.num_rows)
+    columns, labels = source.read(np.arange(num_rows))
+    texts = resolve_prompts({**encoder.role_prompts, **source.prompts}, source.roles)
+    token_ids, _ = tokenize_columns(columns, texts, tokenizer=encoder.tokenizer)
+    stats: dict[str, ColumnStats] = {}
+    for number, name in enumerate(source.columns):
+        part = token_ids[number * num_rows : (number + 1) * num_rows]
+        stats[name] = column_stats([len(ids) for ids in part])
+    names = list(source.columns)
+    samples: list[tuple[str | float, ...]] = [tuple(row) for row in zip(*columns)][:3]
+    if labels is not None:
+        names.append(source.roles.label or "label")
+        stats[names[-1]] = column_stats([float(v) for v in labels], type="float")
+        samples = [(*row, float(v)) for row, v in zip(samples, labels)]
+    return SourceCard(
+        name=source.name,
+        size=source.num_rows,
+        columns=names,
+        stats=stats,
+        stats_rows=num_rows,
+        samples=samples,
+        loss=type(loss).__name__,
+        loss_parameters=asdict(loss),  # type: ignore[call-overload]
+    )
+
+
+def _evaluation_cards(evaluators: Mapping[str, Evaluator], parts: Parts) -> list[EvaluationCard]:
+    if parts.evaluation is None:
+        return []
+    best, before = parts.evaluation.best or parts.evaluation.last, parts.evaluation.first
+    cards = []
+    for evaluator in evaluators.values():
+        prefix = f"{evaluator.name}_" if evaluator.name else ""
+        cards.append(
+            EvaluationCard(
+                evaluator=type(evaluator).__name__,
+                description=evaluator.description,
+                name=evaluator.name,
+                metrics={k: v for k, v in best.items() if k.startswith(prefix)},
+                before={k: v for k, v in before.items() if k.startswith(prefix)} or None,
+                primary_metric=evaluator.primary_metric,
+            )
+        )
+    return cards
+
+
+def _usage(encoder: Encoder, source: Source) -> UsageExample:
+    rows = _rows(source, 3)
+    query, documents = rows[0][0], [row[1] for row in rows]
+    if has_roles(encoder.describe()):
+        left, right = (
+            encoder.encode([query], role="query"),
+            encoder.encode(documents, role="document"),
+        )
+    else:
+        left = right = encoder.encode([query, *documents])
+    scores = torch.nn.functional.normalize(left) @ torch.nn.functional.normalize(right).T
+    return UsageExample(queries=[query], documents=documents, similarities=scores.tolist())
+
+
+def _hardware(trainer: Trainer) -> str:
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads per rank"
+
+
+def _commit() -> str | None:
+    """Commit of the user's repository, if the run was started inside one."""
+    command = ["git", "rev-parse", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None

@@ -1,0 +1,11 @@
+"""The frozen guide, whose similarities tell which in-batch negatives are no negatives.
+
+A guide never changes, so its embeddings are data: `StoredGuide` computes them once for each distinct
+text and looks them up in every step of every run; `LiveGuide` embeds each batch anew.
+"""
+
+from inbatch.guide.base import Guide, Process
+from inbatch.guide.live import LiveGuide
+from inbatch.guide.stored import StoredGuide
+
+__all__ = ["Guide", "LiveGuide", "Process", "StoredGuide"]

@@ -1,0 +1,66 @@
+"""What a training step knows of a guide. Shape letters: N texts of a batch, Dg the guide's dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from inbatch.data.batch import Batch
+from inbatch.encoder import Encoder
+from inbatch.encoder.tokenize import TextTokenizer
+
+
+def _alone() -> None:
+    """The barrier of a process without others."""
+
+
+def _silent(line: str) -> None:
+    """Prints nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """One of the processes that start a guide together.
+
+    device: where it computes.
+    rank, world_size: which of how many it is.
+    barrier: returns once all of them have called it.
+    say: prints a line; silent on all ranks but one.
+    """
+
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+    barrier: Callable[[], None] = _alone
+    say: Callable[[str], None] = _silent
+
+
+class Guide(Protocol):
+    """Embeddings without gradient for losses that need a guide.
+
+    No `nn.Module`: a guide reaches neither the optimizer nor a checkpoint nor a strategy's wrapper.
+    """
+
+    @property
+    def tokenizer(self) -> TextTokenizer | None:
+        """What batches carry the guide's tokens for; None where `embed` needs no tokens."""
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """The guide's prompts by role, see `resolve_prompts`."""
+
+    def start(self, process: Process) -> None:
+        """Get ready, before the first step; every rank calls it."""
+
+    def embed(self, batch: Batch, device: torch.device) -> Tensor:
+        """Embeddings of all texts in the batch's flat order, float32 on `device`: [N, Dg]."""
+
+
+def role_prompts(encoder: Encoder) -> dict[str, str]:
+    """The prompts that a guide puts in front of queries and documents; other prompts have no column."""
+    prompts = {role: encoder.prompt_for(role) for role in ("query", "document")}
+    return {role: prompt for role, prompt in prompts.items() if prompt}

@@ -1,0 +1,198 @@
+"""Embed the texts that a table lacks. Shape letters: n texts of a window, D dimension.
+
+Texts are read in windows. Each is sorted by length and cut into chunks of equal computed tokens, so
+that little is spent on padding; the next is read and tokenized by a thread meanwhile. Finished
+windows become shards, after so many texts or so much time: what a killed run has not yet written is
+all that it loses.
+
+Several runs may fill a table at once. They go through the windows in different random orders and skip
+what the others' shards have brought in the meantime; a text that two of them compute at the same time
+is stored twice, which does no harm.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inbatch.data.batch import Chunk
+from inbatch.data.chunks import make_chunks
+from inbatch.encoder import Encoder
+from inbatch.guide.base import Process
+from inbatch.guide.store import Table
+from inbatch.guide.wanted import Missing
+
+SAY_S = 10.0  # between two progress lines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FillSettings:
+    """How missing texts are embedded.
+
+    chunk_tokens: computed tokens of one forward.
+    window_texts: texts that are sorted by length together.
+    shard_texts, shard_s: a shard is written after so many texts, or so many seconds.
+    """
+
+    chunk_tokens: int = 16384
+    window_texts: int = 16384
+    shard_texts: int = 262144
+    shard_s: float = 600.0
+
+
+class Window(NamedTuple):
+    """Tokenized texts."""
+
+    keys_n: np.ndarray  # uint64
+    chunks: tuple[Chunk, ...]
+
+
+def fill(
+    encoder: Encoder,
+    missing: Missing,
+    table: Table,
+    *,
+    prompt: str,
+    process: Process,
+    settings: FillSettings,
+    compute_dtype: torch.dtype,
+) -> int:
+    """Embed texts and add them to the table.
+
+    Args:
+        encoder: the guide, on the process's device, in evaluation mode.
+        missing: this rank's texts.
+        table: of this guide and prompt.
+        prompt: in front of each text.
+        process: who computes, and where progress is said.
+        settings: sizes.
+        compute_dtype: float32, or bfloat16 for mixed precision.
+
+    Returns:
+        Number of texts that were embedded; fewer than `missing` where other runs helped.
+    """
+    log = FillLog(len(missing), process)
+    keys: list[np.ndarray] = []
+    rows: list[np.ndarray] = []
+    written_s = time.monotonic()
+    for window in _ahead(_windows(encoder, missing, table, prompt, settings, log.skip)):
+        keys.append(window.keys_n)
+        rows.append(_embed(encoder, window, table, process.device, compute_dtype, log.add))
+        waited_s = time.monotonic() - written_s
+        if sum(map(len, keys)) >= settings.shard_texts or waited_s >= settings.shard_s:
+            table.add(np.concatenate(keys), np.concatenate(rows))
+            keys.clear()
+            rows.clear()
+            written_s = time.monotonic()
+    if keys:
+        table.add(np.concatenate(keys), np.concatenate(rows))
+    return log.embedded
+
+
+def _windows(
+    encoder: Encoder,
+    missing: Missing,
+    table: Table,
+    prompt: str,
+    settings: FillSettings,
+    skip: Callable[[int], None],
+) -> Iterator[Window]:
+    """The texts in tokens, less what other runs have added since `missing` was found."""
+    order = np.argsort(missing.keys_n)
+    sorted_keys, place = missing.keys_n[order], np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    here, seen = np.zeros(len(order), dtype=bool), set[str]()
+    starts = np.arange(0, len(missing), settings.window_texts)
+    for start in np.random.default_rng().permutation(starts).tolist():
+        new = set(table.shards()) - seen
+        seen |= new
+        here |= table.present(sorted_keys, new)
+        part = np.arange(start, min(start + settings.window_texts, len(missing)))
+        left = part[~here[place[part]]]
+        skip(len(part) - len(left))
+        if len(left):
+            wanted = missing[left]
+            yield Window(wanted.keys_n, _chunks(encoder, wanted.read(), prompt, settings))
+
+
+def _chunks(
+    encoder: Encoder, texts: Sequence[str], prompt: str, settings: FillSettings
+) -> tuple[Chunk, ...]:
+    tokenizer = encoder.tokenizer
+    token_ids, prompt_length = tokenizer(texts, prompt)
+    return make_chunks(
+        token_ids,
+        [prompt_length] * len(token_ids),
+        chunk_rows=None,
+        chunk_tokens=settings.chunk_tokens,
+        pad_id=tokenizer.pad_id,
+        padding_side=tokenizer.padding_side,
+    )
+
+
+def _ahead(windows: Iterator[Window]) -> Iterator[Window]:
+    """The same windows; a thread makes the next one while one is in use."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming = thread.submit(next, windows, None)
+        while (window := coming.result()) is not None:
+            coming = thread.submit(next, windows, None)
+            yield window
+
+
+@torch.inference_mode()
+def _embed(
+    encoder: Encoder,
+    window: Window,
+    table: Table,
+    device: torch.device,
+    compute_dtype: torch.dtype,
+    done: Callable[[int], None],
+) -> np.ndarray:
+    """Embeddings of a window in the table's dtype: [n, D]."""
+    shape, mixed = (len(window.keys_n), table.dimension), compute_dtype != torch.float32
+    rows_nD: Tensor = torch.empty(shape, dtype=getattr(torch, table.dtype), device=device)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
+        for chunk in window.chunks:
+            moved = chunk.to(device)
+            rows_nD[moved.index] = encoder(moved).to(rows_nD.dtype)
+            done(chunk.num_texts)
+    return rows_nD.cpu().numpy()  # the one wait for the device
+
+
+class FillLog:
+    """Counts texts and says how far they are, every `SAY_S` seconds."""
+
+    def __init__(self, total: int, process: Process) -> None:
+        self.embedded = 0
+        self._skipped = 0
+        self._total = total
+        self._say = process.say
+        ranks = f" on each of {process.world_size} ranks" if process.world_size > 1 else ""
+        self._ranks = ranks
+        self._start_s = self._said_s = time.monotonic()
+
+    def skip(self, num_texts: int) -> None:
+        """Count texts that others have embedded."""
+        self._skipped += num_texts
+
+    def add(self, num_texts: int) -> None:
+        """Count texts that are embedded."""
+        self.embedded += num_texts
+        now = time.monotonic()
+        if now - self._said_s >= SAY_S:
+            self._said_s = now
+            done = self.embedded + self._skipped
+            rate = self.embedded / (now - self._start_s)
+            left = timedelta(seconds=round((self._total - done) / rate))
+            self._say(
+                f"guide  {done:,} of {self._total:,} texts{self._ranks}  "
+                f"{rate:,.0f} texts/s  left {left}"
+            )

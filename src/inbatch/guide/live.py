@@ -1,0 +1,51 @@
+"""A guide that embeds every batch anew. Shape letters: N texts of the batch, Dg the guide's dimension."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from inbatch.data.batch import Batch
+from inbatch.encoder import Encoder
+from inbatch.encoder.tokenize import TextTokenizer
+from inbatch.guide.base import Process, role_prompts
+
+
+@final
+class LiveGuide:
+    """Embeds the guide's chunks of a batch on the fly, in the precision of the step.
+
+    Args:
+        encoder: the guide; it is frozen here.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder.eval().requires_grad_(False)
+        self.prompts = role_prompts(encoder)
+        self._device: torch.device | None = None
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """The guide's, since its vocabulary need not be the encoder's."""
+        return self.encoder.tokenizer
+
+    def start(self, process: Process) -> None:
+        """Move the guide to the device."""
+        self._move(process.device)
+
+    @torch.inference_mode()
+    def embed(self, batch: Batch, device: torch.device) -> Tensor:
+        """Embeddings of all texts in the batch's flat order, float32: [N, Dg]."""
+        self._move(device)
+        num_texts = batch.num_columns * batch.num_rows
+        flat = torch.empty(num_texts, self.encoder.dimension, dtype=torch.float32, device=device)
+        for chunk in batch.guide_chunks:
+            flat[chunk.index] = self.encoder(chunk).float()
+        return flat
+
+    def _move(self, device: torch.device) -> None:
+        if self._device != device:
+            self.encoder.to(device)
+            self._device = device

@@ -1,0 +1,205 @@
+"""Embeddings on disk by text hash. Shape letters: n texts of a shard, S texts of a table, D dimension.
+
+    <store_dir>/<guide fingerprint>/guide.json           what the fingerprint was made of
+                                   /<hash of prompt>/    a table: the texts behind one prompt
+                                       prompt.txt
+                                       shard-<random>/   keys.npy uint64 [n] sorted, rows.npy [n, D]
+                                       index-<hash>/     keys.npy uint64 [S] sorted, places.npy int64 [S]
+
+Folders appear whole: they are written under another name and renamed, so that any number of processes
+may write while others read, and a killed writer leaves no half shard. Nothing is changed or deleted
+later. An index merges the keys of the shards that its name stands for (16 bytes a text; all processes
+of a machine share its pages); a missing one is built from the shards.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import xxhash
+
+from inbatch.errors import ConfigError
+
+
+@final
+@dataclass(frozen=True)
+class Table:
+    """The shards of one guide and one prompt.
+
+    Args:
+        folder: where they are.
+        dimension: D.
+        dtype: of the rows, "float16" or "float32".
+    """
+
+    folder: Path
+    dimension: int
+    dtype: str
+
+    def shards(self) -> list[str]:
+        """Names of the finished shards, sorted."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(path.name for path in self.folder.glob("shard-*"))
+
+    def add(self, keys_n: np.ndarray, rows_nD: np.ndarray) -> str:
+        """Write a shard of distinct keys, in any order; returns its name.
+
+        Raises:
+            ConfigError: a row is not finite, or does not fit the dtype.
+        """
+        with np.errstate(over="ignore"):  # what overflows is refused below
+            rows_nD = rows_nD.astype(self.dtype, copy=False)
+        if not np.isfinite(rows_nD).all():
+            raise ConfigError(
+                f"the guide gives embeddings that are not finite in {self.dtype}: set "
+                "guide.store_dtype=float32, or another guide."
+            )
+        order = np.argsort(keys_n)
+        name = f"shard-{uuid.uuid4().hex}"
+        _write_folder(self.folder / name, {"keys": keys_n[order], "rows": rows_nD[order]})
+        return name
+
+    def keys(self, shard: str) -> np.ndarray:
+        """Sorted keys of a shard, uint64 [n], memory-mapped."""
+        return _map(self.folder / shard / "keys.npy")
+
+    def present(self, keys_S: np.ndarray, shards: Iterable[str]) -> np.ndarray:
+        """Which of some sorted, distinct keys the given shards hold: bool [S]."""
+        found = np.zeros(len(keys_S), dtype=bool)
+        for shard in shards if len(keys_S) else ():
+            keys_n = self.keys(shard)
+            place = np.searchsorted(keys_S, keys_n)
+            place[place == len(keys_S)] = 0
+            found[place[keys_S[place] == keys_n]] = True
+        return found
+
+    def open(self) -> OpenTable:
+        """The table of all shards that are finished now."""
+        shards = self.shards()
+        rows = [self._rows(shard) for shard in shards]
+        keys_S, places_S = self._index(shards)
+        return OpenTable(keys_S, places_S, rows, self.dimension, self.dtype)
+
+    def _index(self, shards: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Sorted keys of all shards, and the place of each among their rows laid end to end."""
+        if not shards:
+            return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64)
+        folder = self.folder / f"index-{xxhash.xxh3_128_hexdigest(' '.join(shards).encode())}"
+        if not folder.is_dir():
+            keys_S = np.concatenate([self.keys(shard) for shard in shards])
+            places_S = np.argsort(keys_S, kind="stable")
+            _write_folder(folder, {"keys": keys_S[places_S], "places": places_S})
+        return _map(folder / "keys.npy"), _map(folder / "places.npy")
+
+    def _rows(self, shard: str) -> np.ndarray:
+        rows_nD = _map(self.folder / shard / "rows.npy")
+        if rows_nD.shape[1:] != (self.dimension,) or rows_nD.dtype != self.dtype:
+            raise ConfigError(_damaged(self.folder / shard))
+        return rows_nD
+
+
+@final
+class OpenTable:
+    """A table to look up in; holds memory maps only."""
+
+    def __init__(
+        self,
+        keys_S: np.ndarray,
+        places_S: np.ndarray,
+        rows: Sequence[np.ndarray],
+        dimension: int,
+        dtype: str,
+    ) -> None:
+        self._keys_S, self._places_S, self._rows = keys_S, places_S, list(rows)
+        self._starts = np.cumsum([0, *map(len, rows)])
+        self.dimension, self.dtype = dimension, dtype
+
+    def __len__(self) -> int:
+        return len(self._keys_S)
+
+    def contains(self, keys_N: np.ndarray) -> np.ndarray:
+        """Which keys the table holds: bool [N]."""
+        return self._find(keys_N)[1]
+
+    def take(self, keys_N: np.ndarray, out_ND: np.ndarray) -> np.ndarray:
+        """Copy the rows of some keys; returns which keys it holds, bool [N].
+
+        Args:
+            keys_N: uint64, in any order, repeated or not.
+            out_ND: contiguous, of the table's dtype; rows of keys that are missing stay as they are.
+        """
+        index_N, held_N = self._find(keys_N)
+        if not held_N.all():
+            return held_N
+        place_N = self._places_S[index_N]
+        if len(self._rows) == 1:
+            # "clip" (nothing is clipped) writes to `out` directly, the default by way of a buffer.
+            np.take(self._rows[0], place_N, axis=0, out=out_ND, mode="clip")
+            return held_N
+        shard_N = np.searchsorted(self._starts, place_N, side="right") - 1
+        order_N = np.argsort(shard_N, kind="stable")
+        shards, cuts = np.unique(shard_N[order_N], return_index=True)
+        for shard, part in zip(shards.tolist(), np.split(order_N, cuts[1:])):
+            out_ND[part] = self._rows[shard][place_N[part] - self._starts[shard]]
+        return held_N
+
+    def _find(self, keys_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Place of each key in the index, and whether it is there."""
+        if not len(self._keys_S):
+            return np.zeros(len(keys_N), dtype=np.int64), np.zeros(len(keys_N), dtype=bool)
+        index_N = np.searchsorted(self._keys_S, keys_N)
+        index_N[index_N == len(self._keys_S)] = 0
+        return index_N, self._keys_S[index_N] == keys_N
+
+
+def table_folder(folder: Path, prompt: str) -> Path:
+    """Where the texts behind a prompt are; the prompt is written beside them, for people."""
+    path = folder / f"prompt-{xxhash.xxh3_64_hexdigest(prompt.encode())}"
+    write_text(path / "prompt.txt", prompt)
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole, once."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".part-{uuid.uuid4().hex}")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+
+
+def _write_folder(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a folder of arrays that appears whole, or not at all."""
+    part = folder.with_name(f".part-{uuid.uuid4().hex}")
+    part.mkdir(parents=True)
+    try:
+        for name, array in arrays.items():
+            with (part / f"{name}.npy").open("wb") as file:
+                np.save(file, array)
+                file.flush()
+                os.fsync(file.fileno())  # else the name may outlive a power cut and the bytes not
+        part.rename(folder)
+    except OSError:
+        shutil.rmtree(part, ignore_errors=True)
+        if not folder.is_dir():  # else another process has written the same
+            raise
+
+
+def _map(path: Path) -> np.ndarray:
+    try:
+        # A plain array over the map: subclasses of ndarray cost time at each indexing.
+        return np.asarray(np.load(path, mmap_mode="r"))
+    except (ValueError, EOFError) as error:
+        raise ConfigError(_damaged(path.parent)) from error
+
+
+def _damaged(folder: Path) -> str:
+    return f"guide.store_dir: {folder} is damaged: delete it, and the next run computes it anew."

@@ -1,0 +1,188 @@
+"""A guide whose embeddings are looked up. Shape letters: C columns, b rows, N = C * b, Dg dimension.
+
+The step knows texts by their 64-bit hash (`Batch.text_ids`), so with a store it neither runs the
+guide nor tokenizes for it. `start` computes what the store lacks, once, and lets the guide go.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inbatch.data.batch import Batch
+from inbatch.data.columns import resolve_prompts
+from inbatch.data.sources import Source
+from inbatch.encoder import Encoder
+from inbatch.errors import ConfigError
+from inbatch.guide.base import Process, role_prompts
+from inbatch.guide.fill import FillSettings, fill
+from inbatch.guide.fingerprint import describe_guide, fingerprint
+from inbatch.guide.store import OpenTable, Table, table_folder, write_text
+from inbatch.guide.wanted import TextColumn, columns_by_prompt, find_missing, keys_to_check
+
+_VISIBLE_S = 90.0  # network file systems show new files on other nodes after up to a minute
+
+
+@final
+class StoredGuide:
+    """Looks up the embeddings of a batch in a store that every run may share.
+
+    Args:
+        encoder: the guide; used by `start` alone, which lets go of it.
+        sources: whose texts will be asked for.
+        store_dir: folder of the store; all ranks must see the same.
+        store_dtype: float16, or float32 for twice the size. Rows of float16 are computed in mixed
+            bfloat16 precision on a GPU; a cosine of two rows is within 1e-3 of its exact value on a
+            CPU and 1e-2 on a GPU. Rows of float32 are computed in float32 everywhere.
+        fill: sizes of the computation.
+
+    Raises:
+        ConfigError: a `chunk_tokens` that cannot hold the longest text.
+    """
+
+    tokenizer = None  # batches need no guide tokens
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        sources: Sequence[Source],
+        *,
+        store_dir: str | Path,
+        store_dtype: str = "float16",
+        fill: FillSettings | None = None,
+    ) -> None:
+        self.store_dir = Path(store_dir)
+        self.prompts = role_prompts(encoder)
+        self._encoder: Encoder | None = encoder.eval().requires_grad_(False)
+        self._store_dtype = store_dtype
+        self._settings = fill or FillSettings()
+        self._columns = columns_by_prompt(sources, self.prompts)
+        self._prompt_of = {s.name: resolve_prompts(self.prompts, s.roles) for s in sources}
+        self._tables: dict[str, OpenTable] = {}
+        if self._settings.chunk_tokens < encoder.tokenizer.max_length:
+            raise ConfigError(
+                f"guide.chunk_tokens={self._settings.chunk_tokens} cannot hold one text of the "
+                f"guide's {encoder.tokenizer.max_length} tokens: raise it to that or more."
+            )
+
+    def start(self, process: Process) -> None:
+        """Embed this rank's part of the texts that the store lacks, wait for the others, open it.
+
+        Raises:
+            ConfigError: the store is damaged, or does not show what other ranks have written.
+        """
+        if self._encoder is None:
+            return
+        encoder, self._encoder = self._encoder, None
+        tables = self._make_tables(encoder, process)
+        start_s = time.monotonic()
+        embedded = sum(
+            self._fill(encoder, prompt, table, process) for prompt, table in tables.items()
+        )
+        del encoder
+        if process.device.type == "cuda":
+            torch.cuda.empty_cache()
+        process.barrier()
+        if process.rank == 0:  # builds the index, which the others then map
+            self._tables = self._open(tables, process)
+            took = timedelta(seconds=round(time.monotonic() - start_s))
+            texts = sum(map(len, self._tables.values()))
+            process.say(
+                f"guide  {embedded:,} texts embedded{'' if process.world_size == 1 else ' by rank 0'}"
+                f" in {took}, {texts:,} in {self.store_dir}"
+            )
+        process.barrier()
+        self._tables = self._tables or self._open(tables, process)
+
+    def embed(self, batch: Batch, device: torch.device) -> Tensor:
+        """Embeddings of all texts in the batch's flat order, float32: [N, Dg].
+
+        Raises:
+            ConfigError: a text whose embedding is not in the store.
+        """
+        keys_CB = batch.text_ids.cpu().numpy().view(np.uint64)
+        prompts = self._prompt_of[batch.source]
+        table = self._tables[prompts[0]]
+        shape = (*keys_CB.shape, table.dimension)
+        # Page-locked memory comes from torch's cache, which keeps it until the copy has ended.
+        host_CBD = torch.empty(
+            shape, dtype=getattr(torch, table.dtype), pin_memory=device.type == "cuda"
+        )
+        rows_CBD = host_CBD.numpy()
+        if len(set(prompts)) == 1:
+            held = table.take(keys_CB.reshape(-1), rows_CBD.reshape(-1, table.dimension))
+        else:
+            parts = zip(prompts, keys_CB, rows_CBD)
+            held = np.concatenate([self._tables[p].take(keys, rows) for p, keys, rows in parts])
+        if not held.all():
+            raise ConfigError(
+                f"guide.store_dir={str(self.store_dir)!r} lacks the guide's embedding of "
+                f"{int((~held).sum())} texts of source {batch.source!r}, so the store or the data "
+                "has changed since the run began: start the run again, or run "
+                "scripts/embed_guide.py with its settings, to embed them."
+            )
+        return host_CBD.flatten(0, 1).to(device, non_blocking=True).float()
+
+    def _make_tables(self, encoder: Encoder, process: Process) -> dict[str, Table]:
+        description = describe_guide(
+            encoder,
+            store_dtype=self._store_dtype,
+            compute_dtype=str(self._compute_dtype(process.device)).removeprefix("torch."),
+        )
+        folder = self.store_dir / fingerprint(description)
+        write_text(folder / "guide.json", json.dumps(description, indent=2, default=str) + "\n")
+        return {
+            prompt: Table(table_folder(folder, prompt), encoder.dimension, self._store_dtype)
+            for prompt in self._columns
+        }
+
+    def _compute_dtype(self, device: torch.device) -> torch.dtype:
+        mixed = device.type == "cuda" and self._store_dtype == "float16"
+        return torch.bfloat16 if mixed else torch.float32
+
+    def _fill(self, encoder: Encoder, prompt: str, table: Table, process: Process) -> int:
+        missing = find_missing(
+            self._columns[prompt], table, rank=process.rank, world_size=process.world_size
+        )
+        if not len(missing):
+            return 0
+        return fill(
+            encoder.to(process.device),
+            missing,
+            table,
+            prompt=prompt,
+            process=process,
+            settings=self._settings,
+            compute_dtype=self._compute_dtype(process.device),
+        )
+
+    def _open(self, tables: dict[str, Table], process: Process) -> dict[str, OpenTable]:
+        """Open all tables; wait for what other nodes have written to become visible."""
+        deadline = time.monotonic() + (_VISIBLE_S if process.world_size > 1 else 0.0)
+        return {
+            prompt: _open_complete(table, self._columns[prompt], deadline, process)
+            for prompt, table in tables.items()
+        }
+
+
+def _open_complete(
+    table: Table, columns: Sequence[TextColumn], deadline_s: float, process: Process
+) -> OpenTable:
+    keys = keys_to_check(columns)
+    while not (held := (opened := table.open()).contains(keys)).all():
+        if time.monotonic() >= deadline_s:
+            raise ConfigError(
+                f"guide.store_dir: {table.folder} shows {int(held.sum())} of {len(keys)} texts on "
+                f"rank {process.rank} though all ranks have written theirs: name a folder that "
+                "every node sees."
+            )
+        time.sleep(1.0)
+    return opened

@@ -1,0 +1,109 @@
+"""The distinct texts that a run needs from a table. Shape letters: N rows of a source, n missing texts.
+
+Ranks divide the texts by hash: rank r of W embeds those whose hash leaves the remainder r. So each
+rank finds its part alone, parts are equal up to chance, and no text is embedded by two ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from inbatch.data.columns import resolve_prompts
+from inbatch.data.hashing import hash_texts
+from inbatch.data.sources import Source
+from inbatch.errors import ConfigError
+from inbatch.guide.store import Table
+
+CHECKED_TEXTS = 4_000_000  # texts that are looked up before the first step, about 1 s
+
+
+class TextColumn(NamedTuple):
+    """One text column of a source."""
+
+    source: Source
+    number: int
+
+    def hashes(self) -> np.ndarray:
+        """uint64 [N]."""
+        hashes_N: np.ndarray = self.source.text_hashes()[self.number]
+        return hashes_N
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Distinct texts that a table lacks, in the order in which their columns are read."""
+
+    columns: tuple[TextColumn, ...]
+    keys_n: np.ndarray  # uint64, hash of the text
+    column_n: np.ndarray  # int32, which of `columns` holds it
+    row_n: np.ndarray  # int64, and where
+
+    def __len__(self) -> int:
+        return len(self.keys_n)
+
+    def __getitem__(self, part: slice | np.ndarray) -> Missing:
+        return Missing(self.columns, self.keys_n[part], self.column_n[part], self.row_n[part])
+
+    def read(self) -> list[str]:
+        """The texts.
+
+        Raises:
+            ConfigError: a text is not the one that was hashed.
+        """
+        texts: list[str] = []
+        for number in np.unique(self.column_n).tolist():  # sorted, as `column_n` is
+            column = self.columns[number]
+            columns, _ = column.source.read(self.row_n[self.column_n == number])
+            texts += columns[column.number]
+        if not np.array_equal(hash_texts(texts), self.keys_n):
+            raise ConfigError(
+                "data.cache_dir holds text hashes that are not those of the data: delete its "
+                "text_hashes-*.npy files."
+            )
+        return texts
+
+
+def columns_by_prompt(
+    sources: Sequence[Source], prompts: Mapping[str, str]
+) -> dict[str, tuple[TextColumn, ...]]:
+    """Text columns by the prompt that the guide puts in front of them."""
+    columns: dict[str, tuple[TextColumn, ...]] = {}
+    for source in sources:
+        for number, prompt in enumerate(resolve_prompts(prompts, source.roles)):
+            columns[prompt] = (*columns.get(prompt, ()), TextColumn(source, number))
+    return columns
+
+
+def find_missing(
+    columns: Sequence[TextColumn], table: Table, *, rank: int = 0, world_size: int = 1
+) -> Missing:
+    """This rank's part of the distinct texts of some columns that the table lacks.
+
+    Takes about 40 bytes for each of the rank's texts, repeated ones included.
+    """
+    keys, numbers, rows = [], [], []
+    for number, column in enumerate(columns):
+        hashes_N = column.hashes()
+        own = np.flatnonzero(hashes_N % np.uint64(world_size) == rank)
+        keys.append(hashes_N[own])
+        numbers.append(np.full(len(own), number, dtype=np.int32))
+        rows.append(own)
+    all_keys = np.concatenate(keys)
+    distinct, first = np.unique(all_keys, return_index=True)
+    chosen = np.sort(first[~table.present(distinct, table.shards())])
+    return Missing(
+        tuple(columns),
+        all_keys[chosen],
+        np.concatenate(numbers)[chosen],
+        np.concatenate(rows)[chosen],
+    )
+
+
+def keys_to_check(columns: Sequence[TextColumn]) -> np.ndarray:
+    """Hashes of all texts, or of about `CHECKED_TEXTS` evenly spaced ones, uint64."""
+    stride = -(-sum(column.source.num_rows for column in columns) // CHECKED_TEXTS)
+    return np.concatenate([column.hashes()[::stride] for column in columns])

@@ -1,0 +1,66 @@
+"""Tables and panels: plain lines in a log, rich on a terminal."""
+
+from __future__ import annotations
+
+import pytest
+from watched_run import log_console, terminal
+
+from inbatch.console import duration, printable, quantity, run_table, summary_panel
+
+ROWS = {
+    "encoder": {"model": "distilbert [base]", "prompt": "Query: \x1b[31m\n" + 30 * "long "},
+    "loss": {"temperature": "0.05"},
+}
+
+
+def test_run_table_in_a_log() -> None:
+    console, stream = log_console()
+    run_table(ROWS, console=console)
+    assert stream.getvalue().splitlines() == [
+        "encoder.model: distilbert [base]",
+        "encoder.prompt: Query: \\x1b[31m\\n" + 30 * "long ",
+        "loss.temperature: 0.05",
+    ]
+
+
+def test_run_table_on_a_terminal() -> None:
+    console, stream = terminal()
+    run_table(ROWS, console=console)
+    shown = stream.getvalue()
+    assert "\x1b[31m" not in shown
+    assert "distilbert [base]" in shown
+    assert shown.count("encoder") == 1
+
+
+def test_summary_in_a_log() -> None:
+    console, stream = log_console()
+    summary_panel({"steps": "12"}, {"model": "out/modèle"}, console=console)
+    assert stream.getvalue() == "steps: 12\nmodel: out/modèle\n"
+
+
+def test_summary_on_a_terminal_keeps_whole_paths() -> None:
+    console, stream = terminal()
+    path = "/".join(["folder"] * 30)
+    summary_panel({"steps": "12"}, {"model": path}, console=console)
+    inside = "".join(line.strip("\u2502 ") for line in stream.getvalue().splitlines())
+    assert path in inside.replace("\u2502", "")
+
+
+def test_printable_keeps_every_script() -> None:
+    assert printable("pròtesi 휴대폰 телефон") == "pròtesi 휴대폰 телефон"
+    assert printable("a\tb\r\x07") == "a\\tb\\r\\x07"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0:00:00"), (59.6, "0:01:00"), (3661, "1:01:01"), (93784, "1d 2:03:04")],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.12345, "0.123"), (12.345, "12.3"), (100.4, "100"), (1234.5, "1,234")]
+)
+def test_quantity(value: float, text: str) -> None:
+    assert quantity(value) == text

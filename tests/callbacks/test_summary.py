@@ -1,0 +1,38 @@
+"""The table before the first step and the summary after the last."""
+
+from __future__ import annotations
+
+import pytest
+from watched_run import WatchedModule, fit, log_console
+
+from inbatch.callbacks.progress import Progress
+from inbatch.callbacks.summary import Summary
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_run_from_table_to_summary() -> None:
+    console, stream = log_console()
+    module = WatchedModule(total_steps=12)
+    module.table.requires_grad_(False)
+    summary = Summary({"loss": {"name": "mnrl"}}, console=console)
+    trainer = fit(module, summary, Progress(console=console))
+    summary.show(trainer, facts={"best eval/sts": "0.81"}, paths={"model": "out/model"})
+    lines = stream.getvalue().splitlines()
+    first_step = next(i for i, line in enumerate(lines) if "step 1/12" in line)
+    assert lines[:first_step] == [
+        "loss.name: mnrl",
+        "run.steps: 12",
+        "run.batches per epoch: 6",
+        "run.ranks: 1",
+        "run.device: cpu",
+        "run.precision: 32-true",
+        "run.parameters: 2 of 42 train",
+    ]
+    last_step = max(i for i, line in enumerate(lines) if "step 12/12" in line)
+    names = [line.split(":")[0] for line in lines[last_step + 1 :]]
+    assert names == [
+        *("steps", "rows", "time", "peak memory", "last loss", "best eval/sts", "model")
+    ]
+    assert lines[last_step + 1] == "steps: 12"
+    assert lines[last_step + 2].startswith("rows: 96, ")
+    assert "last loss: 12.0000" in lines

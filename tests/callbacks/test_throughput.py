@@ -1,0 +1,97 @@
+"""Arithmetic of the throughput meter, on steps whose numbers are given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from watched_run import COMPUTED, ROWS, TOKENS, report
+
+from inbatch.callbacks.step_report import mean_scalars
+from inbatch.callbacks.throughput import (
+    GIB,
+    StepClock,
+    StepCost,
+    ThroughputMeter,
+    peak_memory_gib,
+    throughput,
+)
+from inbatch.errors import ConfigError
+
+
+def test_rates_are_sums_by_seconds() -> None:
+    costs = [
+        StepCost(1.0, 10, 60, 100, {"embed": 0.5}),
+        StepCost(3.0, 30, 100, 100, {"embed": 0.5, "guide": 2.0}),
+    ]
+    assert throughput(costs) == pytest.approx(
+        {
+            "perf/samples_per_s": 40 / 4,
+            "perf/tokens_per_s": 160 / 4,
+            "perf/padding_share": 40 / 200,
+            "perf/time_share_embed": 1 / 4,
+            "perf/time_share_guide": 2 / 4,
+        }
+    )
+
+
+def test_window_slides() -> None:
+    meter = ThroughputMeter(window_steps=2)
+    assert meter.metrics() == {}
+    for seconds in (100.0, 1.0, 3.0):
+        meter.add(report(0.0), seconds=seconds)
+    metrics = meter.metrics()
+    assert metrics["perf/samples_per_s"] == pytest.approx(2 * ROWS / 4)
+    assert metrics["perf/tokens_per_s"] == pytest.approx(2 * TOKENS / 4)
+    assert metrics["perf/padding_share"] == pytest.approx(1 - TOKENS / COMPUTED)
+    assert metrics["perf/time_share_embed"] == pytest.approx(2 * 0.5 / 4)
+    assert "perf/mfu" not in metrics
+
+
+def test_model_flop_utilization() -> None:
+    meter = ThroughputMeter(num_parameters=1_000_000, peak_flop_per_s=1e12)
+    meter.add(report(0.0), seconds=0.5)
+    # 60 tokens in 0.5 s by 6 * 10**6 operations each, of 10**12
+    assert meter.metrics()["perf/mfu"] == pytest.approx(6e6 * 120 / 1e12)
+
+
+def test_steps_without_tokens_have_no_rates() -> None:
+    assert throughput([StepCost(1.0, 0, 0, 0, {})]) == {}
+
+
+def test_window_of_nothing() -> None:
+    with pytest.raises(ConfigError, match="window_steps is 0"):
+        ThroughputMeter(window_steps=0)
+
+
+def test_peak_memory_as_the_kernel_counts_it() -> None:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("needs /proc")
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+    peak_kib = int(line.split()[1])
+    assert peak_memory_gib(torch.device("cpu")) == pytest.approx(peak_kib * 1024 / GIB, rel=0.05)
+
+
+def test_clock_leaves_pauses_out() -> None:
+    now = 10.0
+    clock = StepClock(lambda: now)
+    now = 12.0
+    assert clock.lap() == 2.0
+    now = 13.0
+    clock.pause()
+    now = 20.0
+    assert clock.resume() == 7.0
+    now = 21.5
+    assert clock.lap() == 2.5
+    with pytest.raises(RuntimeError, match="without pause"):
+        clock.resume()
+
+
+def test_mean_scalars() -> None:
+    reports = [report(1.0, accuracy=0.5), report(3.0, accuracy=1.0, spread=4.0)]
+    assert mean_scalars(reports) == pytest.approx(
+        {"loss": 2.0, "gradient_norm": 4.0, "accuracy": 0.75, "spread": 4.0}
+    )
+    assert mean_scalars([]) == {}

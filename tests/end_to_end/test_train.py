@@ -1,0 +1,161 @@
+"""From files to a model directory, and on from a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+from runs import TINY, metrics, run_train, weights, write_triplets
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def triplets(tmp_path: Path) -> Path:
+    return write_triplets(tmp_path / "triplets.jsonl")
+
+
+def _data(path: Path) -> list[str]:
+    return ["data=triplets", f"data.train.triplets.path={path}", "global_batch_size=8"]
+
+
+def test_a_run_leaves_a_model_that_sentence_transformers_loads(
+    tmp_path: Path, triplets: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from inbatch.encoder import build_encoder
+
+    dev = write_triplets(tmp_path / "dev.jsonl", 20, seed=50)
+    output = run_train(
+        *_data(triplets),
+        f"output_dir={tmp_path / 'run'}",
+        "evaluation=triplet",
+        f"evaluation.evaluators.dev.path={dev}",
+        "gradcache=rows",
+        "trainer.max_epochs=2",
+    )
+    texts = ["red phone case", "usb cable", "leather wallet 2021"]
+    ours = build_encoder(str(output / "model")).encode(texts)
+    theirs = SentenceTransformer(str(output / "model"), device="cpu").encode(
+        texts, convert_to_tensor=True
+    )
+    assert torch.nn.functional.cosine_similarity(ours, theirs).min() > 1 - 1e-6
+    card = ModelCard.load(output / "model" / "README.md")
+    assert card.data.library_name == "sentence-transformers"
+    assert card.data.eval_results[0].metric_type == "cosine_accuracy"
+    for name in (
+        "config.yaml",
+        "data_report.md",
+        "data_report.json",
+        "metrics.csv",
+        "plots/loss.png",
+    ):
+        assert (output / name).stat().st_size > 0, name
+    rows = metrics(output)
+    assert [row["step"] for row in rows if "train/loss" in row] == list(range(1, 17))
+    assert {"eval/dev_cosine_accuracy"} <= rows[0].keys()
+    assert rows[0]["step"] == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["data.loader.num_workers=2", "accumulate=2", "sampler=no_duplicates"],
+        ["+encoder.config.hidden_dropout_prob=0.2", "gradcache=rows", "gradcache.chunk_rows=5"],
+    ],
+    ids=["plain", "workers and accumulation", "dropout and cache"],
+)
+def test_a_resumed_run_is_bit_identical(tmp_path: Path, triplets: Path, options: list[str]) -> None:
+    options = [
+        *_data(triplets),
+        "trainer.max_epochs=5",
+        "trainer.checkpoint_every_steps=1",
+        *options,
+    ]
+    whole = run_train(*options, f"output_dir={tmp_path / 'whole'}", "trainer.max_steps=11")
+    for stop in (3, 8, 11):  # 8 batches an epoch: stops inside the first, at its end or later
+        parts = run_train(*options, f"output_dir={tmp_path / 'parts'}", f"trainer.max_steps={stop}")
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(parts)[name]), name
+    losses = [
+        [row["train/loss"] for row in metrics(run) if "train/loss" in row] for run in (whole, parts)
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_a_changed_plan_is_refused(tmp_path: Path, triplets: Path) -> None:
+    from inbatch.errors import ConfigError
+
+    options = [*_data(triplets), f"output_dir={tmp_path / 'run'}"]
+    run_train(*options, "trainer.max_steps=3")
+    for change, name in (("seed=7", "seed"), ("global_batch_size=12", "global_batch_size")):
+        with pytest.raises(ConfigError, match=name):
+            run_train(*options, "trainer.max_steps=6", change)
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, triplets: Path) -> None:
+    options = [
+        *TINY,
+        *_data(triplets),
+        "trainer.checkpoint_every_steps=1",
+        "trainer.max_epochs=5",
+        "trainer.max_steps=40",
+    ]
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *options]
+    killed = tmp_path / "killed"
+    single = {**os.environ, "OMP_NUM_THREADS": "1"}  # as this process, for the same rounding
+    process = subprocess.Popen([*command, f"output_dir={killed}"], cwd=tmp_path, env=single)
+    log = killed / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") >= 5):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "model").exists(), "killed too late for this test to mean anything"
+    subprocess.run([*command, f"output_dir={killed}"], cwd=tmp_path, check=True, env=single)
+    whole = run_train(*options, f"output_dir={tmp_path / 'whole'}")
+    assert [row["step"] for row in metrics(killed)] == list(range(1, 41))
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(killed)[name]), name
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "deepspeed_stage_2"])
+def test_two_ranks_end_as_one(tmp_path: Path, triplets: Path, strategy: str) -> None:
+    dev = write_triplets(tmp_path / "dev.jsonl", 21, seed=50)
+    options = [
+        *_data(triplets),
+        "gradcache=rows",
+        "gradcache.chunk_rows=3",
+        "evaluation=triplet",
+        f"evaluation.evaluators.dev.path={dev}",
+        "optimizer=sgd",
+        "+encoder.config.hidden_dropout_prob=0",
+        "+encoder.config.attention_probs_dropout_prob=0",
+        "trainer.max_steps=6",
+    ]
+    one = run_train(*options, f"output_dir={tmp_path / 'one'}")
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *TINY, *options]
+    two = tmp_path / "two"
+    several = ["trainer.devices=2", f"strategy={strategy}", f"output_dir={two}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    subprocess.run([*command, *several], cwd=tmp_path, check=True, env=environment)
+    for name, tensor in weights(one).items():
+        torch.testing.assert_close(tensor, weights(two)[name], rtol=1e-4, atol=1e-6)
+    keys = ("train/loss", "eval/dev_cosine_accuracy")
+    for a, b in zip(metrics(one), metrics(two), strict=True):
+        assert a["step"] == b["step"]
+        for key in keys:
+            assert a.get(key) == pytest.approx(b.get(key), abs=1e-5)
+    report = json.loads((two / "data_report.json").read_text())
+    assert report["sources"][0]["num_rows"] == 60

@@ -1,0 +1,59 @@
+"""Whole runs for tests: the real configuration, tiny sizes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from inbatch.config import check_config
+from inbatch.train import CONF_DIR, train
+from tiny import tiny_texts
+
+TINY = (
+    "encoder.config.hidden_size=32",
+    "encoder.config.intermediate_size=64",
+    "encoder.tokenizer.train.vocab_size=300",
+    "trainer.accelerator=cpu",
+    "trainer.log_every_steps=1",
+    "optimizer.lr=1e-3",
+    "schedule=constant",
+)
+
+
+def compose_run(*overrides: str) -> DictConfig:
+    """The configuration that a command line gives."""
+    with initialize_config_dir(CONF_DIR, version_base="1.3"):
+        return compose("train", overrides=list(overrides))
+
+
+def run_train(*overrides: str) -> Path:
+    """Train in this process; returns the output directory."""
+    return train(check_config(compose_run(*TINY, *overrides)))
+
+
+def write_triplets(path: Path, num_rows: int = 60, *, seed: int = 0) -> Path:
+    """A jsonl file of random triplets."""
+    columns = [tiny_texts(num_rows, seed=seed + i, min_words=3) for i in range(3)]
+    with path.open("w") as file:
+        for row in zip(*columns, strict=True):
+            file.write(
+                json.dumps(dict(zip(("query", "positive", "negative"), row, strict=True))) + "\n"
+            )
+    return path
+
+
+def weights(output_dir: Path) -> dict[str, torch.Tensor]:
+    """Weights of the exported model."""
+    from safetensors.torch import load_file
+
+    return load_file(output_dir / "model" / "model.safetensors")
+
+
+def metrics(output_dir: Path) -> list[dict[str, Any]]:
+    """Rows of the run's log."""
+    return [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
