@@ -140,6 +140,13 @@ class BiEncoderModule(LightningModule):
             say=lambda line: None if bar is None else bar.print(line),
         )
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Key optimizer state by parameter name, so that another strategy can load it."""
+        names = {parameter: name for name, parameter in self.named_parameters()}
+        for optimizer, state in zip(self.trainer.optimizers, checkpoint["optimizer_states"]):
+            if any(isinstance(key, int) for key in state.get("state", ())):  # sharded ones have names
+                name_optimizer_state(state, optimizer, names)
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Embed, gather, loss, cached backward; an optimizer step after every `accumulate` batches."""
         position, size = accumulation(
@@ -263,6 +270,20 @@ def accumulation(step: int, num_steps: int, accumulate: int) -> tuple[int, int]:
     """
     start = step - step % accumulate
     return step - start, min(accumulate, num_steps - start)
+
+
+def name_optimizer_state(
+    state: dict[str, Any], optimizer: Optimizer, names: Mapping[Tensor, str]
+) -> None:
+    """Replace the numbers of parameters in an optimizer's state dict by their names, in place."""
+    by_number = {
+        number: names[parameter]
+        for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True)
+        for parameter, number in zip(group["params"], saved["params"], strict=True)
+    }
+    state["state"] = {by_number.get(key, key): value for key, value in state["state"].items()}
+    for group in state["param_groups"]:
+        group["params"] = [by_number.get(number, number) for number in group["params"]]
 
 
 def seed_step(seed: int, epoch: int, step: int, rank: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -128,34 +127,3 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, triplets: Path) -
     assert [row["step"] for row in metrics(killed)] == list(range(1, 41))
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(killed)[name]), name
-
-
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "deepspeed_stage_2"])
-def test_two_ranks_end_as_one(tmp_path: Path, triplets: Path, strategy: str) -> None:
-    dev = write_triplets(tmp_path / "dev.jsonl", 21, seed=50)
-    options = [
-        *_data(triplets),
-        "gradcache=rows",
-        "gradcache.chunk_rows=3",
-        "evaluation=triplet",
-        f"evaluation.evaluators.dev.path={dev}",
-        "optimizer=sgd",
-        "+encoder.config.hidden_dropout_prob=0",
-        "+encoder.config.attention_probs_dropout_prob=0",
-        "trainer.max_steps=6",
-    ]
-    one = run_train(*options, f"output_dir={tmp_path / 'one'}")
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *TINY, *options]
-    two = tmp_path / "two"
-    several = ["trainer.devices=2", f"strategy={strategy}", f"output_dir={two}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    subprocess.run([*command, *several], cwd=tmp_path, check=True, env=environment)
-    for name, tensor in weights(one).items():
-        torch.testing.assert_close(tensor, weights(two)[name], rtol=1e-4, atol=1e-6)
-    keys = ("train/loss", "eval/dev_cosine_accuracy")
-    for a, b in zip(metrics(one), metrics(two), strict=True):
-        assert a["step"] == b["step"]
-        for key in keys:
-            assert a.get(key) == pytest.approx(b.get(key), abs=1e-5)
-    report = json.loads((two / "data_report.json").read_text())
-    assert report["sources"][0]["num_rows"] == 60
