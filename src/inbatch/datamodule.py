@@ -11,10 +11,11 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from inbatch.data.batch import Batch
-from inbatch.data.collate import BatchDataset, Collator
+from inbatch.data.collate import BatchDataset, Collator, check_mixable
 from inbatch.data.feed import RankFeed
 from inbatch.data.plan import Plan, Sampler, SourceInfo, State, check_same_plan, plan_fingerprint
 from inbatch.data.sources import Source
+from inbatch.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,7 @@ class BatchModule(LightningDataModule):
         global_batch_size: int,
         seed: int,
         drop_last: bool,
+        one_loss: bool = True,
         loader: LoaderSettings | None = None,
     ) -> None:
         super().__init__()
@@ -53,6 +55,7 @@ class BatchModule(LightningDataModule):
         self._global_batch_size = global_batch_size
         self._seed = seed
         self._drop_last = drop_last
+        self._one_loss = one_loss
         self._loader = loader or LoaderSettings()
         self._feed: RankFeed | None = None
         self._saved: State | None = None  # position of a loaded checkpoint
@@ -60,13 +63,21 @@ class BatchModule(LightningDataModule):
 
     def plan(self, epoch: int) -> Plan:
         """The global batches of an epoch."""
-        return self._sampler.plan(
+        plan = self._sampler.plan(
             self._infos,
             global_batch_size=self._global_batch_size,
             seed=self._seed,
             epoch=epoch,
             drop_last=self._drop_last,
         )
+        if plan.mixture is not None:
+            check_mixable(self._sources, one_loss=self._one_loss)
+        if plan.num_steps == 0:
+            raise ConfigError(
+                f"global_batch_size={self._global_batch_size} is more than the sources can fill "
+                f"({sum(info.num_rows for info in self._infos)} rows): lower it, or set drop_last=false"
+            )
+        return plan
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """This rank's batches, from where a loaded checkpoint stopped."""

@@ -203,7 +203,7 @@ def _sources(batch: GlobalBatch) -> np.ndarray:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RoundRobin(Shuffled(), stop="never"), "stop is 'never'"),  # type: ignore[arg-type]
+        (lambda: RoundRobin(Shuffled(), stop="never"), "stop is 'never'"),
         (lambda: RoundRobin(Shuffled(), batch_sizes={"z": 1}), "batch_sizes names 'z'"),
         (lambda: RoundRobin(Shuffled(), batch_sizes={"a": 0}), r"batch_sizes\['a'\] is 0"),
         (lambda: RoundRobin(Shuffled(), batch_sizes={"a": 2}, mixed=True), "mixed is true"),

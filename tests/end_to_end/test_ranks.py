@@ -69,7 +69,12 @@ def _losses(path: Path) -> list[float]:
 
 
 def test_loss_curve_of_fifty_steps(tmp_path: Path) -> None:
-    options = [*_options(tmp_path), "trainer.max_epochs=10", "trainer.max_steps=50", "evaluation=none"]
+    options = [
+        *_options(tmp_path),
+        "trainer.max_epochs=10",
+        "trainer.max_steps=50",
+        "evaluation=none",
+    ]
     options = [o for o in options if not o.startswith("evaluation.evaluators")]
     options += ["global_batch_size=6", "optimizer.eps=1e-4"]
     curves = []

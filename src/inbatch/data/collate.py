@@ -25,6 +25,13 @@ from inbatch.data.sources import Source
 from inbatch.errors import ConfigError
 
 
+#: Texts by column, and labels: what `Source.read` returns.
+Rows = tuple[list[list[str]], np.ndarray | None]
+
+#: Name of the source of a batch that holds rows of several.
+MIXED = "mixed"
+
+
 class Tokenize(Protocol):
     """What the collator needs of a tokenizer (encoder/tokenize.py has the one for real use)."""
 
@@ -48,9 +55,10 @@ class PlannedSlice(NamedTuple):
     """The part of a global batch that one rank reads."""
 
     step: int  # position in the epoch's plan
-    source: int  # number of the source
+    source: int  # number of the source; -1 for several
     rows: np.ndarray  # int64 [B], row numbers of this rank inside the source
     num_global_rows: int  # rows over all ranks
+    sources: np.ndarray | None = None  # int64 [B], source of each row, where there are several
 
 
 @final
@@ -94,7 +102,15 @@ class Collator:
         self, source: Source, rows: np.ndarray, *, step: int, num_global_rows: int
     ) -> Batch:
         """The batch of these rows of `source`; without chunks when there are no rows."""
-        columns, labels = source.read(rows)
+        return self.collate(
+            source.read(rows), source, name=source.name, step=step, num_global_rows=num_global_rows
+        )
+
+    def collate(
+        self, read: Rows, source: Source, *, name: str, step: int, num_global_rows: int
+    ) -> Batch:
+        """The batch of texts that have been read; roles and prompts are those of `source`."""
+        columns, labels = read
         prompts = {**(self.prompts or {}), **source.prompts}
         guide_chunks: tuple[Chunk, ...] = ()
         if self.guide_tokenizer is not None:
@@ -113,12 +129,12 @@ class Collator:
         )
         return Batch(
             chunks=chunks,
-            num_rows=len(rows),
+            num_rows=len(columns[0]),
             num_columns=len(columns),
             num_global_rows=num_global_rows,
             labels=None if labels is None else torch.from_numpy(labels),
             text_ids=torch.from_numpy(text_ids_CB),
-            source=source.name,
+            source=name,
             step=step,
             num_tokens=sum(int(chunk.attention_mask.sum()) for chunk in chunks),
             num_padded_tokens=sum(chunk.input_ids.numel() for chunk in chunks),
@@ -176,6 +192,47 @@ def tokenize_columns(
     return token_ids, prompt_lengths
 
 
+def read_mixed(sources: Sequence[Source], source_B: np.ndarray, rows_B: np.ndarray) -> Rows:
+    """Rows of several sources in the order given, as one source would give them."""
+    num_columns = len(sources[0].columns)
+    columns = [[""] * len(rows_B) for _ in range(num_columns)]
+    labels = np.zeros(len(rows_B), dtype=np.float32) if sources[0].has_labels else None
+    for number in np.unique(source_B):
+        places = np.flatnonzero(source_B == number)
+        texts, values = sources[number].read(rows_B[places])
+        for column, part in zip(columns, texts, strict=True):
+            for place, text in zip(places.tolist(), part, strict=True):
+                column[place] = text
+        if labels is not None:
+            labels[places] = values
+    return columns, labels
+
+
+def check_mixable(sources: Sequence[Source], *, one_loss: bool) -> None:
+    """Whether rows of these sources may stand in one batch.
+
+    Raises:
+        ConfigError: they differ in their loss, their numbers of columns, in having labels, or in prompts.
+    """
+    if not one_loss:
+        raise ConfigError(
+            "sampler.mixed=true needs one loss for all sources, and loss has one for each: give one "
+            "loss, or set sampler.mixed=false"
+        )
+    first = sources[0]
+    for other in sources[1:]:
+        for what, a, b in (
+            ("number of text columns", len(first.columns), len(other.columns)),
+            ("having labels", first.has_labels, other.has_labels),
+            ("prompts", first.prompts, other.prompts),
+        ):
+            if a != b:
+                raise ConfigError(
+                    f"sampler.mixed=true puts rows of '{first.name}' and '{other.name}' in one batch, "
+                    f"and they differ in {what} ({a} and {b}): make them equal or set sampler.mixed=false"
+                )
+
+
 @final
 class BatchDataset(Dataset[Batch]):
     """Batches by `PlannedSlice`, for a DataLoader with ``batch_size=None`` and a slice sampler."""
@@ -186,6 +243,14 @@ class BatchDataset(Dataset[Batch]):
 
     def __getitem__(self, item: PlannedSlice) -> Batch:
         """Read and collate the rows of one slice."""
+        if item.sources is not None:
+            return self.collator.collate(
+                read_mixed(self.sources, item.sources, item.rows),
+                self.sources[0],
+                name=MIXED,
+                step=item.step,
+                num_global_rows=item.num_global_rows,
+            )
         return self.collator(
             self.sources[item.source],
             item.rows,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 from torch.utils.data import Sampler
 
 from inbatch.data.collate import PlannedSlice
@@ -51,9 +52,13 @@ class RankFeed(Sampler[PlannedSlice]):
             yield PlannedSlice(
                 step=batch.step,
                 source=batch.source,
-                rows=slice_rows(batch.rows, self._rank, self._world_size),
+                rows=self._own(batch.rows),
                 num_global_rows=len(batch.rows),
+                sources=None if batch.sources is None else self._own(batch.sources),
             )
+
+    def _own(self, rows: np.ndarray) -> np.ndarray:
+        return slice_rows(rows, self._rank, self._world_size)
 
     def resume(self, state: State) -> None:
         """Begin the next iteration at a state, or with the epoch after it where that one is over."""

@@ -162,17 +162,20 @@ class _Window:
         return np.concatenate(waiting)
 
     def make_room(self, waiting: np.ndarray) -> np.ndarray:
-        """Let waiting rows into full batches, whose rows move on, while slots elsewhere stay empty."""
+        """Let waiting rows into full batches, whose rows move on, while slots elsewhere stay empty.
+
+        Returns the rows that still wait; those whose values are in every batch are given up.
+        """
         for _ in range(_MAX_KICKS):
-            missing = int(self.room_K.sum()) - self._num_free
             allowed = ~self._closed(waiting) & _bits(self._live_K)
-            hopeful, hopeless = waiting[allowed != 0], waiting[allowed == 0]
-            if missing <= 0 or not len(hopeful):
+            waiting, allowed = waiting[allowed != 0], allowed[allowed != 0]
+            missing = int(self.room_K.sum()) - self._num_free
+            if missing <= 0 or not len(waiting):
                 break
-            batches = self._choose(hopeful, allowed[allowed != 0])
-            leaving = self._members(batches[:missing], hopeful[:missing])
+            batches = self._choose(waiting, allowed)
+            leaving = self._members(batches[:missing], waiting[:missing])
             self._leave(leaving)
-            waiting = np.concatenate([hopeless, self.place(np.concatenate([hopeful, leaving]))])
+            waiting = self.place(np.concatenate([waiting, leaving]))
         return waiting
 
     def dissolve_short_batches(self) -> np.ndarray:

@@ -88,6 +88,9 @@ class WindowedBatches:
         self._windows: list[_Window] = []
         self._short: list[np.ndarray] = []
         self._solved: tuple[int, list[np.ndarray]] = (-1, [])
+        self._compact = np.min_scalar_type(
+            order.num_rows
+        )  # for rows that wait, of which may be many
         left = self._add_generations(order.num_rows)
         self._starts = np.cumsum([0, *(window.num_batches for window in self._windows)])
         if not drop_last and len(left):
@@ -115,7 +118,7 @@ class WindowedBatches:
 
     def _add_generations(self, num_rows: int) -> np.ndarray:
         """Find how many batches each window fills; returns the rows that no window places."""
-        left = np.empty(0, dtype=np.int64)
+        left = np.empty(0, dtype=self._compact)
         while num_rows:
             before, left = num_rows, self._add_generation(num_rows)
             num_rows = len(left)
@@ -126,11 +129,11 @@ class WindowedBatches:
 
     def _add_generation(self, num_rows: int) -> np.ndarray:
         size = self._batch_rows * min(MAX_BATCHES, max(8, _WINDOW_ROWS // self._batch_rows))
-        left = [np.empty(0, dtype=np.int64)]
+        left = [np.empty(0, dtype=self._compact)]
         for start in range(0, num_rows, size):
             window = _Window(len(self._slices) - 1, start, min(start + size, num_rows), 0)
             num_batches, rows = self._measure(window)
-            left.append(rows)
+            left.append(rows.astype(self._compact))  # and not a view, which would keep the window
             if num_batches:
                 self._windows.append(_Window(window.generation, start, window.stop, num_batches))
         return np.concatenate(left)
@@ -141,7 +144,7 @@ class WindowedBatches:
         if full and not rest:
             rows = self._slices[window.generation](window.start, window.stop)
             if find_conflicts(self._pool.values(rows)).is_easy(full, self._batch_rows):
-                return full, np.empty(0, dtype=np.int64)
+                return full, rows[:0]
         batches, left = self._solve(window)
         return len(batches), left
 
@@ -162,7 +165,7 @@ class WindowedBatches:
 
     def _short_batches(self, left: np.ndarray) -> list[np.ndarray]:
         """Batches of what is left, fullest first; the first in any case, others from half a batch on."""
-        rows = left[: MAX_BATCHES * self._batch_rows]
+        rows = left[: MAX_BATCHES * self._batch_rows].astype(np.int64)
         batch_of_row = assign_batches(
             find_conflicts(self._pool.values(rows)),
             num_batches=MAX_BATCHES,
@@ -179,12 +182,12 @@ class WindowedBatches:
 def _split(
     rows: np.ndarray, batch_of_row: np.ndarray, num_batches: int
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Rows of each batch in their order, and a copy of the rows of none (-1)."""
+    """Rows of each batch in their order, and the rows of none (-1)."""
     order = np.argsort(batch_of_row, kind="stable")
     ends = np.searchsorted(batch_of_row[order], np.arange(-1, num_batches), side="right")
     parts = np.split(rows[order], ends[:-1])
-    return parts[1:], parts[0].copy()  # a view would keep the whole window in memory
+    return parts[1:], parts[0]
 
 
 def _slice(rows: np.ndarray, start: int, stop: int) -> np.ndarray:
-    return rows[start:stop]
+    return rows[start:stop].astype(np.int64)
