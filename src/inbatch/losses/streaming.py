@@ -11,6 +11,7 @@ size of the embeddings, are computed in forward and wait. The loss is a mean; ba
 
 Memory beyond inputs and outputs: one panel (`panel_bytes`), a tile of guide scores with its mask,
 and the normalised columns while forward runs. Nothing grows with the square of the batch.
+This is the reference, for any device and dtype. On CUDA, `triton_loss` computes the same.
 
 Shape letters: G global rows, Q rows this rank owns, R rows of a panel, D dimension.
 """
@@ -19,7 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from importlib.util import find_spec
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,6 +44,8 @@ PANEL_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
 MAX_PANEL_ROWS = {"cpu": 256, "cuda": 4096}
 MIN_PANEL_ROWS = 16
 
+Implementation = Literal["auto", "tiled", "triton"]
+
 
 class StreamStats(NamedTuple):
     """Detached by-products of the sweep."""
@@ -61,6 +65,7 @@ def streamed_cross_entropy(
     hardness_strength: float = 0.0,
     guide: GuideFilter | None = None,
     panel_bytes: int | None = None,
+    implementation: Implementation = "tiled",
 ) -> tuple[Tensor, StreamStats]:
     """Mean over the owned rows of ``logsumexp(logits of all blocks) - logit of the own positive``.
 
@@ -78,6 +83,9 @@ def streamed_cross_entropy(
         guide: mask of false negatives; it never removes a row's own positive.
         panel_bytes: memory of a panel of logits (at least 16 rows are taken at a time); None takes
             the measured default of the device.
+        implementation: "tiled" is this file, for any device and dtype; "triton" the kernels of
+            `triton_loss`; "auto" takes "triton" where `has_kernels`. The default stays "tiled" on
+            every device until the kernels have been measured faster on a card.
 
     Returns:
         The loss, a scalar that can be differentiated once, and detached statistics.
@@ -85,11 +93,26 @@ def streamed_cross_entropy(
     """
     if sum(block.own == "positive" for block in blocks) != 1:
         raise ValueError("exactly one block of a softmax holds the positive")
-    sweep = _Sweep(
+    sweep = Sweep(
         tuple(blocks), rows, temperature, normalize, hardness_strength, guide, panel_bytes
     )
+    if implementation == "auto":
+        implementation = "triton" if has_kernels(columns, guide) else "tiled"
+    if implementation == "triton":
+        from inbatch.losses.triton_loss import fused_cross_entropy  # imports triton
+
+        return fused_cross_entropy(sweep, columns)
     loss, *stats = _CrossEntropy.apply(sweep, torch.is_grad_enabled(), *columns)
     return loss, StreamStats(*stats)
+
+
+def has_kernels(columns: Sequence[Tensor], guide: GuideFilter | None) -> bool:
+    """Whether Triton kernels serve: on CUDA from capability 8.0, without float64, with triton."""
+    if not columns[0].is_cuda or find_spec("triton") is None:
+        return False
+    tensors = columns if guide is None else (*columns, *guide.columns, guide.threshold)
+    is_double = any(tensor.dtype == torch.float64 for tensor in tensors)
+    return not is_double and torch.cuda.get_device_capability(columns[0].device) >= (8, 0)
 
 
 def similarity_metrics(stats: StreamStats) -> dict[str, Tensor]:
@@ -100,7 +123,7 @@ def similarity_metrics(stats: StreamStats) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sweep:
+class Sweep:
     """The arguments of `streamed_cross_entropy` that have no gradient."""
 
     blocks: tuple[Block, ...]
@@ -114,7 +137,7 @@ class _Sweep:
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, sweep: _Sweep, grad: bool, *columns: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, sweep: Sweep, grad: bool, *columns: Tensor) -> tuple[Tensor, ...]:
         wanted = [grad and need for need in ctx.needs_input_grad[2:]]
         # A bfloat16 product keeps 8 bits: logits at temperature 0.01 would be off by whole units.
         # Autocast spares in-place and out= operations; this covers whatever else is called.
@@ -137,14 +160,14 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _run(
-    sweep: _Sweep, columns: Sequence[Tensor], wanted: Sequence[bool]
+    sweep: Sweep, columns: Sequence[Tensor], wanted: Sequence[bool]
 ) -> tuple[Tensor, StreamStats, list[Tensor | None]]:
     """Walk over the panels: loss, statistics, and the loss's gradient for each wanted column."""
     dtype = torch.float64 if any(c.dtype == torch.float64 for c in columns) else torch.float32
-    units, norms = zip(*(_prepare(column, dtype, sweep.normalize) for column in columns))
+    units, norms = zip(*(prepare(column, dtype, sweep.normalize) for column in columns))
     gradients = [torch.zeros_like(unit) if want else None for unit, want in zip(units, wanted)]
     first, num_rows = sweep.rows.start, sweep.rows.stop - sweep.rows.start
-    step = _panel_rows(sweep, units[0])
+    step = panel_rows(sweep, units[0], num_tiles=len(sweep.blocks))
     panel = units[0].new_empty(len(sweep.blocks), step, len(units[0]))
     scratch = _guide_scratch(sweep.guide, step)
     losses_Q, positive_Q, hardest_Q = units[0].new_empty(3, num_rows)
@@ -168,16 +191,14 @@ def _run(
                 add_gradients(tile_RG.mul_(weight_R[:, None]), block, units, gradients, part)
 
     for unit_GD, norm_G, gradient_GD in zip(units, norms, gradients):
-        if gradient_GD is not None and norm_G is not None:
-            # Through x / |x|: drop the radial part, divide by the length.
-            radial_G = (gradient_GD * unit_GD).sum(1)
-            gradient_GD.addcmul_(unit_GD, radial_G[:, None], value=-1).div_(norm_G)
+        if gradient_GD is not None:
+            through_length(gradient_GD, unit_GD, norm_G)
     scores = (positive_Q * sweep.temperature, hardest_Q * sweep.temperature)
     return losses_Q.mean(), StreamStats(*scores, filtered), gradients
 
 
 def _fill(
-    sweep: _Sweep,
+    sweep: Sweep,
     columns: Sequence[Tensor],
     tiles: Sequence[Tensor],
     part: slice,
@@ -212,7 +233,7 @@ def _fill(
     return positive_R, torch.stack(hardest).amax(0), peak_R, removed
 
 
-def _prepare(column: Tensor, dtype: torch.dtype, normalize: bool) -> tuple[Tensor, Tensor | None]:
+def prepare(column: Tensor, dtype: torch.dtype, normalize: bool) -> tuple[Tensor, Tensor | None]:
     """A column in the compute dtype and, if normalised, the lengths that it was divided by."""
     values_GD = column.detach().to(dtype)
     if not normalize:
@@ -221,10 +242,17 @@ def _prepare(column: Tensor, dtype: torch.dtype, normalize: bool) -> tuple[Tenso
     return values_GD / norm_G, norm_G
 
 
-def _panel_rows(sweep: _Sweep, unit_GD: Tensor) -> int:
-    """Rows of a panel that fit its memory."""
+def through_length(gradient_GD: Tensor, unit_GD: Tensor, norm_G: Tensor | None) -> None:
+    """Carry a gradient of x / |x| on to x, in place: drop the radial part, divide by the length."""
+    if norm_G is not None:
+        radial_G = (gradient_GD * unit_GD).sum(1)
+        gradient_GD.addcmul_(unit_GD, radial_G[:, None], value=-1).div_(norm_G)
+
+
+def panel_rows(sweep: Sweep, unit_GD: Tensor, *, num_tiles: int) -> int:
+    """Rows of a panel of so many tiles that fit its memory."""
     device = "cpu" if unit_GD.device.type == "cpu" else "cuda"
-    row_bytes = len(sweep.blocks) * len(unit_GD) * unit_GD.element_size()
+    row_bytes = num_tiles * len(unit_GD) * unit_GD.element_size()
     fitting = (sweep.panel_bytes or PANEL_BYTES[device]) // row_bytes
     fitting = min(max(fitting, MIN_PANEL_ROWS), MAX_PANEL_ROWS[device])
     return min(fitting, sweep.rows.stop - sweep.rows.start)
