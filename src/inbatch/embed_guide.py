@@ -7,10 +7,12 @@ own. What is stored already is not computed again, so it may be stopped and star
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from pathlib import Path
 
 import hydra
 from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy
 from omegaconf import DictConfig
 
 from inbatch import assemble as parts_of
@@ -44,7 +46,8 @@ def embed_guide(run: RunConfig) -> Path:
         accelerator=world.accelerator,
         devices=world.devices,
         num_nodes=world.num_nodes,
-        strategy="ddp" if world.size > 1 else "auto",
+        # A rank that is done waits for the others, however long they take.
+        strategy=DDPStrategy(timeout=timedelta(days=7)) if world.size > 1 else "auto",
     )
     fabric.launch()
     console = make_console()

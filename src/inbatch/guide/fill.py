@@ -1,9 +1,9 @@
 """Embed the texts that a table lacks. Shape letters: n texts of a window, D dimension.
 
 Texts are read in windows. Each is sorted by length and cut into chunks of equal computed tokens, so
-that little is spent on padding; the next is read and tokenized by a thread meanwhile. Finished
-windows become shards, after so many texts or so much time: what a killed run has not yet written is
-all that it loses.
+that little is spent on padding; the next is read and tokenized by a thread meanwhile. A shard is
+written after so many texts or so much time, and a killed run loses what it has not yet written: a
+minute, or a twentieth of its time where that is more (which keeps shards few).
 
 Several runs may fill a table at once. They go through the windows in different random orders and skip
 what the others' shards have brought in the meantime; a text that two of them compute at the same time
@@ -39,13 +39,14 @@ class FillSettings:
 
     chunk_tokens: computed tokens of one forward.
     window_texts: texts that are sorted by length together.
-    shard_texts, shard_s: a shard is written after so many texts, or so many seconds.
+    shard_texts: texts of a shard, at most one chunk more.
+    shard_s: seconds after which a smaller one is written.
     """
 
     chunk_tokens: int = 16384
     window_texts: int = 16384
     shard_texts: int = 262144
-    shard_s: float = 600.0
+    shard_s: float = 60.0
 
 
 class Window(NamedTuple):
@@ -79,21 +80,14 @@ def fill(
     Returns:
         Number of texts that were embedded; fewer than `missing` where other runs helped.
     """
-    log = FillLog(len(missing), process)
-    keys: list[np.ndarray] = []
-    rows: list[np.ndarray] = []
-    written_s = time.monotonic()
+    log, shard = FillLog(len(missing), process), Shard(table, settings)
     for window in _ahead(_windows(encoder, missing, table, prompt, settings, log.skip)):
-        keys.append(window.keys_n)
-        rows.append(_embed(encoder, window, table, process.device, compute_dtype, log.add))
-        waited_s = time.monotonic() - written_s
-        if sum(map(len, keys)) >= settings.shard_texts or waited_s >= settings.shard_s:
-            table.add(np.concatenate(keys), np.concatenate(rows))
-            keys.clear()
-            rows.clear()
-            written_s = time.monotonic()
-    if keys:
-        table.add(np.concatenate(keys), np.concatenate(rows))
+        for chunk in window.chunks:
+            rows_nD = _embed(encoder, chunk.to(process.device), compute_dtype)
+            shard.add(window.keys_n[chunk.index.numpy()], rows_nD)
+            log.add(chunk.num_texts)
+        shard.to_host()
+    shard.write()
     return log.embedded
 
 
@@ -148,23 +142,47 @@ def _ahead(windows: Iterator[Window]) -> Iterator[Window]:
 
 
 @torch.inference_mode()
-def _embed(
-    encoder: Encoder,
-    window: Window,
-    table: Table,
-    device: torch.device,
-    compute_dtype: torch.dtype,
-    done: Callable[[int], None],
-) -> np.ndarray:
-    """Embeddings of a window in the table's dtype: [n, D]."""
-    shape, mixed = (len(window.keys_n), table.dimension), compute_dtype != torch.float32
-    rows_nD: Tensor = torch.empty(shape, dtype=getattr(torch, table.dtype), device=device)
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
-        for chunk in window.chunks:
-            moved = chunk.to(device)
-            rows_nD[moved.index] = encoder(moved).to(rows_nD.dtype)
-            done(chunk.num_texts)
-    return rows_nD.cpu().numpy()  # the one wait for the device
+def _embed(encoder: Encoder, chunk: Chunk, compute_dtype: torch.dtype) -> Tensor:
+    """Embeddings of a chunk: [n, D]."""
+    mixed = compute_dtype != torch.float32
+    with torch.autocast(chunk.input_ids.device.type, dtype=torch.bfloat16, enabled=mixed):
+        rows_nD: Tensor = encoder(chunk)
+    return rows_nD
+
+
+class Shard:
+    """Embeddings that are not yet written."""
+
+    def __init__(self, table: Table, settings: FillSettings) -> None:
+        self._table, self._settings = table, settings
+        self._keys: list[np.ndarray] = []
+        self._rows: list[Tensor] = []  # in the table's dtype
+        self._start_s = self._written_s = time.monotonic()
+
+    def add(self, keys_n: np.ndarray, rows_nD: Tensor) -> None:
+        """Take the embeddings of a chunk, and write a shard if one is due."""
+        self._keys.append(keys_n)
+        self._rows.append(rows_nD.to(getattr(torch, self._table.dtype)))
+        now = time.monotonic()
+        due_s = max(self._settings.shard_s, (now - self._start_s) / 20)
+        if (
+            now - self._written_s >= due_s
+            or sum(map(len, self._keys)) >= self._settings.shard_texts
+        ):
+            self.write()
+
+    def to_host(self) -> None:
+        """Free the device; waits for it, so that this is for the end of a window."""
+        if self._rows:
+            self._rows = [torch.cat(self._rows).cpu()]
+
+    def write(self) -> None:
+        """Write what there is."""
+        if self._keys:
+            rows_nD = torch.cat([rows.cpu() for rows in self._rows]).numpy()
+            self._table.add(np.concatenate(self._keys), rows_nD)
+        self._keys, self._rows = [], []
+        self._written_s = time.monotonic()
 
 
 class FillLog:

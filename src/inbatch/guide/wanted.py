@@ -6,6 +6,7 @@ rank finds its part alone, parts are equal up to chance, and no text is embedded
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -101,6 +102,22 @@ def find_missing(
         np.concatenate(numbers)[chosen],
         np.concatenate(rows)[chosen],
     )
+
+
+def wait_for_others(columns: Sequence[TextColumn], table: Table, *, patience_s: float) -> None:
+    """Return once the table holds all texts, or has stood still for `patience_s` seconds.
+
+    Ranks take unequal time, and a collective that they wait in would give up on the slowest.
+    """
+    keys_S, seen = np.sort(find_missing(columns, table).keys_n), set[str]()
+    still_since_s = time.monotonic()
+    while len(keys_S) and time.monotonic() - still_since_s < patience_s:
+        time.sleep(0.2)
+        new = set(table.shards()) - seen
+        if new:
+            still_since_s = time.monotonic()
+            keys_S = keys_S[~table.present(keys_S, new)]
+            seen |= new
 
 
 def keys_to_check(columns: Sequence[TextColumn]) -> np.ndarray:

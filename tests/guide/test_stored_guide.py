@@ -1,0 +1,193 @@
+"""A stored guide gives what a live one gives, from disk."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from threading import Barrier, Timer
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from guide_helpers import ALONE, Counter, distinct_texts, make_guide, make_source
+
+from inbatch.data.batch import Batch
+from inbatch.data.collate import Collator
+from inbatch.data.hashing import hash_texts
+from inbatch.data.sources import Source
+from inbatch.datamodule import BatchModule
+from inbatch.encoder import Encoder
+from inbatch.errors import ConfigError
+from inbatch.guide import Guide, LiveGuide, Process, StoredGuide, stored
+from inbatch.guide.fill import FillSettings
+from inbatch.guide.store import Table
+from inbatch.guide.wanted import columns_by_prompt, wait_for_others
+
+CPU = torch.device("cpu")
+PROMPTS = {"query": "red phone ", "document": "blue case ", "clustering": "green "}
+
+
+def _stored(encoder: Encoder, source: Source, folder: Path, **options: Any) -> StoredGuide:
+    shard_s = options.pop("shard_s", 600.0)
+    sizes = FillSettings(chunk_tokens=256, window_texts=32, shard_texts=32, shard_s=shard_s)
+    return StoredGuide(encoder, [source], store_dir=folder, fill=sizes, **options)
+
+
+def _batch(guide: Guide, source: Source, rows: np.ndarray) -> Batch:
+    collator = Collator(
+        tokenizer=make_guide_tokenizer(guide),
+        guide_tokenizer=guide.tokenizer,
+        guide_prompts=guide.prompts,
+    )
+    return collator(source, rows, step=0, num_global_rows=source.num_rows)
+
+
+def make_guide_tokenizer(guide: Guide) -> Any:
+    from inbatch.encoder.tokenize import TextTokenizer
+    from tiny import tiny_tokenizer
+
+    return guide.tokenizer or TextTokenizer(hf=tiny_tokenizer(), max_length=64)
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e-6), ("float16", 1.5e-3)])
+@pytest.mark.parametrize("prompts", [{}, PROMPTS], ids=["no prompts", "prompts"])
+def test_embeddings_equal_the_live_guides(
+    tiny_bert: Path, tmp_path: Path, dtype: str, limit: float, prompts: dict[str, str]
+) -> None:
+    source, rows = make_source(), np.array([3, 17, 5, 30])
+    live = LiveGuide(make_guide(tiny_bert, prompts=prompts))
+    kept = _stored(make_guide(tiny_bert, prompts=prompts), source, tmp_path, store_dtype=dtype)
+    kept.start(ALONE)
+    batch = _batch(kept, source, rows)
+    assert batch.guide_chunks == ()
+    found, wanted = kept.embed(batch, CPU), live.embed(_batch(live, source, rows), CPU)
+    assert found.dtype == torch.float32
+    assert found.shape == (12, 32)
+    torch.testing.assert_close(found, wanted, atol=limit, rtol=0)
+    if dtype == "float16":
+        assert not torch.equal(found, wanted)
+    empty = kept.embed(_batch(kept, source, rows[:0]), CPU)
+    assert empty.shape == live.embed(_batch(live, source, rows[:0]), CPU).shape == (0, 32)
+
+
+def test_a_second_run_computes_nothing(tiny_bert: Path, tmp_path: Path) -> None:
+    source, lines = make_source(), []
+    process = Process(device=CPU, say=lines.append)
+    num_texts = len(distinct_texts(source))
+    for expected in (num_texts, 0):
+        encoder = make_guide(tiny_bert)
+        counter = Counter(encoder)
+        guide = _stored(encoder, source, tmp_path)
+        guide.start(process)
+        guide.start(process)  # a second fit of the same module
+        assert counter.num_texts == expected
+    assert [line.partition(" in ")[0] for line in lines] == [
+        f"guide  {num_texts} texts embedded",
+        "guide  0 texts embedded",
+    ]
+    assert lines[-1].endswith(f"{num_texts} in {tmp_path}")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"max_length": 6}, {"prompts": {"query": "red "}}, {"pooling": "cls"}],
+    ids=["max length", "prompt", "pooling"],
+)
+def test_another_guide_is_computed_anew(
+    tiny_bert: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    source = make_source()
+    _stored(make_guide(tiny_bert), source, tmp_path).start(ALONE)
+    encoder = make_guide(tiny_bert, **options)
+    counter = Counter(encoder)
+    guide = _stored(encoder, source, tmp_path)
+    guide.start(ALONE)
+    assert counter.num_texts >= source.num_rows
+    live, rows = LiveGuide(make_guide(tiny_bert, **options)), np.arange(8)
+    wanted = live.embed(_batch(live, source, rows), CPU)
+    torch.testing.assert_close(
+        guide.embed(_batch(guide, source, rows), CPU), wanted, atol=1.5e-3, rtol=0
+    )
+
+
+def test_a_changed_text_is_noticed(tiny_bert: Path, tmp_path: Path) -> None:
+    source = Source.from_columns(
+        "rows", {"query": ["red phone", "usb"], "positive": ["case", "mouse"]}
+    )
+    guide = _stored(make_guide(tiny_bert), source, tmp_path)
+    guide.start(ALONE)
+    batch = _batch(guide, source, np.arange(2))
+    changed = torch.from_numpy(hash_texts(["red phone", "usb", "case!", "mouse"]).view(np.int64))
+    with pytest.raises(ConfigError, match=r"lacks .* 1 texts of source 'rows'.*embed_guide"):
+        guide.embed(batch._replace(text_ids=changed.view(2, 2)), CPU)
+    guide.embed(batch, CPU)
+
+
+def test_a_store_that_other_nodes_do_not_see_is_refused(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "_VISIBLE_S", 0.0)
+    guide = _stored(make_guide(tiny_bert), make_source(), tmp_path, shard_s=0.0)
+    with pytest.raises(ConfigError, match="every node sees"):
+        guide.start(Process(device=CPU, rank=0, world_size=2))
+
+
+def test_a_fast_rank_waits_outside_of_collectives(tiny_bert: Path, tmp_path: Path) -> None:
+    source, num_shards = make_source(), []
+    fast, slow = (_stored(make_guide(tiny_bert), source, tmp_path) for _ in range(2))
+    meet = Barrier(2, timeout=30)
+
+    def barrier() -> None:
+        num_shards.append(len(list(tmp_path.glob("*/prompt-*/shard-*"))))
+        meet.wait()
+
+    processes = [Process(device=CPU, rank=r, world_size=2, barrier=barrier) for r in range(2)]
+    late = Timer(0.5, slow.start, [processes[1]])
+    late.start()
+    fast.start(processes[0])
+    late.join()
+    assert num_shards == [num_shards[0]] * 4  # all shards were there at the first barrier
+    batch = _batch(fast, source, np.arange(source.num_rows))
+    assert torch.equal(fast.embed(batch, CPU), slow.embed(batch, CPU))
+
+
+def test_a_rank_that_stands_still_is_not_waited_for(tiny_bert: Path, tmp_path: Path) -> None:
+    columns = columns_by_prompt([make_source()], {})[""]
+    start_s = time.monotonic()
+    wait_for_others(columns, Table(tmp_path, 32, "float16"), patience_s=0.3)
+    assert 0.3 <= time.monotonic() - start_s < 5
+
+
+def test_hashes_stay_where_the_store_is(tiny_bert: Path) -> None:
+    batch = _batch(LiveGuide(make_guide(tiny_bert)), make_source(), np.arange(4))
+    moved = BatchModule.transfer_batch_to_device(None, batch, torch.device("meta"), 0)  # type: ignore[arg-type]
+    assert moved.text_ids is batch.text_ids
+    assert moved.chunks[0].input_ids.is_meta
+    assert moved.guide_chunks[0].input_ids.is_meta
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e-4), ("float16", 3e-2)])
+def test_on_a_gpu(tiny_bert: Path, tmp_path: Path, dtype: str, limit: float) -> None:
+    source, device = make_source(), torch.device("cuda")
+    live = LiveGuide(make_guide(tiny_bert, normalize=True))
+    kept = _stored(make_guide(tiny_bert, normalize=True), source, tmp_path, store_dtype=dtype)
+    kept.start(Process(device=device))
+    rows = np.arange(source.num_rows)
+    wanted = live.embed(_batch(live, source, rows), CPU)
+    for _ in range(3):  # page-locked memory is used again
+        found = kept.embed(_batch(kept, source, rows), device)
+        assert found.is_cuda
+        torch.testing.assert_close(found.cpu(), wanted, atol=limit, rtol=0)
+
+
+def test_a_chunk_must_hold_a_text(tiny_bert: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"guide\.chunk_tokens=63 .* 64 tokens"):
+        StoredGuide(
+            make_guide(tiny_bert),
+            [make_source()],
+            store_dir=tmp_path,
+            fill=FillSettings(chunk_tokens=63),
+        )
