@@ -1,7 +1,7 @@
-"""The run's configuration: one schema, one place where sizes are derived, every check before loading.
+"""Every check of a configuration before anything is loaded, and the one place that derives sizes.
 
 Nodes with a `_target_` are checked against that target's signature (targets.py), everything else
-against the dataclasses below, so a key that nothing takes is an error before any file is opened.
+against the dataclasses of schema.py, so a key that nothing takes is an error before any file is opened.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import is_dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,129 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from inbatch.data.spec import parse_spec
 from inbatch.errors import ConfigError
+from inbatch.schema import PRECISIONS, RunConfig, TrainerConfig
 from inbatch.targets import check_targets, fits, nearest, unknown_key, wrong_type
 
-PRECISIONS = {
-    "fp32": "32-true",
-    "bf16": "bf16-mixed",
-    "fp16": "16-mixed",
-    "bf16-true": "bf16-true",
-    "fp64": "64-true",
-}
-
-
-@dataclass
-class LoaderConfig:
-    """conf/data/*.yaml, `loader`: how batches are read ahead."""
-
-    num_workers: int = 0
-    prefetch: int = 2
-
-
-@dataclass
-class DataConfig:
-    """conf/data: named sources and how they are read."""
-
-    train: dict[str, Any] = field(default_factory=dict)
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
-    cache_dir: str | None = None
-    demo: bool = False
-
-
-@dataclass
-class GradcacheConfig:
-    """conf/gradcache: chunks of a step and the graphs that are kept between its passes."""
-
-    chunk_rows: int | None = None
-    chunk_tokens: int | None = None
-    keep_gib: float | None = None
-
-
-@dataclass
-class GuideConfig:
-    """conf/guide: the frozen guide of GIST losses; `encoder` null means none.
-
-    mode: "stored" embeds each distinct text once, before the first step, and looks it up from then
-        on; "live" embeds every batch anew.
-    store_dir: the embeddings, by guide, prompt and text; for all runs, and seen by all nodes.
-    store_dtype: float16, or float32 for exact values at twice the size.
-    chunk_tokens: computed tokens of one forward of the guide.
-    """
-
-    encoder: Any = None
-    mode: str = "stored"
-    store_dir: str = "outputs/guide_store"
-    store_dtype: str = "float16"
-    chunk_tokens: int = 16384
-
-
-@dataclass
-class TrainerConfig:
-    """conf/trainer: length of the run, devices, and how often things are written."""
-
-    max_epochs: int = 1
-    max_steps: int = -1
-    accelerator: str = "auto"
-    devices: int | str = "auto"
-    num_nodes: int = 1
-    log_every_steps: int = 10
-    checkpoint_every_steps: int | None = None
-    checkpoint_keep: int = 0
-
-
-@dataclass
-class EvaluationConfig:
-    """conf/evaluation: evaluators by name, when they run, and which metric chooses the model."""
-
-    evaluators: dict[str, Any] = field(default_factory=dict)
-    every_steps: int | None = None
-    at_start: bool = True
-    every_epoch: bool = True
-    best_metric: str | None = None
-    mode: str = "max"
-
-
-@dataclass
-class CardConfig:
-    """`card`: what the model card says that no run can know."""
-
-    model_name: str | None = None
-    language: list[str] = field(default_factory=list)
-    license: str | None = None
-    tags: list[str] = field(default_factory=list)
-
-
-@dataclass
-class RunConfig:
-    """The whole run. `global_batch_size` is the one dial for scale."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-    encoder: Any = None
-    loss: Any = None
-    sampler: Any = None
-    gradcache: GradcacheConfig = field(default_factory=GradcacheConfig)
-    guide: GuideConfig = field(default_factory=GuideConfig)
-    optimizer: Any = None
-    schedule: Any = None
-    strategy: Any = None
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    logger: dict[str, Any] = field(default_factory=dict)
-    card: CardConfig = field(default_factory=CardConfig)
-    name: str = "run"
-    seed: int = 42
-    global_batch_size: int = 64
-    accumulate: int = 1
-    drop_last: bool = False
-    gather: str = "global"
-    clip_norm: float | None = 1.0
-    learning_rate_mapping: dict[str, float] = field(default_factory=dict)
-    precision: str = "fp32"
-    deterministic: bool = False
-    compile: bool = False
-    resume: str = "auto"
-    output_dir: str = "outputs/run"
-    data_dir: str = "."
+__all__ = ["PRECISIONS", "RunConfig", "check_config", "check_precision", "rows_per_rank"]
 
 
 def check_config(cfg: DictConfig) -> RunConfig:
@@ -151,11 +32,9 @@ def check_config(cfg: DictConfig) -> RunConfig:
     try:
         _check_nothing_missing(cfg)
         values: Any = OmegaConf.to_container(cfg, resolve=True)
-        _check_schema(values, RunConfig, "")
-        run = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), values))
     except OmegaConfBaseException as error:
         raise ConfigError(omegaconf_line(error)) from None
-    assert isinstance(run, RunConfig)
+    run: RunConfig = _parse(values, RunConfig, "")
     _check_nodes(run)
     _check_sources(run)
     _check_values(run)
@@ -173,6 +52,12 @@ def rows_per_rank(global_batch_size: int, world_size: int) -> int:
     )
 
 
+def check_precision(precision: str, accelerator: str) -> None:
+    """Refuse what the device cannot compute; Lightning would take bf16 in its place."""
+    if precision == "fp16" and accelerator == "cpu":
+        raise ConfigError("precision='fp16' needs a GPU: set precision=fp32 or precision=bf16")
+
+
 def _check_nothing_missing(cfg: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
@@ -183,36 +68,44 @@ def _check_nothing_missing(cfg: DictConfig) -> None:
         )
 
 
-def _check_schema(values: Mapping[str, Any], schema: type, path: str) -> None:
+def _parse(values: Mapping[str, Any], schema: type, path: str) -> Any:
+    """The dataclass `schema` with these values; keys that are left out keep their default."""
     hints = typing.get_type_hints(schema)
+    parsed: dict[str, Any] = {}
     for key, value in values.items():
         place = f"{path}.{key}" if path else str(key)
         if key not in hints:
             raise unknown_key(place, str(key), hints, path or "the configuration")
-        hint = hints[key]
-        if not is_dataclass(hint):
-            if not fits(value, hint):
-                raise wrong_type(place, value, hint)
-        elif isinstance(value, Mapping):
-            _check_schema(value, typing.cast(type, hint), place)
-        else:
-            keys = ", ".join(sorted(typing.get_type_hints(hint)))
-            raise ConfigError(
-                f"{place}={value!r} is not a group of keys: set {place}.<key> ({keys})"
-            )
+        parsed[key] = _parse_value(value, hints[key], place)
+    return schema(**parsed)
+
+
+def _parse_value(value: Any, hint: Any, place: str) -> Any:
+    if not is_dataclass(hint):
+        if not fits(value, hint):
+            raise wrong_type(place, value, hint)
+        return float(value) if isinstance(value, int) and hint in (float, float | None) else value
+    if not isinstance(value, Mapping):
+        keys = ", ".join(sorted(typing.get_type_hints(hint)))
+        raise ConfigError(f"{place}={value!r} is not a group of keys: set {place}.<key> ({keys})")
+    return _parse(value, typing.cast(type, hint), place)
 
 
 def _check_nodes(run: RunConfig) -> None:
     """Whether what is to be built is there and can be built."""
     for name in ("encoder", "sampler", "optimizer", "schedule", "strategy"):
         _check_node(getattr(run, name), name, f"conf/{name}/, as {name}=...")
+    if run.pruner:
+        _check_node(run.pruner, "pruner", "conf/pruner/, as pruner=...")
+        if not run.evaluation.evaluators:
+            raise ConfigError("pruner has no metric to compare points by: set evaluation=...")
     if run.guide.encoder is not None:
         _check_node(run.guide.encoder, "guide.encoder", "conf/guide/, as guide=...")
     if isinstance(run.loss, Mapping) and run.loss and "_target_" not in run.loss:
         for name, node in run.loss.items():
+            _check_node(node, f"loss.{name}", f"conf/loss/, as +loss@loss.{name}=...")
             if name not in run.data.train:
                 raise unknown_key(f"loss.{name}", name, run.data.train, "data.train")
-            _check_node(node, f"loss.{name}", f"conf/loss/, as +loss@loss.{name}=...")
     else:
         _check_node(run.loss, "loss", "conf/loss/, as loss=...")
     for name, node in run.evaluation.evaluators.items():
@@ -258,9 +151,17 @@ def _check_values(run: RunConfig) -> None:
         ("data.loader.num_workers", loader.num_workers, 0),
         ("data.loader.prefetch", loader.prefetch, 1),
     ):
-        if value is not None and value < least:
+        if isinstance(value, str):
+            if value != "auto":
+                raise ConfigError(f"{name}={value!r} is not known: set a number, null or auto")
+        elif value is not None and value < least:
             raise ConfigError(f"{name}={value} is too small: set at least {least}")
     _check_length(trainer)
+    if run.evaluation.best_metric is not None and not run.evaluation.evaluators:
+        raise ConfigError(
+            f"evaluation.best_metric={run.evaluation.best_metric!r} has no evaluator to come from: "
+            "set evaluation=triplet or another one of conf/evaluation/"
+        )
     if run.clip_norm is not None and run.clip_norm <= 0:
         raise ConfigError(
             f"clip_norm={run.clip_norm} is too small: set a norm above 0, or null for no clipping"

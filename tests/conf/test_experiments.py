@@ -1,0 +1,87 @@
+"""Every experiment trains: those of model cards on made-up files, the others on real data where it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from inbatch.config import check_config
+from inbatch.train import train
+from runs import compose_run, metrics
+from tiny import tiny_texts
+
+CONF = Path(__file__).parents[2] / "conf"
+COLUMNS = {
+    "prostheses_mnrl": ("sentence_0", "sentence_1"),
+    "supplies_minilm_mnrl": ("sentence_0", "sentence_1"),
+    "phones_contrastive": ("sentence_0", "sentence_1", "label"),
+    "terms_cosine": ("sentence_0", "sentence_1", "label"),
+    "esci_cached_gist": ("query", "pos", "neg"),
+}
+REAL = sorted({path.stem for path in (CONF / "experiment").glob("*.yaml")} - {*COLUMNS, "demo"})
+NUM_ROWS = 40
+
+
+def write_rows(path: Path, columns: tuple[str, ...]) -> Path:
+    """A jsonl file of random texts, and labels 0 and 1 in turn."""
+    texts = [tiny_texts(NUM_ROWS, seed=i, min_words=3) for i in range(len(columns))]
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*texts, strict=True)]
+    for number, row in enumerate(rows):
+        if "label" in row:
+            row["label"] = number % 2  # type: ignore[assignment]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def run_experiment(name: str, model: Path, folder: Path, *overrides: str) -> Path:
+    """Two steps with a tiny encoder (and guide) in place of the experiment's."""
+    config = compose_run(
+        f"experiment={name}",
+        f"encoder.path={model}",
+        "++encoder.max_length=32",
+        "trainer.accelerator=cpu",
+        "trainer.max_steps=2",
+        f"output_dir={folder / 'run'}",
+        f"guide.store_dir={folder / 'guide'}",
+        "precision=fp32",
+        *overrides,
+    )
+    if config.guide.encoder is not None:
+        config.guide.encoder.path = str(model)
+    return train(check_config(config))
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_card_experiment_trains_on_a_users_files(
+    name: str, tiny_bert: Path, tmp_path: Path
+) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", COLUMNS[name])
+    source = "triplets" if name == "esci_cached_gist" else "pairs"
+    evaluated = name in ("phones_contrastive", "esci_cached_gist")
+    dev = [f"evaluation.evaluators.dev.path={rows}"] if evaluated else []
+    output = run_experiment(name, tiny_bert, tmp_path, f"data.train.{source}.path={rows}", *dev)
+    logged = metrics(output)
+    rows_of_a_step = compose_run(f"experiment={name}").global_batch_size
+    assert [row["step"] for row in logged if "train/loss" in row] == [
+        1 if rows_of_a_step > NUM_ROWS else 2
+    ]
+    assert any(key.startswith("eval/") for row in logged for key in row) == evaluated
+    assert (output / "model" / "README.md").stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_an_experiment_trains_on_real_data(
+    name: str, tiny_bert: Path, real_data: Path, tmp_path: Path
+) -> None:
+    config = compose_run(f"experiment={name}")
+    limits = [f"++data.train.{source}.limit={NUM_ROWS}" for source in config.data.train]
+    for evaluator in config.evaluation.evaluators:
+        limits.append(f"++evaluation.evaluators.{evaluator}.limit={NUM_ROWS}")
+    output = run_experiment(
+        name, tiny_bert, tmp_path, f"data_dir={real_data}", "global_batch_size=16", *limits
+    )
+    logged = metrics(output)
+    assert f"eval/{config.evaluation.best_metric}" in logged[0]
+    assert any("train/loss" in row for row in logged)

@@ -1,0 +1,239 @@
+"""Mistakes in a configuration: one sentence that names the key, the value and the nearest right one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from inbatch.config import check_config, check_precision, rows_per_rank
+from inbatch.errors import ConfigError
+from inbatch.hydra_app import complete_overrides
+from inbatch.losses.base import Loss
+from inbatch.targets import describe, fits
+from inbatch.train import CONF_DIR
+from runs import compose_run
+
+PAIRS = ("data=pairs", "data.train.pairs.path=x.csv")
+
+UNKNOWN_KEYS = {
+    "++globl_batch_size=8": "globl_batch_size is no key of the configuration: "
+    "did you mean 'global_batch_size'?",
+    "++trainer.max_epoch=1": "trainer.max_epoch is no key of trainer: did you mean 'max_epochs'?",
+    "++data.loader.workers=2": "data.loader.workers is no key of data.loader: did you mean 'num_workers'?",
+    "++gradcache.chunk_row=2": "gradcache.chunk_row is no key of gradcache: did you mean 'chunk_rows'?",
+    "++guide.store=x": "guide.store is no key of guide: did you mean 'store_dir'?",
+    "++loss.temprature=1": "loss.temprature is no key of inbatch.losses.MultipleNegativesRanking: "
+    "did you mean 'temperature'?",
+    "++encoder.max_len=9": "encoder.max_len is no key of inbatch.encoder.build_encoder: "
+    "did you mean 'max_length'?",
+    "++optimizer.learning_rate=1": "optimizer.learning_rate is no key of inbatch.optim.adamw: it takes",
+    "++schedule.warmup=1": "schedule.warmup is no key of inbatch.optim.Linear: did you mean 'warmup_steps'?",
+    "++sampler.blockrows=1": "sampler.blockrows is no key of inbatch.data.samplers.NoDuplicates: "
+    "did you mean 'block_rows'?",
+    "++data.train.pairs.colums=x": "data.train.pairs has the unknown key 'colums': did you mean 'columns'",
+    "++zzz=1": "zzz is no key of the configuration: it takes accumulate",
+}
+
+WRONG_VALUES = {
+    "seed=abc": "seed='abc' is not a whole number",
+    "seed=-1": "seed=-1 is too small: set at least 0",
+    "global_batch_size=1.5": "global_batch_size=1.5 is not a whole number",
+    "global_batch_size=0": "global_batch_size=0 is too small: set at least 1",
+    "accumulate=0": "accumulate=0 is too small",
+    "precision=fp61": "precision='fp61' is not known: did you mean 'fp64'?",
+    "gather=all": "gather='all' is not known: set one of global, local",
+    "clip_norm=0": "clip_norm=0.0 is too small: set a norm above 0, or null",
+    "drop_last=3": "drop_last=3 is not true or false",
+    "compile=maybe": "compile='maybe' is not true or false",
+    "card.tags=x": "card.tags='x' is not a list (a text)",
+    "++learning_rate_mapping={bias: fast}": "learning_rate_mapping={'bias': 'fast'} is not a mapping",
+    "trainer.max_steps=0": "trainer.max_steps=0 is no length",
+    "trainer.max_epochs=-1": "trainer.max_epochs=-1 and trainer.max_steps=-1 train without end",
+    "trainer.devices=[0]": "trainer.devices=[0] is not a whole number or a text",
+    "trainer.accelerator=gpu": "trainer.accelerator='gpu' is not known",
+    "evaluation.mode=maximum": "evaluation.mode='maximum' is not known",
+    "evaluation.best_metric=x": "evaluation.best_metric='x' has no evaluator to come from",
+    "gradcache.chunk_tokens=0": "gradcache.chunk_tokens=0 is too small",
+    "data.loader.prefetch=0": "data.loader.prefetch=0 is too small",
+    "data.train=a.csv": "data.train='a.csv' is not a mapping",
+    "loss.temperature=warm": "loss.temperature='warm' is not a number",
+    "loss.similarity=cosin": "loss.similarity='cosin' is not one of cosine, dot: did you mean 'cosine'?",
+    "loss.directions=query_to_doc": "loss.directions='query_to_doc' is not a list",
+    "optimizer.betas=[a]": "optimizer.betas=['a'] is not a list (a number)",
+    "++encoder.pooling=3": "encoder.pooling=3 is not a text or a list (a text) or null",
+    "encoder._target_=inbatch.encoder.bild": "encoder._target_='inbatch.encoder.bild' cannot be imported",
+    "loss._target_=nowhere.Loss": "loss._target_='nowhere.Loss' cannot be imported",
+    "data_dir=${nope}/x": "Interpolation key 'nope' not found",
+}
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        check_config(compose_run(*overrides))
+    return str(error.value)
+
+
+@pytest.mark.parametrize("override", UNKNOWN_KEYS)
+def test_an_unknown_key_is_named_with_the_nearest(override: str) -> None:
+    message = refusal(*PAIRS, override)
+    assert UNKNOWN_KEYS[override] in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("override", WRONG_VALUES)
+def test_a_wrong_value_is_named(override: str) -> None:
+    sources = () if override.startswith(("data.train", "data_dir")) else PAIRS
+    message = refusal(*sources, override)
+    assert WRONG_VALUES[override] in message
+    assert "\n" not in message
+
+
+def test_an_experiment_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\nglobal_batchsize: 4\nloss:\n  temperature: 0.1\n"
+    )
+    searchpath = f"hydra.searchpath=[file://{tmp_path}]"
+    assert "did you mean 'global_batch_size'?" in refusal(*PAIRS, "experiment=mine", searchpath)
+
+
+def test_values_that_are_missing_are_listed() -> None:
+    message = refusal("data=pairs", "evaluation=triplet")
+    assert message.startswith(
+        "data.train.pairs.path and evaluation.evaluators.dev.path are not set"
+    )
+
+
+def test_a_target_gets_what_it_needs() -> None:
+    config = compose_run(*PAIRS, "evaluation=triplet")
+    del config.evaluation.evaluators.dev.path
+    with pytest.raises(
+        ConfigError, match=r"dev.path is missing: inbatch.evaluation.TripletEvaluator"
+    ):
+        check_config(config)
+
+
+@pytest.mark.parametrize(
+    "group", ["encoder", "loss", "sampler", "optimizer", "schedule", "strategy"]
+)
+def test_a_group_without_a_target_is_refused(group: str) -> None:
+    config = compose_run(*PAIRS)
+    for empty in (None, {"lr": 1}):
+        config[group] = empty
+        with pytest.raises(
+            ConfigError, match=f"{group}.* has no _target_: choose one of conf/{group}"
+        ):
+            check_config(config)
+
+
+def test_a_loss_for_no_source_is_refused() -> None:
+    config = compose_run(*PAIRS)
+    config.loss = {"pair": {"_target_": "inbatch.losses.CoSENT"}}
+    with pytest.raises(
+        ConfigError, match=r"loss.pair is no key of data.train: did you mean 'pairs'"
+    ):
+        check_config(config)
+
+
+def test_a_group_of_keys_cannot_be_a_value() -> None:
+    config = compose_run(*PAIRS)
+    config.gradcache = 3
+    with pytest.raises(ConfigError, match=r"gradcache=3 is not a group of keys: .*chunk_rows"):
+        check_config(config)
+
+
+def test_a_whole_number_may_stand_for_a_number() -> None:
+    run = check_config(compose_run(*PAIRS, "clip_norm=2", "gradcache=rows"))
+    assert isinstance(run.clip_norm, float)
+    assert run.gradcache.keep_gib == 0
+
+
+def test_steps_may_be_the_only_limit() -> None:
+    run = check_config(compose_run(*PAIRS, "trainer.max_epochs=-1", "trainer.max_steps=7"))
+    assert run.trainer.max_steps == 7
+
+
+@pytest.mark.parametrize(
+    ("global_batch_size", "world_size", "hint"),
+    [(10, 4, "set 8 or 12"), (3, 4, "set 4"), (1001, 8, "set 1000 or 1008")],
+)
+def test_a_global_batch_that_does_not_divide_names_the_nearest(
+    global_batch_size: int, world_size: int, hint: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"global_batch_size={global_batch_size} .* {hint}$"):
+        rows_per_rank(global_batch_size, world_size)
+
+
+def test_a_global_batch_that_divides() -> None:
+    assert rows_per_rank(12, 4) == 3
+
+
+def test_fp16_needs_a_gpu() -> None:
+    with pytest.raises(ConfigError, match="precision='fp16' needs a GPU"):
+        check_precision("fp16", "cpu")
+    check_precision("fp16", "cuda")
+    check_precision("bf16", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "fit"),
+    [
+        (1, int, True),
+        (True, int, False),
+        (1.0, int, False),
+        (1, float, True),
+        (True, float, False),
+        ("1", float, False),
+        (None, float | None, True),
+        (None, float, False),
+        ("a", Literal["a", "b"], True),
+        ("c", Literal["a", "b"], False),
+        (0, Literal[False], False),
+        (["a"], Sequence[str], True),
+        ("a", Sequence[str], False),
+        (["a", 1], Sequence[str], False),
+        ([1.0, 2.0], tuple[float, float], True),
+        ([1.0], tuple[float, float], False),
+        ([1.0], tuple[float, ...], True),
+        ({"a": 1}, Mapping[str, int], True),
+        ({"a": "b"}, Mapping[str, int], False),
+        ([], Mapping[str, int], False),
+        ("x", Any, True),
+        ("x", Loss, False),
+        ({"_target_": "x"}, Loss, True),
+        ("x", Callable[..., Any], False),
+        ("x", str | Path, True),
+    ],
+)
+def test_what_fits_an_annotation(value: Any, hint: Any, fit: bool) -> None:
+    assert fits(value, hint) is fit
+    assert describe(hint)
+
+
+@pytest.mark.parametrize(
+    ("argument", "completed"),
+    [
+        ("seed=1", "++seed=1"),
+        ("encoder.max_length=9", "++encoder.max_length=9"),
+        ("data.train.mine.path=a=b.csv", "++data.train.mine.path=a=b.csv"),
+        ("loss=gist", "loss=gist"),
+        ("loss@loss.pairs=mnrl", "loss@loss.pairs=mnrl"),
+        ("+seed=1", "+seed=1"),
+        ("~seed", "~seed"),
+        ("hydra.run.dir=x", "hydra.run.dir=x"),
+        ("hydra/launcher=basic", "hydra/launcher=basic"),
+        ("--config-dir=x", "--config-dir=x"),
+        ("-m", "-m"),
+    ],
+)
+def test_plain_overrides_reach_keys_that_no_yaml_has(argument: str, completed: str) -> None:
+    assert complete_overrides([argument], Path(CONF_DIR)) == [completed]
+
+
+@pytest.mark.parametrize("argument", ["loss=null", "loss={temperature: 1}"])
+def test_a_group_takes_a_file(argument: str) -> None:
+    with pytest.raises(ConfigError, match=r"chooses no file: set loss= one of angle, .*triplet"):
+        complete_overrides([argument], Path(CONF_DIR))

@@ -1,0 +1,144 @@
+"""Who may import whom, and other rules that a reader relies on; checked on the source itself.
+
+A module's layer decides what it may import: pure < core < framework < entry, and process beside core.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src" / "inbatch"
+FILES = sorted(SRC.rglob("*.py"))
+MAX_LINES = 300
+
+# Patterns over paths below src/inbatch; the first that matches decides.
+LAYERS = [
+    ("pure", r"losses/.*|(errors|__init__|phases|planner|steps)\.py"),
+    ("pure", r"evaluation/metrics\.py|optim/.*|encoder/pooling\.py"),
+    ("pure", r"data/(batch|chunks|plan|permutation)\.py|data/samplers/.*"),
+    ("core", r"(encoder|data|guide|gradcache|evaluation)/.*|(schema|targets|config|console)\.py"),
+    ("process", r"gather/.*|strategies/topology\.py"),
+    ("framework", r"(strategies|callbacks|export|sweep)/.*|(module|datamodule|requeue|sizing)\.py"),
+    (
+        "entry",
+        r"(train|assemble|watch|sizing|finish|hydra_app|evaluate|embed_guide|submit|sbatch|sweep_app|__main__)\.py",
+    ),
+]
+MAY_IMPORT = {
+    "pure": {"pure"},
+    "core": {"pure", "core"},
+    "process": {"pure", "process"},
+    "framework": {"pure", "core", "process", "framework"},
+    "entry": {"pure", "core", "process", "framework", "entry"},
+}
+ALWAYS = {*sys.stdlib_module_names, "torch", "numpy"}
+# Further packages. Entry points may import everything.
+PACKAGES = {
+    "pure": {"scipy", "sklearn"},
+    "core": {
+        *("transformers", "tokenizers", "datasets", "pyarrow", "safetensors", "huggingface_hub"),
+        *("xxhash", "fsspec", "omegaconf", "rich", "scipy", "sklearn"),
+    },
+    "process": set(),
+    "framework": {
+        *("lightning", "transformers", "huggingface_hub", "jinja2", "matplotlib", "rich", "yaml"),
+    },
+}
+# Packages that few files may import, whatever their layer.
+ONLY_IN = {
+    "hydra": r"(train|hydra_app|embed_guide|submit|sweep_app)\.py",
+    "deepspeed": r"strategies/deepspeed\.py",
+    "wandb": r"callbacks/.*",
+    "torch.distributed": r"gather/.*|strategies/.*|callbacks/(step_log|evaluation)\.py|module\.py",
+    "triton": r"losses/triton_\w+\.py",
+    "optuna": r"sweep/.*",
+    "os.environ": r"(strategies|sweep)/.*|(hydra_app|submit|sbatch|requeue)\.py",
+}
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(SRC).as_posix()
+
+
+def layer(path: str) -> str:
+    return next((name for name, pattern in LAYERS if re.fullmatch(pattern, path)), "")
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Modules that a file imports, and `torch.distributed` and `os.environ` where it names them."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            name = f"{node.value.id}.{node.attr}".replace("os.getenv", "os.environ")
+            if name in ONLY_IN:
+                yield name
+
+
+def file_of(module: str) -> str:
+    """Path below src/inbatch of the module that holds an imported name of this package."""
+    parts = module.split(".")[1:]
+    for count in range(len(parts), -1, -1):
+        base = SRC.joinpath(*parts[:count])
+        if base.with_suffix(".py").is_file():
+            return relative(base.with_suffix(".py"))
+        if (base / "__init__.py").is_file():
+            return relative(base / "__init__.py")
+    raise AssertionError(module)
+
+
+def test_every_module_has_a_layer() -> None:
+    assert [path for path in map(relative, FILES) if layer(path) not in MAY_IMPORT] == []
+
+
+@pytest.mark.parametrize("path", map(relative, FILES))
+def test_a_module_imports_from_its_layers(path: str) -> None:
+    own, wrong = layer(path), []
+    for name in imported(ast.parse((SRC / path).read_text())):
+        package = name.split(".")[0]
+        if package == "inbatch":
+            target = file_of(name)
+            if target != "__init__.py" and layer(target) not in MAY_IMPORT[own]:
+                wrong.append(f"{target} ({layer(target)})")
+        elif own != "entry" and package not in {*ALWAYS, *PACKAGES[own]} and not limits_of(name):
+            wrong.append(name)
+        wrong += [name for key in limits_of(name) if not re.fullmatch(ONLY_IN[key], path)]
+    assert wrong == [], f"{path} is {own}"
+
+
+def limits_of(name: str) -> list[str]:
+    """Keys of `ONLY_IN` that an imported name falls under."""
+    return [key for key in ONLY_IN if name == key or name.startswith(f"{key}.")]
+
+
+def test_files_are_short() -> None:
+    lengths = {relative(path): len(path.read_text().splitlines()) for path in FILES}
+    assert {path: lines for path, lines in lengths.items() if lines > MAX_LINES} == {}
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [path for path in FILES if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert silent == []
+
+
+@pytest.mark.parametrize("folder", ["src", "conf", "scripts", "slurm", "tests"])
+def test_no_file_names_a_place_of_one_machine(folder: str) -> None:
+    root = SRC.parents[1]
+    places = "work|root|mnt|scratch|Users" + ("" if folder == "tests" else "|home|tmp")
+    place = re.compile(rf"(?:^|[\s\"'=(])/(?:{places})/\S*", re.MULTILINE)
+    found = [
+        f"{path.relative_to(root)}: {match.strip()}"
+        for path in sorted((root / folder).rglob("*"))
+        if path.suffix in (".py", ".yaml", ".md", ".j2", ".sh", ".sbatch")
+        for match in place.findall(path.read_text())
+    ]
+    assert found == []

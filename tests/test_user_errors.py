@@ -1,0 +1,153 @@
+"""Typical mistakes, from the command line to the end: one line on standard error, exit code 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from inbatch.train import main
+from runs import TINY, write_triplets
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a run is started: its files, and nothing that a launcher has set."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # `main` sets it; to be as before afterwards
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    write_triplets(tmp_path / "triplets.jsonl", 24)
+    rows = [
+        {"query": f"red phone {i}", "positive": f"phone {i}", "label": "high"} for i in range(9)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+TRIPLETS = ["data=triplets", "data.train.triplets.path=triplets.jsonl", "global_batch_size=8"]
+PAIRS = ["data=pairs", "data.train.pairs.path=pairs.jsonl", "global_batch_size=8"]
+MATCH = "data.train.pairs.columns={query: query, positive: positive}"
+
+MISTAKES: dict[str, tuple[list[str], str]] = {
+    "file": (
+        [*TRIPLETS, "data.train.triplets.path=triplet.jsonl"],
+        "data.train.triplets.path=triplet.jsonl matches no file: did you mean",
+    ),
+    "column": (
+        [*TRIPLETS, "data.train.triplets.columns.positive=positiv"],
+        "names 'positiv', which the data does not hold: did you mean 'positive'",
+    ),
+    "labels": (
+        [*PAIRS, MATCH, "loss=cosent"],
+        "loss CoSENT needs labels, and source 'pairs' has none",
+    ),
+    "labels that are texts": (
+        PAIRS,
+        "label column 'label' of pairs.jsonl holds string values that are no",
+    ),
+    "guide": ([*TRIPLETS, "loss=gist"], "loss GIST needs a guide: set guide=minilm"),
+    "too few columns": (
+        [*PAIRS, MATCH, "loss=triplet"],
+        "loss Triplet takes 3 text columns, and source",
+    ),
+    "key": ([*TRIPLETS, "global_batchsize=8"], "did you mean 'global_batch_size'?"),
+    "key of a group": ([*TRIPLETS, "loss.temprature=1"], "did you mean 'temperature'?"),
+    "choice": ([*TRIPLETS, "loss=mnlr"], "loss=mnlr names no file: did you mean 'mnrl'?"),
+    "experiment": (["experiment=dmo"], "experiment=dmo names no file: did you mean 'demo'?"),
+    "choice in a sweep": (["-m", "seed=1,2", "loss=mnlr"], "loss=mnlr names no file"),
+    "syntax": ([*TRIPLETS, "loss"], "the override 'loss' cannot be read"),
+    "missing value": (["data=pairs"], "data.train.pairs.path is not set"),
+    "batch size": (
+        [*TRIPLETS, "trainer.devices=3"],
+        "global_batch_size=8 does not divide over 3 ranks: set 6 or 9",
+    ),
+    "resume": ([*TRIPLETS, "resume=old.ckpt"], "resume='old.ckpt' does not exist"),
+    "encoder": (
+        [*TRIPLETS, "encoder=minilm", "encoder.path=./nowhere"],
+        "path='./nowhere' is no directory",
+    ),
+    "two encoders": ([*TRIPLETS, "encoder.path=x"], "give one of them"),
+    "evaluator file": (
+        [*TRIPLETS, "evaluation=triplet", "evaluation.evaluators.dev.path=dev.jsonl"],
+        "evaluation.evaluators.dev.path=dev.jsonl matches no file",
+    ),
+    "metric": (
+        [
+            *TRIPLETS,
+            "evaluation=triplet",
+            "evaluation.evaluators.dev.path=triplets.jsonl",
+            "evaluation.best_metric=dev_accuracy",
+        ],
+        "evaluation.best_metric='dev_accuracy' is no metric of the evaluators; choose one of dev_cosine_acc",
+    ),
+    "gpu": ([*TRIPLETS, "trainer.accelerator=cuda"], "torch finds no GPU"),
+    "fp16": ([*TRIPLETS, "precision=fp16"], "precision='fp16' needs a GPU"),
+    "config dir": (
+        ["--config-dir=conf", "experiment=broken"],
+        "mapping values are not allowed here",
+    ),
+}
+
+
+def ends(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> str:
+    """What standard error holds after a run that must end with exit code 2."""
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    return capfd.readouterr().err
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_in_one_line(
+    mistake: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    if mistake in ("gpu", "fp16") and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    (folder / "conf" / "experiment").mkdir(parents=True)
+    (folder / "conf" / "experiment" / "broken.yaml").write_text("loss: a: b\n")
+    overrides, message = MISTAKES[mistake]
+    bare = mistake in ("encoder", "experiment", "config dir") or "sweep" in mistake
+    tiny = [] if bare else list(TINY)
+    error = ends([*tiny, *overrides], monkeypatch, capfd)
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_devices_that_differ_from_the_launchers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {
+        "TORCHELASTIC_RUN_ID": "x",
+        "LOCAL_WORLD_SIZE": "2",
+        "WORLD_SIZE": "2",
+    }.items():
+        monkeypatch.setenv(name, value)
+    error = ends([*TINY, *TRIPLETS, "trainer.devices=4"], monkeypatch, capfd)
+    assert (
+        "trainer.devices=4 and trainer.num_nodes=1, but the launcher started 2 processes" in error
+    )
+    assert error.count("\n") == 1
+
+
+def test_the_script_itself(folder: Path) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *TRIPLETS, "optimiser=adam"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "error: optimiser is no key of the configuration: did you mean 'optimizer'?\n"
+    )
+    assert not (folder / "outputs" / "run" / "config.yaml").exists()
