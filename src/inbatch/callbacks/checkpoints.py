@@ -27,11 +27,11 @@ class Checkpoints(Callback):
         self._directory = directory
         self._every_steps = every_steps
         self._keep = keep
-        self._saved_step = 0
+        self.saved_step = 0  # of the newest checkpoint
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A resumed run has just been saved."""
-        self._saved_step = trainer.global_step
+        self.saved_step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -40,17 +40,17 @@ class Checkpoints(Callback):
         step = trainer.global_step
         pl_module.trainer.datamodule.trained(batch.step)  # type: ignore[attr-defined]
         on_grid = bool(self._every_steps) and step % (self._every_steps or 1) == 0
-        if (on_grid and step != self._saved_step) or trainer.is_last_batch:
+        if (on_grid and step != self.saved_step) or trainer.is_last_batch:
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save what a limit on steps has cut off inside an epoch."""
-        if trainer.global_step != self._saved_step:
+        if trainer.global_step != self.saved_step:
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
         """Write beside the old checkpoint, then put the new one in its place. Collective."""
-        self._saved_step = trainer.global_step
+        self.saved_step = trainer.global_step
         with pause(trainer, "save"):
             self._write(trainer)
 

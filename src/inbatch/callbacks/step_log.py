@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -48,6 +49,7 @@ class StepLog(Callback, PauseWatcher):
         self._reports: list[StepReport] = []
         self._step = 0
         self._epoch = 0.0
+        self._data_s = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Count parameters while they are whole: a strategy may shard them later."""
@@ -67,6 +69,12 @@ class StepLog(Callback, PauseWatcher):
         self._reports = []
         self._clock.start()
 
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note how long the step has waited for its batch."""
+        self._data_s = self._clock.elapsed()
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -74,7 +82,8 @@ class StepLog(Callback, PauseWatcher):
         report = cast(Watched, pl_module).last_step
         if report is None:
             return
-        self._meter.add(report, seconds=self._clock.lap())
+        waited = {**report.phases, "data": self._data_s}
+        self._meter.add(replace(report, phases=waited), seconds=self._clock.lap())
         self._reports.append(report)
         self._epoch = trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches
         stepped = trainer.global_step != self._step  # a step may accumulate several batches

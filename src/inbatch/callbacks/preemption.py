@@ -1,0 +1,127 @@
+"""Ends a run that is asked to stop: a checkpoint of the last step, the same on all ranks.
+
+A signal only leaves a note. Saving inside a handler deadlocks where ranks get the signal at different
+moments: one would be in the checkpoint's barrier, another in the gradients' all-reduce. So the ranks
+agree at the end of an optimizer step, all save, and all leave. Slurm's part is in `inbatch.requeue`.
+"""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from inbatch.callbacks.checkpoints import LAST, Checkpoints
+from inbatch.callbacks.step_report import Watched
+from inbatch.gather import PendingMax
+
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+
+
+class StopRequest:
+    """Whether this process was asked to stop. Signal handlers are set in the main thread only."""
+
+    def __init__(self) -> None:
+        self.number = 0  # of the first signal; 0 for none
+
+    def listen(self) -> None:
+        """Note signals from now on, in place of whatever handled them."""
+        for number in SIGNALS:
+            signal.signal(number, self._note)
+
+    def ignore(self) -> None:
+        """A signal that comes after training must not end the process that writes the results."""
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.number = self.number or number
+
+
+class Preempted(Exception):  # noqa: N818 - nothing went wrong
+    """A run has stopped before its end and left a checkpoint.
+
+    Args:
+        signal_name: what asked for it.
+        step: optimizer steps done.
+        checkpoint: where it goes on from.
+        rank: of this process.
+    """
+
+    def __init__(self, *, signal_name: str, step: int, checkpoint: Path, rank: int) -> None:
+        super().__init__(f"stopped by {signal_name} after step {step}, which {checkpoint} holds")
+        self.rank = rank
+
+
+class Preemption(Callback):
+    """Stops all ranks after the same optimizer step once one of them has noted a signal.
+
+    Runs after evaluation, logging and `Checkpoints`, so that a resumed run finds the step complete.
+    The ranks agree by one all-reduce of an integer, read a step after it was sent: the host never
+    waits for it. From the signal to the end of training it so takes up to two steps, with their
+    evaluation if one is due, and a checkpoint. A request in the last step is not followed.
+    """
+
+    def __init__(self, stop: StopRequest, checkpoints: Checkpoints, *, directory: Path) -> None:
+        self._stop = stop
+        self._checkpoints = checkpoints
+        self._checkpoint = directory / LAST
+        self._pending: PendingMax | None = None
+        self._step = 0
+        self._stopped_by = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take SIGTERM back from Lightning, whose handler runs a collective inside the handler.
+
+        Lightning also agrees on SIGTERM before each step, for which the host waits for the device.
+        """
+        self._stop.listen()
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Agree after each optimizer step; save and end the loop where a rank was asked to stop."""
+        step = trainer.global_step
+        if step == self._step or step >= cast(Watched, pl_module).total_steps:
+            return
+        self._step = step
+        self._stopped_by = self._agree(trainer)
+        if self._stopped_by:
+            if self._checkpoints.saved_step != step:
+                self._checkpoints.save(trainer)
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Receive what is still under way, before the process group goes."""
+        if self._pending is not None:
+            self._pending.wait()
+            self._pending = None
+
+    def finish(self, trainer: Trainer) -> None:
+        """After training: ignore signals from here on.
+
+        Raises:
+            Preempted: training has stopped before its end.
+        """
+        self._stop.ignore()
+        if self._stopped_by:
+            raise Preempted(
+                signal_name=signal.Signals(self._stopped_by).name,
+                step=trainer.global_step,
+                checkpoint=self._checkpoint,
+                rank=trainer.global_rank,
+            )
+
+    def _agree(self, trainer: Trainer) -> int:
+        if trainer.world_size == 1:
+            return self._stop.number
+        sent, self._pending = (
+            self._pending,
+            PendingMax(self._stop.number, trainer.strategy.root_device),
+        )
+        return sent.wait() if sent is not None else 0

@@ -1,0 +1,32 @@
+"""Keeps the id of a run at Weights & Biases over restarts; the id lies in the output directory."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only
+
+FILE = "wandb_id.txt"
+
+
+def with_run_id(node: Mapping[str, Any], output_dir: Path, *, fresh: bool) -> dict[str, Any]:
+    """The configuration of a logger, with the run's id where it is one of W&B and names none.
+
+    Args:
+        node: `_target_` and its keys.
+        output_dir: of the run; an id that is made here is written there.
+        fresh: whether the run starts from its beginning, and so is a new one.
+    """
+    if not str(node["_target_"]).endswith(".WandbLogger") or node.get("id") is not None:
+        return dict(node)
+    return {**node, "id": _run_id(output_dir / FILE, fresh=fresh)}
+
+
+@rank_zero_only
+def _run_id(path: Path, *, fresh: bool) -> str:
+    if fresh or not path.exists():
+        path.write_text(secrets.token_hex(4))
+    return path.read_text()

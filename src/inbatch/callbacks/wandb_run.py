@@ -1,0 +1,147 @@
+"""A run at Weights & Biases: what it is called, what it was made of, how its metrics are drawn.
+
+The rows themselves come from `StepLog` and `Evaluation`, as for every logger; their step is
+``trainer/global_step``, the number of optimizer steps. Offline and disabled runs are treated alike.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+
+from inbatch.errors import ConfigError
+from inbatch.export.redaction import redact
+from inbatch.sweep.points import read_point
+
+STEP = "trainer/global_step"
+UNITS = {
+    "train/loss": "mean over the rows of the global batch",
+    "train/lr": "of the first parameter group",
+    "train/gradient_norm": "L2, before clipping",
+    "train/positive_similarity": "mean score of a query and its positive",
+    "train/hardest_negative_similarity": "mean score of a query and its nearest negative",
+    "train/filtered_share": "share of the negatives that the guide leaves out",
+    "train/alignment": "mean squared distance of query and positive",
+    "train/uniformity": "log of the mean of exp(-2 squared distance)",
+    "perf/samples_per_s": "rows a second, all ranks",
+    "perf/tokens_per_s": "real tokens a second, one rank",
+    "perf/padding_share": "share of the computed tokens",
+    "perf/time_share_": "share of the step's host time",
+    "perf/mfu": "share of the device's peak",
+    "perf/peak_memory_gib": "GiB, one rank",
+    "epoch": "epochs, with fractions",
+}
+
+
+def named(node: Mapping[str, Any], *, run_name: str, output_dir: Path) -> dict[str, Any]:
+    """The configuration of a logger, with name and group where it is one of W&B and has none.
+
+    A run has its own name; a point of a sweep that of the sweep with its number, and the sweep as group.
+
+    Raises:
+        ConfigError: an offline run is to send its model.
+    """
+    if not str(node["_target_"]).endswith(".WandbLogger"):
+        return dict(node)
+    if node.get("offline") and node.get("log_model"):
+        raise ConfigError(
+            "logger.wandb.log_model=true sends the model, and logger.wandb.offline=true nothing: set one"
+        )
+    point = read_point(output_dir)
+    sweep = f"{run_name}/{output_dir.parent.name}"
+    name = run_name if point is None else f"{sweep}/{point.number}"
+    group = None if point is None else sweep
+    return {**node, "name": node.get("name") or name, "group": node.get("group") or group}
+
+
+class WandbRun(Callback):
+    """Sends the configuration and describes the metrics; `finish` ends the run.
+
+    Args:
+        config: the resolved configuration; secrets are replaced.
+        metric: key of the evaluation that chooses the model; None without evaluation.
+        mode: whether a larger or a smaller value of it is better.
+    """
+
+    def __init__(
+        self, config: Mapping[str, Any], *, metric: str | None, mode: Literal["max", "min"]
+    ) -> None:
+        self._config = config
+        self._metric = metric
+        self._mode = mode
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Start the run."""
+        for run in _runs(trainer):
+            about = {"code": git_state(), "world_size": trainer.world_size, "units": UNITS}
+            run.config.update({**redact(self._config), **about}, allow_val_change=True)
+            run.define_metric("epoch", step_metric=STEP, hidden=True)
+            for group in ("train", "eval", "perf"):
+                run.define_metric(f"{group}/*", step_metric=STEP, step_sync=True)
+            if self._metric is not None:
+                run.define_metric(
+                    f"eval/{self._metric}",
+                    step_metric=STEP,
+                    step_sync=True,
+                    summary=f"{self._mode},last",
+                )
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """End the run as failed."""
+        for run in _runs(trainer):
+            run.finish(exit_code=1)
+
+    def finish(self, trainer: Trainer, summary: Mapping[str, Any], *, model_dir: Path) -> None:
+        """End the run.
+
+        Args:
+            trainer: of the run.
+            summary: what to add to its summary.
+            model_dir: goes with it as an artifact where the logger has ``log_model: true``.
+        """
+        import wandb
+
+        for logger in _loggers(trainer):
+            run = logger.experiment
+            run.summary.update(dict(summary))
+            if logger._log_model:
+                artifact = wandb.Artifact(f"model-{run.id}", type="model")
+                artifact.add_dir(str(model_dir))
+                run.log_artifact(artifact, aliases=["best"])
+            run.finish()
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of the user's repository and whether files differ from it; empty outside of one."""
+    commit = _git("rev-parse", "HEAD")
+    if not commit:
+        return {}
+    return {"commit": commit, "changed": bool(_git("status", "--porcelain", "-uno"))}
+
+
+def _git(*arguments: str) -> str:
+    try:
+        found = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=False, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):  # no git, no state
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""
+
+
+def _loggers(trainer: Trainer) -> list[WandbLogger]:
+    """W&B loggers that write: those of rank 0."""
+    if not trainer.is_global_zero:
+        return []
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+
+
+def _runs(trainer: Trainer) -> list[Any]:
+    return [logger.experiment for logger in _loggers(trainer)]

@@ -1,0 +1,153 @@
+"""What a sweep knows of one of its points: `point.json` in the point's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from inbatch.errors import ConfigError
+
+POINT = "point.json"
+RESULT = "result.json"
+
+Status = Literal["running", "completed", "pruned", "failed", "stopped"]
+Mode = Literal["max", "min"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a run that has come to its end says of itself: `result.json`.
+
+    metric, value, step: the evaluation metric that chooses the model, its best value and when that was;
+        None without evaluation.
+    mode: whether larger or smaller is better.
+    pruned: whether the run stopped early because it was behind.
+    """
+
+    metric: str | None = None
+    mode: Mode = "max"
+    value: float | None = None
+    step: int | None = None
+    pruned: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One point of a sweep.
+
+    number: counts from 0 in the order of the sweep.
+    overrides: of the command line, as Hydra has them.
+    status: "running" also stays where a process was killed.
+    error: why it failed, in one line.
+    seconds: how long it has run.
+    """
+
+    number: int
+    overrides: tuple[str, ...]
+    status: Status = "running"
+    result: Result = Result()
+    seconds: float | None = None
+    error: str | None = None
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The overrides as {key: value}."""
+        pairs = (override.lstrip("+~").partition("=") for override in self.overrides)
+        return {key: value for key, _, value in pairs}
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the point has a model."""
+        return self.status in ("completed", "pruned")
+
+
+def write_point(point: Point, folder: Path) -> None:
+    """Write `point.json`, whole or not at all."""
+    _write(folder / POINT, asdict(point))
+
+
+def write_result(result: Result, folder: Path) -> None:
+    """Write `result.json`, whole or not at all."""
+    _write(folder / RESULT, asdict(result))
+
+
+def read_result(folder: Path) -> Result:
+    """The result that a run has written."""
+    return _made(Result, _read(folder / RESULT))
+
+
+def read_point(folder: Path) -> Point | None:
+    """The point of a folder; None where it is none."""
+    if not (folder / POINT).is_file():
+        return None
+    values = _read(folder / POINT)
+    point = _made(Point, values)
+    return replace(
+        point, overrides=tuple(point.overrides), result=_made(Result, values.get("result", {}))
+    )
+
+
+def read_points(sweep: Path) -> dict[Path, Point]:
+    """The points of a sweep by folder, in their order.
+
+    Raises:
+        ConfigError: the folder has none, or a file cannot be read.
+    """
+    # The link to the best point is not another point.
+    folders = [path.parent for path in sweep.glob(f"**/{POINT}") if not _through_link(path, sweep)]
+    found = {folder: point for folder in folders if (point := read_point(folder)) is not None}
+    if not found:
+        raise ConfigError(f"sweep={str(sweep)!r} has no points: give the folder of a --multirun")
+    return dict(sorted(found.items(), key=lambda item: item[1].number))
+
+
+def best_point(points: dict[Path, Point]) -> Path | None:
+    """The folder of the point whose metric is best; None where no point has one.
+
+    Raises:
+        ConfigError: the points were chosen by different metrics.
+    """
+    ranked = {f: p for f, p in points.items() if p.succeeded and p.result.value is not None}
+    if not ranked:
+        return None
+    kinds = {(point.result.metric, point.result.mode) for point in ranked.values()}
+    if len(kinds) > 1:
+        names = ", ".join(sorted(f"{metric} ({mode})" for metric, mode in kinds))
+        raise ConfigError(f"the points are ranked by {names}: set one evaluation.best_metric")
+    ((_, mode),) = kinds
+    sign = 1.0 if mode == "max" else -1.0
+    return max(ranked, key=lambda folder: sign * (ranked[folder].result.value or 0.0))
+
+
+def varied(points: Sequence[Point]) -> list[str]:
+    """Parameters that differ between the points, in the order of the command line."""
+    names = dict.fromkeys(name for point in points for name in point.parameters)
+    return [name for name in names if len({point.parameters.get(name) for point in points}) > 1]
+
+
+def _through_link(path: Path, sweep: Path) -> bool:
+    parents = [parent for parent in path.parents if parent.is_relative_to(sweep)]
+    return any(parent.is_symlink() for parent in parents if parent != sweep)
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}): delete it") from None
+
+
+def _made(kind: Any, values: dict[str, Any]) -> Any:
+    names = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in values.items() if name in names})

@@ -1,0 +1,185 @@
+"""One point of a sweep: run it, write down how it ended, leave the process as it was.
+
+A point with one rank runs in the process of the sweep; importing takes longer than a small run. One
+that starts ranks of its own runs in a new process with the point's command line: ranks are started by
+repeating the command line, which must be that of the point and not that of the sweep, and a rank that
+dies takes its launcher with it, which must not be the sweep.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+
+from inbatch.callbacks.preemption import SIGNALS
+from inbatch.errors import ConfigError
+from inbatch.requeue import EXIT_PREEMPTED
+from inbatch.sweep.points import RESULT, Point, Result, read_result, write_point
+
+_RANK = re.compile(r"^\[rank\d+\]: ?")  # torch marks the lines of several ranks
+_ERROR_LINE = re.compile(r"error: |[\w.]*(Error|Exception|Interrupt)(: |$)")
+_KEPT_LINES = 400
+
+
+class PointFailed(Exception):  # noqa: N818 - its message is another error's
+    """A point in a process of its own has ended without a result; the message says why."""
+
+
+def run_point(
+    point: Point, folder: Path, work: Callable[[], None], *, one_of_several: bool
+) -> float | None:
+    """Run a point.
+
+    Args:
+        point: what to run.
+        folder: of the point.
+        work: runs it; leaves `result.json` in the folder.
+        one_of_several: this process is one rank of the point, which something else has started.
+
+    Returns:
+        The point's metric; None where it failed or has no evaluation.
+
+    Raises:
+        Exception: what `work` has raised, for a rank among several: the others wait for it, and only
+            its end ends them.
+        BaseException: what is no error, such as an interrupt or a request to stop.
+    """
+    (folder / RESULT).unlink(missing_ok=True)
+    _write(point, folder)
+    began = time.monotonic()
+    try:
+        with clean_process():
+            work()
+        result = _rank_zero_result(folder) or point.result
+        ended = replace(point, status="pruned" if result.pruned else "completed", result=result)
+    except Exception as error:
+        ended = replace(point, status="failed", error=describe(error))
+        _say(ended, error)
+        if one_of_several:
+            write_point(replace(ended, seconds=_since(began)), folder)
+            raise
+    except BaseException:
+        _write(replace(point, status="stopped", seconds=_since(began)), folder)
+        raise
+    _free_memory()
+    _write(replace(ended, seconds=_since(began)), folder)
+    return ended.result.value
+
+
+def run_apart(command: Sequence[str]) -> None:
+    """Run a point's command line; what it prints is passed on.
+
+    Raises:
+        PointFailed: it has ended with another code than 0.
+        SystemExit: it was asked to stop and has left a checkpoint.
+    """
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace")
+    assert process.stderr is not None
+    kept: deque[str] = deque(maxlen=_KEPT_LINES)
+    try:
+        with _passed_on(process):
+            for line in process.stderr:
+                sys.stderr.write(line)
+                kept.append(_RANK.sub("", line.rstrip()))
+            code = process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    if code == EXIT_PREEMPTED:
+        sys.exit(code)
+    if code:
+        raise PointFailed(_reason(code, kept))
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line; the kind is left out where the message is written for users."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ConfigError | PointFailed):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+@contextmanager
+def clean_process() -> Iterator[None]:
+    """Take back what a run has set for the whole process: environment, determinism, open W&B run."""
+    environment = dict(os.environ)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        wandb = sys.modules.get("wandb")
+        if wandb is not None and wandb.run is not None:
+            wandb.finish(exit_code=int(failed))
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+def _free_memory() -> None:
+    """Give back what a failed or finished run still holds in cycles, before the next one starts."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def _passed_on(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Pass a request to stop on to a process: its ranks agree on a step, save and leave."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, lambda number, _: process.send_signal(number))
+        for number in SIGNALS
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _reason(code: int, lines: Sequence[str]) -> str:
+    """Why a process has ended: the error that it printed first of all, else how it ended."""
+    ended = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    errors = [line for line in lines if _ERROR_LINE.match(line)]
+    return f"{errors[0].removeprefix('error: ')} ({ended})" if errors else ended
+
+
+def _say(point: Point, error: Exception) -> None:
+    if not isinstance(error, ConfigError | PointFailed):
+        traceback.print_exception(error)
+    print(f"error: point {point.number} failed: {point.error}", file=sys.stderr)
+
+
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 3)
+
+
+@rank_zero_only
+def _rank_zero_result(folder: Path) -> Result:
+    return read_result(folder)
+
+
+@rank_zero_only
+def _write(point: Point, folder: Path) -> None:
+    write_point(point, folder)

@@ -1,0 +1,172 @@
+"""A signal ends a run with a checkpoint, from which it goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+import distributed
+from faults import fault
+from inbatch.callbacks.checkpoints import LAST
+from inbatch.callbacks.preemption import SIGNALS, Preempted, StopRequest
+from inbatch.callbacks.run_id import with_run_id
+from inbatch.config import check_config
+from inbatch.requeue import job_fields, preempted_exits, requeue, why_not
+from inbatch.train import train
+from keystone import collectives_of, quiet
+from runs import TINY, compose_run, metrics, weights, write_triplets
+
+SHOWN = (
+    "JobId=7 JobName=run UserId=root(0) JobState=RUNNING Reason=None Requeue=1 Restarts=0 BatchFlag=1 "
+    "Command=a job.sh"
+)
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    """This process keeps its own."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> list[str]:
+    data = write_triplets(tmp_path / "triplets.jsonl")
+    files = ["data=triplets", f"data.train.triplets.path={data}"]
+    return [*files, "global_batch_size=8", "trainer.max_epochs=5", "trainer.max_steps=10"]
+
+
+def run_until_stopped(output: Path, *overrides: str) -> Preempted | None:
+    """Train as the entry point does; what ended the run, if it was a signal."""
+    stop = StopRequest()
+    stop.listen()
+    try:
+        train(check_config(compose_run(*TINY, *overrides, f"output_dir={output}")), stop)
+    except Preempted as stopped:
+        return stopped
+    return None
+
+
+def assert_same(run: Path, whole: Path) -> None:
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(run)[name]), name
+    steps = [(row["step"], row["train/loss"]) for row in metrics(run)]
+    assert steps == [(row["step"], row["train/loss"]) for row in metrics(whole)]
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGTERM"])
+@pytest.mark.parametrize(
+    "step", [3, 7]
+)  # inside an epoch of 8 batches, and at its end: there Checkpoints saves
+def test_a_signal_ends_a_run_that_goes_on(
+    tmp_path: Path, options: list[str], name: str, step: int
+) -> None:
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert run_until_stopped(whole, *options) is None
+    stopped = run_until_stopped(run, *options, *fault(name, step=step))
+    assert (
+        str(stopped)
+        == f"stopped by {name} after step {step}, which {run / 'checkpoints' / LAST} holds"
+    )
+    assert not (run / "model").exists()
+    os.kill(os.getpid(), signal.SIGUSR1)  # comes late; would end this process
+    assert run_until_stopped(run, *options) is None
+    assert_same(run, whole)
+
+
+def test_a_signal_in_the_last_step_comes_too_late(tmp_path: Path, options: list[str]) -> None:
+    assert run_until_stopped(tmp_path / "run", *options, *fault("SIGUSR1", step=10)) is None
+    assert (tmp_path / "run" / "model" / "README.md").exists()
+
+
+def _ranks(rank: int, world_size: int, output: Path, overrides: list[str]) -> str:
+    quiet()
+    return str(run_until_stopped(output, *overrides))
+
+
+def test_ranks_that_are_signalled_apart_stop_together(tmp_path: Path, options: list[str]) -> None:
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    apart = [*fault("SIGUSR1", rank=1, step=3), *fault("SIGTERM", rank=0, step=4, name="later")]
+    (first, second) = distributed.run(_ranks, 2, run, [*options, *apart])
+    # sent after step 3, read after step 4
+    assert (
+        first
+        == second
+        == f"stopped by SIGUSR1 after step 4, which {run / 'checkpoints' / LAST} holds"
+    )
+    assert distributed.run(_ranks, 2, run, options) == ["None", "None"]
+    assert distributed.run(_ranks, 2, whole, options) == ["None", "None"]
+    assert_same(run, whole)
+
+
+def _count(rank: int, world_size: int, output: Path, overrides: list[str]) -> dict[str, int]:
+    quiet()
+    return collectives_of(partial(run_until_stopped, output, *overrides))
+
+
+def test_agreeing_takes_one_small_collective_a_step(tmp_path: Path, options: list[str]) -> None:
+    """Lightning's own agreement, a broadcast before each step, is off."""
+    logged = "trainer.log_every_steps=100"
+    short, long = (
+        distributed.run(_count, 2, tmp_path / str(n), [*options, logged, f"trainer.max_steps={n}"])[
+            0
+        ]
+        for n in (2, 6)
+    )
+    more = {name: count - short[name] for name, count in long.items() if count != short[name]}
+    # of each step: this one, the gradients; embeddings in and their gradients back
+    assert more == {"gloo:all_reduce": 8, "gloo:all_gather": 4, "gloo:reduce_scatter": 4}, (
+        short,
+        long,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, None),
+        ({"JobState": "COMPLETING"}, "it is COMPLETING"),
+        ({"BatchFlag": "0"}, "it is no batch job"),
+        ({"Requeue": "0"}, "it was submitted with --no-requeue"),
+    ],
+)
+def test_which_jobs_are_requeued(change: dict[str, str], reason: str | None) -> None:
+    assert why_not({**job_fields(SHOWN), **change}) == reason
+
+
+def test_outside_slurm_nothing_is_requeued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert requeue({}) == "the same command goes on from there"
+    monkeypatch.setenv("PATH", str(tmp_path))  # as in a container
+    told = requeue({"SLURM_JOB_ID": "7"})
+    assert told.startswith("job 7 is not requeued (")
+    assert "scontrol" in told
+
+
+@pytest.mark.parametrize(("rank", "code"), [(0, 75), (1, 0)])
+def test_only_rank_0_reports(
+    rank: int, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(SystemExit) as ended, preempted_exits():
+        raise Preempted(signal_name="SIGUSR1", step=3, checkpoint=Path("last.ckpt"), rank=rank)
+    assert ended.value.code == code
+    assert ("stopped by SIGUSR1 after step 3" in capsys.readouterr().err) == (rank == 0)
+
+
+def test_a_run_keeps_its_id(tmp_path: Path) -> None:
+    node = {"_target_": "lightning.pytorch.loggers.WandbLogger", "id": None}
+    first = with_run_id(node, tmp_path, fresh=True)["id"]
+    assert len(first) == 8
+    assert with_run_id(node, tmp_path, fresh=False)["id"] == first
+    assert with_run_id(node, tmp_path, fresh=True)["id"] != first
+    assert with_run_id({**node, "id": "mine"}, tmp_path, fresh=False)["id"] == "mine"
+    other = {"_target_": "lightning.pytorch.loggers.CSVLogger"}
+    assert with_run_id(other, tmp_path, fresh=True) == other

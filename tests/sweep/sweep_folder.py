@@ -1,0 +1,39 @@
+"""Folders of sweeps without runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from inbatch.sweep.points import Mode, Point, Result, Status, write_point
+
+
+def write(
+    sweep: Path,
+    number: int,
+    value: float | None,
+    *,
+    status: Status = "completed",
+    mode: Mode = "max",
+    metric: str = "dev_cosine_accuracy",
+    error: str | None = None,
+    course: Sequence[tuple[int, float]] = (),
+    **parameters: object,
+) -> Path:
+    """A point, and the evaluations of its run."""
+    folder = sweep / str(number)
+    result = Result() if value is None else Result(metric=metric, mode=mode, value=value, step=10)
+    overrides = tuple(f"++{name.replace('__', '.')}={v}" for name, v in parameters.items())
+    point = Point(
+        number=number,
+        overrides=("data=triplets", *overrides),
+        status=status,
+        result=result,
+        seconds=1.5,
+        error=error,
+    )
+    write_point(point, folder)
+    rows = [{"step": s, "epoch": 0.0, "time_s": 0.0, f"eval/{metric}": v} for s, v in course]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder

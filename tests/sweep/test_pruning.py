@@ -1,0 +1,95 @@
+"""Points that are behind the finished ones stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sweep_folder import write
+
+from inbatch.errors import ConfigError
+from inbatch.export.metrics_log import Series
+from inbatch.sweep.points import Mode, Point, read_result, write_point
+from inbatch.sweep.pruning import MedianPruner, is_behind
+from runs import metrics, run_train, write_triplets
+
+OTHERS = [Series([1, 2, 3], [0.2, 0.4, 0.9]), Series([1, 3], [0.6, 0.9]), Series([2], [0.5])]
+
+
+@pytest.mark.parametrize(
+    ("own", "behind"),
+    [
+        (Series([1, 2], [0.3, 0.45]), True),  # the median at step 2 is 0.5
+        (Series([1, 2], [0.3, 0.55]), False),
+        (Series([1, 2], [0.7, 0.1]), False),  # its best counts, not its last
+        (Series([1], [0.1]), True),  # two others have a value at step 1, median 0.4
+        (Series([], []), False),
+    ],
+)
+def test_rule(own: Series, behind: bool) -> None:
+    settings = {"min_points": 2, "min_step": 0}
+    assert is_behind(own, OTHERS, mode="max", **settings) is behind
+
+
+def test_rule_waits() -> None:
+    own = Series([1], [0.1])
+    assert not is_behind(own, OTHERS, mode="max", min_points=3, min_step=0)
+    assert not is_behind(own, OTHERS, mode="max", min_points=1, min_step=2)
+
+
+@pytest.mark.parametrize(("mode", "value"), [("max", 0.1), ("min", 0.9)])
+def test_agrees_with_optuna(mode: Mode, value: float) -> None:
+    optuna = pytest.importorskip("optuna")
+    study = optuna.create_study(
+        direction={"max": "maximize", "min": "minimize"}[mode],
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=0),
+    )
+    others = [Series([1, 2], [0.4, 0.6]), Series([1, 2], [0.5, 0.5]), Series([1, 2], [0.6, 0.4])]
+    for other in others:
+        trial = study.ask()
+        for step, at_step in zip(*other):
+            trial.report(at_step, step)
+        study.tell(trial, other.values[-1])
+    for first in (value, 1 - value, 0.5):
+        trial = study.ask()
+        trial.report(first, 1)
+        settings = {"mode": mode, "min_points": 2, "min_step": 0}
+        assert is_behind(Series([1], [first]), others, **settings) == trial.should_prune()
+
+
+def test_only_finished_points_count(tmp_path: Path) -> None:
+    write(tmp_path, 0, 0.9, status="pruned", course=[(1, 0.9)])
+    write(tmp_path, 1, 0.9, status="failed", course=[(1, 0.9)])
+    own = write(tmp_path, 2, None, status="running")
+    pruner, now = MedianPruner(min_points=1), Series([1], [0.1])
+    question = {"metric": "dev_cosine_accuracy", "mode": "max"}
+    assert not pruner(own, now, **question)
+    write(tmp_path, 3, 0.9, course=[(0, 0.0), (1, 0.9)])
+    assert pruner(own, now, **question)
+
+
+def test_run_stops_and_says_so(tmp_path: Path) -> None:
+    options = [
+        "data=triplets",
+        f"data.train.triplets.path={write_triplets(tmp_path / 'triplets.jsonl')}",
+        "evaluation=triplet",
+        f"evaluation.evaluators.dev.path={write_triplets(tmp_path / 'dev.jsonl', 20, seed=50)}",
+        "evaluation.every_steps=2",
+        "global_batch_size=8",
+        "pruner=median",
+        "pruner.min_points=1",
+        f"output_dir={tmp_path / 'sweep' / '1'}",
+    ]
+    with pytest.raises(ConfigError, match="--multirun"):
+        run_train(*options)
+    write(tmp_path / "sweep", 0, 2.0, course=[(2, 0.0), (4, 2.0)])
+    write_point(Point(number=1, overrides=()), tmp_path / "sweep" / "1")
+    folder = run_train(*options)
+    assert read_result(folder).pruned
+    assert metrics(folder)[-1]["step"] == 4
+    assert (folder / "model" / "model.safetensors").exists()
+
+
+def test_bad_settings() -> None:
+    with pytest.raises(ConfigError, match=r"pruner.min_points=0"):
+        MedianPruner(min_points=0)

@@ -1,0 +1,117 @@
+"""One point: how it ends is written down, and the process is left as it was."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from inbatch.errors import ConfigError
+from inbatch.sweep.points import Point, Result, read_point, write_result
+from inbatch.sweep.run import PointFailed, run_apart, run_point
+
+POINT = Point(number=4, overrides=("++optimizer.lr=0.1",))
+
+
+def test_completed(tmp_path: Path) -> None:
+    def work() -> None:
+        assert read_point(tmp_path) == POINT  # known while it runs, in case it is killed
+        write_result(Result(metric="dev", value=0.5, step=7), tmp_path)
+
+    assert run_point(POINT, tmp_path, work, one_of_several=False) == 0.5
+    point = read_point(tmp_path)
+    assert point is not None
+    assert (point.status, point.result.step, point.parameters) == (
+        "completed",
+        7,
+        {"optimizer.lr": "0.1"},
+    )
+    assert point.seconds is not None
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ConfigError("lr=-1: set a number\nabove 0"), "lr=-1: set a number above 0"),
+        (RuntimeError("out of memory"), "RuntimeError: out of memory"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_failed(tmp_path: Path, error: Exception, text: str) -> None:
+    def work() -> None:
+        raise error
+
+    write_result(Result(value=0.9), tmp_path)  # of an earlier start
+    assert run_point(POINT, tmp_path, work, one_of_several=False) is None
+    point = read_point(tmp_path)
+    assert point is not None
+    assert (point.status, point.error, point.result.value) == ("failed", text, None)
+
+
+def test_rank_among_several_ends(tmp_path: Path) -> None:
+    def work() -> None:
+        raise RuntimeError("one rank")
+
+    with pytest.raises(RuntimeError, match="one rank"):
+        run_point(POINT, tmp_path, work, one_of_several=True)
+    point = read_point(tmp_path)
+    assert point is not None
+    assert point.status == "failed"
+
+
+def test_request_to_stop_ends_the_sweep(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        run_point(POINT, tmp_path, lambda: sys.exit(75), one_of_several=False)
+    point = read_point(tmp_path)
+    assert point is not None
+    assert point.status == "stopped"
+
+
+def test_process_is_left_clean(tmp_path: Path) -> None:
+    def work() -> None:
+        os.environ["WANDB_MODE"] = "dryrun"
+        os.environ["LEFT"] = "over"
+        torch.use_deterministic_algorithms(True)
+        raise RuntimeError
+
+    before = dict(os.environ)
+    run_point(POINT, tmp_path, work, one_of_several=False)
+    assert dict(os.environ) == before
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise ValueError('bad lr')", r"^ValueError: bad lr \(exit code 1\)"),
+        (
+            "import sys; print('Error executing job', '[rank1]: a.b.OOMError: gone', "
+            "'[rank0]: RuntimeError: peer', sep='\\n', file=sys.stderr); sys.exit(1)",
+            r"^a.b.OOMError: gone \(exit code 1\)",
+        ),
+        ("import sys; print('error: no file', file=sys.stderr); sys.exit(2)", r"^no file \(exit"),
+        ("import os; os.kill(os.getpid(), 9)", "killed by SIGKILL"),
+        ("import sys; sys.exit(3)", "exit code 3"),
+    ],
+)
+def test_other_process_says_why(code: str, reason: str) -> None:
+    with pytest.raises(PointFailed, match=reason):
+        run_apart([sys.executable, "-c", code])
+
+
+def test_other_process_that_was_asked_to_stop() -> None:
+    with pytest.raises(SystemExit):
+        run_apart([sys.executable, "-c", "import sys; sys.exit(75)"])
+
+
+def test_request_to_stop_is_passed_on() -> None:
+    code = (
+        "import os, signal, sys, time;"
+        "signal.signal(signal.SIGUSR1, lambda *_: sys.exit(75));"
+        "os.kill(os.getppid(), signal.SIGUSR1); time.sleep(20)"
+    )
+    with pytest.raises(SystemExit):
+        run_apart([sys.executable, "-c", code])
