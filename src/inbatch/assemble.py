@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-from inbatch.callbacks.checkpoints import LAST, Checkpoints
-from inbatch.callbacks.evaluation import Evaluation
-from inbatch.callbacks.metrics_file import MetricsFile
-from inbatch.callbacks.progress import Progress
-from inbatch.callbacks.step_log import StepLog
-from inbatch.callbacks.summary import Summary
-from inbatch.config import PRECISIONS, RunConfig, rows_per_rank
-from inbatch.data.collate import Collator
+from inbatch.config import RunConfig, rows_per_rank
+from inbatch.data.collate import MIXED, Collator
 from inbatch.data.demo import write_demo
 from inbatch.data.plan import duplicate_share
 from inbatch.data.report import DataReport, build_report, write
@@ -28,25 +21,14 @@ from inbatch.data.sources import Source
 from inbatch.datamodule import BatchModule, LoaderSettings
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
-from inbatch.evaluation import Evaluator
-from inbatch.export.model import export_model
 from inbatch.guide import Guide, LiveGuide, StoredGuide
 from inbatch.guide.fill import FillSettings
 from inbatch.hydra_app import instantiate
 from inbatch.losses.base import Loss
 from inbatch.module import BiEncoderModule, StepSettings
+from inbatch.planner import Plan
+from inbatch.sizing import matmul_flop_per_s
 from inbatch.strategies import Scaling, World
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What watches a run."""
-
-    evaluation: Evaluation | None
-    checkpoints: Checkpoints
-    metrics: MetricsFile
-    summary: Summary
-    callbacks: list[Callback]
 
 
 def prepare_output(run: RunConfig, output_dir: Path) -> None:
@@ -90,7 +72,8 @@ def make_guide(
 def make_losses(run: RunConfig, sources: Sequence[Source], *, guided: bool) -> dict[str, Loss]:
     """The loss of each source: one for all, or one per source name; checked against the columns."""
     if "_target_" in run.loss:
-        losses: dict[str, Loss] = dict.fromkeys((s.name for s in sources), instantiate(run.loss))
+        names = (*(source.name for source in sources), MIXED)
+        losses: dict[str, Loss] = dict.fromkeys(names, instantiate(run.loss))
     else:
         losses = {str(name): instantiate(node) for name, node in run.loss.items()}
     for source in sources:
@@ -118,10 +101,9 @@ def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
     if loss.needs_guide and not guided:
         raise ConfigError(f"loss {name} needs a guide: set guide=minilm, or guide.encoder.path=...")
     if columns < loss.min_columns or (loss.max_columns is not None and columns > loss.max_columns):
+        least, most = loss.min_columns, loss.max_columns
         span = (
-            f"{loss.min_columns} to {loss.max_columns}"
-            if loss.max_columns
-            else f"at least {loss.min_columns}"
+            f"at least {least}" if most is None else f"{least} to {most}" if most > least else most
         )
         raise ConfigError(
             f"loss {name} takes {span} text columns, and source {source.name!r} has {columns} "
@@ -136,7 +118,7 @@ def make_data(
     collator = Collator(
         tokenizer=encoder.tokenizer,
         chunk_rows=run.gradcache.chunk_rows,
-        chunk_tokens=run.gradcache.chunk_tokens,
+        chunk_tokens=run.gradcache.chunk_tokens,  # type: ignore[arg-type]
         prompts=encoder.role_prompts,
         guide_tokenizer=guide.tokenizer if guide else None,
         guide_chunk_tokens=run.guide.chunk_tokens if guide else None,
@@ -149,6 +131,7 @@ def make_data(
         global_batch_size=run.global_batch_size,
         seed=run.seed,
         drop_last=run.drop_last,
+        one_loss="_target_" in run.loss,
         loader=LoaderSettings(
             num_workers=run.data.loader.num_workers, prefetch=run.data.loader.prefetch
         ),
@@ -190,7 +173,7 @@ def make_module(
         guide=guide,
         settings=StepSettings(
             gather=run.gather,  # type: ignore[arg-type]
-            keep_gib=run.gradcache.keep_gib,
+            keep_gib=run.gradcache.keep_gib,  # type: ignore[arg-type]
             accumulate=run.accumulate,
             clip_norm=run.clip_norm,
             learning_rate_mapping=run.learning_rate_mapping,
@@ -200,71 +183,13 @@ def make_module(
     )
 
 
-def make_parts(
-    run: RunConfig,
-    evaluators: Mapping[str, Evaluator],
-    module: BiEncoderModule,
-    rows: Mapping[str, Mapping[str, str]],
-    output_dir: Path,
-) -> Parts:
-    """Callbacks, in the order in which they run after a step: evaluate, log, save."""
-    evaluation = None
-    if evaluators:
-        evaluation = Evaluation(
-            list(evaluators.values()),
-            every_steps=run.evaluation.every_steps,
-            at_start=run.evaluation.at_start,
-            every_epoch=run.evaluation.every_epoch,
-            best_metric=run.evaluation.best_metric,
-            mode=run.evaluation.mode,  # type: ignore[arg-type]
-            on_best=lambda trainer: export_model(trainer, module, output_dir / "model"),
-        )
-    checkpoints = Checkpoints(
-        output_dir / "checkpoints",
-        every_steps=run.trainer.checkpoint_every_steps,
-        keep=run.trainer.checkpoint_keep,
-    )
-    summary = Summary(rows)
-    watching: list[Callback] = [summary, StepLog(every_steps=run.trainer.log_every_steps)]
-    watching.append(Progress(every_steps=run.trainer.log_every_steps))
-    if evaluation is not None:
-        watching.append(evaluation)
-    return Parts(
-        evaluation, checkpoints, MetricsFile(output_dir), summary, [*watching, checkpoints]
-    )
-
-
-def make_trainer(run: RunConfig, world: World, scaling: Scaling, parts: Parts) -> Trainer:
-    """The Lightning trainer; it brings no sampler, bar or checkpoint of its own."""
-    return Trainer(
-        accelerator=world.accelerator,
-        devices=world.devices,
-        num_nodes=world.num_nodes,
-        strategy=scaling.lightning_strategy(
-            accelerator=world.accelerator,
-            num_processes=world.devices,
-            num_nodes=world.num_nodes,
-            clip_norm=run.clip_norm,
-        ),
-        precision=PRECISIONS[run.precision],  # type: ignore[arg-type]
-        max_epochs=run.trainer.max_epochs,
-        max_steps=run.trainer.max_steps,
-        logger=[parts.metrics, *(instantiate(node) for node in run.logger.values())],
-        callbacks=parts.callbacks,
-        deterministic=run.deterministic,
-        log_every_n_steps=1,  # Lightning warns of epochs shorter than this; StepLog has its own grid
-        use_distributed_sampler=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-    )
-
-
 def run_rows(
     run: RunConfig,
     world: World,
     sources: Sequence[Source],
     encoder: Encoder,
     losses: Mapping[str, Loss],
+    plan: Plan,
 ) -> dict[str, dict[str, str]]:
     """What the table before step 1 says."""
     local = rows_per_rank(run.global_batch_size, world.size)
@@ -282,7 +207,8 @@ def run_rows(
         "data": {s.name: f"{s.num_rows:,} rows: {', '.join(s.columns)}" for s in sources},
         "encoder": {
             "model": f"{described['transformer']} ({described['base_model'] or 'random weights'})",
-            "embedding": f"{described['output_dimension']} dimensions, {'+'.join(described['pooling'])} pooling",
+            "embedding": f"{described['output_dimension']} dimensions, "
+            f"{'+'.join(described['pooling'])} pooling",
             "max length": f"{described['max_seq_length']} tokens",
         },
         "batch": {
@@ -291,25 +217,15 @@ def run_rows(
             if run.accumulate > 1
             else "one global batch",
             "chunk": f"{chunk}; {keep}",
+            **plan.rows(matmul_flop_per_s=matmul_flop_per_s(world.accelerator)),
         },
         "loss": {
-            name: json.dumps({type(loss).__name__: _plain(loss)}) for name, loss in losses.items()
+            name: json.dumps({type(loss).__name__: _plain(loss)})
+            for name, loss in losses.items()
+            if name != MIXED
         },
         "guide": _guide_rows(run, losses),
     }
-
-
-def resume_path(run: RunConfig, output_dir: Path) -> Path | None:
-    """The checkpoint to go on from: the run's own for "auto", none for "never", else the named one."""
-    if run.resume == "never":
-        return None
-    last = output_dir / "checkpoints" / LAST
-    if run.resume == "auto":
-        return last if last.exists() else None
-    path = Path(run.resume)
-    if not path.exists():
-        raise ConfigError(f"resume={run.resume!r} does not exist: set auto, never, or a checkpoint")
-    return path
 
 
 def _texts(sources: Sequence[Source]) -> Iterator[str]:

@@ -24,12 +24,10 @@ class LoaderSettings:
 
     num_workers: processes that read and tokenize ahead; 0 reads in the training process.
     prefetch: batches that each worker holds ready.
-    pin_memory: page-locked batches, for asynchronous copies to a GPU.
     """
 
     num_workers: int = 0
     prefetch: int = 2
-    pin_memory: bool = False
 
 
 class BatchModule(LightningDataModule):
@@ -94,7 +92,7 @@ class BatchModule(LightningDataModule):
             num_workers=workers,
             prefetch_factor=self._loader.prefetch if workers else None,
             persistent_workers=workers > 0,
-            pin_memory=self._loader.pin_memory,
+            pin_memory=self.trainer.strategy.root_device.type == "cuda",  # for asynchronous copies
         )
 
     def _start_at_saved(self, feed: RankFeed) -> None:

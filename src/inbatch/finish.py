@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
-from inbatch.assemble import Parts
 from inbatch.config import RunConfig
 from inbatch.data.collate import tokenize_columns
 from inbatch.data.columns import resolve_prompts
@@ -35,6 +34,8 @@ from inbatch.export.model import export_model
 from inbatch.export.plots import plot_run
 from inbatch.losses.base import Loss
 from inbatch.module import BiEncoderModule
+from inbatch.sweep.points import Result, write_result
+from inbatch.watch import Parts
 
 STATS_ROWS = 1000
 WIDGET_ROWS = 1000
@@ -87,6 +88,10 @@ def finish(
         code_version=_commit(),
     )
     card_path = write_card(card, model_dir, plots=plots)
+    result = _result(run, parts)
+    write_result(result, output_dir)
+    best = {} if result.value is None else {"best/value": result.value, "best/step": result.step}
+    parts.wandb.finish(trainer, best, model_dir=model_dir)
     facts = {}
     if parts.evaluation is not None and parts.evaluation.best_value is not None:
         facts["best"] = (
@@ -101,6 +106,19 @@ def finish(
         "checkpoint": output_dir / "checkpoints" / "last.ckpt",
     }
     parts.summary.show(trainer, facts=facts, paths={name: str(p) for name, p in paths.items()})
+
+
+def _result(run: RunConfig, parts: Parts) -> Result:
+    evaluation = parts.evaluation
+    if evaluation is None:
+        return Result()
+    return Result(
+        metric=evaluation.best_metric,
+        mode="max" if run.evaluation.mode == "max" else "min",
+        value=evaluation.best_value,
+        step=evaluation.best_step,
+        pruned=parts.pruning is not None and parts.pruning.pruned_step is not None,
+    )
 
 
 def changed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

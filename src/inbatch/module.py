@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
@@ -25,12 +24,14 @@ from inbatch.data.batch import Batch, Chunk
 from inbatch.encoder import Encoder
 from inbatch.gather import Gather, GlobalGather, LocalGather, Rows, max_over_ranks
 from inbatch.gather.gather import Pending
-from inbatch.gradcache import Engine, KeepBudget, cached_backward, fill_chunks
+from inbatch.gradcache import Engine, Headroom, KeepBudget, cached_backward, fill_chunks
 from inbatch.guide import Guide, Process
 from inbatch.losses.base import Loss, LossInput, LossOutput
+from inbatch.losses.geometry import alignment_and_uniformity
 from inbatch.optim import Schedule, parameter_groups, to_lambda_lr
 from inbatch.phases import Phases
-from inbatch.strategies import Reduction, Scaling
+from inbatch.steps import accumulation, name_optimizer_state, seed_step
+from inbatch.strategies import LocalReduction, Reduction, Scaling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +89,9 @@ class BiEncoderModule(LightningModule):
         self._schedule = schedule
         self._guide = guide
         self._budget = KeepBudget(self.settings.keep_gib)
+        self._headroom = Headroom(self._budget)
         self._phases = Phases()
         self._reduction: Reduction
-        self._encode: Callable[[Chunk], Tensor] = encoder
         self._gradient_norm: Tensor | None = None
 
     def configure_model(self) -> None:
@@ -125,7 +126,7 @@ class BiEncoderModule(LightningModule):
         """Choose the reduction and start the guide, now that the strategy is set up."""
         self._reduction = self.scaling.reduction(self)
         if self.settings.compile:
-            self._encode = torch.compile(self.encoder, dynamic=True)
+            self.encoder.compile(dynamic=True)  # in place: a wrapper would be a second submodule
         if self._guide is not None:
             self._guide.start(self._process())
 
@@ -144,7 +145,9 @@ class BiEncoderModule(LightningModule):
         """Key optimizer state by parameter name, so that another strategy can load it."""
         names = {parameter: name for name, parameter in self.named_parameters()}
         for optimizer, state in zip(self.trainer.optimizers, checkpoint["optimizer_states"]):
-            if any(isinstance(key, int) for key in state.get("state", ())):  # sharded ones have names
+            if any(
+                isinstance(key, int) for key in state.get("state", ())
+            ):  # sharded ones have names
                 name_optimizer_state(state, optimizer, names)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -153,6 +156,22 @@ class BiEncoderModule(LightningModule):
             batch.step, int(self.trainer.num_training_batches), self.settings.accumulate
         )
         last = position == size - 1
+        if position == 0:
+            self._reduction.start()
+        output = self._headroom.run(
+            lambda: self._accumulate(batch, size=size, last=last),
+            may_repeat=position == 0 and isinstance(self._reduction, LocalReduction),
+            undo=self.encoder.zero_grad,
+            say=self._process().say,
+        )
+        if last:
+            self._reduction.finish()
+            self._step_optimizer()
+        self._report(batch, output)
+
+    def _accumulate(self, batch: Batch, *, size: int, last: bool) -> LossOutput:
+        """Add the gradient of one batch of an optimizer step of `size` batches."""
+        batch = self._headroom.fit(batch)
         seed_step(self.settings.seed, self.current_epoch, batch.step, self.global_rank)
         view = self._view(batch)
         data = self._start_data(batch, view)
@@ -164,13 +183,7 @@ class BiEncoderModule(LightningModule):
             reduction=self._reduction.backward,
             phase=self._phases.measure,
         )
-        if position == 0:
-            self._reduction.start()
-        output = cached_backward(engine, chunks, num_keep=num_keep, last=last)
-        if last:
-            self._reduction.finish()
-            self._step_optimizer()
-        self._report(batch, output)
+        return cached_backward(engine, chunks, num_keep=num_keep, last=last)
 
     def _view(self, batch: Batch) -> View:
         """Whose rows the loss of this batch sees. Row losses see their own: no collective.
@@ -204,14 +217,18 @@ class BiEncoderModule(LightningModule):
     def _loss(self, batch: Batch, view: View, data: Pending, flat_ND: Tensor) -> LossOutput:
         """Gather the embeddings and take the loss of the rows that this rank owns."""
         local_CbD = flat_ND.view(batch.num_columns, batch.num_rows, flat_ND.shape[1])
-        columns = view.gather.embeddings(local_CbD, view.rows)
-        tensors = data.wait()
+        with self._phases.measure("gather"):
+            columns = view.gather.embeddings(local_CbD, view.rows)
+            tensors = data.wait()
         guide = tensors.pop(0).unbind(1) if view.loss.needs_guide else None
         labels = tensors.pop(0) if batch.labels is not None else None
         owned = view.rows.owned if batch.num_rows else slice(0, 1)
         with torch.autocast(self.device.type, enabled=False):
             output = view.loss(LossInput(columns, owned, labels, guide))
-        return LossOutput(output.loss * view.rows.weight, output.metrics)
+        metrics = dict(output.metrics)
+        if labels is None:
+            metrics |= alignment_and_uniformity(columns[0], columns[1])
+        return LossOutput(output.loss * view.rows.weight, metrics)
 
     def _aligned(self, batch: Batch) -> tuple[list[Chunk], int]:
         """Chunks and kept graphs, the same number on all ranks where the encoder's forward is collective."""
@@ -228,8 +245,8 @@ class BiEncoderModule(LightningModule):
                 p.to_local() if isinstance(p, DTensor) else p for p in self.encoder.parameters()
             ]
             with self._budget.measure(chunk.input_ids.numel(), held):
-                return self._encode(chunk)
-        return self._encode(chunk)
+                return self.encoder(chunk)
+        return self.encoder(chunk)
 
     def _step_optimizer(self) -> None:
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
@@ -261,35 +278,3 @@ class BiEncoderModule(LightningModule):
             phases=self._phases.pop(),
             source=batch.source,
         )
-
-
-def accumulation(step: int, num_steps: int, accumulate: int) -> tuple[int, int]:
-    """Place of a batch in its optimizer step, and how many batches that step holds.
-
-    The last optimizer step of an epoch holds what is left: 10 batches by 4 give sizes 4, 4, 2.
-    """
-    start = step - step % accumulate
-    return step - start, min(accumulate, num_steps - start)
-
-
-def name_optimizer_state(
-    state: dict[str, Any], optimizer: Optimizer, names: Mapping[Tensor, str]
-) -> None:
-    """Replace the numbers of parameters in an optimizer's state dict by their names, in place."""
-    by_number = {
-        number: names[parameter]
-        for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True)
-        for parameter, number in zip(group["params"], saved["params"], strict=True)
-    }
-    state["state"] = {by_number.get(key, key): value for key, value in state["state"].items()}
-    for group in state["param_groups"]:
-        group["params"] = [by_number.get(number, number) for number in group["params"]]
-
-
-def seed_step(seed: int, epoch: int, step: int, rank: int) -> None:
-    """Make dropout a function of where the run is, so that a resumed run needs no random state.
-
-    Ranks draw differently, since they hold different rows.
-    """
-    mixed = np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)
-    torch.manual_seed(int(mixed[0]))

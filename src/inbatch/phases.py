@@ -13,13 +13,17 @@ class Phases:
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = defaultdict(float)
+        self._inside_s = 0.0  # of phases that have ended inside the one that runs
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Add the time of this context to a phase."""
+        """Add the time of this context to a phase, less that of phases inside it."""
+        before, self._inside_s = self._inside_s, 0.0
         start = time.perf_counter()
         yield
-        self._seconds[name] += time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        self._seconds[name] += seconds - self._inside_s
+        self._inside_s = before + seconds
 
     def pop(self) -> dict[str, float]:
         """The sums since the last call."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -18,21 +20,35 @@ from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
 from inbatch import assemble as parts_of
-from inbatch.config import RunConfig, check_config, rows_per_rank
+from inbatch import watch
+from inbatch.callbacks.preemption import StopRequest
+from inbatch.config import RunConfig, check_config, check_precision, rows_per_rank
 from inbatch.data.sources import load_sources
 from inbatch.finish import finish
 from inbatch.hydra_app import instantiate, launch, user_errors
+from inbatch.requeue import preempted_exits
+from inbatch.sizing import plan_run
 from inbatch.strategies import find_world
+from inbatch.sweep_app import in_sweep, run_job
 
 CONF = Path(__file__).parent / "conf"
 CONF_DIR = str(CONF if CONF.is_dir() else Path(__file__).parents[2] / "conf")
 
 
-def train(run: RunConfig) -> Path:
-    """Run a checked configuration; returns the output directory."""
+def train(run: RunConfig, stop: StopRequest | None = None) -> Path:
+    """Run a checked configuration; returns the output directory.
+
+    Args:
+        run: what to run.
+        stop: where signals are noted; None leaves the process's signals alone.
+
+    Raises:
+        Preempted: `stop` was asked for, and a checkpoint is written.
+    """
     output_dir = Path(run.output_dir)
     world = find_world(run.trainer.accelerator, run.trainer.devices, run.trainer.num_nodes)
     rows_per_rank(run.global_batch_size, world.size)
+    check_precision(run.precision, world.accelerator)
     seed_everything(run.seed, workers=True, verbose=False)
     parts_of.prepare_output(run, output_dir)
 
@@ -43,18 +59,21 @@ def train(run: RunConfig) -> Path:
     guide = parts_of.make_guide(run, sources, losses)
 
     scaling = instantiate(run.strategy).resolve(world.size)
+    run, plan = plan_run(run, world, sources, encoder, losses, guide, scaling)
     data = parts_of.make_data(run, sources, encoder, guide)
     module = parts_of.make_module(run, encoder, losses, guide, scaling)
-    rows = parts_of.run_rows(run, world, sources, encoder, losses)
-    parts = parts_of.make_parts(run, evaluators, module, rows, output_dir)
-    trainer = parts_of.make_trainer(run, world, scaling, parts)
+    rows = parts_of.run_rows(run, world, sources, encoder, losses, plan)
+    parts = watch.make_parts(run, evaluators, module, rows, output_dir, stop)
+    trainer = watch.make_trainer(run, world, scaling, parts)
     parts_of.write_report(run, sources, data, encoder, output_dir)
 
     start = time.monotonic()
     trainer.fit(
-        module, datamodule=data, ckpt_path=parts_of.resume_path(run, output_dir), weights_only=True
+        module, datamodule=data, ckpt_path=watch.resume_path(run, output_dir), weights_only=True
     )
     seconds = time.monotonic() - start
+    if parts.preemption is not None:
+        parts.preemption.finish(trainer)
     finish(run, trainer, module, sources, evaluators, parts, output_dir, training_time_s=seconds)
     return output_dir
 
@@ -67,10 +86,14 @@ def main() -> None:
 @hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="train")
 def _main(cfg: DictConfig) -> float | None:
     quiet()
-    with user_errors():
-        with_output_dir = OmegaConf.merge(cfg, {"output_dir": HydraConfig.get().runtime.output_dir})
-        assert isinstance(with_output_dir, DictConfig)
-        train(check_config(with_output_dir))
+    stop = StopRequest()
+    stop.listen()
+    with_output_dir = OmegaConf.merge(cfg, {"output_dir": HydraConfig.get().runtime.output_dir})
+    assert isinstance(with_output_dir, DictConfig)
+    if in_sweep():
+        return run_job(with_output_dir, partial(train, stop=stop))
+    with user_errors(), preempted_exits():
+        train(check_config(with_output_dir), stop)
     return None
 
 
@@ -79,3 +102,4 @@ def quiet() -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "The `srun` command is available")  # find_launcher knows

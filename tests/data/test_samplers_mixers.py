@@ -184,6 +184,15 @@ def test_mixed_batches_hold_the_mixers_shares(sampler: Any, rows: list[int]) -> 
         assert set(times.tolist()) <= {count // size, -(-count // size)}
 
 
+def test_mixed_batches_draw_other_rows_in_each_epoch() -> None:
+    drawn = []
+    for epoch in (0, 1):
+        plan = plan_of(RoundRobin(Shuffled(), mixed=True), infos(a=1000, b=100), epoch=epoch)
+        drawn.append({row for b in plan for row in b.rows[_sources(b) == 0].tolist()})
+    assert len(drawn[0]) == 100
+    assert len(drawn[0] & drawn[1]) < 40
+
+
 def test_mixed_no_duplicates_covers_all_sources() -> None:
     generator = np.random.default_rng(0)
     hashes = [generator.integers(0, 400, (2, count), dtype=np.uint64) for count in (300, 200)]

@@ -146,6 +146,15 @@ def test_number_of_steps_is_near_the_best_possible() -> None:
         assert 0.85 * best <= steps <= best
 
 
+def test_rows_that_wait_are_used_in_later_batches() -> None:
+    """Windows of 64 batches of texts with 200 rows each lose a batch or two; the rows come back."""
+    hashes = unique(128 * 256)
+    hashes[0] = np.arange(128 * 256, dtype=np.uint64) // 200
+    plan = plan_of(hashes, 128)
+    assert plan.num_steps >= 254
+    check(plan, hashes)
+
+
 def test_short_batches_use_what_is_left() -> None:
     hashes = runs_of_five(3000)  # 600 distinct queries
     with pytest.raises(
@@ -171,11 +180,14 @@ def test_all_rows_equal() -> None:
 
 def test_rows_of_one_key_do_not_meet() -> None:
     keys = np.arange(4000, dtype=np.uint64) % 500
-    hashes = unique(4000)
-    hashes[0] = np.arange(4000, dtype=np.uint64)  # texts that equal keys as numbers are no conflict
-    plan = plan_of(hashes, 100, keys)
+    plan = plan_of(unique(4000), 100, keys)
     assert plan.num_steps == 40
     assert all(len(np.unique(keys[batch.rows])) == 100 for batch in plan)
+
+
+def test_a_key_is_no_text() -> None:
+    hashes = unique(64)
+    assert plan_of(hashes, 64, keys=np.roll(hashes[0], 1)).num_steps == 1
 
 
 def test_hashes_are_needed() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from distributed import run
 from keystone import quiet
 from runs import metrics, run_train, weights, write_triplets
@@ -118,7 +119,7 @@ def _train_until(rank: int, world_size: int, overrides: list[str], stop: int) ->
     """Train under the schedule of the whole run, but leave after `stop` steps as a kill would."""
     from inbatch.callbacks.checkpoints import Checkpoints
 
-    class Killed(Exception):
+    class LeaveError(Exception):
         pass
 
     save = Checkpoints.save
@@ -126,12 +127,12 @@ def _train_until(rank: int, world_size: int, overrides: list[str], stop: int) ->
     def save_and_leave(self: Checkpoints, trainer: object) -> None:
         save(self, trainer)  # type: ignore[arg-type]
         if trainer.global_step == stop:  # type: ignore[attr-defined]
-            raise Killed
+            raise LeaveError
 
     if stop < 6:
         Checkpoints.save = save_and_leave  # type: ignore[method-assign]
     quiet()
     try:
         run_train(*overrides)
-    except Killed:
+    except LeaveError:
         return

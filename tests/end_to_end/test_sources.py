@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from distributed import run
+from inbatch.errors import ConfigError
 from keystone import quiet
 from runs import metrics, run_train, weights, write_triplets
 from tiny import tiny_texts
-
-from inbatch.errors import ConfigError
 
 
 def _options(folder: Path) -> list[str]:

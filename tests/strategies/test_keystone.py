@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from distributed import run
+from inbatch.strategies import SingleDevice
 from keystone import (
     LOSSES,
     STRATEGIES,
-    SingleDevice,
     collectives_of,
     distributed,
     make_encoder,

@@ -65,6 +65,24 @@ def make_chunks(
     return tuple(chunks)
 
 
+def halve_chunks(chunks: Sequence[Chunk]) -> tuple[Chunk, ...]:
+    """Each chunk of several texts in two, and each half cut to its longest text.
+
+    Waits for the device, which has to tell the length.
+    """
+    halves = []
+    for chunk in chunks:
+        middle = -(-chunk.num_texts // 2)
+        for part in (slice(0, middle), slice(middle, chunk.num_texts)):
+            half = Chunk(*(tensor[part] for tensor in chunk))
+            if half.num_texts:
+                real = half.attention_mask.any(0).nonzero()
+                width = slice(int(real[0]), int(real[-1]) + 1) if len(real) else slice(0, 1)
+                ids, mask = half.input_ids[:, width], half.attention_mask[:, width]
+                halves.append(half._replace(input_ids=ids, attention_mask=mask))
+    return tuple(halves)
+
+
 def _cuts(
     padded_N: np.ndarray, *, chunk_rows: int | None, chunk_tokens: int | None
 ) -> Iterator[tuple[int, int]]:

@@ -24,7 +24,6 @@ from inbatch.data.hashing import hash_texts
 from inbatch.data.sources import Source
 from inbatch.errors import ConfigError
 
-
 #: Texts by column, and labels: what `Source.read` returns.
 Rows = tuple[list[list[str]], np.ndarray | None]
 

@@ -20,12 +20,8 @@ from functools import cached_property
 
 import numpy as np
 
-_NUM_ROUNDS = (
-    6  # with 5 and more no statistic of tests/data/test_permutation.py differs from a true shuffle
-)
-_TABLE_ROWS = (
-    1 << 12
-)  # few bits have few bijections of this kind: small ranges are sorted by a hash
+_NUM_ROUNDS = 6  # from 5 on, no statistic of the tests tells the order from a true shuffle
+_TABLE_ROWS = 1 << 12  # few bits have few such bijections: short ranges are sorted by a hash
 _SLICE = 1 << 15  # numbers worked on at a time, so that temporaries stay in the processor's cache
 _WINDOW_BLOCKS = 1 << 12
 

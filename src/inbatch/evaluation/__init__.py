@@ -14,7 +14,7 @@ They know nothing of ranks: given the same embeddings they do the same work and 
 numbers.
 """
 
-from inbatch.evaluation.base import Encode, Evaluator
+from inbatch.evaluation.base import Encode, Evaluator, Examples, ShowsExamples
 from inbatch.evaluation.binary_classification import BinaryClassificationEvaluator
 from inbatch.evaluation.embedding_similarity import EmbeddingSimilarityEvaluator
 from inbatch.evaluation.information_retrieval import InformationRetrievalEvaluator
@@ -25,6 +25,8 @@ __all__ = [
     "EmbeddingSimilarityEvaluator",
     "Encode",
     "Evaluator",
+    "Examples",
     "InformationRetrievalEvaluator",
+    "ShowsExamples",
     "TripletEvaluator",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -43,6 +43,23 @@ class Evaluator(Protocol):
 
     def __call__(self, encode: Encode) -> dict[str, float]:
         """Metrics of what `encode` gives."""
+
+
+class Examples(NamedTuple):
+    """Some of what an evaluator has judged, for people to read."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[str | float | bool, ...]]
+
+
+@runtime_checkable
+class ShowsExamples(Protocol):
+    """An evaluator that keeps examples of its last call."""
+
+    name: str
+
+    def examples(self) -> Examples | None:
+        """The first rows; None before the first call, or where embeddings were not finite."""
 
 
 def embed_distinct(

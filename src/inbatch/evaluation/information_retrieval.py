@@ -9,12 +9,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from inbatch.errors import ConfigError
 from inbatch.evaluation.base import (
     Encode,
+    Examples,
     check_truncate_dim,
     embed_distinct,
     field_of,
@@ -27,6 +29,8 @@ from inbatch.evaluation.retrieval_data import RetrievalData
 from inbatch.evaluation.retrieval_files import read_retrieval_data
 from inbatch.evaluation.rows import Rows
 from inbatch.evaluation.search import hit_ranks, no_hits, search_block
+
+EXAMPLE_QUERIES, EXAMPLE_HITS = 10, 3
 
 
 @final
@@ -95,6 +99,7 @@ class InformationRetrievalEvaluator:
             map=_cutoffs(map_at_k, "map_at_k", field=field),
         )
         self.corpus_chunk_size = corpus_chunk_size
+        self._first_hits: Tensor | None = None
         if corpus_chunk_size < 1:
             raise ConfigError(
                 f"{field}.corpus_chunk_size={corpus_chunk_size} is too small; set 1 or more."
@@ -112,11 +117,33 @@ class InformationRetrievalEvaluator:
     def __call__(self, encode: Encode) -> dict[str, float]:
         """Embed, search and judge."""
         hits = self.search(encode)
+        found = hits.get(self.similarity[0])
+        self._first_hits = None if found is None else found[:EXAMPLE_QUERIES, :EXAMPLE_HITS]
         metrics: dict[str, float] = {}
         for similarity in self.similarity:
             for key, value in self._judge(hits.get(similarity)).items():
                 metrics[f"{similarity}_{key}"] = value
         return with_prefix(self.name, metrics)
+
+    def examples(self) -> Examples | None:
+        """The nearest documents of the first queries, and whether they are relevant."""
+        if self._first_hits is None:
+            return None
+        ranks_QK = self._first_hits.numpy()
+        gains = self.data.gains(
+            np.pad(
+                ranks_QK, ((0, len(self.data.queries) - len(ranks_QK)), (0, 0)), constant_values=-1
+            )
+        )
+        places = np.flatnonzero(np.isin(self.data.ranks, ranks_QK))
+        texts = {int(self.data.ranks[place]): self.data.corpus[place] for place in places}
+        rows: list[tuple[str | float | bool, ...]] = [
+            (self.data.queries[query], hit + 1, texts[int(rank)], bool(gains[query, hit] > 0))
+            for query, ranks in enumerate(ranks_QK)
+            for hit, rank in enumerate(ranks)
+            if rank >= 0
+        ]
+        return Examples(("query", "place", "document", "relevant"), rows)
 
     def search(self, encode: Encode) -> dict[str, Tensor]:
         """Ranks of the best documents by similarity: int64 [Q, K] on the CPU.

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, final
 
+from torch import Tensor
+
 from inbatch.errors import ConfigError
 from inbatch.evaluation.base import (
     Encode,
+    Examples,
     check_truncate_dim,
     embed_distinct,
     field_of,
@@ -18,6 +21,8 @@ from inbatch.evaluation.base import (
 )
 from inbatch.evaluation.metrics import SIMILARITIES, pairwise_similarity, triplet_accuracy
 from inbatch.evaluation.rows import Rows, check_columns, read_rows
+
+EXAMPLES = 20
 
 
 @final
@@ -60,6 +65,7 @@ class TripletEvaluator:
         rows = read_rows(path, columns=columns, limit=limit, field=field)
         check_columns(rows, num=3, roles="query, positive and one negative", field=field)
         self.queries, self.positives, self.negatives = rows.texts
+        self._first: list[Tensor] | None = None
 
     @property
     def primary_metric(self) -> str:
@@ -74,6 +80,10 @@ class TripletEvaluator:
         positive_ND, negative_ND = embed_distinct(
             encode, (self.positives, self.negatives), role="document", **options
         )
+        self._first = [
+            pairwise_similarity(query_ND[:EXAMPLES], other_ND[:EXAMPLES], self.similarity[0])
+            for other_ND in (positive_ND, negative_ND)
+        ]
         metrics = {
             f"{similarity}_accuracy": triplet_accuracy(
                 pairwise_similarity(query_ND, positive_ND, similarity),
@@ -85,6 +95,20 @@ class TripletEvaluator:
         if len(metrics) > 1:
             metrics["max_accuracy"] = largest(metrics.values())
         return with_prefix(self.name, metrics)
+
+    def examples(self) -> Examples | None:
+        """The first triplets with their scores, and whether the positive is closer by the margin."""
+        if self._first is None or not all(bool(scores.isfinite().all()) for scores in self._first):
+            return None
+        margin = self.margins[self.similarity[0]]
+        texts = zip(self.queries, self.positives, self.negatives)
+        scores = zip(*(part.tolist() for part in self._first), strict=True)
+        rows: list[tuple[str | float | bool, ...]] = [
+            (*texts_of, near, far, near > far + margin)
+            for texts_of, (near, far) in zip(texts, scores)
+        ]
+        columns = ("query", "positive", "negative", "positive_score", "negative_score", "right")
+        return Examples(columns, rows)
 
 
 def _margins(margin: float | Mapping[str, float], *, field: str) -> dict[str, float]:

@@ -34,7 +34,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY = (
 PALETTE = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
 GREY, INK = "#8A8F98", "#2B2F36"
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 11.0,
     "axes.titlesize": 13.0,
     "axes.titleweight": "bold",
@@ -80,13 +80,13 @@ def plot_run(rows: Sequence[Row], out_dir: str | Path) -> list[Path]:
     rows = by_step(rows)
     paths = []
     for name, draw in _PLOTS.items():
-        with mpl.rc_context(_STYLE):
+        with mpl.rc_context(STYLE):
             figure = draw(rows)
             if figure is None:
                 continue
             out_dir.mkdir(parents=True, exist_ok=True)
             paths.append(out_dir / f"{name}.png")
-            _save(figure, paths[-1])
+            save(figure, paths[-1])
     return paths
 
 
@@ -283,7 +283,8 @@ def _finish(axes: Axes, title: str, label: str, *, log: bool = True) -> None:
         axes.legend(loc="best")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure made under `STYLE`."""
     with warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; the numbers are still right.
         warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)

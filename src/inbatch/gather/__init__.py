@@ -1,12 +1,18 @@
 """Local embeddings -> global candidates; the only collectives of a training step."""
 
-from inbatch.gather.collectives import all_gather_rows, max_over_ranks, sum_over_ranks
+from inbatch.gather.collectives import (
+    PendingMax,
+    all_gather_rows,
+    max_over_ranks,
+    sum_over_ranks,
+)
 from inbatch.gather.gather import Gather, GlobalGather, LocalGather, Rows, split_rows
 
 __all__ = [
     "Gather",
     "GlobalGather",
     "LocalGather",
+    "PendingMax",
     "Rows",
     "all_gather_rows",
     "max_over_ranks",

@@ -83,6 +83,32 @@ def max_over_ranks(values: Sequence[int], device: torch.device) -> list[int]:
     return [int(value) for value in tensor.tolist()]
 
 
+class PendingMax:
+    """Largest of an integer over the ranks, under way: one all-reduce of four bytes.
+
+    Neither sending nor receiving waits for the device: the value is written there by a kernel, and
+    comes back into pinned memory behind the reduction.
+    """
+
+    def __init__(self, value: int, device: torch.device) -> None:
+        self._value = torch.full((1,), value, dtype=torch.int32, device=device)
+        self._work = dist.all_reduce(self._value, op=dist.ReduceOp.MAX, async_op=True)
+        self._arrived: torch.cuda.Event | None = None
+        if device.type == "cuda":
+            self._work.wait()  # the copy follows the reduction; the host goes on
+            self._value = self._value.to("cpu", non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def wait(self) -> int:
+        """Block until the value has arrived."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        else:
+            self._work.wait()
+        return int(self._value)
+
+
 def _spread(rows_GK: Tensor, counts: Sequence[int], most: int) -> Tensor:
     """Rank-ordered rows with every rank's part padded to `most` rows, [len(counts) * most, K]."""
     if min(counts) == most:

@@ -2,6 +2,7 @@
 
 from inbatch.gradcache.engine import Engine, cached_backward
 from inbatch.gradcache.fill import fill_chunks
+from inbatch.gradcache.headroom import Headroom
 from inbatch.gradcache.keep import KeepBudget
 
-__all__ = ["Engine", "KeepBudget", "cached_backward", "fill_chunks"]
+__all__ = ["Engine", "Headroom", "KeepBudget", "cached_backward", "fill_chunks"]

@@ -43,6 +43,10 @@ class KeepBudget:
                 return position
         return len(chunks)
 
+    def halve(self) -> None:
+        """Keep half as much from now on; where every graph was kept, none, since the sum is unknown."""
+        self.keep_gib = 0.0 if self.keep_gib is None else self.keep_gib / 2
+
     @property
     def wants_measure(self) -> bool:
         """Whether the next kept forward should run inside `measure`."""

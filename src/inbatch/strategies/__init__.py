@@ -4,6 +4,7 @@ from inbatch.strategies.base import LocalReduction, Reduction, Scaling
 from inbatch.strategies.ddp import DDP, Auto, SingleDevice
 from inbatch.strategies.deepspeed import DeepSpeed
 from inbatch.strategies.fsdp import FSDP
+from inbatch.strategies.launcher import cluster_environment
 from inbatch.strategies.topology import World, find_world
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "Scaling",
     "SingleDevice",
     "World",
+    "cluster_environment",
     "find_world",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -64,12 +65,26 @@ def find_world(
     return world
 
 
+def find_launcher(environ: Mapping[str, str] | None = None) -> Literal["torchrun", "srun"] | None:
+    """What has started this process as one of several; None where nothing has.
+
+    The script of a batch job has Slurm's variables as well, but is no task of a step.
+    """
+    environ = os.environ if environ is None else environ
+    if "TORCHELASTIC_RUN_ID" in environ:
+        return "torchrun"
+    if "SLURM_STEP_ID" in environ and "SLURM_NTASKS" in environ:
+        return "srun"
+    return None
+
+
 def _launched(environ: Mapping[str, str]) -> tuple[int, int] | None:
     """Processes per node and nodes, of torchrun or of an srun step; None for neither."""
-    if "TORCHELASTIC_RUN_ID" in environ:
+    launcher = find_launcher(environ)
+    if launcher == "torchrun":
         local = int(environ["LOCAL_WORLD_SIZE"])
         return local, int(environ["WORLD_SIZE"]) // local
-    if "SLURM_STEP_ID" in environ and "SLURM_NTASKS" in environ:
+    if launcher == "srun":
         nodes = int(environ.get("SLURM_STEP_NUM_NODES", environ.get("SLURM_NNODES", "1")))
         return int(environ["SLURM_NTASKS"]) // nodes, nodes
     return None

@@ -1,0 +1,155 @@
+"""From the parts of a run to the planner's numbers, and back: `auto` sizes become values.
+
+Devices are taken to be alike and free: each rank plans alone, before its device is set up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from inbatch.config import RunConfig, rows_per_rank
+from inbatch.data.collate import tokenize_columns
+from inbatch.data.columns import resolve_prompts
+from inbatch.data.sources import Source
+from inbatch.encoder import Encoder
+from inbatch.guide import Guide, LiveGuide
+from inbatch.losses.base import Loss
+from inbatch.planner import USABLE, ModelSize, Plan, Sharding, StepSize, choose
+from inbatch.strategies import FSDP, DeepSpeed, Scaling, World
+
+SAMPLED_ROWS = 128  # of each source, for the mean length of its texts
+# float32 values that an optimizer holds for a parameter; Adafactor's rows and columns are few.
+OPTIMIZER_STATES = {"adamw": 2, "adam": 2, "rmsprop": 1, "adagrad": 1, "sgd": 0, "adafactor": 0}
+
+
+def plan_run(
+    run: RunConfig,
+    world: World,
+    sources: Sequence[Source],
+    encoder: Encoder,
+    losses: Mapping[str, Loss],
+    guide: Guide | None,
+    scaling: Scaling,
+) -> tuple[RunConfig, Plan]:
+    """The configuration with numbers in place of "auto", and the estimate of its largest step."""
+    cache = run.gradcache
+    source = max(sources, key=lambda s: tokens_per_row(s, encoder))
+    text_tokens = tokens_per_row(source, encoder) / len(source.columns)
+    device: Literal["cpu", "cuda"] = "cuda" if world.accelerator == "cuda" else "cpu"
+    chunk_tokens: Any = cache.chunk_tokens
+    if chunk_tokens is None and cache.chunk_rows is not None:
+        chunk_tokens = int(cache.chunk_rows * text_tokens)
+    loss = losses[source.name]
+    plan = choose(
+        model_size(encoder),
+        StepSize(
+            device=device,
+            global_rows=run.global_batch_size,
+            local_rows=rows_per_rank(run.global_batch_size, world.size),
+            num_columns=len(source.columns),
+            text_tokens=text_tokens,
+            guide_dimension=encoder.dimension if loss.needs_guide else 0,
+            world_size=world.size,
+            activation_bytes={"fp32": 4, "fp64": 8}.get(run.precision, 2),
+        ),
+        chunk_tokens=chunk_tokens,
+        keep_gib=cache.keep_gib,  # type: ignore[arg-type]
+        max_length=encoder.tokenizer.max_length,
+        usable_bytes=USABLE[device] * available_bytes(device) / ranks_per_memory(world),
+        num_blocks=len(source.columns) + 1 if loss.scope == "candidates" else 0,
+        optimizer_states=optimizer_states(run.optimizer, scaling),
+        sharding=sharding_of(scaling),
+        live_guide_parameters=count(guide.encoder) if isinstance(guide, LiveGuide) else 0,
+    )
+    tokens = plan.chunk_tokens if cache.chunk_rows is None else cache.chunk_tokens
+    sizes = replace(cache, chunk_tokens=tokens, keep_gib=plan.keep_gib)
+    return replace(run, gradcache=sizes), plan
+
+
+def tokens_per_row(source: Source, encoder: Encoder) -> float:
+    """Mean tokens of a row, all columns together, over rows spread over the source."""
+    number = min(SAMPLED_ROWS, source.num_rows)
+    rows = np.linspace(0, source.num_rows - 1, number).astype(np.int64)
+    prompts = resolve_prompts({**encoder.role_prompts, **source.prompts}, source.roles)
+    token_ids, _ = tokenize_columns(source.read(rows)[0], prompts, tokenizer=encoder.tokenizer)
+    return sum(map(len, token_ids)) / number
+
+
+def model_size(encoder: Encoder) -> ModelSize:
+    """An encoder in numbers; what its configuration does not state is taken from BERT's proportions."""
+    config = encoder.backbone.config
+    width = int(config.hidden_size)
+    tables = [m for m in encoder.modules() if isinstance(m, nn.Embedding)]
+    return ModelSize(
+        parameters=count(encoder),
+        trainable=sum(p.numel() for p in encoder.parameters() if p.requires_grad),
+        embedding_parameters=sum(count(table) for table in tables),
+        layers=int(config.num_hidden_layers),
+        width=width,
+        intermediate=int(getattr(config, "intermediate_size", None) or 4 * width),
+        heads=int(config.num_attention_heads),
+        dimension=encoder.dimension,
+        bytes_per_value=next(encoder.parameters()).element_size(),
+        dropout=any(isinstance(m, nn.Dropout) and m.p > 0 for m in encoder.modules()),
+    )
+
+
+def count(module: nn.Module) -> int:
+    """Parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def optimizer_states(node: Mapping[str, Any], scaling: Scaling) -> float:
+    """Values per parameter in the device's memory, two for an optimizer that is not known."""
+    if isinstance(scaling, DeepSpeed) and scaling.offload_optimizer:
+        return 0.0
+    name = str(node["_target_"]).rpartition(".")[2].lower()
+    momentum = name == "sgd" and node.get("momentum", 0)
+    return float(OPTIMIZER_STATES.get(name, 2) + bool(momentum))
+
+
+def sharding_of(scaling: Scaling) -> Sharding:
+    """What a strategy divides over ranks. ZeRO's gradients are whole until they are reduced."""
+    if isinstance(scaling, FSDP):
+        return Sharding(parameters=True, gradients=True, optimizer=True)
+    if isinstance(scaling, DeepSpeed):
+        return Sharding(parameters=scaling.stage == 3, optimizer=True)
+    return Sharding()
+
+
+def ranks_per_memory(world: World) -> int:
+    """Ranks that share a memory: those of a node on a CPU, one on a GPU."""
+    return world.devices if world.accelerator == "cpu" else 1
+
+
+def available_bytes(device: Literal["cpu", "cuda"]) -> float:
+    """Memory of a GPU, or what the machine and the process's group of processes leave free."""
+    if device == "cuda":
+        return float(torch.cuda.get_device_properties(0).total_memory)
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    free = next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if limit.exists() and limit.read_text().strip().isdigit():
+        free = min(free, float(limit.read_text()) - float(used.read_text()))
+    return free
+
+
+def matmul_flop_per_s(device: str, *, size: int = 512) -> float | None:
+    """Rate of float32 matrix products on the CPU; None on a GPU, which is not yet set up."""
+    if device == "cuda":
+        return None
+    left, right = torch.ones(size, size), torch.ones(size, size)
+    seconds = []
+    for _ in range(4):
+        start_s = time.perf_counter()
+        torch.mm(left, right)
+        seconds.append(time.perf_counter() - start_s)
+    return 2.0 * size**3 / min(seconds)

@@ -1,0 +1,155 @@
+"""What watches a run: callbacks, loggers, and the trainer that calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+
+from inbatch.callbacks.checkpoints import LAST, Checkpoints
+from inbatch.callbacks.evaluation import Evaluation
+from inbatch.callbacks.examples import ExampleTables
+from inbatch.callbacks.metrics_file import MetricsFile
+from inbatch.callbacks.preemption import Preemption, StopRequest
+from inbatch.callbacks.progress import Progress
+from inbatch.callbacks.pruning import Pruning
+from inbatch.callbacks.run_id import with_run_id
+from inbatch.callbacks.step_log import StepLog
+from inbatch.callbacks.summary import Summary
+from inbatch.callbacks.wandb_run import WandbRun, named
+from inbatch.config import PRECISIONS, RunConfig
+from inbatch.errors import ConfigError
+from inbatch.evaluation import Evaluator
+from inbatch.export.model import export_model
+from inbatch.hydra_app import instantiate
+from inbatch.module import BiEncoderModule
+from inbatch.strategies import Scaling, World, cluster_environment
+from inbatch.sweep.pruning import check_is_point
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What watches a run."""
+
+    evaluation: Evaluation | None
+    checkpoints: Checkpoints
+    metrics: MetricsFile
+    summary: Summary
+    wandb: WandbRun
+    pruning: Pruning | None
+    preemption: Preemption | None
+    callbacks: list[Callback]
+
+
+def make_parts(
+    run: RunConfig,
+    evaluators: Mapping[str, Evaluator],
+    module: BiEncoderModule,
+    rows: Mapping[str, Mapping[str, str]],
+    output_dir: Path,
+    stop: StopRequest | None,
+) -> Parts:
+    """Callbacks, in the order in which they run after a step: evaluate, log, save, stop if asked to."""
+    evaluation = None
+    if evaluators:
+        evaluation = Evaluation(
+            list(evaluators.values()),
+            every_steps=run.evaluation.every_steps,
+            at_start=run.evaluation.at_start,
+            every_epoch=run.evaluation.every_epoch,
+            best_metric=run.evaluation.best_metric,
+            mode=run.evaluation.mode,  # type: ignore[arg-type]
+            on_best=lambda trainer: export_model(trainer, module, output_dir / "model"),
+        )
+    checkpoints = Checkpoints(
+        output_dir / "checkpoints",
+        every_steps=run.trainer.checkpoint_every_steps,
+        keep=run.trainer.checkpoint_keep,
+    )
+    summary = Summary(rows)
+    wandb = WandbRun(
+        asdict(run),
+        metric=None if evaluation is None else evaluation.best_metric,
+        mode=run.evaluation.mode,  # type: ignore[arg-type]
+    )
+    watching: list[Callback] = [wandb, summary, StepLog(every_steps=run.trainer.log_every_steps)]
+    watching.append(Progress(every_steps=run.trainer.log_every_steps))
+    if evaluation is not None:
+        watching.append(evaluation)
+        watching.append(ExampleTables(list(evaluators.values()), folder=output_dir / "examples"))
+    pruning = make_pruning(run, evaluation, output_dir)
+    if pruning is not None:
+        watching.append(pruning)
+    watching.append(checkpoints)
+    preemption = None
+    if stop is not None:
+        preemption = Preemption(stop, checkpoints, directory=output_dir / "checkpoints")
+        watching.append(preemption)
+    return Parts(
+        evaluation,
+        checkpoints,
+        MetricsFile(output_dir),
+        summary,
+        wandb,
+        pruning,
+        preemption,
+        watching,
+    )
+
+
+def make_pruning(run: RunConfig, evaluation: Evaluation | None, folder: Path) -> Pruning | None:
+    """What stops a point of a sweep early, if that is asked for."""
+    if evaluation is None or not run.pruner:
+        return None
+    check_is_point(folder)
+    return Pruning(instantiate(run.pruner), evaluation, folder=folder, mode=run.evaluation.mode)  # type: ignore[arg-type]
+
+
+def make_trainer(run: RunConfig, world: World, scaling: Scaling, parts: Parts) -> Trainer:
+    """The Lightning trainer; it brings no sampler, bar or checkpoint of its own."""
+    return Trainer(
+        accelerator=world.accelerator,
+        devices=world.devices,
+        num_nodes=world.num_nodes,
+        strategy=scaling.lightning_strategy(
+            accelerator=world.accelerator,
+            num_processes=world.devices,
+            num_nodes=world.num_nodes,
+            clip_norm=run.clip_norm,
+        ),
+        precision=PRECISIONS[run.precision],  # type: ignore[arg-type]
+        max_epochs=run.trainer.max_epochs,
+        max_steps=run.trainer.max_steps,
+        plugins=[cluster_environment()],
+        logger=[parts.metrics, *make_loggers(run)],
+        callbacks=parts.callbacks,
+        deterministic=run.deterministic,
+        log_every_n_steps=1,  # Lightning warns of epochs shorter than this; StepLog has its own grid
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+
+
+def make_loggers(run: RunConfig) -> list[Logger]:
+    """The configured loggers; a run that goes on is the same run to them."""
+    output_dir = Path(run.output_dir)
+    fresh = resume_path(run, output_dir) is None
+    nodes = [named(n, run_name=run.name, output_dir=output_dir) for n in run.logger.values()]
+    return [instantiate(with_run_id(node, output_dir, fresh=fresh)) for node in nodes]
+
+
+def resume_path(run: RunConfig, output_dir: Path) -> Path | None:
+    """The checkpoint to go on from: the run's own for "auto", none for "never", else the named one."""
+    if run.resume == "never":
+        return None
+    last = output_dir / "checkpoints" / LAST
+    if run.resume == "auto":
+        return last if last.exists() else None
+    path = Path(run.resume)
+    if not path.exists():
+        raise ConfigError(f"resume={run.resume!r} does not exist: set auto, never, or a checkpoint")
+    return path
