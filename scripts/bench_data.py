@@ -31,6 +31,7 @@ from inbatch.data.plan import Sampler, SourceInfo
 from inbatch.data.samplers import NoDuplicates, Shuffled
 
 GIB = 1 << 30
+Timing = tuple[float, float, float, list[int]]  # hashing, first batch, epoch, in CPU s; batch sizes
 
 
 def main() -> None:
@@ -38,13 +39,11 @@ def main() -> None:
     if args.measure:
         print(json.dumps(measure_plan(args)))
         return
-    print(f"{platform.processor() or platform.machine()}, numpy {np.__version__}, one process\n")
+    print(f"{platform.machine()}, numpy {np.__version__}, one process\n")
     mixing_table(min(args.rows, 1 << 20))
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         path = Path(folder) / "hashes.npy"
-        write_hashes(
-            path, rows=args.rows, columns=args.columns, duplicates=args.duplicates, hot=args.hot
-        )
+        write_hashes(path, args)
         plan_table(path, args)
     if args.peer_rows:
         peer_table(args)
@@ -84,13 +83,12 @@ def synthetic_hashes(
     return out
 
 
-def write_hashes(path: Path, *, rows: int, columns: int, duplicates: float, hot: float) -> None:
-    array = np.lib.format.open_memmap(path, "w+", np.uint64, (columns, rows))
-    for start in range(0, rows, 1 << 20):
-        part = np.arange(start, min(start + (1 << 20), rows))
-        array[:, part[0] : part[-1] + 1] = synthetic_hashes(
-            part, columns=columns, num_rows=rows, duplicates=duplicates, hot=hot
-        )
+def write_hashes(path: Path, args: argparse.Namespace) -> None:
+    array = np.lib.format.open_memmap(path, "w+", np.uint64, (args.columns, args.rows))
+    shape = {"columns": args.columns, "num_rows": args.rows, "hot": args.hot}
+    for start in range(0, args.rows, 1 << 20):
+        rows = np.arange(start, min(start + (1 << 20), args.rows))
+        array[:, rows] = synthetic_hashes(rows, duplicates=args.duplicates, **shape)
     array.flush()
 
 
@@ -112,9 +110,8 @@ def mixing_table(rows: int) -> None:
         out = order(rows)
         speed = rows / (time.process_time() - begin) / 1e6
         distance = np.abs(np.diff(out)).mean() / rows
-        print(
-            f"| {name} | {distance:.4f} | {np.corrcoef(out[1:], out[:-1])[0, 1]:+.4f} | {speed:.0f} |"
-        )
+        correlation = np.corrcoef(out[1:], out[:-1])[0, 1]
+        print(f"| {name} | {distance:.4f} | {correlation:+.4f} | {speed:.0f} |")
 
 
 def plan_table(path: Path, args: argparse.Namespace) -> None:
@@ -152,11 +149,8 @@ def measure_plan(args: argparse.Namespace) -> dict[str, Any]:
     """Plan over a file of hashes in this process."""
     hashes = np.load(args.measure, mmap_mode="r")
     info = SourceInfo("synthetic", hashes.shape[1], lambda: hashes)
-    samplers: dict[str, Sampler] = {
-        "no_duplicates": NoDuplicates(args.block_rows),
-        "shuffled": Shuffled(args.block_rows),
-    }
-    sampler = samplers[args.sampler]
+    kind = NoDuplicates if args.sampler == "no_duplicates" else Shuffled
+    sampler: Sampler = kind(args.block_rows)
     memory = PeakMemory()
     begin, begin_cpu = time.perf_counter(), time.process_time()
     plan = sampler.plan([info], global_batch_size=args.batch, seed=0, epoch=0, drop_last=True)
@@ -240,11 +234,7 @@ def peer_table(args: argparse.Namespace) -> None:
         shape = {"columns": args.columns, "num_rows": rows, "hot": args.hot}
         numbers = synthetic_hashes(np.arange(rows), duplicates=args.duplicates, **shape)
         columns = [[f"text {n:020d} of a row" for n in column.tolist()] for column in numbers]
-        for name, run in (
-            ("inbatch no_duplicates", run_ours),
-            ("NO_DUPLICATES_HASHED", partial(run_peer, hashed=True)),
-            ("NO_DUPLICATES", run_peer),
-        ):
+        for name, run in RUNS.items():
             hashing, first, whole, sizes = run(columns, args.peer_batch)
             full = sum(size == args.peer_batch for size in sizes)
             print(
@@ -259,16 +249,14 @@ def cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def time_epoch(
-    hashing: float, begin: float, batches: Iterator[Sized]
-) -> tuple[float, float, float, list[int]]:
+def time_epoch(hashing: float, begin: float, batches: Iterator[Sized]) -> Timing:
     sizes = [len(next(batches))]
     first = cpu_seconds() - begin
     sizes += [len(batch) for batch in batches]
     return hashing, first, cpu_seconds() - begin, sizes
 
 
-def run_ours(columns: list[list[str]], batch: int) -> tuple[float, float, float, list[int]]:
+def run_ours(columns: list[list[str]], batch: int) -> Timing:
     from inbatch.data.hashing import hash_texts
 
     begin = cpu_seconds()
@@ -279,9 +267,7 @@ def run_ours(columns: list[list[str]], batch: int) -> tuple[float, float, float,
     return time_epoch(hashed - begin, hashed, (batch.rows for batch in plan))
 
 
-def run_peer(
-    columns: list[list[str]], batch: int, *, hashed: bool = False
-) -> tuple[float, float, float, list[int]]:
+def run_peer(columns: list[list[str]], batch: int, *, hashed: bool = False) -> Timing:
     import torch
     from datasets import Dataset, disable_progress_bars
     from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
@@ -303,6 +289,12 @@ def run_peer(
     ready = cpu_seconds()
     return time_epoch(ready - begin, ready, iter(sampler))
 
+
+RUNS: dict[str, Callable[..., Timing]] = {
+    "inbatch no_duplicates": run_ours,
+    "NO_DUPLICATES_HASHED": partial(run_peer, hashed=True),
+    "NO_DUPLICATES": run_peer,
+}
 
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -210,6 +211,8 @@ def _hardware(trainer: Trainer) -> str:
 
 def _commit() -> str | None:
     """Commit of the user's repository, if the run was started inside one."""
-    command = ["git", "rev-parse", "HEAD"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    git = shutil.which("git")  # a container may lack it
+    if git is None:
+        return None
+    found = subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return found.stdout.strip() or None

@@ -146,7 +146,7 @@ def test_outside_slurm_nothing_is_requeued(tmp_path: Path, monkeypatch: pytest.M
     assert requeue({}) == "the same command goes on from there"
     monkeypatch.setenv("PATH", str(tmp_path))  # as in a container
     told = requeue({"SLURM_JOB_ID": "7"})
-    assert told.startswith("job 7 is not requeued (")
+    assert told.startswith("job 7 is not requeued by itself (")
     assert "scontrol" in told
 
 

@@ -1,0 +1,142 @@
+"""Job scripts: what is asked of Slurm, as the text of a script. No file is read and nothing is run.
+
+The scripts of `slurm/` run as they are; for a job, the values of their ``#SBATCH`` lines and of their
+variables are replaced, so that what a job runs can be read beside it with every line's reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+_OPTION = re.compile(r"#SBATCH --([\w-]+)")
+_VARIABLE = re.compile(r"([A-Z]+)=")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slurm:
+    """What a job asks for; `slurm/cluster.yaml` holds the values of a cluster.
+
+    Args:
+        job: the script of `slurm/` that runs.
+        nodes: nodes.
+        gpus_per_node: GPUs of each; 0 for a job on CPUs.
+        tasks_per_node: ranks of each; None for one per GPU, and one per node without GPUs.
+        cpus_per_task: cores of each rank, for its threads and its loader processes.
+        time: limit, in a format of sbatch ("24:00:00", "2-00:00:00", minutes).
+        save_s: seconds before that limit at which the run is asked to save.
+        requeue: whether Slurm may start the job again, and the run itself may ask for it.
+        partition: where to queue; None for the cluster's default.
+        account: who pays; None for the user's default.
+        modules: environment modules to load.
+        container: path of an Apptainer image to run in; None for none.
+        python: interpreter of the job; None for the one that submits, or `python` in a container.
+        options: further options of sbatch: {long name: value}; "" for one without value, None to leave
+            out one of the script's.
+    """
+
+    job: Literal["train", "embed"] = "train"
+    nodes: int = 1
+    gpus_per_node: int = 1
+    tasks_per_node: int | None = None
+    cpus_per_task: int = 8
+    time: str | int = "24:00:00"
+    save_s: int = 300
+    requeue: bool = True
+    partition: str | None = None
+    account: str | None = None
+    modules: list[str] = field(default_factory=list)
+    container: str | None = None
+    python: str | None = None
+    options: dict[str, str | int | None] = field(default_factory=dict)
+
+
+def job_options(slurm: Slurm, *, name: str, directory: Path, cwd: Path) -> dict[str, str | None]:
+    """Options of sbatch: {long name: value}, "" where an option takes none, None for one that is not used.
+
+    Jobs of one output directory have the same name, and Slurm runs those one after another: several
+    submitted at once make one long run, and two never write to the same files.
+    """
+    tasks = slurm.tasks_per_node or max(1, slurm.gpus_per_node)
+    place = hashlib.sha1(str(directory.parent).encode()).hexdigest()[:6]
+    return {
+        "job-name": f"{name}-{place}",
+        "dependency": "singleton",
+        "nodes": str(slurm.nodes),
+        "ntasks-per-node": str(tasks),
+        "gpus-per-node": str(slurm.gpus_per_node) if slurm.gpus_per_node else None,
+        "cpus-per-task": str(slurm.cpus_per_task),
+        "time": str(slurm.time),
+        "signal": f"USR1@{slurm.save_s}" if slurm.job == "train" else None,
+        "requeue": "" if slurm.requeue else None,
+        "no-requeue": None if slurm.requeue else "",
+        "partition": slurm.partition,
+        "account": slurm.account,
+        "chdir": str(cwd),
+        "output": str(directory / "%j.log"),
+        **{key: None if value is None else str(value) for key, value in slurm.options.items()},
+    }
+
+
+def job_variables(
+    slurm: Slurm, *, directory: Path, cwd: Path, python: str
+) -> dict[str, str | Sequence[str]]:
+    """Variables of the script; a sequence becomes an array of the shell."""
+    return {
+        "CODE": str(directory / "code"),
+        "PYTHON": slurm.python or ("python" if slurm.container else python),
+        "MODULES": slurm.modules,
+        "CONTAINER": slurm.container or "",
+        "BIND": f"{directory.parents[1]},{cwd}",
+        "ARGS": ["--config-path", str(directory), "--config-name", "config"],
+    }
+
+
+def render(
+    template: str,
+    *,
+    options: Mapping[str, str | None],
+    variables: Mapping[str, str | Sequence[str]],
+) -> str:
+    """A script with other values of its ``#SBATCH`` lines and of its variables.
+
+    Args:
+        template: the script.
+        options: {long name: value}; "" for an option without value, None leaves the option out.
+            Options that the script lacks follow its last ``#SBATCH`` line.
+        variables: {name: value}, each assigned in one line of the script.
+
+    Raises:
+        ValueError: the script does not assign one of the variables in one line.
+    """
+    options, variables = dict(options), dict(variables)
+    lines: list[str] = []
+    last = 0  # line after the last option
+    for line in template.splitlines():
+        option, variable = _OPTION.match(line), _VARIABLE.match(line)
+        if option is not None and option[1] in options:
+            lines += _option(option[1], options.pop(option[1]))
+        elif variable is not None and variable[1] in variables:
+            lines.append(f"{variable[1]}={_quoted(variables.pop(variable[1]))}")
+        else:
+            lines.append(line)
+        last = len(lines) if option is not None else last
+    if variables:
+        raise ValueError(f"the script assigns no {' and no '.join(variables)}")
+    lines[last:last] = [line for name, value in options.items() for line in _option(name, value)]
+    return "\n".join(lines) + "\n"
+
+
+def _option(name: str, value: str | None) -> list[str]:
+    if value is None:
+        return []
+    return [f"#SBATCH --{name}={value}" if value else f"#SBATCH --{name}"]
+
+
+def _quoted(value: str | Sequence[str]) -> str:
+    return shlex.quote(value) if isinstance(value, str) else f"({shlex.join(value)})"
