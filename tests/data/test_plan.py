@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def source(name: str, num_rows: int, *, columns: int = 2, texts: int = 1 << 40) 
     """A source of random texts; few `texts` make many of them equal."""
     generator = np.random.default_rng(num_rows)
     hashes = generator.integers(0, texts, (columns, num_rows), dtype=np.uint64)
-    return SourceInfo(name, num_rows, lambda: hashes)
+    return SourceInfo(name, num_rows, partial(np.asarray, hashes))
 
 
 def sampler_of(config: Path, **overrides: Any) -> tuple[Sampler, list[SourceInfo]]:
@@ -116,20 +117,8 @@ def test_unplaced_counts_the_rows_in_no_batch(config: Path, drop_last: bool) -> 
 
 
 def test_plans_can_be_sent_to_a_worker(config: Path) -> None:
-    sampler, sources = sampler_of(config)
-    infos = [SourceInfo(info.name, info.num_rows, Hashes(info.hashes())) for info in sources]
-    plan = plan_of(sampler, infos)
+    plan = plan_of(*sampler_of(config))
     assert listed(pickle.loads(pickle.dumps(plan))) == listed(plan)
-
-
-class Hashes:
-    """Hashes that can be pickled, as a bound method can."""
-
-    def __init__(self, hashes: np.ndarray) -> None:
-        self._hashes = hashes
-
-    def __call__(self) -> np.ndarray:
-        return self._hashes
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7, 8, 40])

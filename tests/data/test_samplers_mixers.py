@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def infos(**rows: int) -> list[SourceInfo]:
         np.arange(start, start + 2 * count, dtype=np.uint64).reshape(2, count)
         for start, count in zip(starts, rows.values())
     ]
-    return [SourceInfo(name, rows[name], lambda h=h: h) for name, h in zip(rows, hashes)]
+    return [SourceInfo(name, rows[name], partial(np.asarray, h)) for name, h in zip(rows, hashes)]
 
 
 def plan_of(sampler: Any, sources: list[SourceInfo], batch: int = 10, **overrides: Any) -> Plan:
@@ -196,7 +197,9 @@ def test_mixed_batches_draw_other_rows_in_each_epoch() -> None:
 def test_mixed_no_duplicates_covers_all_sources() -> None:
     generator = np.random.default_rng(0)
     hashes = [generator.integers(0, 400, (2, count), dtype=np.uint64) for count in (300, 200)]
-    sources = [SourceInfo(name, h.shape[1], lambda h=h: h) for name, h in zip("ab", hashes)]
+    sources = [
+        SourceInfo(name, h.shape[1], partial(np.asarray, h)) for name, h in zip("ab", hashes)
+    ]
     plan = plan_of(Proportional(NoDuplicates(), mixed=True), sources)
     assert plan.num_steps >= 48
     for batch in plan:
@@ -212,7 +215,7 @@ def _sources(batch: GlobalBatch) -> np.ndarray:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RoundRobin(Shuffled(), stop="never"), "stop is 'never'"),
+        (partial(RoundRobin, Shuffled(), cast(Any, "never")), "stop is 'never'"),
         (lambda: RoundRobin(Shuffled(), batch_sizes={"z": 1}), "batch_sizes names 'z'"),
         (lambda: RoundRobin(Shuffled(), batch_sizes={"a": 0}), r"batch_sizes\['a'\] is 0"),
         (lambda: RoundRobin(Shuffled(), batch_sizes={"a": 2}, mixed=True), "mixed is true"),
