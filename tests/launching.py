@@ -1,0 +1,87 @@
+"""Starts training as users do, in processes of its own, and sees how it ends."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runs import TINY
+
+ROOT = Path(__file__).parents[1]
+MARK = "INBATCH_TEST_RUN"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended, all its processes included."""
+
+    code: int
+    output: str
+    seconds: float  # until the last process was gone
+
+
+def command(launcher: str, *overrides: str) -> list[str]:
+    """Two ranks of this machine, started by Lightning or by torchrun."""
+    script = str(ROOT / "scripts" / "train.py")
+    if launcher == "torchrun":
+        start = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            script,
+        ]
+        return [*start, *TINY, *overrides]
+    return [sys.executable, script, *TINY, *overrides, "trainer.devices=2"]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Variables for ranks that share two cores."""
+    modules = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": modules, **more}
+
+
+def run(line: Sequence[str], *, folder: Path, within_s: float) -> Ended:
+    """Run a command until it and everything that it has started have ended.
+
+    Raises:
+        AssertionError: something still runs after `within_s`; it is killed.
+    """
+    mark = secrets.token_hex(8)
+    log = folder / f"{mark}.log"
+    start = time.monotonic()
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            line, cwd=folder, stdout=file, stderr=subprocess.STDOUT, env=environment(**{MARK: mark})
+        )
+    left = [process.pid]
+    while process.poll() is None or left:
+        time.sleep(0.05)
+        left = processes({f"{MARK}={mark}"})
+        if time.monotonic() - start > within_s:
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+            process.wait()
+            raise AssertionError(f"{len(left)} processes after {within_s} s:\n{log.read_text()}")
+    return Ended(process.returncode, log.read_text(), time.monotonic() - start)
+
+
+def processes(variables: set[str]) -> list[int]:
+    """Processes in whose environment all of these `NAME=value` stand, the eldest first."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            there = set(path.read_text(errors="replace").split("\0"))
+        except OSError:  # it has ended
+            continue
+        if variables <= there:
+            found.append(int(path.parent.name))
+    return sorted(found)

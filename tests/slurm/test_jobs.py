@@ -1,0 +1,127 @@
+"""Jobs of a real Slurm cluster: two nodes, one rank each, submitted as a user submits them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import torch
+from cluster import Cluster
+
+from inbatch.submit import prepare, submit, write
+from launching import command, processes, run
+from runs import TINY, metrics, weights, write_triplets
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
+NUM_STEPS = 100
+JOB = ["slurm.nodes=2", "slurm.gpus_per_node=0", "slurm.cpus_per_task=1", "slurm.time=10"]
+
+
+@dataclass(frozen=True)
+class Submitted:
+    job_id: str
+    output: Path
+    log: Path
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_triplets(tmp_path_factory.mktemp("data") / "triplets.jsonl", 200)
+
+
+def options(data: Path, output: Path) -> list[str]:
+    files = [f"data.train.triplets={data}", f"output_dir={output}"]
+    length = ["global_batch_size=8", "trainer.max_epochs=100", f"trainer.max_steps={NUM_STEPS}"]
+    return [*files, *length, "strategy.timeout_s=60"]
+
+
+def send(cluster: Cluster, data: Path, output: Path) -> Submitted:
+    arguments = [*TINY, *JOB, *options(data, output)]
+    job = prepare(arguments, now=datetime.now(), cwd=output.parent)
+    sbatch = ["env", f"SLURM_CONF={cluster.environ['SLURM_CONF']}", *cluster.on("login", "sbatch")]
+    job_id = submit(write(job), sbatch=sbatch)
+    return Submitted(job_id, output, job.log(job_id))
+
+
+def wait_for_rows(cluster: Cluster, sent: Submitted, num_rows: int) -> None:
+    """Wait until a run has trained some steps, all of them well before its last."""
+    path = sent.output / "metrics.jsonl"
+    reached = lambda: path.exists() and path.read_text().count("\n") >= num_rows  # noqa: E731
+    cluster.wait(reached, f"step {num_rows}", seconds=120)
+
+
+@pytest.fixture(scope="session")
+def whole(cluster: Cluster, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Submitted:
+    """A run that nothing interrupts."""
+    sent = send(cluster, data, tmp_path_factory.mktemp("whole") / "run")
+    ended = cluster.wait_for_end(sent.job_id, seconds=120)
+    assert ended["JobState"] == "COMPLETED", sent.log.read_text()
+    return sent
+
+
+def test_a_job_on_two_nodes_leaves_a_model(whole: Submitted) -> None:
+    assert (whole.output / "model" / "README.md").exists()
+    assert [row["step"] for row in metrics(whole.output)] == list(range(1, NUM_STEPS + 1))
+    assert "run.ranks: 2" in whole.log.read_text()
+
+
+def test_srun_ends_as_lightning(whole: Submitted, data: Path, tmp_path: Path) -> None:
+    ended = run(
+        command("lightning", *options(data, tmp_path / "run")), folder=tmp_path, within_s=150
+    )
+    assert ended.code == 0, ended.output
+    assert_same_model(whole.output, tmp_path / "run")
+
+
+def assert_same_model(one: Path, two: Path) -> None:
+    for name, tensor in weights(one).items():
+        assert torch.equal(tensor, weights(two)[name]), name
+
+
+def test_a_preempted_job_goes_on_as_if_nothing_had_happened(
+    cluster: Cluster, data: Path, tmp_path: Path, whole: Submitted
+) -> None:
+    sent = send(cluster, data, tmp_path / "run")
+    wait_for_rows(cluster, sent, 3)
+    cluster.ask("scancel", "--signal=USR1", sent.job_id)
+    ended = cluster.wait_for_end(sent.job_id, seconds=120)
+    log = sent.log.read_text()
+    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), log
+    assert f"job {sent.job_id} is requeued" in log
+    rows, expected = metrics(sent.output), metrics(whole.output)
+    assert [row["step"] for row in rows] == list(range(1, NUM_STEPS + 1))
+    assert [row["train/loss"] for row in rows] == [row["train/loss"] for row in expected]
+    assert [row["time_s"] for row in rows] == sorted(row["time_s"] for row in rows)
+    assert_same_model(whole.output, sent.output)
+
+
+def test_a_cancelled_job_saves_and_stays_cancelled(
+    cluster: Cluster, data: Path, tmp_path: Path
+) -> None:
+    sent = send(cluster, data, tmp_path / "run")
+    wait_for_rows(cluster, sent, 3)
+    cluster.ask("scancel", sent.job_id)
+    ended = cluster.wait_for_end(sent.job_id, seconds=60)
+    log = sent.log.read_text()
+    assert (ended["JobState"], ended["Restarts"]) == ("CANCELLED", "0"), log
+    assert "stopped by SIGTERM" in log
+    assert f"job {sent.job_id} is not requeued" in log
+    assert (sent.output / "checkpoints" / "last.ckpt").exists()
+    assert not (sent.output / "model").exists()
+
+
+def test_a_killed_rank_ends_the_job_with_the_cause(
+    cluster: Cluster, data: Path, tmp_path: Path
+) -> None:
+    sent = send(cluster, data, tmp_path / "run")
+    wait_for_rows(cluster, sent, 3)
+    rank_1 = {f"SLURM_JOB_ID={sent.job_id}", "SLURM_PROCID=1", "SLURM_STEP_ID=0"}
+    os.kill(processes(rank_1)[0], signal.SIGKILL)
+    ended = cluster.wait_for_end(sent.job_id, seconds=60)  # strategy.timeout_s
+    assert ended["JobState"] == "FAILED"
+    assert "n2: task 1: Killed" in sent.log.read_text()
+    assert not (sent.output / "model").exists()

@@ -1,0 +1,156 @@
+"""Job scripts and job directories, without Slurm."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from inbatch.errors import ConfigError
+from inbatch.sbatch import Slurm, job_options, job_variables, render
+from inbatch.submit import Job, main, prepare, read_slurm, submit, write
+
+ROOT = Path(__file__).parents[2]
+TEMPLATE = """\
+#!/bin/bash
+#SBATCH --nodes=1
+# a reason
+#SBATCH --gpus-per-node=1
+#SBATCH --requeue
+
+CODE="$HERE"
+ARGS=("$@")
+NODES=(1)
+echo "$CODE" "${ARGS[@]}"
+"""
+
+
+def options_of(script: str) -> dict[str, str]:
+    found = re.findall(r"^#SBATCH --([\w-]+)=?(.*)$", script, flags=re.MULTILINE)
+    assert len(found) == len(dict(found))
+    return dict(found)
+
+
+def prepared(*arguments: str, cwd: Path) -> Job:
+    return prepare(arguments, now=datetime(2026, 2, 3, 4, 5, 6), cwd=cwd)
+
+
+def test_values_are_replaced_and_reasons_stay() -> None:
+    options = {"nodes": "4", "gpus-per-node": None, "requeue": "", "mem": "64G", "exclusive": ""}
+    variables: dict[str, str | list[str]] = {"CODE": "/a b", "ARGS": ["x=[1, 2]", "y='z'"]}
+    script = render(TEMPLATE, options=options, variables=variables)
+    assert options_of(script) == {"nodes": "4", "requeue": "", "mem": "64G", "exclusive": ""}
+    assert "# a reason\n" in script
+    assert "NODES=(1)" in script
+    said = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert said == "/a b x=[1, 2] y='z'\n"
+
+
+def test_nothing_to_replace_is_the_script_itself() -> None:
+    assert render(TEMPLATE, options={}, variables={}) == TEMPLATE
+
+
+def test_a_variable_that_no_line_assigns_is_refused() -> None:
+    with pytest.raises(ValueError, match="PYTHON"):
+        render(TEMPLATE, options={}, variables={"PYTHON": "python"})
+
+
+@pytest.mark.parametrize("name", ["train", "embed"])
+@pytest.mark.parametrize(
+    ("slurm", "expected", "absent"),
+    [
+        (
+            {},
+            {"nodes": "1", "ntasks-per-node": "1", "gpus-per-node": "1", "requeue": ""},
+            ["partition"],
+        ),
+        ({"gpus_per_node": 8, "nodes": 4}, {"ntasks-per-node": "8", "nodes": "4"}, ["account"]),
+        ({"gpus_per_node": 0}, {"ntasks-per-node": "1"}, ["gpus-per-node"]),
+        ({"gpus_per_node": 0, "tasks_per_node": 3}, {"ntasks-per-node": "3"}, ["gpus-per-node"]),
+        ({"requeue": False}, {"no-requeue": ""}, ["requeue"]),
+        ({"partition": "long", "time": 90}, {"partition": "long", "time": "90"}, []),
+        ({"options": {"mem": 0, "open-mode": None}}, {"mem": "0"}, ["open-mode"]),
+    ],
+)
+def test_options(
+    name: str, slurm: dict[str, object], expected: dict[str, str], absent: list[str]
+) -> None:
+    asked = Slurm(job=name, **slurm)  # type: ignore[arg-type]
+    directory = Path("/out/run/jobs/now")
+    template = (ROOT / "slurm" / f"{name}.sbatch").read_text()
+    options = job_options(asked, name="run", directory=directory, cwd=Path("/home"))
+    variables = job_variables(
+        asked, directory=directory, cwd=Path("/home"), python="/venv/bin/python"
+    )
+    found = options_of(render(template, options=options, variables=variables))
+    assert expected.items() <= found.items()
+    assert not found.keys() & set(absent)
+    assert found["output"] == "/out/run/jobs/now/%j.log"
+    assert found.get("signal") == ("USR1@300" if name == "train" else None)
+
+
+def test_jobs_of_one_output_directory_share_a_name() -> None:
+    names = [
+        job_options(Slurm(), name="run", directory=Path(path), cwd=Path("/"))["job-name"]
+        for path in ("/a/jobs/1", "/a/jobs/2", "/b/jobs/1")
+    ]
+    assert names[0] == names[1] != names[2]
+
+
+def test_a_job_holds_what_it_runs(tmp_path: Path) -> None:
+    job = prepared("experiment=demo", "seed=7", "output_dir=here", "slurm.nodes=2", cwd=tmp_path)
+    script = write(job)
+    assert script.parent == tmp_path / "here" / "jobs" / "2026-02-03_04-05-06"
+    config = OmegaConf.load(script.parent / "config.yaml")
+    assert (config.name, config.seed, config.output_dir) == ("demo", 7, str(tmp_path / "here"))
+    assert config.hydra.run.dir == config.output_dir
+    for path in ("src/inbatch/train.py", "conf/train.yaml", "scripts/train.py", "slurm/env.sh"):
+        assert (script.parent / "code" / path).read_bytes() == (ROOT / path).read_bytes()
+    assert options_of(script.read_text())["nodes"] == "2"
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_a_time_is_a_time(tmp_path: Path) -> None:
+    """YAML reads 24:00:00 as the number 86400."""
+    assert read_slurm([]).time == "24:00:00"
+    assert read_slurm(["slurm.time=24:00:00"]).time == "24:00:00"
+    assert read_slurm(["slurm.options={mem: 64G}"]).options == {"mem": "64G"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("slurm.gpu_per_node=2", "slurm.gpu_per_node.*gpus_per_node"),
+        ("slurm.nodes=many", "slurm.nodes"),
+        ("slurm.job=sleep", "slurm.job"),
+        ("slurm.nodes=[1", "cannot be read"),
+        ("global_batchsize=2", "global_batch_size"),
+        ("experiment=dmo", "demo"),
+    ],
+)
+def test_mistakes_end_before_the_queue(argument: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        prepared("experiment=demo", argument, cwd=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_shows_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["--dry-run", "experiment=demo", "slurm.nodes=2"]) == 0
+    shown = capsys.readouterr().out
+    assert "#SBATCH --nodes=2" in shown
+    assert "global_batch_size: 128" in shown
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_sbatch_one_line_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no-such-sbatch is not found: .* --dry-run"):
+        submit(tmp_path / "job.sbatch", sbatch=["no-such-sbatch"])
+    with pytest.raises(ConfigError, match=r"Slurm refuses .*: "):
+        submit(tmp_path / "job.sbatch", sbatch=["ls"])

@@ -1,0 +1,181 @@
+"""Whole sweeps through the entry point."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from inbatch.guide.store import Table
+from inbatch.sweep.points import Point, read_points
+from inbatch.train import main
+from runs import TINY, run_train, weights, write_triplets
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> list[str]:
+    return [
+        *TINY,
+        f"data.train.triplets={write_triplets(tmp_path / 'triplets.jsonl', 40)}",
+        "evaluation=triplet",
+        f"data.eval={write_triplets(tmp_path / 'dev.jsonl', 20, seed=50)}",
+        "evaluation.every_steps=2",
+        "global_batch_size=8",
+        "trainer.max_steps=4",
+    ]
+
+
+def _sweep(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, *overrides: str, code: int = 0
+) -> list[Point]:
+    """Run a sweep in this process, as the basic launcher does."""
+    arguments = ["-m", *overrides, f"hydra.sweep.dir={folder}"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    try:
+        main()
+        ended = 0
+    except SystemExit as error:
+        ended = int(error.code or 0)
+    assert ended == code
+    return list(read_points(folder).values()) if folder.exists() else []
+
+
+def _sweep_apart(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "-m", *overrides]
+    return subprocess.run(
+        [*command, f"hydra.sweep.dir={folder}"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+
+
+def test_points_in_one_process_are_as_alone(
+    tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = tmp_path / "sweep"
+    wandb_mode = os.environ.get("WANDB_MODE")
+    rates = "optimizer.lr=1e-4,1e-3"
+    points = _sweep(
+        monkeypatch, sweep, *options, rates, "loss.temperature=0.05,-1", "logger=wandb", code=1
+    )
+    assert [point.status for point in points] == ["completed", "failed"] * 2
+    assert points[1].error == "temperature is -1: set a finite number above 0."
+    assert points[0].result.value is not None
+    for number, rate in ((0, "1e-4"), (2, "1e-3")):
+        alone = run_train(*options, f"optimizer.lr={rate}", f"output_dir={tmp_path / rate}")
+        for name, tensor in weights(alone).items():
+            assert torch.equal(tensor, weights(sweep / str(number))[name]), name
+        assert len(list((sweep / str(number)).glob("wandb/offline-run-*"))) == 1
+    for name in ("sweep.csv", "best/model/model.safetensors", "plots/parallel_coordinates.png"):
+        assert (sweep / name).exists(), name
+    assert os.environ.get("WANDB_MODE") == wandb_mode  # the logger sets it
+
+
+def test_guide_is_computed_once(
+    tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch, tiny_bert: Path
+) -> None:
+    written: list[str] = []
+    add = Table.add
+    monkeypatch.setattr(
+        Table,
+        "add",
+        lambda *args: written.append(add(*args)) or written[-1],  # type: ignore[func-returns-value]
+    )
+    points = _sweep(
+        monkeypatch,
+        tmp_path / "sweep",
+        *options,
+        "loss=gist",
+        "guide=minilm",
+        f"guide.model={tiny_bert}",
+        f"guide.store_dir={tmp_path / 'store'}",
+        "optimizer.lr=1e-4,1e-3",
+        "trainer.max_steps=2",
+    )
+    assert [point.status for point in points] == ["completed"] * 2
+    assert len(written) == 1
+
+
+def test_search_prunes_and_ends(
+    tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    points = _sweep(
+        monkeypatch,
+        tmp_path / "sweep",
+        *options,
+        "hydra/sweeper=search",
+        "hydra.sweeper.points=3",
+        "hydra.sweeper.at_once=2",
+        "optimizer.lr=tag(log, interval(1e-4, 1e-2))",
+        "loss=multiple_negatives_ranking,multiple_negatives_symmetric_ranking",
+    )
+    assert [point.number for point in points] == [0, 1, 2]
+    assert len({point.parameters["optimizer.lr"] for point in points}) == 3
+    assert all(1e-4 <= float(point.parameters["optimizer.lr"]) <= 1e-2 for point in points)
+    assert (tmp_path / "sweep" / "best").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("output_dir=here", "set hydra.sweep.dir="),
+        ("hydra.launcher._target_=hydra_plugins.nowhere.Launcher", "pip install 'inbatch[sweep]'"),
+        ("hydra/sweeper=search", "nothing to search"),
+    ],
+)
+def test_mistakes_end_in_one_line(
+    tmp_path: Path,
+    options: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    override: str,
+    message: str,
+) -> None:
+    if "sweeper" in override:
+        pytest.importorskip("optuna")
+    _sweep(monkeypatch, tmp_path / "sweep", *options, override, code=1)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_points_with_ranks_of_their_own(tmp_path: Path, options: list[str]) -> None:
+    sweep = tmp_path / "sweep"
+    dropout = ("hidden_dropout_prob", "attention_probs_dropout_prob")  # a rank draws its own
+    options = [*options, *(f"+encoder.config.{name}=0" for name in dropout)]
+    done = _sweep_apart(
+        sweep, *options, "trainer.devices=2", "optimizer.lr=1e-3,1e-2", "trainer.max_steps=2"
+    )
+    assert done.returncode == 0, done.stderr
+    points = list(read_points(sweep).values())
+    assert [point.status for point in points] == ["completed"] * 2
+    for number, rate in enumerate(("1e-3", "1e-2")):
+        one = run_train(
+            *options, f"optimizer.lr={rate}", "trainer.max_steps=2", f"output_dir={tmp_path / rate}"
+        )
+        for name, tensor in weights(one).items():
+            ours = weights(sweep / str(number))[name]
+            torch.testing.assert_close(ours, tensor, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_points_side_by_side(tmp_path: Path, options: list[str]) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    sweep = tmp_path / "sweep"
+    several = ["hydra/launcher=parallel", "optimizer.lr=1e-4,1e-3", "loss.temperature=0.05,-1"]
+    done = _sweep_apart(sweep, *options, *several, "trainer.max_steps=2")
+    assert done.returncode == 1, done.stderr
+    points = list(read_points(sweep).values())
+    assert [point.status for point in points] == ["completed", "failed"] * 2
+    assert (sweep / "best").exists()
