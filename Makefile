@@ -1,12 +1,12 @@
 # make demo: train a small bi-encoder from generated data.  make test: run the tests.
-# Both create .venv and install what they need; later calls find it in place.
+# Both create .venv and install what they need, as make install does; later calls find it in place.
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint format clean
+.PHONY: install demo test lint format clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml
@@ -14,6 +14,8 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet "torch>=2.11,<2.14"
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $(STAMP)
+
+install: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/python scripts/train.py experiment=demo

@@ -1,7 +1,8 @@
-"""Time and memory of batch plans, beside sentence-transformers' samplers; prints markdown tables.
+"""Time and memory of batch plans and loaders, beside sentence-transformers' samplers; prints markdown tables.
 
     python scripts/bench_data.py --rows 100000000 --columns 2 --duplicates 0.2 --batch 32768
-    python scripts/bench_data.py --rows 1000000 --peer-rows 100000 --peer-batch 1024
+    python scripts/bench_data.py --rows 1000000 --peer-s 60 --peer-batch 1024
+    python scripts/bench_data.py --rows 1000000 --loader-rows 50000 --workers 0 1 2
 
 Plans run on synthetic 64-bit hashes in a memory-mapped file, each in a fresh process that reports its own
 peak memory. Duplicates are looked for apart from the sampler, by sorting all values of a batch.
@@ -18,20 +19,19 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sized
-from functools import partial
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from inbatch.data.permutation import KeyedPermutation, ShuffledRange, keyed_hash
+from bench_synthetic import synthetic_hashes
+from inbatch.data.permutation import FilesRange, KeyedPermutation, ShuffledRange
 from inbatch.data.plan import Sampler, SourceInfo
 from inbatch.data.samplers import NoDuplicates, Shuffled
 
 GIB = 1 << 30
-Timing = tuple[float, float, float, list[int]]  # hashing, first batch, epoch, in CPU s; batch sizes
 
 
 def main() -> None:
@@ -45,7 +45,20 @@ def main() -> None:
         path = Path(folder) / "hashes.npy"
         write_hashes(path, args)
         plan_table(path, args)
-    if args.peer_rows:
+        if args.loader_rows:
+            from bench_loader import (
+                loader_table,  # not above: its imports would count as memory of plans
+            )
+
+            loader_table(
+                args.loader_rows,
+                batch=args.loader_batch,
+                workers=args.workers,
+                folder=Path(folder),
+            )
+    if args.peer_rows or args.peer_s:
+        from bench_peers import peer_table
+
         peer_table(args)
 
 
@@ -60,27 +73,15 @@ def parse_args() -> argparse.Namespace:
     add("--steps", type=int, default=256, help="steps to draw and to check")
     add("--folder", default=None, help="where to put the file of hashes")
     add("--peer-rows", type=int, nargs="*", default=[], help="rows for sentence-transformers")
+    add("--peer-s", type=float, default=0, help="grow the rows until an epoch would take longer")
     add("--peer-batch", type=int, default=1024)
+    add("--loader-rows", type=int, default=0, help="triplets to read and tokenize; 0 for none")
+    add("--loader-batch", type=int, default=512)
+    add("--workers", type=int, nargs="*", default=[0, 1, 2], help="of the loader")
     add("--measure", default=None, help=argparse.SUPPRESS)
     add("--block-rows", type=int, default=1, help=argparse.SUPPRESS)
     add("--sampler", default="no_duplicates", help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def synthetic_hashes(
-    rows: np.ndarray, *, columns: int, num_rows: int, duplicates: float, hot: float = 0.0
-) -> np.ndarray:
-    """Hashes of some rows, uint64 [C, n]; a repeated text has about four copies, in any column."""
-    out = np.empty((columns, len(rows)), dtype=np.uint64)
-    num_repeated = max(1, int(num_rows * columns * duplicates / 4))
-    for column in range(columns):
-        cells = rows.astype(np.uint64) * np.uint64(columns) + np.uint64(column)
-        dice = keyed_hash(cells, key=1)
-        repeated = (dice >> np.uint64(11)).astype(np.float64) * 2.0**-53 < duplicates
-        texts = np.where(repeated, keyed_hash(cells, key=2) % np.uint64(num_repeated), ~cells)
-        out[column] = keyed_hash(texts, key=3)
-    out[0, keyed_hash(rows.astype(np.uint64), key=4) < np.uint64(int(hot * (2**64 - 1)))] = 1
-    return out
 
 
 def write_hashes(path: Path, args: argparse.Namespace) -> None:
@@ -99,19 +100,41 @@ def mixing_table(rows: int) -> None:
         "`numpy.random` permutation": np.random.default_rng(0).permutation,
         "`KeyedPermutation`": lambda n: KeyedPermutation(n, 1)(positions),
         "`ShuffledRange`, blocks of 64": lambda n: ShuffledRange(n, 1, 64).slice(0, n),
+        "`FilesRange`, 8 of 64 files at a time": lambda n: files_order(n, 64, 8),
+        "`FilesRange`, 8 of 1,024 files at a time": lambda n: files_order(n, 1024, 8),
     }
     print(
         f"Order of {rows:,} rows; a true shuffle has distance 0.3333 and correlation 0 +- {rows**-0.5:.4f}\n"
     )
-    print("| order | distance of neighbours / rows | correlation of neighbours | million rows/s |")
-    print("|---|---|---|---|")
+    print(
+        "| order | distance of neighbours / rows | correlation of neighbours "
+        "| neighbours of 4,096 rows that are within 1% | million rows/s |"
+    )
+    print("|---|---|---|---|---|")
     for name, order in orders.items():
         begin = time.process_time()
         out = order(rows)
         speed = rows / (time.process_time() - begin) / 1e6
         distance = np.abs(np.diff(out)).mean() / rows
         correlation = np.corrcoef(out[1:], out[:-1])[0, 1]
-        print(f"| {name} | {distance:.4f} | {correlation:+.4f} | {speed:.0f} |")
+        near = near_share(out)
+        print(f"| {name} | {distance:.4f} | {correlation:+.4f} | {near:.2%} | {speed:.0f} |")
+
+
+def files_order(rows: int, files: int, buffer_files: int) -> np.ndarray:
+    """Rows in files of unequal sizes, in the order of a streamed source."""
+    ends = np.sort(np.random.default_rng(0).choice(np.arange(1, rows), files - 1, replace=False))
+    sizes = np.diff(np.concatenate([[0], ends, [rows]]))
+    return FilesRange(tuple(sizes.tolist()), 1, buffer_files).slice(0, rows)
+
+
+def near_share(order: np.ndarray, *, batch: int = 4096) -> float:
+    """Share of pairs of rows of a batch whose original positions differ by less than 1% of the rows."""
+    shares = []
+    for start in range(0, len(order) - batch + 1, batch):
+        a = order[start : start + batch]
+        shares.append((np.abs(a - np.roll(a, batch // 2)) < len(order) / 100).mean())
+    return float(np.mean(shares))
 
 
 def plan_table(path: Path, args: argparse.Namespace) -> None:
@@ -219,82 +242,6 @@ class PeakMemory:
             now = [int(lines[name].split()[0]) * 1024 for name in ("VmRSS", "RssAnon")]
             self._peak = [max(pair) for pair in zip(self._peak, now)]
 
-
-def peer_table(args: argparse.Namespace) -> None:
-    """sentence-transformers' samplers and ours over the same texts."""
-    print(
-        f"\nWhole epochs of strings, batch {args.peer_batch:,}, drop_last, "
-        f"{args.duplicates:.0%} of the texts repeated, {args.hot:.0%} of the rows with one query\n"
-    )
-    print(
-        "| rows | sampler | hashing CPU s | first batch CPU s | epoch CPU s | full batches | rows in them |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    for rows in args.peer_rows:
-        shape = {"columns": args.columns, "num_rows": rows, "hot": args.hot}
-        numbers = synthetic_hashes(np.arange(rows), duplicates=args.duplicates, **shape)
-        columns = [[f"text {n:020d} of a row" for n in column.tolist()] for column in numbers]
-        for name, run in RUNS.items():
-            hashing, first, whole, sizes = run(columns, args.peer_batch)
-            full = sum(size == args.peer_batch for size in sizes)
-            print(
-                f"| {rows:,} | {name} | {hashing:.2f} | {first:.2f} | {whole:.2f} "
-                f"| {full} | {sum(sizes):,} |",
-                flush=True,
-            )
-
-
-def cpu_seconds() -> float:
-    """Of this process and its children; steadier than wall time on a shared machine."""
-    return sum(os.times()[:4])
-
-
-def time_epoch(hashing: float, begin: float, batches: Iterator[Sized]) -> Timing:
-    sizes = [len(next(batches))]
-    first = cpu_seconds() - begin
-    sizes += [len(batch) for batch in batches]
-    return hashing, first, cpu_seconds() - begin, sizes
-
-
-def run_ours(columns: list[list[str]], batch: int) -> Timing:
-    from inbatch.data.hashing import hash_texts
-
-    begin = cpu_seconds()
-    hashes = np.stack([hash_texts(column) for column in columns])
-    hashed = cpu_seconds()
-    info = SourceInfo("texts", hashes.shape[1], lambda: hashes)
-    plan = NoDuplicates().plan([info], global_batch_size=batch, seed=0, epoch=0, drop_last=True)
-    return time_epoch(hashed - begin, hashed, (batch.rows for batch in plan))
-
-
-def run_peer(columns: list[list[str]], batch: int, *, hashed: bool = False) -> Timing:
-    import torch
-    from datasets import Dataset, disable_progress_bars
-    from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
-
-    disable_progress_bars()
-    names = ["anchor", "positive", *(f"negative_{i}" for i in range(1, len(columns) - 1))]
-    sampler = NoDuplicatesBatchSampler(
-        Dataset.from_dict(dict(zip(names, columns))),
-        batch_size=batch,
-        drop_last=True,
-        valid_label_columns=[],
-        generator=torch.Generator(),
-        seed=0,
-        precompute_hashes=hashed,
-        precompute_num_proc=1 if hashed else None,
-    )
-    begin = cpu_seconds()
-    sampler._build_hashes()
-    ready = cpu_seconds()
-    return time_epoch(ready - begin, ready, iter(sampler))
-
-
-RUNS: dict[str, Callable[..., Timing]] = {
-    "inbatch no_duplicates": run_ours,
-    "NO_DUPLICATES_HASHED": partial(run_peer, hashed=True),
-    "NO_DUPLICATES": run_peer,
-}
 
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -29,7 +29,7 @@ from inbatch.guide import LiveGuide
 from inbatch.losses.base import Loss, LossInput
 from inbatch.module import BiEncoderModule, StepSettings
 from inbatch.optim import Constant
-from inbatch.strategies import DDP, FSDP, DeepSpeed, Scaling
+from inbatch.strategies import DDP, FSDP, DeepSpeed, Scaling, SingleDevice
 from tiny import tiny_texts
 
 LR = 0.5
@@ -123,28 +123,47 @@ def distributed(
     **options: Any,
 ) -> dict[str, Tensor]:
     """Parameters after the same steps, each rank holding its slice; whole on rank 0."""
-    chunk_rows, precision = options.pop("chunk_rows", None), options.pop("precision", None)
+    precision = options.pop("precision", None)
     encoder = make_encoder(path, dtype, **options.pop("encoder_options", {}))
+    guide = LiveGuide(make_encoder(path, torch.float32))
+    world = {"rank": rank, "world_size": world_size, "scaling": scaling, "guide": guide}
+    module, batches = make_step(encoder, loss, num_rows, num_steps=num_steps, **world, **options)
+    fit(module, batches, world_size, precision=precision)
+    state = scaling.full_state(module)
+    names = dict(make_encoder(path, dtype).named_parameters())
+    return {name: tensor for name, tensor in state.items() if name in names}
+
+
+def make_step(
+    encoder: Encoder,
+    loss: Loss,
+    num_rows: int,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    scaling: Scaling | None = None,
+    guide: LiveGuide | None = None,
+    num_steps: int = 1,
+    chunk_rows: int | None = None,
+    **settings: Any,
+) -> tuple[BiEncoderModule, list[Batch]]:
+    """The real module, and a rank's slice of the same global batch for each step."""
     source = make_source(loss, num_rows)
     collator = Collator(
         tokenizer=encoder.tokenizer, guide_tokenizer=encoder.tokenizer, chunk_rows=chunk_rows
     )
     own = slice_rows(np.arange(num_rows), rank, world_size)
     batch = collator(source, own, step=0, num_global_rows=num_rows)
-    batches = [batch._replace(step=step) for step in range(num_steps)]
     module = BiEncoderModule(
         encoder=encoder,
         losses={"rows": loss},
-        scaling=scaling,
+        scaling=scaling or SingleDevice(),
         optimizer=lambda groups: torch.optim.SGD(groups, lr=LR),
         schedule=Constant(),
-        guide=LiveGuide(make_encoder(path, torch.float32)),
-        settings=StepSettings(**{"clip_norm": None, **options}),
+        guide=guide,
+        settings=StepSettings(**{"clip_norm": None, **settings}),
     )
-    fit(module, batches, world_size, precision=precision)
-    state = scaling.full_state(module)
-    names = dict(make_encoder(path, dtype).named_parameters())
-    return {name: tensor for name, tensor in state.items() if name in names}
+    return module, [batch._replace(step=step) for step in range(num_steps)]
 
 
 def fit(module: BiEncoderModule, batches: list[Batch], world_size: int, **options: Any) -> Trainer:

@@ -11,10 +11,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from inbatch.config import check_config
+from inbatch.hydra_app import complete_overrides
 from inbatch.train import CONF_DIR, train
 from tiny import tiny_texts
 
 TINY = (
+    "encoder=tiny",
     "encoder.config.hidden_size=32",
     "encoder.config.intermediate_size=64",
     "encoder.tokenizer.train.vocab_size=300",
@@ -28,7 +30,7 @@ TINY = (
 def compose_run(*overrides: str) -> DictConfig:
     """The configuration that a command line gives."""
     with initialize_config_dir(CONF_DIR, version_base="1.3"):
-        return compose("train", overrides=list(overrides))
+        return compose("train", overrides=complete_overrides(overrides, Path(CONF_DIR)))
 
 
 def run_train(*overrides: str) -> Path:

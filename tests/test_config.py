@@ -16,14 +16,14 @@ from inbatch.targets import describe, fits
 from inbatch.train import CONF_DIR
 from runs import compose_run
 
-PAIRS = ("data=pairs", "data.train.pairs.path=x.csv")
+PAIRS = ("encoder=tiny", "data.train.pairs=x.csv")
 
 UNKNOWN_KEYS = {
     "++globl_batch_size=8": "globl_batch_size is no key of the configuration: "
     "did you mean 'global_batch_size'?",
     "++trainer.max_epoch=1": "trainer.max_epoch is no key of trainer: did you mean 'max_epochs'?",
     "++data.loader.workers=2": "data.loader.workers is no key of data.loader: did you mean 'num_workers'?",
-    "++gradcache.chunk_row=2": "gradcache.chunk_row is no key of gradcache: did you mean 'chunk_rows'?",
+    "++gradcache.chunk_siz=2": "gradcache.chunk_siz is no key of gradcache: did you mean 'chunk_size'?",
     "++guide.store=x": "guide.store is no key of guide: did you mean 'store_dir'?",
     "++loss.temprature=1": "loss.temprature is no key of inbatch.losses.MultipleNegativesRanking: "
     "did you mean 'temperature'?",
@@ -58,7 +58,6 @@ WRONG_VALUES = {
     "evaluation.best_metric=x": "evaluation.best_metric='x' has no evaluator to come from",
     "gradcache.chunk_tokens=0": "gradcache.chunk_tokens=0 is too small",
     "data.loader.prefetch=0": "data.loader.prefetch=0 is too small",
-    "data.train=a.csv": "data.train='a.csv' is not a mapping",
     "loss.temperature=warm": "loss.temperature='warm' is not a number",
     "loss.similarity=cosin": "loss.similarity='cosin' is not one of cosine, dot: did you mean 'cosine'?",
     "loss.directions=query_to_doc": "loss.directions='query_to_doc' is not a list",
@@ -101,10 +100,42 @@ def test_an_experiment_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
 
 
 def test_values_that_are_missing_are_listed() -> None:
-    message = refusal("data=pairs", "evaluation=triplet")
-    assert message.startswith(
-        "data.train.pairs.path and evaluation.evaluators.dev.path are not set"
+    assert refusal().startswith("data.train and encoder.model are not set: ")
+
+
+def test_an_evaluator_without_data_is_refused() -> None:
+    message = refusal(*PAIRS, "evaluation=triplet")
+    assert message == (
+        "evaluation.evaluators.dev.path is not set: set data.eval=FILE, or evaluation=auto"
     )
+
+
+def test_data_is_one_file_or_files_by_name() -> None:
+    one = check_config(compose_run("encoder=tiny", "data.train=a.csv", "data.eval=b.csv"))
+    assert one.data.train == {"train": {"path": "a.csv", "columns": None}}
+    evaluator = {"_target_": "inbatch.evaluation.evaluator_for", "path": "b.csv", "name": "eval"}
+    assert one.evaluation.evaluators == {"eval": {**evaluator, "columns": None}}
+    roles = ["+data.columns.anchor=title", "+data.columns.key=id"]
+    several = check_config(
+        compose_run(
+            "encoder=tiny",
+            "data.train={a: [1.csv, 2.csv], b: {path: b.csv, columns: {anchor: name}}}",
+            "data.eval={x: x.csv, y: y.csv}",
+            *roles,
+        )
+    )
+    assert several.data.train == {
+        "a": {"path": ["1.csv", "2.csv"], "columns": {"anchor": "title", "key": "id"}},
+        "b": {"path": "b.csv", "columns": {"anchor": "name", "key": "id"}},
+    }
+    assert list(several.evaluation.evaluators) == ["x", "y"]
+    assert several.evaluation.evaluators["y"]["columns"] == {"anchor": "title", "key": "id"}
+
+
+def test_chosen_evaluators_take_the_data() -> None:
+    run = check_config(compose_run(*PAIRS, "data.eval=b.csv", "evaluation=triplet"))
+    assert list(run.evaluation.evaluators) == ["dev"]
+    assert run.evaluation.evaluators["dev"]["path"] == "b.csv"
 
 
 def test_a_target_gets_what_it_needs() -> None:
@@ -141,7 +172,7 @@ def test_a_loss_for_no_source_is_refused() -> None:
 def test_a_group_of_keys_cannot_be_a_value() -> None:
     config = compose_run(*PAIRS)
     config.gradcache = 3
-    with pytest.raises(ConfigError, match=r"gradcache=3 is not a group of keys: .*chunk_rows"):
+    with pytest.raises(ConfigError, match=r"gradcache=3 is not a group of keys: .*chunk_size"):
         check_config(config)
 
 

@@ -12,14 +12,17 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
+from inbatch.claim import CONFIG
 from inbatch.config import RunConfig, rows_per_rank
+from inbatch.console import make_console, print_plain
 from inbatch.data.collate import MIXED, Collator
 from inbatch.data.demo import write_demo
 from inbatch.data.plan import duplicate_share
-from inbatch.data.report import DataReport, build_report, write
+from inbatch.data.report import build_report, write
 from inbatch.data.sources import Source
 from inbatch.datamodule import BatchModule, LoaderSettings
-from inbatch.encoder import Encoder
+from inbatch.encoder import Encoder, build_encoder
+from inbatch.encoder.resolve import resolve_directory
 from inbatch.errors import ConfigError
 from inbatch.guide import Guide, LiveGuide, StoredGuide
 from inbatch.guide.fill import FillSettings
@@ -32,11 +35,9 @@ from inbatch.strategies import Scaling, World
 
 
 def prepare_output(run: RunConfig, output_dir: Path) -> None:
-    """Make the output directory, the demo's data where it is asked for, and the resolved config."""
-    prepare_data(run)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    (output_dir / "checkpoints").mkdir(exist_ok=True)
-    OmegaConf.save(OmegaConf.structured(run), output_dir / "config.yaml", resolve=True)
+    """Make the output directory and write the resolved config; once all else has been checked."""
+    (output_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.structured(run), output_dir / CONFIG, resolve=True)
 
 
 def prepare_data(run: RunConfig) -> None:
@@ -55,9 +56,20 @@ def make_guide(
 ) -> Guide | None:
     """The frozen guide, if a loss needs one."""
     guided = [source for source in sources if losses[source.name].needs_guide]
+    name = run.guide.model
     if not guided:
+        if name is not None:
+            raise ConfigError(
+                f"guide.model={name!r} has no loss that takes a guide: set loss=cached_gist or guide=none"
+            )
         return None
-    encoder = instantiate(run.guide.encoder)
+    assert name is not None  # make_losses has looked
+    encoder = build_encoder(
+        str(resolve_directory(name, field="guide.model", revision=run.guide.revision)),
+        max_length=run.guide.max_length,
+        prompts=run.guide.prompts,
+        trust_remote_code=run.guide.trust_remote_code,
+    )
     if run.guide.mode == "live":
         return LiveGuide(encoder)
     return StoredGuide(
@@ -96,10 +108,13 @@ def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
     if loss.needs_labels and not source.has_labels:
         raise ConfigError(
             f"loss {name} needs labels, and source {source.name!r} has none: name its label column in "
-            f"data.train.{source.name}.columns.label, or choose a loss for pairs such as loss=mnrl"
+            f"data.train.{source.name}.columns.label, or choose a loss for pairs, as "
+            "loss=multiple_negatives_ranking"
         )
     if loss.needs_guide and not guided:
-        raise ConfigError(f"loss {name} needs a guide: set guide=minilm, or guide.encoder.path=...")
+        raise ConfigError(
+            f"loss {name} needs a guide: set guide.model=NAME_OR_PATH, or guide=minilm"
+        )
     if columns < loss.min_columns or (loss.max_columns is not None and columns > loss.max_columns):
         least, most = loss.min_columns, loss.max_columns
         span = (
@@ -117,7 +132,7 @@ def make_data(
     """The batches of the run."""
     collator = Collator(
         tokenizer=encoder.tokenizer,
-        chunk_rows=run.gradcache.chunk_rows,
+        chunk_rows=run.gradcache.chunk_size,
         chunk_tokens=run.gradcache.chunk_tokens,  # type: ignore[arg-type]
         prompts=encoder.role_prompts,
         guide_tokenizer=guide.tokenizer if guide else None,
@@ -140,20 +155,27 @@ def make_data(
 
 @rank_zero_only
 def write_report(
-    run: RunConfig, sources: Sequence[Source], data: BatchModule, encoder: Encoder, output_dir: Path
-) -> DataReport:
-    """Look at the data, write `data_report.*`, and say what a person should know."""
+    sources: Sequence[Source],
+    data: BatchModule,
+    encoder: Encoder,
+    losses: Mapping[str, Loss],
+    output_dir: Path,
+) -> None:
+    """Look at the data, write `data_report.*`, and print what a person should know."""
     plan = data.plan(0)
     report = build_report(
         sources,
         tokenizer=encoder.tokenizer,
         prompts=encoder.role_prompts,
+        in_batch=[name for name, loss in losses.items() if loss.scope == "candidates"],
         duplicate_share=lambda source: duplicate_share(
             source.text_hashes(), plan, source=source.name
         ),
     )
     write(report, output_dir)
-    return report
+    console = make_console()
+    for line in report.warnings:
+        print_plain(f"data  {line}", console=console)
 
 
 def make_module(
@@ -194,13 +216,8 @@ def run_rows(
     """What the table before step 1 says."""
     local = rows_per_rank(run.global_batch_size, world.size)
     cache = run.gradcache
-    chunk = (
-        f"{cache.chunk_rows} texts"
-        if cache.chunk_rows
-        else f"{cache.chunk_tokens} tokens"
-        if cache.chunk_tokens
-        else "whole batch"
-    )
+    limits = [(cache.chunk_size, "texts"), (cache.chunk_tokens, "tokens")]
+    chunk = ", ".join(f"at most {most} {of}" for most, of in limits if most) or "whole batch"
     keep = "all graphs kept" if cache.keep_gib is None else f"{cache.keep_gib:g} GiB of graphs kept"
     described = encoder.describe()
     return {
@@ -210,6 +227,7 @@ def run_rows(
             "embedding": f"{described['output_dimension']} dimensions, "
             f"{'+'.join(described['pooling'])} pooling",
             "max length": f"{described['max_seq_length']} tokens",
+            "attention": described["attention"],
         },
         "batch": {
             "global": f"{run.global_batch_size:,} rows, {local:,} per rank",
@@ -243,7 +261,7 @@ def _guide_rows(run: RunConfig, losses: Mapping[str, Loss]) -> dict[str, str]:
         return {"model": "none"}
     where = f"stored in {run.guide.store_dir}, {run.guide.store_dtype}"
     return {
-        "model": str(run.guide.encoder.get("path")),
+        "model": str(run.guide.model),
         "embeddings": where if run.guide.mode == "stored" else "of every batch anew",
     }
 

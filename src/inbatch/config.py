@@ -15,12 +15,21 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from inbatch.data.prepared import expand_prepared
 from inbatch.data.spec import parse_spec
 from inbatch.errors import ConfigError
-from inbatch.schema import PRECISIONS, RunConfig, TrainerConfig
+from inbatch.schema import PRECISIONS, EvaluateConfig, RunConfig, TrainerConfig
 from inbatch.targets import check_targets, fits, nearest, unknown_key, wrong_type
 
-__all__ = ["PRECISIONS", "RunConfig", "check_config", "check_precision", "rows_per_rank"]
+__all__ = [
+    "PRECISIONS",
+    "EvaluateConfig",
+    "RunConfig",
+    "check_config",
+    "check_evaluate",
+    "check_precision",
+    "rows_per_rank",
+]
 
 
 def check_config(cfg: DictConfig) -> RunConfig:
@@ -29,16 +38,36 @@ def check_config(cfg: DictConfig) -> RunConfig:
     Raises:
         ConfigError: an unknown key, a value of the wrong type, a missing value, or one out of range.
     """
-    try:
-        _check_nothing_missing(cfg)
-        values: Any = OmegaConf.to_container(cfg, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(omegaconf_line(error)) from None
-    run: RunConfig = _parse(values, RunConfig, "")
-    _check_nodes(run)
+    run: RunConfig = _parse(_values(cfg), RunConfig, "")
     _check_sources(run)
+    _add_evaluators(run)
+    _check_nodes(run)
     _check_values(run)
     return run
+
+
+def check_evaluate(cfg: DictConfig) -> EvaluateConfig:
+    """The same for the configuration of an evaluation.
+
+    Raises:
+        ConfigError: see `check_config`.
+    """
+    run: EvaluateConfig = _parse(_values(cfg), EvaluateConfig, "")
+    _add_evaluators(run)
+    _check_node(run.encoder, "encoder", "conf/encoder/, as encoder=...")
+    _check_evaluators(run)
+    if run.chunk_tokens < 1:
+        raise ConfigError(f"chunk_tokens={run.chunk_tokens} is too small: set at least 1")
+    return run
+
+
+def _values(cfg: DictConfig) -> Any:
+    """The configuration as plain values, interpolations resolved."""
+    try:
+        _check_nothing_missing(cfg)
+        return OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(omegaconf_line(error)) from None
 
 
 def rows_per_rank(global_batch_size: int, world_size: int) -> int:
@@ -98,9 +127,7 @@ def _check_nodes(run: RunConfig) -> None:
     if run.pruner:
         _check_node(run.pruner, "pruner", "conf/pruner/, as pruner=...")
         if not run.evaluation.evaluators:
-            raise ConfigError("pruner has no metric to compare points by: set evaluation=...")
-    if run.guide.encoder is not None:
-        _check_node(run.guide.encoder, "guide.encoder", "conf/guide/, as guide=...")
+            raise ConfigError("pruner has no metric to compare points by: set data.eval=FILE")
     if isinstance(run.loss, Mapping) and run.loss and "_target_" not in run.loss:
         for name, node in run.loss.items():
             _check_node(node, f"loss.{name}", f"conf/loss/, as +loss@loss.{name}=...")
@@ -108,10 +135,14 @@ def _check_nodes(run: RunConfig) -> None:
                 raise unknown_key(f"loss.{name}", name, run.data.train, "data.train")
     else:
         _check_node(run.loss, "loss", "conf/loss/, as loss=...")
-    for name, node in run.evaluation.evaluators.items():
-        _check_node(node, f"evaluation.evaluators.{name}", "conf/evaluation/, as evaluation=...")
+    _check_evaluators(run)
     for name, node in run.logger.items():
         _check_node(node, f"logger.{name}", "conf/logger/, as logger=...")
+
+
+def _check_evaluators(run: RunConfig | EvaluateConfig) -> None:
+    for name, node in run.evaluation.evaluators.items():
+        _check_node(node, f"evaluation.evaluators.{name}", "conf/evaluation/, as evaluation=...")
 
 
 def _check_node(node: Any, path: str, choices: str) -> None:
@@ -122,9 +153,37 @@ def _check_node(node: Any, path: str, choices: str) -> None:
 
 def _check_sources(run: RunConfig) -> None:
     if not run.data.train:
-        raise ConfigError("data.train names no source: set data=pairs data.train.pairs.path=FILE")
+        raise ConfigError("data.train names no source: set data.train=FILE")
+    run.data.train = expand_prepared(_by_name(run.data.train, "train"))
     for name, value in run.data.train.items():
-        parse_spec(value, field=f"data.train.{name}")
+        spec = parse_spec(value, field=f"data.train.{name}")
+        columns = {**run.data.columns, **(spec.columns or {})}
+        run.data.train[name] = {**_as_keys(value), "columns": columns or None}
+
+
+def _add_evaluators(run: RunConfig | EvaluateConfig) -> None:
+    """An evaluator for each set of `data.eval`, unless a chosen one evaluates on it already."""
+    evaluators = run.evaluation.evaluators
+    for name, node in evaluators.items():
+        if isinstance(node, Mapping) and "path" in node and node["path"] is None:
+            raise ConfigError(
+                f"evaluation.evaluators.{name}.path is not set: set data.eval=FILE, or evaluation=auto"
+            )
+    if any(node.get("path") == run.data.eval for node in evaluators.values()):
+        return
+    for name, path in _by_name({} if run.data.eval is None else run.data.eval, "eval").items():
+        node = {"_target_": "inbatch.evaluation.evaluator_for", "path": path, "name": name}
+        evaluators[name] = {**node, "columns": run.data.columns or None}
+
+
+def _by_name(value: Any, name: str) -> dict[str, Any]:
+    """Things by name; one that has none gets `name`."""
+    return dict(value) if isinstance(value, Mapping) else {name: value}
+
+
+def _as_keys(source: Any) -> dict[str, Any]:
+    """A source as its keys."""
+    return dict(source) if isinstance(source, Mapping) else {"path": source}
 
 
 def _check_values(run: RunConfig) -> None:
@@ -141,10 +200,10 @@ def _check_values(run: RunConfig) -> None:
         ("seed", run.seed, 0),
         ("trainer.num_nodes", trainer.num_nodes, 1),
         ("trainer.log_every_steps", trainer.log_every_steps, 1),
-        ("trainer.checkpoint_every_steps", trainer.checkpoint_every_steps, 1),
-        ("trainer.checkpoint_keep", trainer.checkpoint_keep, 0),
+        ("checkpoint.every_n_steps", run.checkpoint.every_n_steps, 1),
+        ("checkpoint.keep", run.checkpoint.keep, 0),
         ("evaluation.every_steps", run.evaluation.every_steps, 1),
-        ("gradcache.chunk_rows", run.gradcache.chunk_rows, 1),
+        ("gradcache.chunk_size", run.gradcache.chunk_size, 1),
         ("gradcache.chunk_tokens", run.gradcache.chunk_tokens, 1),
         ("gradcache.keep_gib", run.gradcache.keep_gib, 0),
         ("guide.chunk_tokens", run.guide.chunk_tokens, 1),
@@ -160,7 +219,7 @@ def _check_values(run: RunConfig) -> None:
     if run.evaluation.best_metric is not None and not run.evaluation.evaluators:
         raise ConfigError(
             f"evaluation.best_metric={run.evaluation.best_metric!r} has no evaluator to come from: "
-            "set evaluation=triplet or another one of conf/evaluation/"
+            "set data.eval=FILE"
         )
     if run.clip_norm is not None and run.clip_norm <= 0:
         raise ConfigError(

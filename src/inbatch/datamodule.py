@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from inbatch.data.batch import Batch
-from inbatch.data.collate import BatchDataset, Collator, check_mixable
+from inbatch.data.collate import BatchDataset, Collator, Tokenize, check_mixable
 from inbatch.data.feed import RankFeed
-from inbatch.data.plan import Plan, Sampler, SourceInfo, State, check_same_plan, plan_fingerprint
+from inbatch.data.plan import (
+    Plan,
+    Sampler,
+    SourceInfo,
+    State,
+    StreamInfo,
+    check_same_plan,
+    plan_fingerprint,
+)
 from inbatch.data.sources import Source
+from inbatch.data.tokens import check_tokens, describe_tokens
+from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.errors import ConfigError
+from inbatch.guide.fingerprint import hash_tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +58,7 @@ class BatchModule(LightningDataModule):
         loader: LoaderSettings | None = None,
     ) -> None:
         super().__init__()
+        check_stored_tokens(sources, collator)
         self._sources = list(sources)
         self._infos = [source_info(source) for source in sources]
         self._sampler = sampler
@@ -55,12 +68,18 @@ class BatchModule(LightningDataModule):
         self._drop_last = drop_last
         self._one_loss = one_loss
         self._loader = loader or LoaderSettings()
+        self._plan: Plan | None = None
         self._feed: RankFeed | None = None
         self._saved: State | None = None  # position of a loaded checkpoint
         self._position: State | None = None  # after the last batch trained on
 
     def plan(self, epoch: int) -> Plan:
-        """The global batches of an epoch."""
+        """The global batches of an epoch; the last one asked for is kept."""
+        if self._plan is None or self._plan.epoch != epoch:
+            self._plan = self._make_plan(epoch)
+        return self._plan
+
+    def _make_plan(self, epoch: int) -> Plan:
         plan = self._sampler.plan(
             self._infos,
             global_batch_size=self._global_batch_size,
@@ -135,7 +154,38 @@ class BatchModule(LightningDataModule):
 
 def source_info(source: Source) -> SourceInfo:
     """What a sampler knows of a source."""
-    return SourceInfo(name=source.name, num_rows=source.num_rows, hashes=source.text_hashes)
+    return SourceInfo(
+        name=source.name,
+        num_rows=source.num_rows,
+        hashes=source.text_hashes,
+        stream=None
+        if source.streamed is None
+        else StreamInfo(source.streamed.file_rows, source.streamed.buffer_files),
+        keys=None if source.roles.key is None else cast(Callable[[], np.ndarray], source.keys),
+    )
+
+
+def describe_tokenizer(tokenizer: Tokenize, prompts: Sequence[str]) -> dict[str, Any]:
+    """What stored token ids of these prompts depend on [C]."""
+    assert isinstance(tokenizer, TextTokenizer)  # others cannot be told apart
+    return describe_tokens(
+        tokenizer=hash_tokenizer(tokenizer),
+        vocab_size=tokenizer.vocab_size,
+        max_length=tokenizer.max_length,
+        prompts=prompts,
+    )
+
+
+def check_stored_tokens(sources: Sequence[Source], collator: Collator) -> None:
+    """Whether the tokens that sources bring along are those of the encoder.
+
+    Raises:
+        ConfigError: they were made with another tokenizer, length or prompt.
+    """
+    for source in sources:
+        if source.tokens is not None:
+            wanted = describe_tokenizer(collator.tokenizer, collator.column_prompts(source))
+            check_tokens(source.tokens.description, wanted, field=f"data.train.{source.name}.path")
 
 
 class _Resumable(DataLoader[Batch]):

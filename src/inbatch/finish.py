@@ -106,7 +106,13 @@ def finish(
         "plots": output_dir / "plots",
         "checkpoint": output_dir / "checkpoints" / "last.ckpt",
     }
-    parts.summary.show(trainer, facts=facts, paths={name: str(p) for name, p in paths.items()})
+    parts.summary.show(
+        trainer,
+        before={} if parts.evaluation is None else parts.evaluation.first,
+        after={} if parts.evaluation is None else parts.evaluation.best or parts.evaluation.last,
+        facts=facts,
+        paths={name: str(p) for name, p in paths.items()},
+    )
 
 
 def _result(run: RunConfig, parts: Parts) -> Result:

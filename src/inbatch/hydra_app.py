@@ -37,6 +37,7 @@ COMPOSITION_ERRORS = (
     InterpolationResolutionError,
     yaml.YAMLError,
 )
+_SOURCE = re.compile(r"data\.train\.(\w+)=[^{]")
 _PLAIN = re.compile(r"(?P<group>[A-Za-z_][\w/]*)(?P<key>@?[\w.\-]*)=(?P<value>.*)", re.DOTALL)
 
 
@@ -56,12 +57,12 @@ def launch(app: Callable[[], None], *, conf: str) -> None:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """A `ConfigError` inside ends the process: one line on standard error, exit code 2."""
+    """A `ConfigError` inside ends the process: one line on standard error, exit code 1."""
     try:
         yield
     except ConfigError as error:
         _say_error(_flat(error))
-        sys.exit(2)
+        sys.exit(1)
 
 
 def instantiate(node: Any, **more: Any) -> Any:
@@ -90,6 +91,10 @@ def _complete(argument: str, conf: Path) -> str:
     if match is None or match["group"].split("/")[0] == "hydra":
         return argument
     group, key, value = match["group"], match["key"], match["value"]
+    if _SOURCE.match(
+        argument
+    ):  # so that a further key of this source does not take the file's place
+        return f"++{group}{key}.path={value}"
     if not (conf / group).is_dir() or key.startswith("."):
         return f"++{argument}"
     if value == "null" or value.startswith("{"):

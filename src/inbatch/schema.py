@@ -27,9 +27,16 @@ class LoaderConfig:
 
 @dataclass
 class DataConfig:
-    """conf/data: named sources and how they are read."""
+    """conf/data: what is trained and evaluated on, and how it is read.
 
-    train: dict[str, Any] = field(default_factory=dict)
+    train: files, or sources by name; a source is files or the keys of `data.spec.SourceSpec`.
+    eval: files, or evaluation sets by name; what they measure follows from their columns.
+    columns: roles that hold in all of them, where they do not say otherwise.
+    """
+
+    train: Any = field(default_factory=dict)
+    eval: Any = None
+    columns: dict[str, Any] = field(default_factory=dict)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     cache_dir: str | None = None
     demo: bool = False
@@ -39,21 +46,23 @@ class DataConfig:
 class GradcacheConfig:
     """conf/gradcache: chunks of a step and the graphs that are kept between its passes.
 
-    chunk_rows: most texts of a chunk, null for no limit.
+    chunk_size: most texts of a chunk, null for no limit.
     chunk_tokens: most computed tokens of a chunk, null for no limit, or "auto".
     keep_gib: GiB of graphs that are kept (those chunks are embedded once), null for all, or "auto"
         for as much as fits.
     """
 
-    chunk_rows: int | None = None
+    chunk_size: int | None = None
     chunk_tokens: int | str | None = None
     keep_gib: int | float | str | None = None
 
 
 @dataclass
 class GuideConfig:
-    """conf/guide: the frozen guide of GIST losses; `encoder` null means none.
+    """conf/guide: the frozen guide of GIST losses.
 
+    model: a directory, hub name or pkg://package/directory; null means no guide.
+    revision, max_length, prompts, trust_remote_code: as of an encoder, null and {} as the model has them.
     mode: "stored" embeds each distinct text once, before the first step, and looks it up from then
         on; "live" embeds every batch anew.
     store_dir: the embeddings, by guide, prompt and text; for all runs, and seen by all nodes.
@@ -61,7 +70,11 @@ class GuideConfig:
     chunk_tokens: computed tokens of one forward of the guide.
     """
 
-    encoder: Any = None
+    model: str | None = None
+    revision: str | None = None
+    max_length: int | None = None
+    prompts: dict[str, str] = field(default_factory=dict)
+    trust_remote_code: bool = False
     mode: str = "stored"
     store_dir: str = "outputs/guide_store"
     store_dtype: str = "float16"
@@ -70,7 +83,7 @@ class GuideConfig:
 
 @dataclass
 class TrainerConfig:
-    """conf/trainer: length of the run, devices, and how often things are written."""
+    """conf/trainer: length of the run, devices, and how often metrics are logged."""
 
     max_epochs: int = 1
     max_steps: int = -1
@@ -78,8 +91,18 @@ class TrainerConfig:
     devices: int | str = "auto"
     num_nodes: int = 1
     log_every_steps: int = 10
-    checkpoint_every_steps: int | None = None
-    checkpoint_keep: int = 0
+
+
+@dataclass
+class CheckpointConfig:
+    """`checkpoint`: when the whole state is written beside the end of the run and of each epoch.
+
+    every_n_steps: optimizer steps between checkpoints; null for none inside an epoch.
+    keep: earlier checkpoints that are kept beside the last.
+    """
+
+    every_n_steps: int | None = None
+    keep: int = 0
 
 
 @dataclass
@@ -92,6 +115,26 @@ class EvaluationConfig:
     every_epoch: bool = True
     best_metric: str | None = None
     mode: str = "max"
+
+
+@dataclass
+class EvaluateDataConfig:
+    """conf/evaluate.yaml, `data`: see `DataConfig`."""
+
+    eval: Any = None
+    columns: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class EvaluateConfig:
+    """conf/evaluate.yaml: one evaluation of a saved model."""
+
+    data: EvaluateDataConfig = field(default_factory=EvaluateDataConfig)
+    encoder: Any = None
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    device: str = "auto"
+    chunk_tokens: int = 8192
+    output_dir: str = "outputs/evaluation"
 
 
 @dataclass
@@ -118,6 +161,7 @@ class RunConfig:
     schedule: Any = None
     strategy: Any = None
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     pruner: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)

@@ -45,8 +45,9 @@ def plan_run(
     text_tokens = tokens_per_row(source, encoder) / len(source.columns)
     device: Literal["cpu", "cuda"] = "cuda" if world.accelerator == "cuda" else "cpu"
     chunk_tokens: Any = cache.chunk_tokens
-    if chunk_tokens is None and cache.chunk_rows is not None:
-        chunk_tokens = int(cache.chunk_rows * text_tokens)
+    by_size = chunk_tokens is None and cache.chunk_size is not None
+    if chunk_tokens is None and cache.chunk_size is not None:
+        chunk_tokens = int(cache.chunk_size * text_tokens)
     loss = losses[source.name]
     plan = choose(
         model_size(encoder),
@@ -69,15 +70,15 @@ def plan_run(
         sharding=sharding_of(scaling),
         live_guide_parameters=count(guide.encoder) if isinstance(guide, LiveGuide) else 0,
     )
-    tokens = plan.chunk_tokens if cache.chunk_rows is None else cache.chunk_tokens
+    tokens = None if by_size else plan.chunk_tokens
     sizes = replace(cache, chunk_tokens=tokens, keep_gib=plan.keep_gib)
     return replace(run, gradcache=sizes), plan
 
 
 def tokens_per_row(source: Source, encoder: Encoder) -> float:
     """Mean tokens of a row, all columns together, over rows spread over the source."""
-    number = min(SAMPLED_ROWS, source.num_rows)
-    rows = np.linspace(0, source.num_rows - 1, number).astype(np.int64)
+    number = min(SAMPLED_ROWS, source.num_near_rows)
+    rows = np.linspace(0, source.num_near_rows - 1, number).astype(np.int64)
     prompts = resolve_prompts({**encoder.role_prompts, **source.prompts}, source.roles)
     token_ids, _ = tokenize_columns(source.read(rows)[0], prompts, tokenizer=encoder.tokenizer)
     return sum(map(len, token_ids)) / number

@@ -1,7 +1,7 @@
 """The entry point: configuration -> data, encoder, loss -> trainer -> model directory.
 
 `train` reads as the table of contents of a run. Everything that can be wrong with a configuration or
-a file is found before `fit`; a user's mistake ends in one sentence and exit code 2.
+a file is found before `fit`; a user's mistake ends in one sentence and exit code 1.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from inbatch import assemble as parts_of
 from inbatch import watch
 from inbatch.callbacks.preemption import StopRequest
+from inbatch.claim import check_free
 from inbatch.config import RunConfig, check_config, check_precision, rows_per_rank
 from inbatch.data.sources import load_sources
 from inbatch.finish import finish
@@ -47,15 +48,16 @@ def train(run: RunConfig, stop: StopRequest | None = None) -> Path:
     """
     output_dir = Path(run.output_dir)
     world = find_world(run.trainer.accelerator, run.trainer.devices, run.trainer.num_nodes)
+    check_free(run, output_dir)
     rows_per_rank(run.global_batch_size, world.size)
     check_precision(run.precision, world.accelerator)
     seed_everything(run.seed, workers=True, verbose=False)
-    parts_of.prepare_output(run, output_dir)
+    parts_of.prepare_data(run)
 
     sources = load_sources(run.data.train, cache_dir=run.data.cache_dir)
     evaluators = instantiate(run.evaluation.evaluators)
     encoder = parts_of.make_encoder(run, sources)
-    losses = parts_of.make_losses(run, sources, guided=run.guide.encoder is not None)
+    losses = parts_of.make_losses(run, sources, guided=run.guide.model is not None)
     guide = parts_of.make_guide(run, sources, losses)
 
     scaling = instantiate(run.strategy).resolve(world.size)
@@ -63,9 +65,10 @@ def train(run: RunConfig, stop: StopRequest | None = None) -> Path:
     data = parts_of.make_data(run, sources, encoder, guide)
     module = parts_of.make_module(run, encoder, losses, guide, scaling)
     rows = parts_of.run_rows(run, world, sources, encoder, losses, plan)
+    parts_of.prepare_output(run, output_dir)
     parts = watch.make_parts(run, evaluators, module, rows, output_dir, stop)
     trainer = watch.make_trainer(run, world, scaling, parts)
-    parts_of.write_report(run, sources, data, encoder, output_dir)
+    parts_of.write_report(sources, data, encoder, losses, output_dir)
 
     start = time.monotonic()
     trainer.fit(

@@ -66,8 +66,8 @@ def make_parts(
         )
     checkpoints = Checkpoints(
         output_dir / "checkpoints",
-        every_steps=run.trainer.checkpoint_every_steps,
-        keep=run.trainer.checkpoint_keep,
+        every_steps=run.checkpoint.every_n_steps,
+        keep=run.checkpoint.keep,
     )
     summary = Summary(rows)
     wandb = WandbRun(

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from watched_run import log_console, terminal
 
-from inbatch.console import duration, printable, quantity, run_table, summary_panel
+from inbatch.console import (
+    duration,
+    metrics_table,
+    printable,
+    quantity,
+    run_table,
+    summary_panel,
+)
 
 ROWS = {
     "encoder": {"model": "distilbert [base]", "prompt": "Query: \x1b[31m\n" + 30 * "long "},
@@ -30,6 +39,34 @@ def test_run_table_on_a_terminal() -> None:
     assert "\x1b[31m" not in shown
     assert "distilbert [base]" in shown
     assert shown.count("encoder") == 1
+
+
+def test_metrics_in_a_log_stand_in_columns() -> None:
+    console, stream = log_console()
+    metrics_table({"dev_ndcg@10": 0.5}, {"dev_ndcg@10": 0.75, "loss": 12.5}, console=console)
+    assert stream.getvalue().splitlines() == [
+        "metric       before   after",
+        "dev_ndcg@10  0.5000  0.7500",
+        "loss" + 17 * " " + "12.5000",
+    ]
+
+
+def test_metrics_without_a_first_evaluation_have_one_column() -> None:
+    console, stream = log_console()
+    metrics_table({}, {"acc": 0.75}, console=console)
+    assert stream.getvalue() == "metric   after\nacc     0.7500\n"
+    metrics_table({"acc": 0.5}, {}, console=console)
+    assert stream.getvalue().count("\n") == 2, "nothing was evaluated, nothing is shown"
+
+
+def test_metrics_on_a_terminal() -> None:
+    console, stream = terminal()
+    metrics_table({"dev_ndcg@10": 0.5}, {"dev_ndcg@10": 0.75}, console=console)
+    words = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue()).split()
+    assert [word for word in words if word[0].isalnum()] == [
+        *("metric", "before", "after"),
+        *("dev_ndcg@10", "0.5000", "0.7500"),
+    ]
 
 
 def test_summary_in_a_log() -> None:

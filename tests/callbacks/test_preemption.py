@@ -40,7 +40,7 @@ def _handlers() -> Iterator[None]:
 @pytest.fixture
 def options(tmp_path: Path) -> list[str]:
     data = write_triplets(tmp_path / "triplets.jsonl")
-    files = ["data=triplets", f"data.train.triplets.path={data}"]
+    files = [f"data.train.triplets={data}"]
     return [*files, "global_batch_size=8", "trainer.max_epochs=5", "trainer.max_steps=10"]
 
 

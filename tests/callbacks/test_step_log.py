@@ -45,7 +45,14 @@ def test_rows() -> None:
     assert first["train/lr"] == 0.5
     assert first["perf/padding_share"] == pytest.approx(0.25)
     assert first["perf/peak_memory_gib"] > 0.01
-    assert "perf/mfu" not in first
+    assert 0 < first["perf/mfu"] < 1e-3, "two parameters do not use a device"
+    assert "perf/compiled_graphs" not in first
+
+
+def test_compiled_graphs_are_counted() -> None:
+    rows, module = Rows(), WatchedModule(total_steps=12, compiled_graphs=3)
+    fit(module, StepLog(every_steps=12), logger=rows)
+    assert [row["perf/compiled_graphs"] for _, row in rows.rows] == [3]
 
 
 def test_no_row_twice() -> None:

@@ -16,7 +16,13 @@ def test_a_run_from_table_to_summary() -> None:
     module.table.requires_grad_(False)
     summary = Summary({"loss": {"name": "mnrl"}}, console=console)
     trainer = fit(module, summary, Progress(console=console))
-    summary.show(trainer, facts={"best eval/sts": "0.81"}, paths={"model": "out/model"})
+    summary.show(
+        trainer,
+        before={"sts": 0.7},
+        after={"sts": 0.81},
+        facts={"best eval/sts": "0.81"},
+        paths={"model": "out/model"},
+    )
     lines = stream.getvalue().splitlines()
     first_step = next(i for i, line in enumerate(lines) if "step 1/12" in line)
     assert lines[:first_step] == [
@@ -29,10 +35,22 @@ def test_a_run_from_table_to_summary() -> None:
         "run.parameters: 2 of 42 train",
     ]
     last_step = max(i for i, line in enumerate(lines) if "step 12/12" in line)
-    names = [line.split(":")[0] for line in lines[last_step + 1 :]]
-    assert names == [
-        *("steps", "rows", "time", "peak memory", "last loss", "best eval/sts", "model")
+    assert lines[last_step + 1 : last_step + 3] == [
+        "metric  before   after",
+        "sts     0.7000  0.8100",
     ]
-    assert lines[last_step + 1] == "steps: 12"
-    assert lines[last_step + 2].startswith("rows: 96, ")
+    names = [line.split(":")[0] for line in lines[last_step + 3 :]]
+    assert names == [
+        *(
+            "steps",
+            "rows",
+            "time",
+            "peak memory",
+            "last loss",
+            "best eval/sts",
+            "model",
+        )
+    ]
+    assert lines[last_step + 3] == "steps: 12"
+    assert lines[last_step + 4].startswith("rows: 96, ")
     assert "last loss: 12.0000" in lines

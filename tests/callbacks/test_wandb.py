@@ -22,14 +22,13 @@ OWN = {"_runtime", "_step", "_timestamp", "trainer/global_step", "epoch", "time_
 def _overrides(folder: Path, steps: int) -> list[str]:
     return [
         *TINY,
-        "data=triplets",
-        f"data.train.triplets.path={write_triplets(folder / 'triplets.jsonl')}",
+        f"data.train.triplets={write_triplets(folder / 'triplets.jsonl')}",
         f"output_dir={folder / 'run'}",
         "global_batch_size=8",
-        "trainer.checkpoint_every_steps=1",
+        "checkpoint.every_n_steps=1",
         f"trainer.max_steps={steps}",
         "evaluation=triplet",
-        f"evaluation.evaluators.dev.path={write_triplets(folder / 'dev.jsonl', 20, seed=50)}",
+        f"data.eval={write_triplets(folder / 'dev.jsonl', 20, seed=50)}",
         "evaluation.every_steps=2",
         "logger=wandb",
         "logger.wandb.tags=[tiny]",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -36,7 +37,12 @@ class WatchedModule(LightningModule):
     """Batch t, counted from 1, has the loss t; a step is taken after every `accumulate` batches."""
 
     def __init__(
-        self, *, total_steps: int, accumulate: int = 1, fail_at: int | None = None
+        self,
+        *,
+        total_steps: int,
+        accumulate: int = 1,
+        fail_at: int | None = None,
+        compiled_graphs: int | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -46,6 +52,7 @@ class WatchedModule(LightningModule):
         self.total_steps = total_steps
         self.accumulate = accumulate
         self.fail_at = fail_at
+        self.compiled_graphs = compiled_graphs
         self.num_batches = 0
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
@@ -58,7 +65,8 @@ class WatchedModule(LightningModule):
             optimizer: Any = self.optimizers()
             optimizer.step()
             optimizer.zero_grad()
-        self.last_step = report(float(self.num_batches), accuracy=0.25 * self.num_batches)
+        found = report(float(self.num_batches), accuracy=0.25 * self.num_batches)
+        self.last_step = replace(found, compiled_graphs=self.compiled_graphs)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Plain SGD."""

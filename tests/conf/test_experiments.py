@@ -39,7 +39,7 @@ def run_experiment(name: str, model: Path, folder: Path, *overrides: str) -> Pat
     """Two steps with a tiny encoder (and guide) in place of the experiment's."""
     config = compose_run(
         f"experiment={name}",
-        f"encoder.path={model}",
+        f"encoder.model={model}",
         "++encoder.max_length=32",
         "trainer.accelerator=cpu",
         "trainer.max_steps=2",
@@ -48,8 +48,8 @@ def run_experiment(name: str, model: Path, folder: Path, *overrides: str) -> Pat
         "precision=fp32",
         *overrides,
     )
-    if config.guide.encoder is not None:
-        config.guide.encoder.path = str(model)
+    if config.guide.model is not None:
+        config.guide.model = str(model)
     return train(check_config(config))
 
 
@@ -60,7 +60,7 @@ def test_a_card_experiment_trains_on_a_users_files(
     rows = write_rows(tmp_path / "rows.jsonl", COLUMNS[name])
     source = "triplets" if name == "esci_cached_gist" else "pairs"
     evaluated = name in ("phones_contrastive", "esci_cached_gist")
-    dev = [f"evaluation.evaluators.dev.path={rows}"] if evaluated else []
+    dev = [f"data.eval={rows}"] if evaluated else []
     output = run_experiment(name, tiny_bert, tmp_path, f"data.train.{source}.path={rows}", *dev)
     logged = metrics(output)
     rows_of_a_step = compose_run(f"experiment={name}").global_batch_size
@@ -75,8 +75,8 @@ def test_a_card_experiment_trains_on_a_users_files(
 def test_an_experiment_trains_on_real_data(
     name: str, tiny_bert: Path, real_data: Path, tmp_path: Path
 ) -> None:
-    config = compose_run(f"experiment={name}")
-    limits = [f"++data.train.{source}.limit={NUM_ROWS}" for source in config.data.train]
+    config = compose_run(f"experiment={name}", f"data_dir={real_data}")
+    limits = [f"data.train={{train: {{path: {config.data.train}, limit: {NUM_ROWS}}}}}"]
     for evaluator in config.evaluation.evaluators:
         limits.append(f"++evaluation.evaluators.{evaluator}.limit={NUM_ROWS}")
     output = run_experiment(
@@ -85,3 +85,20 @@ def test_an_experiment_trains_on_real_data(
     logged = metrics(output)
     assert f"eval/{config.evaluation.best_metric}" in logged[0]
     assert any("train/loss" in row for row in logged)
+
+
+def test_the_demo_in_small(
+    tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = run_experiment(
+        "demo", tiny_bert, tmp_path,
+        f"data_dir={tmp_path}", "global_batch_size=32", "++data.train.offers.limit=64",
+    )  # fmt: skip
+    first, last = (row for row in metrics(output) if "eval/demo-dev_cosine_accuracy" in row)
+    assert (first["step"], last["step"]) == (0, 2)
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["metric", "before", "after"] in shown
+    metric = "demo-retrieval_cosine_ndcg@10"
+    values = [f"{row[f'eval/{metric}']:.4f}" for row in (first, last)]
+    assert [metric, *values] in shown
+    assert ["model:", str(output / "model")] in shown

@@ -98,8 +98,7 @@ def test_a_named_key_is_taken(setting: str) -> None:
     config = compose_run(
         f"strategy={strategy}",
         f"sampler={sampler}",
-        "data=pairs",
-        "data.train.pairs.path=x",
+        "data.train.pairs=x",
         f"++{key}={value or 'null'}",
     )
     assert "no key" not in _refusal(config)  # null may be the wrong value of a key that is right

@@ -91,6 +91,25 @@ def test_mapping_mistakes(mapping: dict[str, object], word: str) -> None:
         find_roles(["a", "b", "c"], mapping=mapping)
 
 
+@pytest.mark.parametrize(
+    ("mapping", "expected"),
+    [
+        ({"anchor": "title"}, Roles("title", "positive", ("neg",), "score", ("query", "id"))),
+        ({"positive": "title"}, Roles("query", "title", ("neg",), "score", ("positive", "id"))),
+        ({"label": "id"}, Roles("query", "positive", ("neg",), "id", ("title", "score"))),
+        (
+            {"anchor": "title", "positive": "query", "negative": "neg", "score": "id"},
+            Roles("title", "query", ("neg",), "id", ("positive", "score")),
+        ),
+    ],
+)
+def test_a_mapping_of_some_roles_leaves_the_others_to_their_names(
+    mapping: dict[str, object], expected: Roles
+) -> None:
+    names = ["query", "title", "positive", "neg", "score", "id"]
+    assert find_roles(names, mapping=mapping) == expected
+
+
 def test_prompts_narrow_wins_over_wide() -> None:
     roles = Roles("title", "positive", ("neg_1", "neg_2"))
     prompts = {"query": "q: ", "document": "d: ", "negative": "n: ", "neg_2": "n2: "}

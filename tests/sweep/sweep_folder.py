@@ -27,7 +27,7 @@ def write(
     overrides = tuple(f"++{name.replace('__', '.')}={v}" for name, v in parameters.items())
     point = Point(
         number=number,
-        overrides=("data=triplets", *overrides),
+        overrides=("sampler=batch", *overrides),
         status=status,
         result=result,
         seconds=1.5,

@@ -70,10 +70,9 @@ def test_only_finished_points_count(tmp_path: Path) -> None:
 
 def test_run_stops_and_says_so(tmp_path: Path) -> None:
     options = [
-        "data=triplets",
-        f"data.train.triplets.path={write_triplets(tmp_path / 'triplets.jsonl')}",
+        f"data.train.triplets={write_triplets(tmp_path / 'triplets.jsonl')}",
         "evaluation=triplet",
-        f"evaluation.evaluators.dev.path={write_triplets(tmp_path / 'dev.jsonl', 20, seed=50)}",
+        f"data.eval={write_triplets(tmp_path / 'dev.jsonl', 20, seed=50)}",
         "evaluation.every_steps=2",
         "global_batch_size=8",
         "pruner=median",

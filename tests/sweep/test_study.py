@@ -24,23 +24,23 @@ def test_what_the_command_line_asks_for() -> None:
     overrides = OverridesParser.create().parse_overrides(
         [
             "++optimizer.lr=tag(log, interval(1e-5, 1e-3))",
-            "loss=mnrl,cosent",
+            "loss=multiple_negatives_ranking,cosent",
             "++accumulate=range(2,9,3)",
             "++a=int(interval(1,4))",
             "++clip_norm=null,1.0",
             "++seed=7",
-            "data=triplets",
+            "sampler=batch",
         ]
     )
     space, fixed = split_overrides(overrides)
     assert space == {
         "++optimizer.lr": Span(1e-5, 1e-3, log=True),
-        "loss": Choice(("mnrl", "cosent")),
+        "loss": Choice(("multiple_negatives_ranking", "cosent")),
         "++accumulate": Span(2, 8, step=3, whole=True),
         "++a": Span(1, 4, whole=True),
         "++clip_norm": Choice(("null", "1.0")),
     }
-    assert fixed == ["++seed=7", "data=triplets"]
+    assert fixed == ["++seed=7", "sampler=batch"]
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])

@@ -40,6 +40,13 @@ class Evaluation(Callback):
         on_best: Callable[[Trainer], None],
     ) -> None:
         self._evaluators = list(evaluators)
+        names = [evaluator.name for evaluator in evaluators]
+        for name in names:
+            if names.count(name) > 1 and len({type(e) for e in evaluators if e.name == name}) == 1:
+                raise ConfigError(
+                    f"evaluation.evaluators has two of one kind named {name!r}, whose metrics would have "
+                    "the same keys: give each a name of its own"
+                )
         self._every_steps = every_steps
         self._at_start = at_start
         self._every_epoch = every_epoch
@@ -66,12 +73,13 @@ class Evaluation(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Evaluate on the step grid and after the last batch of an epoch."""
+        """Evaluate on the step grid, after the last batch of an epoch and where `max_steps` ends the run."""
         step = trainer.global_step
         if step == self._evaluated_step or step == 0:
             return
         on_grid = bool(self._every_steps) and step % (self._every_steps or 1) == 0
-        if on_grid or (self._every_epoch and trainer.is_last_batch):
+        ends = trainer.is_last_batch or step == trainer.max_steps
+        if on_grid or (self._every_epoch and ends):
             self._evaluate(trainer, pl_module, keep_best=True)
 
     def _evaluate(

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from inbatch.callbacks.step_report import Watched
 from inbatch.callbacks.throughput import peak_memory_gib
-from inbatch.console import Rows, duration, make_console, quantity, run_table, summary_panel
+from inbatch.console import (
+    Rows,
+    duration,
+    make_console,
+    metrics_table,
+    quantity,
+    run_table,
+    summary_panel,
+)
 
 
 class Summary(Callback):
@@ -31,6 +39,7 @@ class Summary(Callback):
         self._num_rows = 0
         self._start_s = 0.0
         self._last_loss: Tensor | None = None
+        self._compiled_graphs: int | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Count parameters while they are whole: a strategy may shard them later."""
@@ -61,6 +70,7 @@ class Summary(Callback):
         if report is not None:
             self._num_rows += report.num_rows
             self._last_loss = report.loss
+            self._compiled_graphs = report.compiled_graphs
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note what has run."""
@@ -71,10 +81,28 @@ class Summary(Callback):
             "time": duration(seconds),
             "peak memory": f"{peak_memory_gib(trainer.strategy.root_device):.2f} GiB on rank 0",
         }
+        if self._compiled_graphs is not None:
+            self._facts["compiled"] = f"{self._compiled_graphs} graphs"
         if self._last_loss is not None:
             self._facts["last loss"] = f"{self._last_loss.item():.4f}"
 
-    def show(self, trainer: Trainer, *, facts: Mapping[str, str], paths: Mapping[str, str]) -> None:
-        """Print the summary, once all results are written: what ran, `facts`, `paths`."""
+    def show(
+        self,
+        trainer: Trainer,
+        *,
+        before: Mapping[str, float],
+        after: Mapping[str, float],
+        facts: Mapping[str, str],
+        paths: Mapping[str, str],
+    ) -> None:
+        """Print the summary, once all results are written.
+
+        Args:
+            trainer: of the run; only its first rank prints.
+            before, after: metrics of the untrained model and of the exported one, {name: value}.
+            facts: printed after what is known here: steps, rows, time, memory.
+            paths: where the results are.
+        """
         if trainer.is_global_zero:
+            metrics_table(before, after, console=self._console)
             summary_panel({**self._facts, **facts}, paths, console=self._console)

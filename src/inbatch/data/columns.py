@@ -1,7 +1,8 @@
-"""Which column of a data set plays which part: query, positive, negatives, label.
+"""Which column of a data set plays which part: query, positive, negatives, label, key.
 
 Common names are recognised (case does not count); anything else must be named in the configuration.
-There is no fallback to the order of the columns, because a wrong order trains without any error.
+There is no fallback to the order of the columns, because a wrong order trains without any error. A
+key (a product, a cluster: rows that share it never meet as negatives) is always named.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ DOCUMENT_WORDS = ("document", "passage", "corpus")
 _NEGATIVE = re.compile(r"(?:hard_?)?neg(?:ative)?s?(?:_?(\d+))?")
 _NUMBERED = re.compile(r"(sentence|sent|text|question|title|input)_?(\d+|a|b)")
 _SIDED = re.compile(r"(.*?)_?(left|right)")
-_MAPPING_KEYS = ("query", "positive", "negatives", "label")
+_SYNONYMS = {"anchor": "query", "negative": "negatives", "score": "label"}
+_MAPPING_KEYS = ("query", "positive", "negatives", "label", "key", *_SYNONYMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Roles:
     negatives: tuple[str, ...] = ()
     label: str | None = None
     ignored: tuple[str, ...] = ()
+    key: str | None = None
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -42,8 +45,8 @@ class Roles:
 
     @property
     def used(self) -> tuple[str, ...]:
-        """Text columns, and the label column if there is one."""
-        return self.texts if self.label is None else (*self.texts, self.label)
+        """Text columns, and the columns of the label and the key if there are any."""
+        return (*self.texts, *(name for name in (self.label, self.key) if name is not None))
 
     def role(self, column: int) -> str:
         """Role of text column number `column`: "query", "positive" or "negative"."""
@@ -57,22 +60,23 @@ def find_roles(
 
     Args:
         names: Columns of the data set.
-        mapping: ``{query, positive, negatives, label}`` -> column name (negatives: one or several).
-            When given, it alone decides; only `query` and `positive` are required.
+        mapping: ``{query, positive, negatives, label, key}`` -> column name (negatives: one or
+            several); anchor, negative and score are other words for three of them. With `query` and
+            `positive` it alone decides; with less, the other columns are found by their names.
         field: Configuration key of the source, for messages.
 
     Raises:
         ConfigError: An unknown column or key, or names that fit no role or more than one.
     """
-    if mapping is not None:
-        return _mapped_roles(list(names), mapping, field=field)
+    if mapping:
+        return _mapped_roles(list(names), _completed(names, mapping, field=field), field=field)
     by_lower = {name.lower(): name for name in names}
     layouts = [*_named_pairs(by_lower), *_numbered_pairs(by_lower), *_sided_pairs(by_lower)]
     labels = [by_lower[name] for name in LABEL_NAMES if name in by_lower]
     if len(layouts) == 1 and len(labels) <= 1:
         texts = [by_lower[name] for name in (*layouts[0], *_negative_names(by_lower))]
         label = labels[0] if labels else None
-        return _roles(list(names), texts, label)
+        return _roles(list(names), texts, label, None)
     if layouts:
         seen = [by_lower[name] for layout in layouts for name in layout] + labels
         reason = f"fit the roles in more than one way ({', '.join(dict.fromkeys(seen))})"
@@ -155,30 +159,64 @@ def _negative_names(by_lower: Mapping[str, str]) -> list[str]:
     return [name for _, name in sorted(numbered)]
 
 
-def _mapped_roles(names: list[str], mapping: Mapping[str, object], *, field: str) -> Roles:
-    for key in mapping:
-        if key not in _MAPPING_KEYS:
+def _completed(
+    names: Sequence[str], mapping: Mapping[str, object], *, field: str
+) -> dict[str, object]:
+    """The mapping by the first word of each role, with query and positive."""
+    given = {_SYNONYMS.get(key, key): value for key, value in mapping.items()}
+    for word, value in given.items():
+        if word not in _MAPPING_KEYS:
             raise ConfigError(
-                f"{field}.columns has the unknown key '{key}'{suggest(str(key), _MAPPING_KEYS)}."
+                f"{field}.columns has the unknown key '{word}'{suggest(str(word), _MAPPING_KEYS)}."
             )
+        if word != "negatives" and value is not None:
+            _one(given, word, field=field)
+    if {"query", "positive"} <= given.keys():
+        return given
+    taken = {column for value in given.values() for column in _as_list(value)}
+    left = [name for name in names if name not in taken]
+    if not {"query", "positive"} & given.keys():
+        found = find_roles(left, field=field)
+        roles = {"query": found.query, "positive": found.positive, "label": found.label}
+        return {**roles, "negatives": found.negatives, **given}
+    by_lower = {name.lower(): name for name in left}
+    missing, words = ("query", QUERY_NAMES) if "positive" in given else ("positive", POSITIVE_NAMES)
+    fits = [by_lower[word] for word in words if word in by_lower]
+    if len(fits) != 1:
+        raise ConfigError(
+            f"{field}.columns.{missing} is not set and {fits or 'none'} of the columns {left} can be it; "
+            f"set {field}.columns.{missing}."
+        )
+    labels = [by_lower[name] for name in LABEL_NAMES if name in by_lower]
+    others = {"negatives": _negative_names(by_lower), "label": labels[0] if labels else None}
+    return {**others, missing: fits[0], **given}
+
+
+def _mapped_roles(names: list[str], mapping: Mapping[str, object], *, field: str) -> Roles:
     query, positive = _one(mapping, "query", field=field), _one(mapping, "positive", field=field)
     negatives = _as_list(mapping.get("negatives"))
-    label = _one(mapping, "label", field=field) if mapping.get("label") is not None else None
-    chosen = [query, positive, *negatives] + ([label] if label is not None else [])
-    for column in chosen:
-        if column not in names:
-            raise ConfigError(
-                f"{field}.columns names '{column}', which the data does not hold"
-                f"{suggest(column, names)}."
-            )
+    label, key = (
+        None if mapping.get(name) is None else _one(mapping, name, field=field)
+        for name in ("label", "key")
+    )
+    extra = [name for name in (label, key) if name is not None]
+    chosen = [_known(name, names, field=field) for name in (query, positive, *negatives, *extra)]
     if len(set(chosen)) < len(chosen):
         raise ConfigError(f"{field}.columns uses a column twice in {chosen}; name each one once.")
-    return _roles(names, [query, positive, *negatives], label)
+    return _roles(names, [query, positive, *negatives], label, key)
 
 
-def _roles(names: list[str], texts: list[str], label: str | None) -> Roles:
-    ignored = tuple(name for name in names if name not in texts and name != label)
-    return Roles(texts[0], texts[1], tuple(texts[2:]), label, ignored)
+def _roles(names: list[str], texts: list[str], label: str | None, key: str | None) -> Roles:
+    ignored = tuple(name for name in names if name not in (*texts, label, key))
+    return Roles(texts[0], texts[1], tuple(texts[2:]), label, ignored, key)
+
+
+def _known(column: str, names: Sequence[str], *, field: str) -> str:
+    if column not in names:
+        raise ConfigError(
+            f"{field}.columns names '{column}', which the data does not hold{suggest(column, names)}."
+        )
+    return column
 
 
 def _one(mapping: Mapping[str, object], key: str, *, field: str) -> str:

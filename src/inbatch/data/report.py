@@ -10,7 +10,7 @@ report_text.py puts in words.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from inbatch.data.columns import resolve_prompts
 from inbatch.data.hashing import hash_rows
 from inbatch.data.report_tree import (
     ColumnReport,
+    KeyReport,
     LabelBin,
     LabelReport,
     Lengths,
@@ -30,6 +31,7 @@ from inbatch.data.report_tree import (
     SourceReport,
 )
 from inbatch.data.sources import Source
+from inbatch.data.thinning import one_in, thinned_rows
 from inbatch.encoder.tokenize import TextTokenizer
 
 
@@ -59,6 +61,7 @@ def build_report(
     *,
     tokenizer: TextTokenizer | None = None,
     prompts: Mapping[str, str] | None = None,
+    in_batch: Collection[str] | None = None,
     duplicate_share: Callable[[Source], float] | None = None,
     sample_rows: int = 1000,
 ) -> DataReport:
@@ -68,6 +71,8 @@ def build_report(
         sources: From `load_sources`.
         tokenizer: The encoder's, for token counts; None leaves them out.
         prompts: As given to the collator.
+        in_batch: Names of the sources whose loss takes other rows of a batch for negatives, so that a
+            text that occurs twice there is a false negative; None for all.
         duplicate_share: Share of global batches that would hold a text twice under the sampler and
             batch size in use; None leaves it out.
         sample_rows: Rows of each source to tokenize.
@@ -77,7 +82,8 @@ def build_report(
             source,
             tokenizer=tokenizer,
             prompts=prompts,
-            duplicates=None if duplicate_share is None else duplicate_share(source),
+            in_batch=in_batch is None or source.name in in_batch,
+            duplicate_share=duplicate_share,
             sample_rows=sample_rows,
         )
         for source in sources
@@ -97,7 +103,13 @@ def write(report: DataReport, folder: str | Path) -> None:
 
 
 def shared(left_N: np.ndarray, right_N: np.ndarray) -> Shared:
-    """Texts of `left` (hashes) that stand beside several distinct texts of `right`."""
+    """Texts of `left` (hashes) that stand beside several distinct texts of `right`.
+
+    Of many rows, counts are estimates (thinning.py).
+    """
+    factor = one_in(len(left_N))
+    rows, left_N = thinned_rows(left_N.__getitem__, len(left_N), keep_one_in=factor)
+    right_N = right_N[rows]
     order = np.lexsort((right_N, left_N))
     left_N, right_N = left_N[order], right_N[order]
     new_left = np.append(True, left_N[1:] != left_N[:-1])
@@ -106,7 +118,12 @@ def shared(left_N: np.ndarray, right_N: np.ndarray) -> Shared:
     several = np.bincount(group_N, weights=new_pair) >= 2
     num_rows = int(np.bincount(group_N)[several].sum())
     num_texts = int(several.sum())
-    return Shared(num_rows, num_texts, num_rows / len(left_N), num_texts / len(several))
+    return Shared(
+        num_rows * factor,
+        num_texts * factor,
+        num_rows / max(len(left_N), 1),
+        num_texts / max(len(several), 1),
+    )
 
 
 def _source_report(
@@ -114,7 +131,8 @@ def _source_report(
     *,
     tokenizer: TextTokenizer | None,
     prompts: Mapping[str, str] | None,
-    duplicates: float | None,
+    in_batch: bool,
+    duplicate_share: Callable[[Source], float] | None,
     sample_rows: int,
 ) -> SourceReport:
     hashes_CN = source.text_hashes()
@@ -122,8 +140,8 @@ def _source_report(
     own_N = np.zeros(source.num_rows, dtype=bool)
     for negative_N in negatives:
         own_N |= (negative_N == query_N) | (negative_N == positive_N)
-    sampled = _sample(source.num_rows, sample_rows)
-    labelled = source.has_labels
+    sampled = _sample(source.num_near_rows, sample_rows)
+    contrasted = in_batch and not source.has_labels
     return SourceReport(
         name=source.name,
         origin=source.origin,
@@ -132,14 +150,16 @@ def _source_report(
         columns=_column_reports(source, sampled, tokenizer=tokenizer, prompts=prompts),
         ignored_columns=source.roles.ignored,
         label=_label_report(source),
-        num_duplicate_rows=source.num_rows - _num_distinct(hash_rows(hashes_CN)),
+        key=_key_report(source),
+        num_duplicate_rows=_num_repeats(hashes_CN),
         num_positive_is_query=int((query_N == positive_N).sum()),
         num_negative_is_own=int(own_N.sum()),
-        shared_queries=None if labelled else shared(query_N, positive_N),
-        shared_positives=None if labelled else shared(positive_N, query_N),
-        batches_with_duplicates=duplicates,
+        shared_queries=shared(query_N, positive_N) if contrasted else None,
+        shared_positives=shared(positive_N, query_N) if contrasted else None,
+        batches_with_duplicates=duplicate_share(source) if in_batch and duplicate_share else None,
         num_sampled=0 if tokenizer is None else len(sampled),
         samples=_samples(source),
+        counted_one_in=one_in(source.num_rows),
     )
 
 
@@ -190,6 +210,18 @@ def _label_report(source: Source) -> LabelReport | None:
     return LabelReport(source.roles.label, low, mean, high, len(values), tuple(bins))
 
 
+def _key_report(source: Source) -> KeyReport | None:
+    keys_N = source.keys()
+    if keys_N is None or source.roles.key is None:
+        return None
+    factor = one_in(len(keys_N))
+    _, keys_N = thinned_rows(keys_N.__getitem__, len(keys_N), keep_one_in=factor)
+    counts = np.unique(keys_N, return_counts=True)[1]
+    sharing = int(counts[counts > 1].sum())
+    most = int(counts.max(initial=0))
+    return KeyReport(source.roles.key, len(counts) * factor, sharing * factor, most)
+
+
 def _token_counts(tokenizer: TextTokenizer, texts: Sequence[str], prompt: str) -> np.ndarray:
     """Tokens of each text before truncation."""
     # `verbose` silences the remark about texts above model_max_length, which are the point here.
@@ -206,7 +238,7 @@ def _token_counts(tokenizer: TextTokenizer, texts: Sequence[str], prompt: str) -
 
 def _samples(source: Source) -> tuple[dict[str, Any], ...]:
     """The first, the middle and the last row."""
-    rows = np.unique(np.linspace(0, source.num_rows - 1, 3).astype(np.int64))
+    rows = np.unique(np.linspace(0, source.num_near_rows - 1, 3).astype(np.int64))
     texts, labels = source.read(rows)
     samples: list[dict[str, Any]] = [dict(zip(source.columns, row)) for row in zip(*texts)]
     if labels is not None and source.roles.label is not None:
@@ -221,9 +253,20 @@ def _sample(num_rows: int, count: int) -> np.ndarray:
     return np.sort(rng.choice(num_rows, size=min(count, num_rows), replace=False, shuffle=False))
 
 
-def _num_distinct(values: np.ndarray) -> int:
-    ordered = np.sort(values)
-    return 1 + int((ordered[1:] != ordered[:-1]).sum())
+def _num_distinct(hashes_N: np.ndarray) -> int:
+    factor = one_in(len(hashes_N))
+    ordered = np.sort(thinned_rows(hashes_N.__getitem__, len(hashes_N), keep_one_in=factor)[1])
+    return factor * (int((ordered[1:] != ordered[:-1]).sum()) + bool(len(ordered)))
+
+
+def _num_repeats(hashes_CN: np.ndarray) -> int:
+    """Rows all texts of which stand in an earlier row."""
+    num_rows = hashes_CN.shape[1]
+    factor = one_in(num_rows)
+    _, rows = thinned_rows(
+        lambda block: hash_rows(hashes_CN[:, block]), num_rows, keep_one_in=factor
+    )
+    return factor * (len(rows) - len(np.unique(rows)))
 
 
 def _lengths(values: np.ndarray) -> Lengths:

@@ -20,6 +20,7 @@ from inbatch.encoder.backbone import (
 )
 from inbatch.encoder.head import Normalize, make_dense
 from inbatch.encoder.model import Encoder
+from inbatch.encoder.packing import prepare_packing
 from inbatch.encoder.pooling import Pooling
 from inbatch.encoder.resolve import resolve_directory
 from inbatch.encoder.st_read import SavedEncoder, read_saved_encoder
@@ -33,7 +34,7 @@ _UNLIMITED = 10**9  # transformers states a tokenizer without limit as 1e30
 
 
 def build_encoder(
-    path: str | None = None,
+    model: str | None = None,
     *,
     config: Mapping[str, Any] | None = None,
     tokenizer: str | Mapping[str, Any] | None = None,
@@ -55,7 +56,7 @@ def build_encoder(
     freeze: Sequence[str] = (),
     texts: Texts | None = None,
 ) -> Encoder:
-    """An encoder from a saved model (`path`), or with random weights from a `config`.
+    """An encoder from a saved model (`model`), or with random weights from a `config`.
 
     None means "as found in the directory" for a sentence-transformers model. Otherwise it means
     mean pooling (last token for a causal language model) with the prompt, no further layer, no
@@ -63,17 +64,20 @@ def build_encoder(
     torch's global generator: seed it alike on all ranks.
 
     Args:
-        path: a directory, ``pkg://package/directory`` or a hub name; sentence-transformers or plain
+        model: a directory, ``pkg://package/directory`` or a hub name; sentence-transformers or plain
             transformers layout.
         config: the transformer alone, ``{model_type: bert, hidden_size: 128, ...}``; the size of
             the vocabulary and the special ids follow the tokenizer.
         tokenizer: a directory or hub name, default the model's own; with `config` also
             ``{train: {vocab_size: 8000, lowercase: true, min_frequency: 2}}``, learned from
             `texts`.
-        pretrained: false takes everything but the weights from `path`.
+        pretrained: false takes everything but the weights from `model`.
         revision: branch, tag or commit of a hub name.
         trust_remote_code: run Python code that the model brings along.
-        attention: auto (sdpa, or eager where the architecture lacks it) or an implementation.
+        attention: auto computes without padding in bf16 or fp16 on a GPU, for architectures that can,
+            and else by sdpa, or by eager where that is lacking; varlen is auto, but without padding on
+            a CPU too, and an error where it cannot be; sdpa, eager, or another implementation that
+            transformers has, is padded.
         dtype: of the parameters: float32, bfloat16, float16, or auto (as stored).
         max_length: tokens a text keeps, prompt and special tokens included.
         pooling: one of cls, max, mean, mean_sqrt_len, weighted_mean and last_token, or several to
@@ -94,33 +98,34 @@ def build_encoder(
         ConfigError: with the field, the value and the fix.
     """
     options = LoadOptions(attention=attention, dtype=dtype, trust_remote_code=trust_remote_code)
-    if path is not None and config is None:
-        saved, backbone, hf = _from_path(path, tokenizer, pretrained, revision, options)
-    elif config is not None and path is None:
+    if model is not None and config is None:
+        saved, backbone, hf = _from_saved(model, tokenizer, pretrained, revision, options)
+    elif config is not None and model is None:
         saved = SavedEncoder()
         backbone, hf = _from_config(config, tokenizer, texts, options)
     else:
         raise ConfigError(
-            f"encoder.path={path!r} and encoder.config={config!r}: give one of them, "
-            "path for a saved model or config for random weights."
+            f"encoder.model={model!r} and encoder.config={config!r}: give one of them, "
+            "model for a saved model or config for random weights."
         )
-    model = backbone.model
-    check_tokenizer(model, hf)
+    transformer = backbone.model
+    check_tokenizer(transformer, hf)
     if gradient_checkpointing:
-        enable_gradient_checkpointing(model)
-    pool = _pooling(saved, pooling, include_prompt, model.config)
-    width = model.config.hidden_size * len(pool.modes)
+        enable_gradient_checkpointing(transformer)
+    pool = _pooling(saved, pooling, include_prompt, transformer.config)
+    width = transformer.config.hidden_size * len(pool.modes)
     encoder = Encoder(
-        model,
+        transformer,
         TextTokenizer(hf, _max_length(saved, max_length, backbone, hf), saved.do_lower_case),
         pooling=pool,
-        head=[layer.to(model.dtype) for layer in _head(saved, dense, normalize, width)],
+        head=[layer.to(transformer.dtype) for layer in _head(saved, dense, normalize, width)],
         prompts={**saved.prompts, **(prompts or {})},
         default_prompt_name=_given(default_prompt_name, saved.default_prompt_name),
         similarity=_given(similarity, saved.similarity, "cosine"),
         truncate_dim=_given(truncate_dim, saved.truncate_dim),
-        base_model=path,
+        base_model=model,
         pooler=backbone.pooler,
+        packing=prepare_packing(transformer, attention),
     )
     freeze_parameters(encoder, freeze)
     return encoder
@@ -149,8 +154,8 @@ def _given(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def _from_path(
-    path: str,
+def _from_saved(
+    model: str,
     tokenizer: str | Mapping[str, Any] | None,
     pretrained: bool,
     revision: str | None,
@@ -159,9 +164,9 @@ def _from_path(
     if isinstance(tokenizer, Mapping):
         raise ConfigError(
             f"encoder.tokenizer={dict(tokenizer)} trains a tokenizer whose ids a saved model would "
-            f"not know: leave it out, or replace path={path!r} by config."
+            f"not know: leave it out, or replace model={model!r} by config."
         )
-    directory = resolve_directory(path, revision=revision, weights=pretrained)
+    directory = resolve_directory(model, revision=revision, weights=pretrained)
     transformer, saved = read_saved_encoder(directory, weights=pretrained)
     config = read_config(transformer, trust_remote_code=options.trust_remote_code)
     if pretrained:

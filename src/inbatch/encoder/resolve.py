@@ -22,7 +22,7 @@ _OTHER_BACKENDS = ["onnx/*", "openvino/*"]
 
 
 def resolve_directory(
-    name: str, *, field: str = "path", revision: str | None = None, weights: bool = True
+    name: str, *, field: str = "encoder.model", revision: str | None = None, weights: bool = True
 ) -> Path:
     """The local directory of a model.
 

@@ -9,6 +9,7 @@ embeds them when it is called with an `encode` function::
     metrics, search         pure: embeddings -> scores -> numbers; exact top-k search in tiles
     embedding_similarity, triplet, binary_classification, information_retrieval
                             one evaluator each
+    choose                  which of them fits a file
 
 They know nothing of ranks: given the same embeddings they do the same work and return the same
 numbers.
@@ -16,6 +17,7 @@ numbers.
 
 from inbatch.evaluation.base import Encode, Evaluator, Examples, ShowsExamples
 from inbatch.evaluation.binary_classification import BinaryClassificationEvaluator
+from inbatch.evaluation.choose import evaluator_for
 from inbatch.evaluation.embedding_similarity import EmbeddingSimilarityEvaluator
 from inbatch.evaluation.information_retrieval import InformationRetrievalEvaluator
 from inbatch.evaluation.triplet import TripletEvaluator
@@ -29,4 +31,5 @@ __all__ = [
     "InformationRetrievalEvaluator",
     "ShowsExamples",
     "TripletEvaluator",
+    "evaluator_for",
 ]

@@ -42,7 +42,7 @@ def read_rows(
         ConfigError: whatever `load_sources` finds wrong with files, columns and rows; prompts,
             which belong to the encoder here.
     """
-    source = _load(path, columns=columns, limit=limit, field=field)
+    source = load_rows(path, columns=columns, limit=limit, field=field)
     if source.prompts:
         raise ConfigError(
             f"{field}.path.prompts is not used here; set the encoder's prompts instead."
@@ -89,17 +89,18 @@ def read_labelled_pairs(
     return first, second, rows.labels
 
 
-def _load(
+def load_rows(
     path: Rows, *, columns: Mapping[str, object] | None, limit: int | None, field: str
 ) -> Source:
+    """The source that `read_rows` reads; arguments and errors as there."""
     if limit is not None and limit < 1:
         raise ConfigError(f"{field}.limit={limit} is too small; set at least 1, or null for all.")
     if isinstance(path, Source):
-        if columns is not None:
+        if columns:
             raise ConfigError(f"{field}.columns has no effect on a loaded source; set them there.")
         return path
     spec: dict[str, object] = dict(path) if isinstance(path, Mapping) else {"path": path}
-    for key, value in (("columns", columns), ("limit", limit)):
+    for key, value in (("columns", columns or None), ("limit", limit)):
         if value is not None:
             if spec.get(key) is not None:
                 raise ConfigError(

@@ -1,0 +1,6 @@
+"""Turn data into shards: python scripts/prepare.py data.train=FILE prepare.output=DIR prepare.workers=4."""
+
+from inbatch.prepare import main
+
+if __name__ == "__main__":
+    main()
