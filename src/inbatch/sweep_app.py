@@ -36,6 +36,8 @@ class SweepReport(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write table, plots and link; exit code 1 where a point has failed."""
+        if is_array(config):  # one of several processes, none of which knows whether it is the last
+            return
         with user_errors():
             points = report(Path(config.hydra.sweep.dir))
         if not all(point.succeeded for point in points.values()):
@@ -49,7 +51,7 @@ def check_sweep(config: DictConfig) -> None:
         ConfigError: several processes would each run it, a folder that has no effect, or a plugin that
             is not installed.
     """
-    if launched():
+    if launched() and not is_array(config):
         raise ConfigError(
             "--multirun under torchrun or srun would run the whole sweep on each rank: start it once, "
             "with trainer.devices=..., and each point starts its own ranks"
@@ -64,6 +66,11 @@ def check_sweep(config: DictConfig) -> None:
                 f"hydra/{group}={config.hydra.runtime.choices[f'hydra/{group}']} needs a plugin that is "
                 "not installed: pip install 'inbatch[sweep]'"
             )
+
+
+def is_array(config: DictConfig) -> bool:
+    """Whether this process runs one point of a sweep, and others run the others."""
+    return bool(config.hydra.runtime.choices["hydra/launcher"] == "array")
 
 
 def in_sweep() -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +16,8 @@ import torch
 from cluster import Cluster
 
 from inbatch.submit import prepare, submit, write
-from launching import command, processes, run
+from inbatch.sweep.points import read_points
+from launching import ROOT, command, processes, run
 from runs import TINY, metrics, weights, write_triplets
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
@@ -125,3 +129,55 @@ def test_a_killed_rank_ends_the_job_with_the_cause(
     assert ended["JobState"] == "FAILED"
     assert "n2: task 1: Killed" in sent.log.read_text()
     assert not (sent.output / "model").exists()
+
+
+def sweep_options(data: Path) -> list[str]:
+    """Two points of five steps."""
+    rows = [f"data.train.triplets={data}", f"data.eval={data}", "global_batch_size=8"]
+    return [*TINY, *rows, "trainer.max_steps=5", "optimizer.lr=1e-4,1e-2"]
+
+
+def assert_swept(sweep: Path, log: str) -> None:
+    points = list(read_points(sweep).values())
+    assert [point.status for point in points] == ["completed"] * 2, log
+    assert len({point.result.value for point in points}) == 2
+    assert [row["status"] for row in csv.DictReader((sweep / "sweep.csv").open())] == [
+        "completed"
+    ] * 2
+    assert (sweep / "best" / "model" / "README.md").exists()
+    first, second = (weights(sweep / number) for number in "01")
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_sweep_is_a_job_array(cluster: Cluster, data: Path, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    script = str(ROOT / "slurm" / "sweep.sbatch")
+    size = ["--array=0-1", "--gpus-per-node=0", "--cpus-per-task=1", f"--chdir={ROOT}"]
+    log = f"--output={tmp_path}/%a.log"
+    bin_first = f"PATH={Path(sys.executable).parent}:{cluster.environ['PATH']}"
+    sent = cluster.ask(
+        *("env", f"--chdir={ROOT}", bin_first, f"SWEEP={sweep}", "OMP_NUM_THREADS=1"),
+        *("sbatch", "--parsable", *size, log, script, *sweep_options(data)),
+    )
+    for task in "01":
+        ended = cluster.wait_for_end(f"{sent.strip()}_{task}", seconds=150)
+        assert ended["JobState"] == "COMPLETED", (tmp_path / f"{task}.log").read_text()
+    assert_swept(sweep, (tmp_path / "0.log").read_text())
+
+
+def test_a_sweep_submits_its_points(cluster: Cluster, data: Path, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    size = ["hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1"]
+    line = [sys.executable, str(ROOT / "scripts" / "train.py"), "-m", "hydra/launcher=slurm", *size]
+    line += [*sweep_options(data), f"hydra.sweep.dir={sweep}"]
+    done = subprocess.run(
+        cluster.on("login", *line),
+        env={**cluster.environ, "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_swept(sweep, done.stderr)

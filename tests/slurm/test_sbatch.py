@@ -145,7 +145,7 @@ def test_a_dry_run_shows_and_writes_nothing(
     assert main(["--dry-run", "experiment=demo", "slurm.nodes=2"]) == 0
     shown = capsys.readouterr().out
     assert "#SBATCH --nodes=2" in shown
-    assert "global_batch_size: 128" in shown
+    assert "global_batch_size: 256" in shown
     assert not list(tmp_path.iterdir())
 
 

@@ -149,6 +149,23 @@ def test_mistakes_end_in_one_line(
     assert error.count("\n") == 1
 
 
+def test_a_task_of_an_array_runs_its_point(
+    tmp_path: Path,
+    options: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sweep, task = tmp_path / "sweep", [*options, "optimizer.lr=1e-4,1e-3", "hydra/launcher=array"]
+    points = _sweep(monkeypatch, sweep, *task, "hydra.launcher.point=1")
+    assert [(p.number, p.parameters["optimizer.lr"], p.status) for p in points] == [
+        (1, "0.001", "completed")
+    ]
+    assert not (sweep / "sweep.csv").exists()  # the script of the job writes it
+    capsys.readouterr()
+    _sweep(monkeypatch, tmp_path / "none", *task, "hydra.launcher.point=2", code=1)
+    assert "no point of this sweep of 2: set --array=0-1" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_points_with_ranks_of_their_own(tmp_path: Path, options: list[str]) -> None:
     sweep = tmp_path / "sweep"

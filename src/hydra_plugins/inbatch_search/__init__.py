@@ -69,8 +69,8 @@ class OptunaSearch(Sweeper):
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         space, fixed = split_overrides(parser.parse_overrides(arguments))
-        if not self.config.evaluation.evaluators:
-            raise ConfigError("hydra/sweeper=search needs a metric: set evaluation=...")
+        if not self.config.evaluation.evaluators and self.config.data.get("eval") is None:
+            raise ConfigError("hydra/sweeper=search needs a metric: set data.eval=FILE")
         for name, value in (("points", self._points), ("at_once", self._at_once)):
             if value < 1:
                 raise ConfigError(f"hydra.sweeper.{name}={value} is too small: set at least 1")
