@@ -27,7 +27,7 @@ LAYERS = [
     ("framework", r"(strategies|callbacks|export|sweep)/.*|(module|datamodule|requeue|sizing)\.py"),
     (
         "entry",
-        r"(train|assemble|watch|sizing|finish|hydra_app|evaluate|embed_guide|submit|sbatch|sweep_app|__main__)\.py",
+        r"(train|assemble|claim|watch|sizing|finish|hydra_app|evaluate|embed_guide|prepare|submit|sbatch|sweep_app|__main__)\.py",
     ),
 ]
 MAY_IMPORT = {
@@ -52,10 +52,11 @@ PACKAGES = {
 }
 # Packages that few files may import, whatever their layer.
 ONLY_IN = {
-    "hydra": r"(train|hydra_app|embed_guide|submit|sweep_app)\.py",
+    "hydra": r"(train|hydra_app|evaluate|embed_guide|prepare|submit|sweep_app)\.py",
     "deepspeed": r"strategies/deepspeed\.py",
     "wandb": r"callbacks/.*",
     "torch.distributed": r"gather/.*|strategies/.*|callbacks/(step_log|evaluation)\.py|module\.py",
+    "flash_attn": r"encoder/varlen\.py",
     "triton": r"losses/triton_\w+\.py",
     "optuna": r"sweep/.*",
     "os.environ": r"(strategies|sweep)/.*|(hydra_app|submit|sbatch|requeue)\.py",

@@ -11,6 +11,7 @@ import torch
 from inbatch.data.batch import Batch
 from inbatch.data.chunks import halve_chunks, make_chunks
 from inbatch.encoder import Encoder, build_encoder
+from inbatch.errors import ConfigError
 from inbatch.gradcache import Engine, Headroom, KeepBudget, cached_backward
 from inbatch.losses import LossInput, LossOutput, MultipleNegativesRanking
 from inbatch.planner import (
@@ -151,17 +152,23 @@ class Limited:
     def run(self, *, may_repeat: bool = True) -> LossOutput:
         return self.headroom.run(
             self._attempt,
+            batch=self._batch(),
+            rank=0,
             may_repeat=may_repeat,
+            may_rescue=False,
             undo=self.encoder.zero_grad,
             say=self.said.append,
         )
 
-    def _attempt(self) -> LossOutput:
+    def _batch(self) -> Batch:
         columns = {"num_rows": 8, "num_columns": 2, "num_global_rows": 8, "labels": None}
         ids = torch.zeros(2, 8, dtype=torch.int64)
         counts = {"num_tokens": 0, "num_padded_tokens": 0}
-        batch = Batch(chunks=self.chunks, text_ids=ids, source="s", step=0, **columns, **counts)
-        chunks = self.headroom.fit(batch).chunks
+        return Batch(chunks=self.chunks, text_ids=ids, source="s", step=0, **columns, **counts)
+
+    def _attempt(self, rescue: object) -> LossOutput:
+        assert rescue is None
+        chunks = self.headroom.fit(self._batch()).chunks
         engine = Engine(
             encode=self._encode,
             loss=lambda flat: MultipleNegativesRanking()(
@@ -214,6 +221,6 @@ def test_what_cannot_be_repeated_raises(
     tiny_bert: Path, limit_tokens: int, may_repeat: bool
 ) -> None:
     limited = Limited(tiny_bert, limit_tokens=limit_tokens, in_backward=False)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(ConfigError, match=r"^out of memory with chunks of up to \d+ tokens: set "):
         limited.run(may_repeat=may_repeat)
     assert limited.headroom.num_halvings == (1 if may_repeat else 0)

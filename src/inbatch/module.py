@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from inbatch.callbacks.step_report import StepReport
 from inbatch.data.batch import Batch, Chunk
 from inbatch.encoder import Encoder
+from inbatch.encoder.compiled import num_compiled_graphs
 from inbatch.gather import Gather, GlobalGather, LocalGather, Rows, max_over_ranks
 from inbatch.gather.gather import Pending
 from inbatch.gradcache import Engine, Headroom, KeepBudget, cached_backward, fill_chunks
@@ -43,7 +44,7 @@ class StepSettings:
     accumulate: global batches per optimizer step; each contrasts within itself.
     clip_norm: largest gradient norm, None for no clipping.
     learning_rate_mapping: {regex over parameter names: learning rate}.
-    compile: run the encoder through torch.compile.
+    compile: run the encoder's backbone through torch.compile.
     seed: of dropout.
     """
 
@@ -90,7 +91,7 @@ class BiEncoderModule(LightningModule):
         self._guide = guide
         self._budget = KeepBudget(self.settings.keep_gib)
         self._headroom = Headroom(self._budget)
-        self._phases = Phases()
+        self._phases: Phases
         self._reduction: Reduction
         self._gradient_norm: Tensor | None = None
 
@@ -125,8 +126,11 @@ class BiEncoderModule(LightningModule):
     def on_fit_start(self) -> None:
         """Choose the reduction and start the guide, now that the strategy is set up."""
         self._reduction = self.scaling.reduction(self)
+        self._phases = Phases.on(self.device)
+        with self.trainer.precision_plugin.forward_context():
+            self.encoder.check_packing(self.device)
         if self.settings.compile:
-            self.encoder.compile(dynamic=True)  # in place: a wrapper would be a second submodule
+            self.encoder.compile_backbone()
         if self._guide is not None:
             self._guide.start(self._process())
 
@@ -158,19 +162,24 @@ class BiEncoderModule(LightningModule):
         last = position == size - 1
         if position == 0:
             self._reduction.start()
-        output = self._headroom.run(
-            lambda: self._accumulate(batch, size=size, last=last),
+        batch, output = self._headroom.run(
+            lambda rescue: self._accumulate(batch, size=size, last=last, rescue=rescue),
+            batch=batch,
+            rank=self.global_rank,
             may_repeat=position == 0 and isinstance(self._reduction, LocalReduction),
+            may_rescue=not self.scaling.collective_forward,
             undo=self.encoder.zero_grad,
-            say=self._process().say,
+            say=print if self.global_rank else self._process().say,
         )
         if last:
             self._reduction.finish()
             self._step_optimizer()
         self._report(batch, output)
 
-    def _accumulate(self, batch: Batch, *, size: int, last: bool) -> LossOutput:
-        """Add the gradient of one batch of an optimizer step of `size` batches."""
+    def _accumulate(
+        self, batch: Batch, *, size: int, last: bool, rescue: Callable[[], None] | None
+    ) -> tuple[Batch, LossOutput]:
+        """Add the gradient of one batch of an optimizer step of `size` batches; the batch as cut."""
         batch = self._headroom.fit(batch)
         seed_step(self.settings.seed, self.current_epoch, batch.step, self.global_rank)
         view = self._view(batch)
@@ -182,8 +191,9 @@ class BiEncoderModule(LightningModule):
             backward=lambda surrogate: self.manual_backward(surrogate / size),
             reduction=self._reduction.backward,
             phase=self._phases.measure,
+            rescue=rescue,
         )
-        return cached_backward(engine, chunks, num_keep=num_keep, last=last)
+        return batch, cached_backward(engine, chunks, num_keep=num_keep, last=last)
 
     def _view(self, batch: Batch) -> View:
         """Whose rows the loss of this batch sees. Row losses see their own: no collective.
@@ -272,9 +282,10 @@ class BiEncoderModule(LightningModule):
             metrics=output.metrics,
             num_rows=batch.num_global_rows,
             num_tokens=batch.num_tokens,
-            num_padded_tokens=batch.num_padded_tokens,
+            num_padded_tokens=sum(map(self.encoder.num_computed_tokens, batch.chunks)),
             learning_rate=self.optimizers().param_groups[0]["lr"],
             gradient_norm=self._gradient_norm,
             phases=self._phases.pop(),
             source=batch.source,
+            compiled_graphs=num_compiled_graphs() if self.settings.compile else None,
         )

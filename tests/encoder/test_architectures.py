@@ -55,7 +55,7 @@ def test_saved_model_gives_the_same_embeddings(model_type: str, tmp_path: Path) 
     expected = 64 if model_type in ("mpnet", "xlm-roberta") else 66
     assert encoder.tokenizer.max_length == expected
     attention = encoder.backbone.config._attn_implementation
-    assert attention == ("eager" if model_type == "mpnet" else "sdpa")
+    assert attention == ("eager" if model_type == "mpnet" else "inbatch_varlen")
 
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)

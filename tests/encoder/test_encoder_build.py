@@ -59,7 +59,9 @@ def test_hub_name_in_the_cache(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     encoder = build_encoder("some-org/some-model")
     assert encoder.base_model == "some-org/some-model"
-    with pytest.raises(ConfigError, match=r"path='some-org/other' is neither a directory nor"):
+    with pytest.raises(
+        ConfigError, match=r"encoder.model='some-org/other' is neither a directory nor"
+    ):
         build_encoder("some-org/other")
 
 
@@ -84,13 +86,13 @@ def test_refuses_paths(path: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "path=None and encoder.config=None: give one"),
-        ({"path": "x", "config": BERT}, "path='x' and encoder.config=.*: give one"),
+        ({}, "model=None and encoder.config=None: give one"),
+        ({"model": "x", "config": BERT}, "model='x' and encoder.config=.*: give one"),
         ({"config": BERT}, r"encoder\.tokenizer is missing"),
         ({"config": BERT, "tokenizer": {"train": {}}}, "needs training texts"),
         ({"config": BERT, "tokenizer": {"trian": {}}}, r"must be a name or \{train"),
         ({"config": BERT, "tokenizer": "/no/such"}, "tokenizer='/no/such' is no directory"),
-        ({"path": "x", "tokenizer": {"train": {}}}, "would not know"),
+        ({"model": "x", "tokenizer": {"train": {}}}, "would not know"),
     ],
 )
 def test_refuses_combinations(options: dict[str, Any], message: str) -> None:
@@ -203,8 +205,9 @@ def test_shipped_yaml(name: str) -> None:
     text = (CONF / f"{name}.yaml").read_text()
     assert text.startswith("# ")
     config = OmegaConf.create(text)
-    if "path" in config and not config.path.startswith("pkg://"):
-        config.path = "/no/such/directory"
+    model = OmegaConf.to_container(config, resolve=False).get("model")
+    if model is not None and not model.startswith("pkg://"):
+        config.model = "/no/such/directory"
         with pytest.raises(InstantiationException, match="'/no/such/directory' is no directory"):
             instantiate(config)
         return
@@ -216,7 +219,7 @@ def test_hydra_containers(tiny_bert: Path, tmp_path: Path) -> None:
     config = OmegaConf.create(
         {
             "_target_": "inbatch.encoder.build_encoder",
-            "path": str(tiny_bert),
+            "model": str(tiny_bert),
             "pooling": ["mean", "cls"],
             "dense": {"out_features": 8, "activation": "GELU"},
             "prompts": {"query": "red "},

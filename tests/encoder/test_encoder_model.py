@@ -98,6 +98,7 @@ def test_describe(encoder: Encoder, tiny_bert: Path) -> None:
     assert facts == {
         "transformer": "BertModel",
         "base_model": str(tiny_bert),
+        "attention": "varlen, without padding, in bf16 or fp16 on a GPU; else sdpa",
         "max_seq_length": 64,
         "output_dimension": 8,
         "similarity": "cosine",

@@ -13,7 +13,12 @@ from torch import nn
 from inbatch.callbacks.metrics_file import MetricsFile
 from inbatch.callbacks.pauses import PauseWatcher
 from inbatch.callbacks.step_report import StepReport, Watched, mean_scalars
-from inbatch.callbacks.throughput import StepClock, ThroughputMeter, peak_memory_gib
+from inbatch.callbacks.throughput import (
+    StepClock,
+    ThroughputMeter,
+    matmul_flop_per_s,
+    peak_memory_gib,
+)
 from inbatch.errors import ConfigError
 from inbatch.gather import sum_over_ranks
 
@@ -28,7 +33,8 @@ class StepLog(Callback, PauseWatcher):
     Args:
         every_steps: optimizer steps between rows.
         window_steps: steps over which rates are taken.
-        peak_flop_per_s: the device's peak, for ``perf/mfu``; None leaves it out.
+        peak_flop_per_s: what ``perf/mfu`` is a share of; None measures the device's rate of large
+            matrix products in the precision of the run, which is somewhat below what its maker says.
     """
 
     def __init__(
@@ -63,7 +69,8 @@ class StepLog(Callback, PauseWatcher):
         self._meter = ThroughputMeter(
             window_steps=self._window_steps,
             num_parameters=self._num_parameters,
-            peak_flop_per_s=self._peak_flop_per_s,
+            peak_flop_per_s=self._peak_flop_per_s
+            or matmul_flop_per_s(trainer.strategy.root_device, product_dtype(trainer.precision)),
         )
         self._step = trainer.global_step
         self._reports = []
@@ -116,6 +123,8 @@ class StepLog(Callback, PauseWatcher):
             **self._meter.metrics(),
             "perf/peak_memory_gib": peak_memory_gib(trainer.strategy.root_device),
         }
+        if (graphs := self._reports[-1].compiled_graphs) is not None:
+            row["perf/compiled_graphs"] = graphs
         self._reports = []
         for logger in trainer.loggers:
             logger.log_metrics(row, step=self._step)
@@ -129,6 +138,13 @@ def means_over_ranks(scalars: Mapping[str, float], device: torch.device) -> dict
     values = torch.tensor(list(scalars.values()), dtype=torch.float64, device=device)
     means = sum_over_ranks(values) / torch.distributed.get_world_size()
     return dict(zip(scalars, means.tolist(), strict=True))
+
+
+def product_dtype(precision: str | None) -> torch.dtype:
+    """What matrices are multiplied in under one of Lightning's precisions."""
+    bits = str(precision).partition("-")[0]
+    by_bits = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64}
+    return by_bits.get(bits, torch.float32)
 
 
 def num_computing_parameters(module: nn.Module) -> int:

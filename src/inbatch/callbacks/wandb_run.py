@@ -31,8 +31,9 @@ UNITS = {
     "perf/samples_per_s": "rows a second, all ranks",
     "perf/tokens_per_s": "real tokens a second, one rank",
     "perf/padding_share": "share of the computed tokens",
-    "perf/time_share_": "share of the step's host time",
-    "perf/mfu": "share of the device's peak",
+    "perf/time_share_": "share of the step's time",
+    "perf/mfu": "share of the device's rate of matrix products",
+    "perf/compiled_graphs": "graphs that torch.compile has made",
     "perf/peak_memory_gib": "GiB, one rank",
     "epoch": "epochs, with fractions",
 }

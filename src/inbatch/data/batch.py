@@ -9,6 +9,7 @@ so padding is small and the encoder needs no notion of a column.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,9 @@ class Chunk(NamedTuple):
         Tensor  # [n] int64, leading real tokens that belong to the prompt (0: no prompt)
     )
     index: Tensor  # type: ignore[assignment]  # [n] int64, place of each text in the batch's flat order
+    num_tokens: int | None = (
+        None  # real tokens, counted on the host; None: asking waits for a device
+    )
 
     @property
     def num_texts(self) -> int:
@@ -32,11 +36,21 @@ class Chunk(NamedTuple):
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Chunk:
         """Copy to a device; asynchronous where the source is pinned."""
-        return Chunk(*(tensor.to(device, non_blocking=non_blocking) for tensor in self))
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Chunk:
         """Page-locked copy, so that `to` overlaps with compute."""
-        return Chunk(*(tensor.pin_memory() for tensor in self))
+        return self.map(Tensor.pin_memory)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Chunk:
+        """The chunk with every tensor changed, and the same number of tokens."""
+        return Chunk(
+            change(self.input_ids),
+            change(self.attention_mask),
+            change(self.prompt_lengths),
+            change(self.index),
+            self.num_tokens,
+        )
 
 
 class Batch(NamedTuple):

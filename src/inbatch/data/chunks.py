@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Literal
 
 import numpy as np
@@ -60,8 +61,15 @@ def make_chunks(
             pad_id=pad_id,
             padding_side=padding_side,
         )
-        arrays = (ids_nT, mask_nT, prompts_N[index_n], index_n)
-        chunks.append(Chunk(*(torch.from_numpy(array) for array in arrays)))
+        chunks.append(
+            Chunk(
+                input_ids=torch.from_numpy(ids_nT),
+                attention_mask=torch.from_numpy(mask_nT),
+                prompt_lengths=torch.from_numpy(prompts_N[index_n]),
+                index=torch.from_numpy(index_n),
+                num_tokens=int(lengths_N[index_n].sum()),
+            )
+        )
     return tuple(chunks)
 
 
@@ -74,12 +82,12 @@ def halve_chunks(chunks: Sequence[Chunk]) -> tuple[Chunk, ...]:
     for chunk in chunks:
         middle = -(-chunk.num_texts // 2)
         for part in (slice(0, middle), slice(middle, chunk.num_texts)):
-            half = Chunk(*(tensor[part] for tensor in chunk))
+            half = chunk.map(itemgetter(part))
             if half.num_texts:
                 real = half.attention_mask.any(0).nonzero()
                 width = slice(int(real[0]), int(real[-1]) + 1) if len(real) else slice(0, 1)
                 ids, mask = half.input_ids[:, width], half.attention_mask[:, width]
-                halves.append(half._replace(input_ids=ids, attention_mask=mask))
+                halves.append(Chunk(ids, mask, half.prompt_lengths, half.index, int(mask.sum())))
     return tuple(halves)
 
 
@@ -118,6 +126,9 @@ def _pad(
     real_nT = place_T[None, :] < lengths_n[:, None]
     ids_nT = np.full(real_nT.shape, pad_id, dtype=np.int64)
     # A boolean mask is filled row by row, which is the order of the flat tokens.
-    total = int(lengths_n.sum())
-    ids_nT[real_nT] = np.fromiter(chain.from_iterable(token_ids), dtype=np.int64, count=total)
+    if token_ids and isinstance(token_ids[0], np.ndarray):
+        ids_nT[real_nT] = np.concatenate(token_ids)
+    else:
+        total = int(lengths_n.sum())
+        ids_nT[real_nT] = np.fromiter(chain.from_iterable(token_ids), dtype=np.int64, count=total)
     return ids_nT, real_nT.astype(np.int64)

@@ -36,8 +36,8 @@ class LoadOptions:
     """How a transformer is loaded.
 
     Args:
-        attention: "auto" (sdpa where the architecture has it, else eager) or the name of one of
-            transformers' attention implementations.
+        attention: "auto" and "varlen" (see `packing.prepare_packing`; for what is padded, sdpa where
+            the architecture has it, else eager) or one of transformers' attention implementations.
         dtype: of the parameters: float32, bfloat16, float16, or auto (as stored, or float32).
         trust_remote_code: run the Python code that a hub model brings along.
     """
@@ -53,7 +53,8 @@ class LoadOptions:
     def keywords(self, *, random: bool) -> dict[str, Any]:
         """Keyword arguments for AutoModel."""
         dtype = "float32" if random and self.dtype == "auto" else self.dtype
-        chosen = {} if self.attention == "auto" else {"attn_implementation": self.attention}
+        by_default = self.attention in ("auto", "varlen")
+        chosen = {} if by_default else {"attn_implementation": self.attention}
         return {
             "dtype": "auto" if dtype == "auto" else getattr(torch, dtype),
             "trust_remote_code": self.trust_remote_code,
@@ -120,9 +121,15 @@ def position_limit(model: PreTrainedModel) -> int | None:
     positions = _position_embeddings(model)
     if positions is None:
         return None
-    # RoBERTa's kin number positions from padding_idx + 1 on.
-    skipped = 0 if positions.padding_idx is None else positions.padding_idx + 1
+    padding_id = position_padding_id(model)
+    skipped = 0 if padding_id is None else padding_id + 1
     return positions.num_embeddings - skipped
+
+
+def position_padding_id(model: PreTrainedModel) -> int | None:
+    """The padding id around which RoBERTa's kin count positions, from it + 1 on; else None."""
+    positions = _position_embeddings(model)
+    return None if positions is None else positions.padding_idx
 
 
 def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from inbatch.encoder.packing import obstacle
 from inbatch.encoder.st_format import module_configs
 
 if TYPE_CHECKING:
@@ -30,6 +31,17 @@ def architecture_text(encoder: Encoder) -> str:
     return "\n".join(["SentenceTransformer(", *lines, ")"])
 
 
+def attention_text(encoder: Encoder) -> str:
+    """How attention is computed, and why it is padded where it need not have been."""
+    if encoder.packing == "always":
+        return "varlen, without padding"
+    if encoder.packing == "auto":
+        return "varlen, without padding, in bf16 or fp16 on a GPU; else sdpa"
+    problem = obstacle(encoder.backbone)
+    used = f"{encoder.backbone.config._attn_implementation}, padded"
+    return used if problem is None else f"{used} ({problem})"
+
+
 def describe_encoder(encoder: Encoder) -> dict[str, Any]:
     """Plain values by name; sizes in parameters, tokens and dimensions."""
     parameters = list(encoder.parameters())
@@ -37,6 +49,7 @@ def describe_encoder(encoder: Encoder) -> dict[str, Any]:
         "architecture": architecture_text(encoder),
         "transformer": type(encoder.backbone).__name__,
         "base_model": encoder.base_model,
+        "attention": attention_text(encoder),
         "max_seq_length": encoder.tokenizer.max_length,
         "output_dimension": encoder.output_dimension,
         "similarity": encoder.similarity,

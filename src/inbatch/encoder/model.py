@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from transformers import PreTrainedModel
 
 from inbatch.data.batch import Chunk
 from inbatch.data.chunks import make_chunks
+from inbatch.encoder.backbone import position_limit, position_padding_id
+from inbatch.encoder.compiled import widen, widened_shape
 from inbatch.encoder.describe import describe_encoder
 from inbatch.encoder.head import Dense
+from inbatch.encoder.packing import Packing, packed_tokens, packs
 from inbatch.encoder.pooling import Pooling
 from inbatch.encoder.st_format import write_directory
 from inbatch.encoder.st_read import SIMILARITIES
@@ -39,6 +43,7 @@ class Encoder(nn.Module):
         truncate_dim: leading dimensions that `encode` keeps; `forward` keeps all.
         base_model: the name that the weights came from.
         pooler: the backbone's pooler weights, written back by `save`.
+        packing: whether chunks go through the backbone without padding, see `packing.packs`.
 
     Raises:
         ConfigError: the name of the default prompt or of the similarity is unknown, the Dense sizes
@@ -58,6 +63,7 @@ class Encoder(nn.Module):
         truncate_dim: int | None = None,
         base_model: str | None = None,
         pooler: Mapping[str, Tensor] | None = None,
+        packing: Packing = "never",
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -70,15 +76,71 @@ class Encoder(nn.Module):
         self.truncate_dim = truncate_dim
         self.base_model = base_model
         self.pooler = dict(pooler or {})
+        self.packing = packing
+        self._position_padding_id = position_padding_id(backbone)
+        self._widest: int | None = None  # compiled: chunks are widened, to so many tokens at most
         self.dimension = _dimension(pooling, backbone.config.hidden_size, head)
         self._check()
 
     def forward(self, chunk: Chunk) -> Tensor:
         """Embeddings [n, D] of a chunk on the same device, in the dtype of the computation."""
-        output = self.backbone(input_ids=chunk.input_ids, attention_mask=chunk.attention_mask)
-        pooled_nD = self.pooling(output[0], chunk.attention_mask, chunk.prompt_lengths)
+        pooled_nD = self.pooling(
+            self._token_embeddings(chunk), chunk.attention_mask, chunk.prompt_lengths
+        )
         embeddings_nD: Tensor = self.head(pooled_nD)
         return embeddings_nD
+
+    def _token_embeddings(self, chunk: Chunk) -> Tensor:
+        if self.packs_on(chunk.input_ids.device) and chunk.num_tokens != 0:
+            return packed_tokens(
+                self.backbone, chunk, position_padding_id=self._position_padding_id
+            )
+        ids, mask = chunk.input_ids, chunk.attention_mask
+        side = self.tokenizer.padding_side
+        if self._widest is not None:
+            pad_id = self.tokenizer.pad_id
+            ids, mask = widen(chunk, max_width=self._widest, pad_id=pad_id, padding_side=side)
+        tokens_nTD: Tensor = self.backbone(input_ids=ids, attention_mask=mask)[0]
+        num_texts, width = chunk.input_ids.shape
+        return tokens_nTD[:num_texts, -width:] if side == "left" else tokens_nTD[:num_texts, :width]
+
+    def compile_backbone(self, *, backend: str = "inductor") -> None:
+        """Run the backbone through torch.compile from now on, see compiled.py.
+
+        Raises:
+            ConfigError: attention=varlen on a CPU, whose loop over texts makes no bounded number of graphs.
+        """
+        if self.packing == "always" and self.backbone.device.type == "cpu":
+            raise ConfigError(
+                "compile=true cannot have encoder.attention='varlen' on a CPU: set encoder.attention=auto."
+            )
+        # In place, since a wrapper would be a second submodule.
+        self.backbone.compile(dynamic=True, backend=backend)
+        self._widest = position_limit(self.backbone) or self.tokenizer.max_length
+
+    def packs_on(self, device: torch.device) -> bool:
+        """Whether chunks on a device are computed without padding, under the autocast that is on."""
+        return packs(self.packing, device, self.backbone.dtype)
+
+    def check_packing(self, device: torch.device) -> None:
+        """Refuse to train on a device that cannot do without padding what is asked to.
+
+        Raises:
+            ConfigError: attention=varlen in float32 on a GPU, or on one without a kernel for it.
+        """
+        if self.packing == "always" and not self.packs_on(device):
+            raise ConfigError(
+                "encoder.attention='varlen' takes bf16 or fp16 and a GPU of compute capability 8.0 or "
+                "more: set precision=bf16, or encoder.attention=auto."
+            )
+
+    def num_computed_tokens(self, chunk: Chunk) -> int:
+        """Tokens that `forward` computes for a chunk, padding included where there is any."""
+        if chunk.num_tokens is not None and self.packs_on(chunk.input_ids.device):
+            return chunk.num_tokens
+        if self._widest is not None:
+            return math.prod(widened_shape(chunk.input_ids.shape, max_width=self._widest))
+        return chunk.input_ids.numel()
 
     @torch.no_grad()
     def encode(

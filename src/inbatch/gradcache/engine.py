@@ -12,6 +12,8 @@ so a step runs in three passes (Gao et al. 2021, https://arxiv.org/abs/2101.0698
    replays the same random state.
 
 With every graph kept this is the ordinary forward and backward, so there is one path for both.
+A forward that runs out of memory is done again with less, see rescue.py, where the engine is allowed to.
+
 The engine knows neither ranks nor losses: it receives callables. `last` marks the one backward of a
 step after which gradients may be reduced over ranks. Shape letters: N texts, n texts of a chunk, D dimension.
 """
@@ -26,6 +28,7 @@ import torch
 from torch import Tensor
 
 from inbatch.data.batch import Chunk
+from inbatch.gradcache.rescue import Embedded, Replay, Rescue, embed_all
 from inbatch.gradcache.rng import RngState
 from inbatch.losses.base import LossOutput
 
@@ -38,6 +41,8 @@ class Engine(NamedTuple):
     backward: scalar -> None; accumulates into the parameters.
     reduction: last -> context; outside the last backward of a step gradients stay on their rank.
     phase: name -> context that measures time ("embed", "loss", "backward").
+    rescue: called after a forward ran out of memory, before it is done again with less; None lets the
+        error go on, as it must where ranks run their forwards together.
     """
 
     encode: Callable[[Chunk], Tensor]
@@ -45,12 +50,7 @@ class Engine(NamedTuple):
     backward: Callable[[Tensor], None]
     reduction: Callable[[bool], AbstractContextManager[None]]
     phase: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
-
-
-class _Embedded(NamedTuple):
-    chunk: Chunk
-    embeddings: Tensor  # [n, D], with its graph if rng is None
-    rng: RngState | None  # state to replay
+    rescue: Rescue | None = None
 
 
 def cached_backward(
@@ -69,7 +69,7 @@ def cached_backward(
         The loss and its metrics, detached. Equals loss(encode(everything)).backward() up to rounding.
     """
     with engine.phase("embed"):
-        embedded = [_embed(engine, chunk, keep=i < num_keep) for i, chunk in enumerate(chunks)]
+        embedded = embed_all(engine.encode, chunks, num_keep=num_keep, rescue=engine.rescue)
         leaf_ND = _assemble(embedded).requires_grad_()
     with engine.phase("loss"):
         output = engine.loss(leaf_ND)
@@ -81,15 +81,7 @@ def cached_backward(
     return LossOutput(output.loss.detach(), output.metrics)
 
 
-def _embed(engine: Engine, chunk: Chunk, *, keep: bool) -> _Embedded:
-    if keep:
-        return _Embedded(chunk, engine.encode(chunk), None)
-    rng = RngState.capture(chunk.input_ids.device)
-    with torch.no_grad():
-        return _Embedded(chunk, engine.encode(chunk), rng)
-
-
-def _assemble(embedded: Sequence[_Embedded]) -> Tensor:
+def _assemble(embedded: Sequence[Embedded]) -> Tensor:
     """Embeddings of all chunks in the batch's flat order, at least float32: [N, D]."""
     real = [e for e in embedded if not is_filler(e.chunk)]
     num_texts = sum(e.chunk.num_texts for e in real)
@@ -101,23 +93,20 @@ def _assemble(embedded: Sequence[_Embedded]) -> Tensor:
     return flat
 
 
-def _backward_all(
-    engine: Engine, embedded: list[_Embedded], grad_ND: Tensor, *, last: bool
-) -> None:
+def _backward_all(engine: Engine, embedded: list[Embedded], grad_ND: Tensor, *, last: bool) -> None:
     """Pass 3, kept graphs first since they hold memory. Only the final backward may reduce."""
-    kept = [e for e in embedded if e.rng is None]
-    replayed = [e for e in embedded if e.rng is not None]
+    kept = [e for e in embedded if e.kept]
+    replayed = [e for e in embedded if not e.kept]
     embedded.clear()
     if kept:
         surrogate = torch.stack([_surrogate(e.chunk, e.embeddings, grad_ND) for e in kept]).sum()
         kept.clear()
         with engine.reduction(last and not replayed):
             engine.backward(surrogate)
+    replay = Replay(engine.encode, engine.rescue)
     for position, e in enumerate(replayed):
         with engine.reduction(last and position == len(replayed) - 1):
-            assert e.rng is not None
-            e.rng.restore()
-            engine.backward(_surrogate(e.chunk, engine.encode(e.chunk), grad_ND))
+            engine.backward(_surrogate(e.chunk, replay(e), grad_ND))
 
 
 def _surrogate(chunk: Chunk, embeddings_nD: Tensor, grad_ND: Tensor) -> Tensor:

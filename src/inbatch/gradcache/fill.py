@@ -17,6 +17,7 @@ def filler_chunk(device: torch.device, *, token_id: int = 0) -> Chunk:
         attention_mask=torch.ones_like(one),
         prompt_lengths=torch.zeros(1, dtype=torch.int64, device=device),
         index=torch.empty(0, dtype=torch.int64, device=device),
+        num_tokens=1,
     )
 
 

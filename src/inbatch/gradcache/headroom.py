@@ -1,13 +1,14 @@
-"""Out of memory in a step: halve the chunks and the kept graphs, and repeat the step once.
+"""Out of memory in a step: less memory for what is left of it and for all further steps.
 
-Exact where no gradient outlives the failed attempt: on one process, in the first batch of an optimizer
-step. Elsewhere the error goes on: other ranks would wait in a collective that this one repeats, and
-what earlier batches have accumulated could not be told from the failed attempt's share.
+On one process, in the first batch of an optimizer step, no gradient outlives the failed attempt: chunks
+and the kept graphs are halved, and the step is repeated, once. Elsewhere a forward is done again by the
+rank that it failed on (rescue.py), and chunks are halved from the next batch on. Where all ranks take
+part in each forward, and in a backward that has accumulated a part, nothing exact is left to do: the
+error says which setting needs less.
 """
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -15,7 +16,9 @@ import torch
 
 from inbatch.data.batch import Batch, Chunk
 from inbatch.data.chunks import halve_chunks
+from inbatch.errors import ConfigError
 from inbatch.gradcache.keep import KeepBudget
+from inbatch.gradcache.rescue import Rescue, free_memory
 
 T = TypeVar("T")
 
@@ -49,37 +52,78 @@ class Headroom:
 
     def run(
         self,
-        attempt: Callable[[], T],
+        attempt: Callable[[Rescue | None], T],
         *,
+        batch: Batch,
+        rank: int,
         may_repeat: bool,
+        may_rescue: bool,
         undo: Callable[[], None],
         say: Callable[[str], None],
     ) -> T:
-        """The result of `attempt`, or of its one repetition after it ran out of memory.
+        """The result of `attempt`, done again as far as it ran out of memory.
 
         Args:
-            attempt: cuts its batch by `fit`.
-            may_repeat: whether a repetition is exact.
+            attempt: cuts its batch by `fit`, and calls what it is given before it does a forward again.
+            batch: of the step, for the error.
+            rank: of this process.
+            may_repeat: whether repeating the whole attempt is exact.
+            may_rescue: whether one rank may do a forward again.
             undo: takes back what a failed attempt has accumulated.
             say: prints a line.
 
         Raises:
-            torch.OutOfMemoryError: of the repetition, or of the attempt where it may not be repeated.
+            ConfigError: what is left to do has run out of memory, or nothing is.
         """
+        rescue = None if may_repeat or not may_rescue else self._rescuer(rank, say)
         try:
-            return attempt()
-        except torch.OutOfMemoryError:
+            return attempt(rescue)
+        except torch.OutOfMemoryError as error:
             if not may_repeat:
-                raise
+                raise self._too_large(batch) from error
         # Out of the handler, since the error's traceback holds the tensors of the failed attempt.
         undo()
+        self._shrink()
+        free_memory()
+        say(f"out of memory: {self._sizes()} from this step on, which is repeated")
+        try:
+            return attempt(None)
+        except torch.OutOfMemoryError as error:
+            raise self._too_large(batch) from error
+
+    def _rescuer(self, rank: int, say: Callable[[str], None]) -> Rescue:
+        """Called before a forward is done again; speaks and shrinks once."""
+        shrunk = False
+
+        def rescue() -> None:
+            nonlocal shrunk
+            if not shrunk:
+                shrunk = True
+                self._shrink()
+                say(f"out of memory on rank {rank}: {self._sizes()} there from the next batch on")
+            free_memory()
+
+        return rescue
+
+    def _shrink(self) -> None:
         self.num_halvings += 1
         self._budget.halve()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        say(
-            f"out of memory: chunks are cut to 1/{2**self.num_halvings} of their size and "
-            f"{self._budget.keep_gib:g} GiB of graphs are kept from this step on, which is repeated"
+
+    def _sizes(self) -> str:
+        return (
+            f"chunks are cut to 1/{2**self.num_halvings} of their size and "
+            f"{self._budget.keep_gib:g} GiB of graphs are kept"
         )
-        return attempt()
+
+    def _too_large(self, batch: Batch) -> ConfigError:
+        """The error for a batch whose chunks do not fit."""
+        shapes = [chunk.input_ids.shape for chunk in self.fit(batch).chunks]
+        tokens = max((rows * width for rows, width in shapes), default=0)
+        longest = max((width for _, width in shapes), default=0)
+        fix = (
+            f"gradcache.chunk_tokens={tokens // 2} gradcache.keep_gib=0"
+            if tokens // 2 >= longest
+            else "encoder.gradient_checkpointing=true gradcache.keep_gib=0, or a smaller "
+            "encoder.max_length"
+        )
+        return ConfigError(f"out of memory with chunks of up to {tokens} tokens: set {fix}.")

@@ -1,0 +1,138 @@
+"""A chunk's texts one behind another, as a backbone with packed attention takes them.
+
+Shape letters: n texts, T tokens of a padded row, P real tokens of all rows, D dimension.
+
+Each text keeps the positions that it has in a row of its own. What the backbone gives is laid out in
+padded rows again, so pooling is the same with and without packing. Nothing here waits for a device:
+the host knows P, which the chunk carries along.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from inbatch.data.batch import Chunk
+from inbatch.encoder.pooling import padding_lengths
+from inbatch.encoder.varlen import (
+    ATTENTION,
+    KERNEL_DTYPES,
+    Texts,
+    compute_dtype,
+    kernel_runs_on,
+    register,
+)
+from inbatch.errors import ConfigError
+
+# "auto" packs where a GPU has a kernel for it, "always" wherever it can be computed.
+Packing = Literal["never", "auto", "always"]
+
+# Architectures of which packed and padded embeddings have been compared.
+ARCHITECTURES = ("bert", "distilbert", "modernbert", "nomic_bert", "roberta", "xlm-roberta")
+_HEAD_MULTIPLE, _HEAD_MOST = 8, 256  # of the kernels
+
+
+class Packed(NamedTuple):
+    """The real tokens of a chunk."""
+
+    input_ids: Tensor  # [1, P] int64
+    position_ids: Tensor  # [1, P] int64
+    place: Tensor  # [P] int64, of each token among the n * T of the padded chunk
+    texts: Texts
+
+
+def obstacle(model: PreTrainedModel) -> str | None:
+    """Why a model cannot take packed texts, in words; None where it can."""
+    config, name = model.config, type(model).__name__
+    own = type(model).__module__.startswith("transformers.")
+    if not own or config.model_type not in ARCHITECTURES or getattr(config, "is_decoder", False):
+        return f"{name} has no attention without padding"
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if size % _HEAD_MULTIPLE or size > _HEAD_MOST:
+        return f"attention without padding takes heads of 8, 16, ... 256 dimensions, not {size}"
+    return None
+
+
+def prepare_packing(model: PreTrainedModel, attention: str) -> Packing:
+    """Give a model the attention for packed texts where `attention`, auto or varlen, asks for it.
+
+    Raises:
+        ConfigError: varlen for a model that cannot take packed texts.
+    """
+    if attention not in ("auto", "varlen"):
+        return "never"
+    problem = obstacle(model)
+    if problem is not None and attention == "varlen":
+        raise ConfigError(f"attention='varlen': {problem}; set encoder.attention=auto.")
+    if problem is not None:
+        return "never"
+    register()
+    model.set_attn_implementation(ATTENTION)
+    return "auto" if attention == "auto" else "always"
+
+
+def packs(packing: Packing, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether chunks on a device go without padding, for a model of this dtype and under autocast."""
+    if packing == "never" or device.type == "cpu":
+        return packing == "always"
+    return compute_dtype(device.type, dtype) in KERNEL_DTYPES and kernel_runs_on(device)
+
+
+def pack(chunk: Chunk, *, position_padding_id: int | None) -> Packed:
+    """The chunk without its padding.
+
+    Args:
+        chunk: padded rows.
+        position_padding_id: the padding id that learned positions are counted around, as RoBERTa
+            does; None where the first token of a text has position 0.
+    """
+    ids_nT, mask_nT = chunk.input_ids, chunk.attention_mask
+    num_texts, width = ids_nT.shape
+    lengths_n = mask_nT.sum(dim=1)
+    ends_n = lengths_n.cumsum(0)
+    num_tokens = int(ends_n[-1]) if chunk.num_tokens is None else chunk.num_tokens
+    text_P = torch.repeat_interleave(
+        torch.arange(num_texts, device=ids_nT.device), lengths_n, output_size=num_tokens
+    )
+    position_P = torch.arange(num_tokens, device=ids_nT.device) - (ends_n - lengths_n)[text_P]
+    place_P = text_P * width + padding_lengths(mask_nT)[text_P] + position_P
+    if position_padding_id is not None:
+        counted_nT = ids_nT != position_padding_id
+        positions_nT = counted_nT.cumsum(1) * counted_nT + position_padding_id
+        position_P = positions_nT.flatten()[place_P]
+    return Packed(
+        input_ids=ids_nT.flatten()[place_P][None],
+        position_ids=position_P[None],
+        place=place_P,
+        texts=Texts(torch.nn.functional.pad(ends_n, (1, 0)).to(torch.int32), width),
+    )
+
+
+def unpack(tokens_PD: Tensor, packed: Packed, shape: torch.Size) -> Tensor:
+    """[P, D] -> [n, T, D], zero where there is padding."""
+    rows, width = shape
+    padded = tokens_PD.new_zeros(rows * width, tokens_PD.shape[-1])
+    return padded.index_copy(0, packed.place, tokens_PD).view(rows, width, -1)
+
+
+def packed_tokens(
+    backbone: PreTrainedModel, chunk: Chunk, *, position_padding_id: int | None
+) -> Tensor:
+    """Token embeddings [n, T, D] of a chunk, computed without padding; zero where there is padding."""
+    packed = pack(chunk, position_padding_id=position_padding_id)
+    # transformers hands a mask of four dimensions on as it is; without one it would make [P, P].
+    no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=chunk.input_ids.device)
+    texts = packed.texts
+    output = backbone(
+        input_ids=packed.input_ids,
+        position_ids=packed.position_ids,
+        attention_mask=no_mask,
+        cu_seq_lens_q=texts.offsets,
+        cu_seq_lens_k=texts.offsets,
+        max_length_q=texts.max_length,
+        max_length_k=texts.max_length,
+    )
+    return unpack(output[0][0], packed, chunk.input_ids.shape)
