@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, final
+from typing import Literal, NamedTuple, Protocol, cast, final
 
 import numpy as np
 import torch
@@ -20,12 +20,9 @@ from torch.utils.data import Dataset
 from inbatch.data.batch import Batch, Chunk
 from inbatch.data.chunks import make_chunks
 from inbatch.data.columns import resolve_prompts
-from inbatch.data.hashing import hash_texts
-from inbatch.data.sources import Source
+from inbatch.data.read import ReadRows, StoredTokens, read_mixed, read_rows
+from inbatch.data.source import Source
 from inbatch.errors import ConfigError
-
-#: Texts by column, and labels: what `Source.read` returns.
-Rows = tuple[list[list[str]], np.ndarray | None]
 
 #: Name of the source of a batch that holds rows of several.
 MIXED = "mixed"
@@ -101,38 +98,52 @@ class Collator:
         self, source: Source, rows: np.ndarray, *, step: int, num_global_rows: int
     ) -> Batch:
         """The batch of these rows of `source`; without chunks when there are no rows."""
+        read = read_rows(source, rows, want_texts=self.wants_texts)
         return self.collate(
-            source.read(rows), source, name=source.name, step=step, num_global_rows=num_global_rows
+            read, source, name=source.name, step=step, num_global_rows=num_global_rows
         )
 
-    def collate(
-        self, read: Rows, source: Source, *, name: str, step: int, num_global_rows: int
-    ) -> Batch:
-        """The batch of texts that have been read; roles and prompts are those of `source`."""
-        columns, labels = read
+    @property
+    def wants_texts(self) -> bool:
+        """Whether texts are read even where the encoder's tokens are stored."""
+        return self.guide_tokenizer is not None
+
+    def column_prompts(self, source: Source) -> tuple[str, ...]:
+        """The prompt of each text column of a source."""
         prompts = {**(self.prompts or {}), **source.prompts}
+        return resolve_prompts(prompts, source.roles, field="prompts")
+
+    def collate(
+        self, read: ReadRows, source: Source, *, name: str, step: int, num_global_rows: int
+    ) -> Batch:
+        """The batch of rows that have been read; roles and prompts are those of `source`."""
+        num_columns, num_rows = read.text_ids.shape
         guide_chunks: tuple[Chunk, ...] = ()
         if self.guide_tokenizer is not None:
+            prompts = resolve_prompts(self.guide_prompts, source.roles, field="guide_prompts")
             guide_chunks = self._chunks(
-                columns,
-                resolve_prompts(self.guide_prompts, source.roles, field="guide_prompts"),
+                *tokenize_columns(read.texts or [], prompts, tokenizer=self.guide_tokenizer),
                 tokenizer=self.guide_tokenizer,
                 chunk_tokens=self.guide_chunk_tokens,
             )
-        text_ids_CB = np.stack([hash_texts(texts) for texts in columns]).view(np.int64)
+        tokens: tuple[Sequence[Sequence[int]], list[int]]
+        if read.tokens is None:
+            prompts = self.column_prompts(source)
+            tokens = tokenize_columns(read.texts or [], prompts, tokenizer=self.tokenizer)
+        else:
+            tokens = flat_tokens(read.tokens, num_rows)
         chunks = self._chunks(
-            columns,
-            resolve_prompts(prompts, source.roles, field="prompts"),
+            *tokens,
             tokenizer=self.tokenizer,
             chunk_tokens=self.chunk_tokens,
         )
         return Batch(
             chunks=chunks,
-            num_rows=len(columns[0]),
-            num_columns=len(columns),
+            num_rows=num_rows,
+            num_columns=num_columns,
             num_global_rows=num_global_rows,
-            labels=None if labels is None else torch.from_numpy(labels),
-            text_ids=torch.from_numpy(text_ids_CB),
+            labels=None if read.labels is None else torch.from_numpy(read.labels),
+            text_ids=torch.from_numpy(read.text_ids.view(np.int64)),
             source=name,
             step=step,
             num_tokens=sum(int(chunk.attention_mask.sum()) for chunk in chunks),
@@ -142,13 +153,12 @@ class Collator:
 
     def _chunks(
         self,
-        columns: list[list[str]],
-        prompts: tuple[str, ...],
+        token_ids: Sequence[Sequence[int]],
+        prompt_lengths: Sequence[int],
         *,
         tokenizer: Tokenize,
         chunk_tokens: int | None,
     ) -> tuple[Chunk, ...]:
-        token_ids, prompt_lengths = tokenize_columns(columns, prompts, tokenizer=tokenizer)
         return make_chunks(
             token_ids,
             prompt_lengths,
@@ -191,20 +201,10 @@ def tokenize_columns(
     return token_ids, prompt_lengths
 
 
-def read_mixed(sources: Sequence[Source], source_B: np.ndarray, rows_B: np.ndarray) -> Rows:
-    """Rows of several sources in the order given, as one source would give them."""
-    num_columns = len(sources[0].columns)
-    columns = [[""] * len(rows_B) for _ in range(num_columns)]
-    labels = np.zeros(len(rows_B), dtype=np.float32) if sources[0].has_labels else None
-    for number in np.unique(source_B):
-        places = np.flatnonzero(source_B == number)
-        texts, values = sources[number].read(rows_B[places])
-        for column, part in zip(columns, texts, strict=True):
-            for place, text in zip(places.tolist(), part, strict=True):
-                column[place] = text
-        if labels is not None:
-            labels[places] = values
-    return columns, labels
+def flat_tokens(tokens: StoredTokens, num_rows: int) -> tuple[list[Sequence[int]], list[int]]:
+    """The same as `tokenize_columns`, out of a store."""
+    token_ids = [cast(Sequence[int], ids) for column in tokens.ids for ids in column]
+    return token_ids, np.repeat(tokens.prompt_lengths, num_rows).tolist()
 
 
 def check_mixable(sources: Sequence[Source], *, one_loss: bool) -> None:
@@ -244,7 +244,9 @@ class BatchDataset(Dataset[Batch]):
         """Read and collate the rows of one slice."""
         if item.sources is not None:
             return self.collator.collate(
-                read_mixed(self.sources, item.sources, item.rows),
+                read_mixed(
+                    self.sources, item.sources, item.rows, want_texts=self.collator.wants_texts
+                ),
                 self.sources[0],
                 name=MIXED,
                 step=item.step,

@@ -21,6 +21,7 @@ import fsspec
 import pyarrow as pa
 
 from inbatch.data.columns import Roles, suggest
+from inbatch.data.spec import SourceSpec
 from inbatch.errors import ConfigError
 
 KINDS = {
@@ -113,6 +114,23 @@ def load_files(
         return _load(files, columns=used, cache_dir=cache_dir).select_columns(used)
     except LOAD_ERRORS as error:
         raise _unreadable(files, error, field=field) from error
+
+
+def load_hub(spec: SourceSpec, *, field: str, cache_dir: str | None) -> datasets.Dataset:
+    """One split of a hub data set, memory-mapped.
+
+    Raises:
+        ConfigError: It cannot be had.
+    """
+    where = {"split": spec.split, "revision": spec.revision, "cache_dir": cache_dir}
+    try:
+        return datasets.load_dataset(spec.hub, spec.subset, **where)
+    except LOAD_ERRORS as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{field}.hub={spec.hub} (subset {spec.subset}, split {spec.split}) cannot be loaded "
+            f"({reason}); check the name and the connection, or give a path."
+        ) from error
 
 
 def locate_row(files: Files, row: int) -> tuple[str, int]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -141,3 +142,60 @@ class ShuffledRange:
         complete = blocks < self._blocks.num_rows
         blocks[complete] = self._blocks(blocks[complete])
         return blocks * self.block_rows + offsets
+
+
+@dataclass(frozen=True)
+class FilesRange:
+    """An order of rows that lie in files, of which few are to be read at a time.
+
+    Files are put in pseudo-random order and cut into windows of `buffer_files`; the rows of a window are
+    permuted among themselves.
+    """
+
+    file_rows: tuple[int, ...]
+    key: int
+    buffer_files: int
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all files."""
+        return sum(self.file_rows)
+
+    def slice(self, start: int, stop: int) -> np.ndarray:
+        """Rows [stop - start] int64 at positions ``start .. stop - 1``."""
+        parts = [np.empty(0, np.int64)]
+        window = int(np.searchsorted(self._bounds, start, side="right")) - 1
+        while start < stop:
+            first, last = self.windows[window]
+            inside = KeyedPermutation(last - first, derive_key(self.key, window))
+            places = inside(np.arange(start, min(stop, last)) - first)
+            parts.append(self._rows_of_places(window, places))
+            start, window = last, window + 1
+        return np.concatenate(parts)
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        """Files in the order in which they are read."""
+        order = KeyedPermutation(len(self.file_rows), derive_key(self.key, "files"))
+        return order(np.arange(len(self.file_rows)))
+
+    @property
+    def windows(self) -> list[tuple[int, int]]:
+        """First position of each window, and the first after it."""
+        return list(pairwise(self._bounds.tolist()))
+
+    @cached_property
+    def _bounds(self) -> np.ndarray:
+        read = np.cumsum([0, *np.asarray(self.file_rows)[self._order]])
+        return np.append(read[: -1 : self.buffer_files], read[-1])
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        return np.cumsum([0, *self.file_rows])
+
+    def _rows_of_places(self, window: int, places: np.ndarray) -> np.ndarray:
+        files = self._order[window * self.buffer_files : (window + 1) * self.buffer_files]
+        ends = np.cumsum(np.asarray(self.file_rows)[files])
+        number = np.searchsorted(ends, places, side="right")
+        before = np.append(0, ends[:-1])[number]
+        return self._starts[files[number]] + places - before

@@ -30,18 +30,28 @@ State = dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """How the rows of a source lie in files, of which `buffer_files` are read at a time."""
+
+    file_rows: tuple[int, ...]
+    buffer_files: int
+
+
+@dataclass(frozen=True, slots=True)
 class SourceInfo:
     """What a plan knows of a source: C text columns, N rows.
 
     hashes: gives 64-bit hashes of all texts, uint64 [C, N], equal where texts are; may be memory-mapped.
     keys: gives a 64-bit number for each row, uint64 [N] (a product, a cluster): rows with one key are
         kept out of each other's batches by samplers that avoid duplicates.
+    stream: for a source that is read file by file.
     """
 
     name: str
     num_rows: int
     hashes: Callable[[], np.ndarray] | None = None
     keys: Callable[[], np.ndarray] | None = None
+    stream: StreamInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +242,11 @@ def plan_fingerprint(
         "sources": [source.name for source in sources],
         "num_rows": {source.name: source.num_rows for source in sources},
         "content": {source.name: _content(source) for source in sources},
+        "streamed": {
+            source.name: [len(source.stream.file_rows), source.stream.buffer_files]
+            for source in sources
+            if source.stream is not None
+        },
         "sampler": _describe(sampler),
         "global_batch_size": global_batch_size,
         "seed": seed,
@@ -258,6 +273,8 @@ def _content(source: SourceInfo) -> str:
         return ""
     rows = np.unique(np.linspace(0, source.num_rows - 1, _CONTENT_ROWS).astype(np.int64))
     sample = np.ascontiguousarray(source.hashes()[:, rows])
+    if source.keys is not None:
+        sample = np.vstack([sample, source.keys()[rows]])
     return hashlib.blake2b(sample.tobytes(), digest_size=8).hexdigest()
 
 

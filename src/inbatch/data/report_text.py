@@ -160,8 +160,17 @@ def _counts(report: SourceReport) -> list[str]:
                 f"- {what}: {count.num_texts:,} ({count.text_share:.1%}), in {count.num_rows:,} "
                 f"rows ({count.row_share:.1%})"
             )
+    if report.counted_one_in > 1:
+        lines.append(
+            f"- estimates from one text in {report.counted_one_in}, as all counts of distinct ones"
+        )
     lines.append(f"- positive equal to its query: {report.num_positive_is_query:,}")
     lines.append(f"- negative equal to its query or positive: {report.num_negative_is_own:,}")
+    if report.key is not None:
+        lines.append(
+            f"- key `{report.key.name}`: {report.key.num_distinct:,} distinct; "
+            f"{report.key.num_sharing_rows:,} rows share theirs, at most {report.key.most_rows:,} one"
+        )
     if report.num_dropped:
         lines.append(f"- dropped rows: {report.num_dropped:,}")
     if report.batches_with_duplicates is not None:

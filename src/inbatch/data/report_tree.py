@@ -66,6 +66,16 @@ class LabelReport:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyReport:
+    """Keys of rows: rows with one key never meet in a batch without duplicates."""
+
+    name: str
+    num_distinct: int
+    num_sharing_rows: int  # rows whose key other rows have too
+    most_rows: int  # of one key
+
+
+@dataclass(frozen=True, slots=True)
 class SourceReport:
     """One source."""
 
@@ -76,6 +86,7 @@ class SourceReport:
     columns: tuple[ColumnReport, ...]
     ignored_columns: tuple[str, ...]
     label: LabelReport | None
+    key: KeyReport | None
     num_duplicate_rows: int  # rows whose texts all occur in an earlier row
     num_positive_is_query: int
     num_negative_is_own: int  # rows in which a negative equals the query or the positive
@@ -84,3 +95,4 @@ class SourceReport:
     batches_with_duplicates: float | None  # share, under the sampler in use
     num_sampled: int
     samples: tuple[dict[str, Any], ...]
+    counted_one_in: int  # k: repeated texts, keys and rows were counted on one text in k, times k

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from inbatch.data.permutation import KeyedPermutation, derive_key
-from inbatch.data.plan import BatchStream, Plan, SourceInfo
+from inbatch.data.plan import BatchStream, Plan, SourceInfo, StreamInfo
 from inbatch.errors import ConfigError
 
 _KEY_SALT = np.uint64(0xA5A5_5A5A_C3C3_3C3C)  # a row's key and a text are never the same value
@@ -47,6 +47,14 @@ class Pool(Protocol):
     def num_rows(self) -> int:
         """N."""
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether rows carry keys, which are among their values."""
+
+    @property
+    def stream(self) -> StreamInfo | None:
+        """For rows that are read file by file."""
+
     def values(self, rows: np.ndarray) -> np.ndarray:
         """Values of rows [n] that must not meet in a batch, uint64 [n, V]."""
 
@@ -74,6 +82,16 @@ class SourcePool:
         """N."""
         return self.source.num_rows
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether the source has keys."""
+        return self.source.keys is not None
+
+    @property
+    def stream(self) -> StreamInfo | None:
+        """For rows that are read file by file."""
+        return self.source.stream
+
     def values(self, rows: np.ndarray) -> np.ndarray:
         """Hashes of the texts, and of the key where the source has one."""
         values = np.empty((len(rows), len(self._columns)), dtype=np.uint64)
@@ -88,7 +106,7 @@ class SourcePool:
         if self.source.hashes is None:
             raise ConfigError(
                 f"source '{self.name}' has no text hashes, which sampler=no_duplicates needs: "
-                "give SourceInfo.hashes or choose sampler=shuffled"
+                "give SourceInfo.hashes or choose sampler=batch"
             )
         columns = [np.asarray(column) for column in self.source.hashes()]
         return columns if self.source.keys is None else [*columns, np.asarray(self.source.keys())]

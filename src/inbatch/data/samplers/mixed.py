@@ -38,6 +38,16 @@ class MixedPool:
         """Rows of all sources."""
         return sum(self.counts)
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether any source has keys."""
+        return any(source.keys is not None for source in self.sources)
+
+    @property
+    def stream(self) -> None:
+        """Rows of all files meet (`check_mixed` refuses sources that cannot do that)."""
+        return None
+
     def split(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Common numbers -> source and row inside it, each int64 [n]."""
         sources = np.searchsorted(self._starts, rows, side="right") - 1
@@ -116,6 +126,12 @@ def check_mixed(
     check_sources(sources)
     if epoch.global_batch_size < 1:
         raise ConfigError(f"global_batch_size is {epoch.global_batch_size}: set at least 1")
+    for source in sources:
+        if source.stream is not None:
+            raise ConfigError(
+                f"source '{source.name}' is read file by file and mixed is true: set mixed=false, or "
+                f"data.train.{source.name}.streaming=false"
+            )
     if batch_sizes:
         raise ConfigError(
             f"batch_sizes {dict(batch_sizes)} needs one source in a batch and mixed is true: "

@@ -21,11 +21,13 @@ from functools import partial
 
 import numpy as np
 
-from inbatch.data.permutation import ShuffledRange, derive_key
+from inbatch.data.permutation import FilesRange, ShuffledRange, derive_key
 from inbatch.data.plan import Plan, SourceInfo
 from inbatch.data.samplers.base import Epoch, Pool, single_plan
-from inbatch.data.samplers.conflicts import MAX_BATCHES, assign_batches, find_conflicts
-from inbatch.data.samplers.shuffled import WINDOW_BATCHES, check_block_rows
+from inbatch.data.samplers.conflicts import MAX_BATCHES, find_conflicts
+from inbatch.data.samplers.file_windows import FileWindows
+from inbatch.data.samplers.shuffled import check_block_rows, order_of
+from inbatch.data.samplers.solving import short_batches, solve_window
 
 _WINDOW_ROWS = 1 << 22  # larger batches get windows of fewer batches, down to 8, to bound memory
 
@@ -39,6 +41,8 @@ class NoDuplicates:
     batches cannot be placed entirely; its surplus rows, other ones in each epoch, are counted in
     `Plan.unplaced`.
 
+    Of a source that is read file by file, a row waits for no longer than file_windows.py says.
+
     block_rows: as in `Shuffled`.
     """
 
@@ -47,11 +51,20 @@ class NoDuplicates:
     def __post_init__(self) -> None:
         check_block_rows(self.block_rows)
 
-    def open(self, pool: Pool, *, batch_rows: int, key: int, drop_last: bool) -> WindowedBatches:
+    def open(
+        self, pool: Pool, *, batch_rows: int, key: int, drop_last: bool
+    ) -> WindowedBatches | FileWindows:
         """One pass over a pool."""
-        order = ShuffledRange(
-            pool.num_rows, key, self.block_rows, window_rows=WINDOW_BATCHES * batch_rows
-        )
+        order = order_of(pool, key=key, block_rows=self.block_rows, batch_rows=batch_rows)
+        if isinstance(order, FilesRange):
+            return FileWindows(
+                order,
+                pool,
+                batch_rows=batch_rows,
+                window_rows=window_rows_of(batch_rows),
+                key=key,
+                drop_last=drop_last,
+            )
         return WindowedBatches(order, pool, batch_rows=batch_rows, key=key, drop_last=drop_last)
 
     def plan(
@@ -77,6 +90,11 @@ class _Window:
     num_batches: int
 
 
+def window_rows_of(batch_rows: int) -> int:
+    """Rows of a window."""
+    return batch_rows * min(MAX_BATCHES, max(8, _WINDOW_ROWS // batch_rows))
+
+
 class WindowedBatches:
     """The windows of a pool. Solved windows are forgotten but for the last one asked for."""
 
@@ -94,7 +112,7 @@ class WindowedBatches:
         left = self._add_generations(order.num_rows)
         self._starts = np.cumsum([0, *(window.num_batches for window in self._windows)])
         if not drop_last and len(left):
-            self._short = self._short_batches(left)
+            self._short = short_batches(pool, left, batch_rows=batch_rows, key=key)
 
     @property
     def num_batches(self) -> int:
@@ -128,7 +146,7 @@ class WindowedBatches:
         return left
 
     def _add_generation(self, num_rows: int) -> np.ndarray:
-        size = self._batch_rows * min(MAX_BATCHES, max(8, _WINDOW_ROWS // self._batch_rows))
+        size = window_rows_of(self._batch_rows)
         left = [np.empty(0, dtype=self._compact)]
         for start in range(0, num_rows, size):
             window = _Window(len(self._slices) - 1, start, min(start + size, num_rows), 0)
@@ -151,42 +169,13 @@ class WindowedBatches:
     def _solve(self, window: _Window) -> tuple[list[np.ndarray], np.ndarray]:
         """Batches of a window, and its rows that find no place."""
         rows = self._slices[window.generation](window.start, window.stop)
-        full = len(rows) // self._batch_rows
-        if full == 0:
-            return [], rows
-        batch_of_row = assign_batches(
-            find_conflicts(self._pool.values(rows)),
-            num_batches=full,
-            capacity=self._batch_rows,
+        return solve_window(
+            self._pool,
+            rows,
+            num_batches=len(rows) // self._batch_rows,
+            batch_rows=self._batch_rows,
             key=derive_key(self._key, window.generation, window.start),
         )
-        batches, left = _split(rows, batch_of_row, full)
-        return [batch for batch in batches if len(batch)], left
-
-    def _short_batches(self, left: np.ndarray) -> list[np.ndarray]:
-        """Batches of what is left, fullest first; the first in any case, others from half a batch on."""
-        rows = left[: MAX_BATCHES * self._batch_rows].astype(np.int64)
-        batch_of_row = assign_batches(
-            find_conflicts(self._pool.values(rows)),
-            num_batches=MAX_BATCHES,
-            capacity=self._batch_rows,
-            key=self._key,
-            first_fit=True,
-        )
-        batches, _ = _split(rows, batch_of_row, MAX_BATCHES)
-        batches.sort(key=len, reverse=True)
-        enough = [batch for batch in batches[1:] if 2 * len(batch) >= self._batch_rows]
-        return [batches[0], *enough]
-
-
-def _split(
-    rows: np.ndarray, batch_of_row: np.ndarray, num_batches: int
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """Rows of each batch in their order, and the rows of none (-1)."""
-    order = np.argsort(batch_of_row, kind="stable")
-    ends = np.searchsorted(batch_of_row[order], np.arange(-1, num_batches), side="right")
-    parts = np.split(rows[order], ends[:-1])
-    return parts[1:], parts[0]
 
 
 def _slice(rows: np.ndarray, start: int, stop: int) -> np.ndarray:

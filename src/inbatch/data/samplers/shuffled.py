@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inbatch.data.permutation import ShuffledRange
+from inbatch.data.permutation import FilesRange, ShuffledRange
 from inbatch.data.plan import Plan, SourceInfo
 from inbatch.data.samplers.base import Epoch, Pool, single_plan
 from inbatch.errors import ConfigError
+
+Order = ShuffledRange | FilesRange
 
 WINDOW_BATCHES = 64  # blocks are mixed over at least this many batches
 
@@ -30,10 +32,17 @@ class Shuffled:
         check_block_rows(self.block_rows)
 
     def open(self, pool: Pool, *, batch_rows: int, key: int, drop_last: bool) -> ShuffledBatches:
-        """One pass over a pool."""
-        order = ShuffledRange(
-            pool.num_rows, key, self.block_rows, window_rows=WINDOW_BATCHES * batch_rows
-        )
+        """One pass over a pool.
+
+        Raises:
+            ConfigError: The rows have keys, which nothing would look at.
+        """
+        if pool.has_keys:
+            raise ConfigError(
+                f"columns.key of source '{pool.name}' keeps rows apart only under NoDuplicates: choose "
+                "sampler=no_duplicates (or NoDuplicates as 'within' of a mixer), or name no key"
+            )
+        order = order_of(pool, key=key, block_rows=self.block_rows, batch_rows=batch_rows)
         return ShuffledBatches(order, batch_rows, drop_last)
 
     def plan(
@@ -53,7 +62,7 @@ class Shuffled:
 class ShuffledBatches:
     """Consecutive slices of an order."""
 
-    order: ShuffledRange
+    order: Order
     batch_rows: int
     drop_last: bool
 
@@ -71,6 +80,13 @@ class ShuffledBatches:
     def num_placed(self, num_batches: int) -> int:
         """Rows in the first `num_batches` batches."""
         return min(num_batches * self.batch_rows, self.order.num_rows)
+
+
+def order_of(pool: Pool, *, key: int, block_rows: int, batch_rows: int) -> Order:
+    """The order of a pool's rows, which suits where they lie."""
+    if pool.stream is not None:
+        return FilesRange(pool.stream.file_rows, key, pool.stream.buffer_files)
+    return ShuffledRange(pool.num_rows, key, block_rows, window_rows=WINDOW_BATCHES * batch_rows)
 
 
 def check_block_rows(block_rows: int) -> None:
