@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, TextColumn
@@ -44,6 +45,36 @@ def run_table(rows: Rows, *, console: Console | None = None) -> None:
                 *(Text(printable(t)) for t in (section if position == 0 else "", name, value))
             )
     console.print(table)
+
+
+def metrics_table(
+    before: Mapping[str, float], after: Mapping[str, float], *, console: Console | None = None
+) -> None:
+    """Print metrics of the untrained model, if there are any, beside those of the exported one."""
+    if not after:
+        return
+    console = console or make_console()
+    header = ("metric", "before", "after") if before else ("metric", "after")
+    rows = [
+        (name, *((_metric(before.get(name)),) if before else ()), _metric(value))
+        for name, value in after.items()
+    ]
+    if not console.is_terminal:
+        width = max(len(name) for name, *_ in (header, *rows))
+        for name, *values in (header, *rows):
+            cells = "".join(f"  {value:>6}" for value in values)
+            print_plain(f"{name:<{width}}{cells}", console=console)
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(header):
+        table.add_column(column, overflow="fold", justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console.print(table)
+
+
+def _metric(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def summary_panel(

@@ -1,19 +1,20 @@
-"""A made-up product catalogue: shop offers (queries) and the catalogue titles they belong to.
+"""A made-up product catalogue: offers of shops in five languages, and the titles they belong to.
 
-Every product has a brand, a series, a model number, two attributes of its category and a colour. A
-title names them in one order and one wording. An offer shuffles them, leaves some out, misspells,
-and writes most of them in other words (``Norvik`` as ``bzt``, ``wireless`` as ``cordless``), so
-that matching takes the learned meaning of some 300 words, not their spelling. A hard negative is
-the title of a product that differs in one thing, which the offer says in other words. The products
-of the dev files occur in no train file.
+A brand's *line* in a category has two models, each in two sizes and two colours: eight products. A
+title names brand, series, noun, code, material, size and colour, always so and in English. An offer
+is written by a shop: in its own language and order, with parts left out, sizes converted (``1,5 m``,
+``150 cm``), words of advertising, and the code spelled in its own way (``NK-320/BK``, ``nk320bk``,
+``NK 320``). A hard negative is the title of a product of the same line that differs in one thing,
+which the offer tells: model, size or colour. Where an offer leaves such a thing out, the other
+titles of its line are false negatives in a batch, which a guide finds.
 """
 
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product as combinations
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,265 +22,233 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-BRAND_HEADS = ("Nor", "Sol", "Ten", "Kum", "Hal", "Per", "Oak", "Zen", "Bel", "Cran", "Dus", "Fjor")
-BRAND_TAILS = ("vik", "ara", "brook", "ori", "vard", "idot", "line", "taro", "mira", "worth")
-SERIES = (
-    *("Aero", "Bolt", "Cirrus", "Delta", "Ember", "Flux", "Glide", "Haven"),
-    *("Iris", "Jolt", "Karma", "Lotus", "Metro", "Nova", "Orbit", "Pulse"),
+from inbatch.data.demo_words import (
+    BRANDS,
+    CATEGORIES,
+    COLOURS,
+    LABELS,
+    LANGUAGES,
+    MATERIALS,
+    NOISE,
+    SERIES,
+    UNITS,
+    Category,
 )
-MODELS = tuple(str(number) for number in range(110, 500, 10))
-COLOURS = {
-    "graphite": ("dark grey", "gunmetal"), "ivory": ("cream", "off white"),
-    "cobalt": ("navy", "deep blue"), "scarlet": ("crimson", "bright red"),
-    "emerald": ("moss", "forest green"), "amber": ("honey", "golden yellow"),
-    "onyx": ("jet", "pitch black"), "copper": ("bronze", "rust brown"),
-    "lilac": ("lavender", "pale violet"), "silver": ("chrome", "metallic"),
-    "coral": ("salmon", "warm pink"), "teal": ("petrol", "sea green"),
-    "sand": ("beige", "dune"), "plum": ("aubergine", "dark purple"),
-    "sky": ("azure", "baby blue"), "mint": ("pistachio", "light green"),
-    "rose": ("blush", "soft pink"), "mocha": ("coffee", "chocolate"),
-    "pearl": ("nacre", "shiny white"), "ruby": ("garnet", "wine red"),
-}  # fmt: skip
-KINDS: dict[str, dict[str, tuple[str, ...]]] = {
-    "link": {"wireless": ("cordless", "bluetooth"), "wired": ("corded", "usb plug")},
-    "storage": {
-        "64 GB": ("64gb", "64 gigs"), "128 GB": ("128gb", "128 gigs"),
-        "256 GB": ("256gb", "256 gigs"), "1 TB": ("1tb", "1000 gigs"),
-    },
-    "volume": {
-        "half litre": ("500 ml", "50 cl"), "one litre": ("1000 ml", "100 cl"),
-        "two litre": ("2000 ml", "200 cl"), "three litre": ("3000 ml", "300 cl"),
-    },
-    "length": {
-        "one metre": ("100 cm", "1m"), "two metre": ("200 cm", "2m"),
-        "three metre": ("300 cm", "3m"), "five metre": ("500 cm", "5m"),
-    },
-    "size": {
-        "small": ("size s", "compact"), "medium": ("size m", "regular"),
-        "large": ("size l", "big"), "extra large": ("size xl", "oversize"),
-    },
-    "power": {
-        "20 watt": ("20w", "low power"), "45 watt": ("45w", "mid power"),
-        "65 watt": ("65w", "high power"), "100 watt": ("100w", "max power"),
-    },
-    "material": {
-        "leather": ("cowhide", "nappa"), "steel": ("inox", "stainless"),
-        "canvas": ("cotton duck", "woven"), "bamboo": ("wooden", "natural cane"),
-    },
-    "pack": {
-        "single": ("1 pc", "one piece"), "pack of 2": ("duo", "twin set"),
-        "pack of 4": ("quad", "family set"), "pack of 10": ("bulk", "value box"),
-    },
-}  # fmt: skip
-CATEGORIES: dict[str, tuple[tuple[str, ...], tuple[str, str]]] = {
-    "keyboard": (("keypad", "typing board"), ("link", "size")),
-    "phone case": (("cover", "handset shell"), ("material", "pack")),
-    "memory card": (("flash storage", "sd media"), ("storage", "pack")),
-    "charging cable": (("power lead", "charger cord"), ("length", "pack")),
-    "wall charger": (("mains adapter", "power brick"), ("power", "pack")),
-    "water bottle": (("flask", "canteen"), ("volume", "material")),
-    "backpack": (("rucksack", "daypack"), ("size", "material")),
-    "headphones": (("headset", "earphones"), ("link", "size")),
-    "desk lamp": (("reading light", "table lantern"), ("power", "material")),
-    "travel mug": (("thermo cup", "tumbler"), ("volume", "pack")),
-    "speaker": (("sound box", "boombox"), ("power", "link")),
-    "hard drive": (("disk", "backup storage"), ("storage", "link")),
-}
-NOISE = (
-    *(
-        "new",
-        "original",
-        "oem",
-        "sale",
-        "top offer",
-        "free shipping",
-        "in stock",
-        "2 years warranty",
-    ),
-    *("best price", "open box", "fast delivery", "gift idea"),
-)
-BRAND_NAMES = tuple(head + tail for head in BRAND_HEADS for tail in BRAND_TAILS)
-SHORT_TAILS = ("zt", "kx", "qv", "wd", "gm", "jp", "fn", "bh", "rl", "cs")
-SHORT_NAMES = tuple(head + tail for head in "bdghjkmnprtz" for tail in SHORT_TAILS)
-# 47 is coprime to 120: every brand gets a short name that must be learned, as it cannot be guessed.
-BRANDS = {name: SHORT_NAMES[47 * i % 120] for i, name in enumerate(BRAND_NAMES)}
-PARTS = ("brand", "series", "model", "first", "second", "colour")
-# How often an offer leaves a part out, says it in other words, and misspells a long word.
-OMIT = {"brand": 0.1, "series": 0.3, "model": 0.1, "first": 0.2, "second": 0.2, "colour": 0.2}
-REWORD = 0.85
-TYPO = 0.15
+
+LINE = 8  # products of a line: two models, each in two sizes and two colours
+# How often an offer leaves a part out.
+OMIT = {"brand": 0.15, "series": 0.35, "code": 0.5, "material": 0.4, "size": 0.25, "colour": 0.25}
+TELLING = ("code", "material", "size", "colour")  # parts that tell products of a line apart
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
     """One catalogue entry; each field is the catalogue's word."""
 
-    category: str
+    category: Category
     brand: str
     series: str
-    model: str
-    first: str  # values of the category's two kinds of attribute
-    second: str
+    number: int
+    material: str
+    size: str
     colour: str
+
+    @property
+    def code(self) -> str:
+        """As the catalogue writes it: ``NK-320/BK``."""
+        return f"{_model_code(self.brand, self.number)}/{COLOURS[self.colour][0]}"
 
     def title(self) -> str:
         """The catalogue's wording."""
-        head = f"{self.brand} {self.series} {self.model} {self.category}"
-        return f"{head}, {self.first}, {self.second}, {self.colour}"
+        noun, unit = self.category.nouns["en"][0], self.category.unit
+        size = f"size {self.size}" if unit == "size" else f"{self.size} {unit}"
+        head = f"{self.brand} {self.series} {noun} {self.code}"
+        return f"{head}, {self.material}, {size}, {self.colour}"
 
 
 def write_demo(
-    folder: str | Path, *, num_products: int = 2000, offers_each: int = 4, seed: int = 0
+    folder: str | Path, *, num_lines: int = 292, offers_each: int = 2, seed: int = 0
 ) -> None:
     """Write the demo data; the same arguments give the same texts.
 
-    Four fifths of the products go to the train files, as `offers_each` triplets each.
+    All but an eighth of the lines go to the train files, with `offers_each` triplets for each product.
 
-    - ``train-0.parquet``, ``train-1.parquet``: query, positive, negative, category
-    - ``dev_triplets.csv``: query, positive, negative
-    - ``scored_train.jsonl``, ``scored_dev.jsonl``: sentence1, sentence2, score (see `score`)
+    - ``train-0.parquet``, ``train-1.parquet``: query, positive, negative, language
+    - ``dev_triplets.csv``: query, positive, negative; one offer for each product of the other lines
     - ``retrieval/corpus.parquet`` (did, text), ``queries.parquet`` (qid, text), ``qrels.parquet``
-      (qid, did, grade): dev offers against all titles, with the hard negatives of the dev offers
+      (qid, did, grade): the dev offers against the titles of all dev products and of as many train
+      products. The grades are those of `grade`.
     """
     folder, rng = Path(folder), Random(seed)
     (folder / "retrieval").mkdir(parents=True, exist_ok=True)
-    products = _catalogue(rng, num_products)
-    split = num_products * 4 // 5
-    train, dev = products[:split], products[split:]
-    triplets = list(_triplets(rng, train, offers_each))
+    lines = _catalogue(rng, num_lines)
+    dev, train = lines[: num_lines // 8], lines[num_lines // 8 :]
+    triplets = [row for _ in range(offers_each) for row in _triplets(rng, train)]
     rng.shuffle(triplets)
     half = len(triplets) // 2
     _write_parquet(folder / "train-0.parquet", triplets[:half])
     _write_parquet(folder / "train-1.parquet", triplets[half:])
-    dev_triplets = list(_triplets(rng, dev, 2))
-    _write_csv(folder / "dev_triplets.csv", dev_triplets)
-    _write_jsonl(folder / "scored_train.jsonl", _scored(rng, train, len(train)))
-    _write_jsonl(folder / "scored_dev.jsonl", _scored(rng, dev, len(dev)))
-    _write_retrieval(folder / "retrieval", dev_triplets, [product.title() for product in train])
+    dev_triplets = _triplets(rng, dev)
+    with (folder / "dev_triplets.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ("query", "positive", "negative"), extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(dev_triplets)
+    queries = [row["query"] for row in dev_triplets]
+    _write_retrieval(folder / "retrieval", queries, dev, others=train[: len(dev)])
 
 
-def score(left: Product, right: Product) -> float:
-    """Share of the six parts that are equal; 0 for products of different categories."""
-    if left.category != right.category:
-        return 0.0
-    return sum(getattr(left, part) == getattr(right, part) for part in PARTS) / len(PARTS)
+def grade(wanted: Product, found: Product) -> int:
+    """How well a product answers an offer of another.
+
+    3 if it is the same product, 2 if it is the same model in another size or colour, 1 if it is the
+    other model of the line, else 0.
+    """
+    if wanted == found:
+        return 3
+    line = (wanted.category, wanted.brand, wanted.series)
+    if line != (found.category, found.brand, found.series):
+        return 0
+    return 2 if wanted.number == found.number else 1
 
 
-def _catalogue(rng: Random, count: int) -> list[Product]:
-    products: dict[Product, None] = {}
-    while len(products) < count:
-        category = rng.choice(list(CATEGORIES))
-        values = {part: rng.choice(_values(category, part)) for part in PARTS}
-        products[Product(category, **values)] = None
-    return list(products)
+def _catalogue(rng: Random, num_lines: int) -> list[tuple[Product, ...]]:
+    """Lines of products; no two lines share category, brand and series, no two models a code."""
+    names = rng.sample(list(combinations(CATEGORIES, BRANDS, SERIES)), num_lines)
+    codes: set[str] = set()
+    return [_line(rng, *name, codes) for name in names]
 
 
-def _values(category: str, part: str) -> Sequence[str]:
-    """All words that a part of a product of this category can take."""
-    if part in ("first", "second"):
-        return list(KINDS[CATEGORIES[category][1][part == "second"]])
-    return {"brand": list(BRANDS), "series": SERIES, "model": MODELS, "colour": list(COLOURS)}[part]
+def _line(
+    rng: Random, category: Category, brand: str, series: str, codes: set[str]
+) -> tuple[Product, ...]:
+    sizes, colours = rng.sample(category.sizes, 2), rng.sample(list(COLOURS), 2)
+    products: list[Product] = []
+    for material in rng.sample(category.materials, 2):
+        number = _number(rng, brand, codes)
+        products += [
+            Product(category, brand, series, number, material, size, colour)
+            for size, colour in combinations(sizes, colours)
+        ]
+    return tuple(products)
 
 
-def _sibling(rng: Random, product: Product, part: str) -> Product:
-    """The product with another value of one part."""
-    others = [v for v in _values(product.category, part) if v != getattr(product, part)]
-    return replace(product, **{part: rng.choice(others)})
+def _number(rng: Random, brand: str, codes: set[str]) -> int:
+    """A number that no model of a brand with these letters has; `codes` notes it."""
+    while True:
+        number = rng.randrange(100, 1000, 5)
+        code = _model_code(brand, number)
+        if code not in codes:
+            codes.add(code)
+            return number
 
 
-def _offer(rng: Random, product: Product) -> tuple[str, list[str]]:
-    """A shop's wording, and the parts that it says in other words."""
-    words, reworded = [], []
-    for part in PARTS:
-        if rng.random() < OMIT[part]:
-            continue
-        value: str = getattr(product, part)
-        others = _synonyms(product, part)
-        if others and rng.random() < REWORD:
-            value = rng.choice(others)
-            reworded.append(part)
-        words.append(value)
-    nouns = CATEGORIES[product.category][0]
-    words.append(rng.choice(nouns) if rng.random() < REWORD else product.category)
-    words += rng.sample(NOISE, rng.choice((0, 0, 1, 2)))
-    rng.shuffle(words)
-    letters = " ".join(words).lower().split()
-    return " ".join(_misspelt(rng, word) for word in letters), reworded
+def _model_code(brand: str, number: int) -> str:
+    return f"{brand[0]}{brand[-1]}-{number}".upper()
 
 
-def _misspelt(rng: Random, word: str) -> str:
-    """Now and then a long word loses a letter."""
-    if len(word) < 5 or rng.random() >= TYPO:
-        return word
-    place = rng.randrange(1, len(word))
-    return word[:place] + word[place + 1 :]
+def _triplets(rng: Random, lines: Sequence[tuple[Product, ...]]) -> list[dict[str, str]]:
+    """One offer of each product, its title, and the title of a sibling that it rules out."""
+    rows = []
+    for line in lines:
+        for product in line:
+            language = rng.choice(LANGUAGES)
+            query, told = _offer(rng, product, language)
+            negative = rng.choice([p for p in line if _differs_in(product, p) in told])
+            rows.append(
+                {
+                    "query": query,
+                    "positive": product.title(),
+                    "negative": negative.title(),
+                    "language": language,
+                }
+            )
+    return rows
 
 
-def _synonyms(product: Product, part: str) -> Sequence[str]:
-    """What shops call the value of a part; nothing for series and model."""
-    value = getattr(product, part)
-    if part == "brand":
-        return [BRANDS[value]]
-    if part == "colour":
-        return COLOURS[value]
-    if part in ("first", "second"):
-        return KINDS[CATEGORIES[product.category][1][part == "second"]][value]
-    return ()
+def _differs_in(left: Product, right: Product) -> str | None:
+    """ "model", "size" or "colour", where products of a line differ in this alone."""
+    parts = {
+        "model": left.number != right.number,
+        "size": left.size != right.size,
+        "colour": left.colour != right.colour,
+    }
+    different = [name for name, differs in parts.items() if differs]
+    return different[0] if len(different) == 1 else None
 
 
-def _triplets(
-    rng: Random, products: Sequence[Product], offers_each: int
-) -> Iterator[dict[str, str]]:
-    for product in products:
-        for _ in range(offers_each):
-            query, reworded = _offer(rng, product)
-            negative = _sibling(rng, product, rng.choice(reworded or ["model"]))
-            yield {
-                "query": query,
-                "positive": product.title(),
-                "negative": negative.title(),
-                "category": product.category,
-            }
+def _offer(rng: Random, product: Product, language: str) -> tuple[str, set[str]]:
+    """A shop's wording, and which of model, size and colour it tells."""
+    kept = [part for part in OMIT if rng.random() >= OMIT[part]]
+    if not set(TELLING) & set(kept):
+        kept.append(rng.choice(TELLING))
+    told: set[str] = {part for part in ("size", "colour") if part in kept}
+    if {"code", "material"} & set(kept):
+        told.add("model")
+    nouns, colours = product.category.nouns[language], COLOURS[product.colour][1][language]
+    head = [rng.choice(nouns)]
+    head += [getattr(product, part) for part in ("brand", "series") if part in kept]
+    wordings = {
+        "code": _spelt_code(rng, product),
+        "material": rng.choice(MATERIALS[product.material][language]),
+        "size": _size(rng, product, language),
+        "colour": rng.choice(colours),
+    }
+    details = [wordings[part] for part in TELLING if part in kept]
+    rng.shuffle(head)
+    rng.shuffle(details)
+    parts = [*head, *details]
+    for noise in rng.sample(NOISE[language], rng.choice((0, 0, 1, 2))):
+        parts.insert(rng.choice((0, len(parts))), noise)
+    text = rng.choice((" ", " ", ", ", " - ")).join((" ".join(parts[:2]), " ".join(parts[2:])))
+    return rng.choice((text, text, text.lower(), text.upper())), told
 
 
-def _scored(rng: Random, products: Sequence[Product], count: int) -> Iterator[dict[str, Any]]:
-    """Offers against titles that differ in none to all of the parts."""
-    for _ in range(count):
-        left = right = rng.choice(products)
-        for part in rng.sample(PARTS, rng.randint(0, len(PARTS))):
-            right = _sibling(rng, right, part)
-        if rng.random() < 0.1:
-            right = rng.choice(products)
-        query, _ = _offer(rng, left)
-        yield {
-            "sentence1": query,
-            "sentence2": right.title(),
-            "score": round(score(left, right), 4),
-        }
+def _spelt_code(rng: Random, product: Product) -> str:
+    """With or without its colour, dash, slash and capitals."""
+    code = rng.choice((product.code, _model_code(product.brand, product.number)))
+    code = code.replace("-", rng.choice(("-", " ", ""))).replace(
+        "/", rng.choice(("/", "-", " ", ""))
+    )
+    return rng.choice((code, code.lower()))
+
+
+def _size(rng: Random, product: Product, language: str) -> str:
+    """A label, or a measure in one of its units, with the decimal sign of the language."""
+    unit = product.category.unit
+    if unit == "size":
+        return f"{rng.choice(LABELS[language])} {product.size}"
+    spellings, conversion = UNITS[unit]
+    value, spelling = product.size, rng.choice(spellings)
+    if conversion is not None and rng.random() < 0.3:
+        factor, spelling = conversion
+        value = f"{float(value) * factor:.0f}"
+    if language != "en":
+        value = value.replace(".", ",")
+    return f"{value}{rng.choice((' ', ''))}{spelling}"
 
 
 def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path)
 
 
-def _write_csv(path: Path, rows: list[dict[str, str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ("query", "positive", "negative"), extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _write_jsonl(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-
-
-def _write_retrieval(folder: Path, triplets: list[dict[str, str]], others: list[str]) -> None:
-    titles = [row[key] for row in triplets for key in ("positive", "negative")] + others
-    dids = {title: f"d{i}" for i, title in enumerate(dict.fromkeys(titles))}
-    queries = dict.fromkeys((row["query"], row["positive"]) for row in triplets)
-    qids = {query: f"q{i}" for i, query in enumerate(dict.fromkeys(q for q, _ in queries))}
-    qrels = [{"qid": qids[q], "did": dids[title], "grade": 1} for q, title in queries]
-    _write_parquet(folder / "corpus.parquet", [{"did": d, "text": t} for t, d in dids.items()])
-    _write_parquet(folder / "queries.parquet", [{"qid": q, "text": t} for t, q in qids.items()])
+def _write_retrieval(
+    folder: Path,
+    queries: Sequence[str],
+    dev: Sequence[tuple[Product, ...]],
+    *,
+    others: Sequence[tuple[Product, ...]],
+) -> None:
+    """Queries are those of the dev products in order; only a product's own line is relevant."""
+    titles = [product.title() for line in (*dev, *others) for product in line]
+    corpus = [{"did": f"d{i}", "text": title} for i, title in enumerate(titles)]
+    qrels = [
+        {"qid": f"q{start + i}", "did": f"d{start + j}", "grade": grade(wanted, found)}
+        for start, line in zip(range(0, LINE * len(dev), LINE), dev)
+        for i, wanted in enumerate(line)
+        for j, found in enumerate(line)
+    ]
+    _write_parquet(folder / "corpus.parquet", corpus)
+    _write_parquet(
+        folder / "queries.parquet", [{"qid": f"q{i}", "text": t} for i, t in enumerate(queries)]
+    )
     _write_parquet(folder / "qrels.parquet", qrels)
