@@ -24,6 +24,7 @@ from inbatch.data.collate import Collator
 from inbatch.data.sources import Source
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.guide import Guide, LiveGuide, Process, StoredGuide
+from inbatch.guide.fill import FillSettings
 from inbatch.guide.store import Table
 
 NUM_COLUMNS = 3
@@ -101,7 +102,12 @@ def fill_table(
     print("| start of a run | texts to embed | seconds | texts/s | texts per CPU second |")
     print("|---|---|---|---|---|")
     for name in ("cold", "warm"):
-        stored = StoredGuide(load(args), [source], store_dir=folder)
+        stored = StoredGuide(
+            load(args),
+            [source],
+            store_dir=folder,
+            fill=FillSettings(chunk_tokens=args.chunk_tokens),
+        )
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         stored.start(Process(device=device))
         wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s

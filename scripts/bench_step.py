@@ -185,12 +185,14 @@ def run_inbatch(
 ) -> dict[str, Any]:
     from lightning.pytorch import Callback, Trainer
 
+    from inbatch.allocation import keep_freed_memory
     from inbatch.data.collate import Collator
     from inbatch.data.samplers import Shuffled
     from inbatch.data.sources import Source
     from inbatch.datamodule import BatchModule
     from inbatch.encoder import build_encoder
     from inbatch.guide import LiveGuide, Process, StoredGuide
+    from inbatch.guide.fill import FillSettings
     from inbatch.losses import GIST
     from inbatch.module import BiEncoderModule, StepSettings
     from inbatch.optim import Constant, adamw
@@ -213,6 +215,8 @@ def run_inbatch(
             self.losses.append(report.loss)
             self.tokens = (report.num_tokens, report.num_padded_tokens)
 
+    if args.device == "cpu":
+        keep_freed_memory()  # as a run does
     source = Source.from_columns("texts", texts)
     encoder, guide_encoder = build_encoder(args.model), build_encoder(args.guide)
     if args.no_dropout:
@@ -221,7 +225,8 @@ def run_inbatch(
     guide: Any = LiveGuide(guide_encoder)
     if args.guide_mode == "stored":
         store = tempfile.mkdtemp(dir=args.folder)
-        guide = StoredGuide(guide_encoder, [source], store_dir=store)
+        fill = FillSettings(chunk_tokens=args.chunk_tokens)
+        guide = StoredGuide(guide_encoder, [source], store_dir=store, fill=fill)
         guide.start(Process(device=torch.device(args.device)))
     fill_wall_s, fill_cpu_s = time.perf_counter() - fill_wall_s, time.process_time() - fill_cpu_s
     del guide_encoder

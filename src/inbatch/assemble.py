@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
@@ -23,13 +24,14 @@ from inbatch.data.sources import Source
 from inbatch.datamodule import BatchModule, LoaderSettings
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.encoder.resolve import resolve_directory
+from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.errors import ConfigError
 from inbatch.guide import Guide, LiveGuide, StoredGuide
 from inbatch.guide.fill import FillSettings
 from inbatch.hydra_app import instantiate
 from inbatch.losses.base import Loss
 from inbatch.module import BiEncoderModule, StepSettings
-from inbatch.planner import Plan
+from inbatch.planner import AUTO_CHUNK_TOKENS, Plan
 from inbatch.sizing import matmul_flop_per_s
 from inbatch.strategies import Scaling, World
 
@@ -77,8 +79,16 @@ def make_guide(
         guided,
         store_dir=run.guide.store_dir,
         store_dtype=run.guide.store_dtype,
-        fill=FillSettings(chunk_tokens=run.guide.chunk_tokens),
+        fill=FillSettings(chunk_tokens=guide_chunk_tokens(run, encoder.tokenizer)),
     )
+
+
+def guide_chunk_tokens(run: RunConfig, tokenizer: TextTokenizer) -> int:
+    """Computed tokens of one forward of the guide, enough for its longest text."""
+    if isinstance(run.guide.chunk_tokens, int):
+        return run.guide.chunk_tokens
+    cuda = run.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    return max(AUTO_CHUNK_TOKENS["cuda" if cuda else "cpu"], tokenizer.max_length)
 
 
 def make_losses(run: RunConfig, sources: Sequence[Source], *, guided: bool) -> dict[str, Loss]:
@@ -130,13 +140,14 @@ def make_data(
     run: RunConfig, sources: Sequence[Source], encoder: Encoder, guide: Guide | None
 ) -> BatchModule:
     """The batches of the run."""
+    tokens_of = guide.tokenizer if guide else None
     collator = Collator(
         tokenizer=encoder.tokenizer,
         chunk_rows=run.gradcache.chunk_size,
         chunk_tokens=run.gradcache.chunk_tokens,  # type: ignore[arg-type]
         prompts=encoder.role_prompts,
-        guide_tokenizer=guide.tokenizer if guide else None,
-        guide_chunk_tokens=run.guide.chunk_tokens if guide else None,
+        guide_tokenizer=tokens_of,
+        guide_chunk_tokens=guide_chunk_tokens(run, tokens_of) if tokens_of else None,
         guide_prompts=guide.prompts if guide else None,
     )
     return BatchModule(
@@ -168,6 +179,7 @@ def write_report(
         tokenizer=encoder.tokenizer,
         prompts=encoder.role_prompts,
         in_batch=[name for name, loss in losses.items() if loss.scope == "candidates"],
+        guided=[name for name, loss in losses.items() if loss.needs_guide],
         duplicate_share=lambda source: duplicate_share(
             source.text_hashes(), plan, source=source.name
         ),

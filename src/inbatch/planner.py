@@ -14,10 +14,9 @@ from typing import Literal
 
 GIB = 2**30
 
-# Computed tokens of a chunk. On a CPU small chunks stay in its caches and pad little: on product
-# triplets (9, 33, 33 tokens; batch 256) 768 tokens pad by 4 %, 1,024 by 5 %, 4,096 by 15 %. A GPU
-# wants enough to be busy.
-AUTO_CHUNK_TOKENS = {"cpu": 768, "cuda": 32768}
+# Computed tokens of a chunk. On a CPU small chunks stay in its caches and pad little: product triplets
+# (9, 33, 33 tokens; batch 256) pad by 2 % at 1,024 tokens. A GPU wants enough to be busy.
+AUTO_CHUNK_TOKENS = {"cpu": 1024, "cuda": 32768}
 # Share of free memory that a plan may use. A CPU's is shared with the page cache and loaders.
 USABLE = {"cpu": 0.5, "cuda": 0.9}
 # The chunk that is computed may take this share of what a plan has for activations.

@@ -67,7 +67,7 @@ class GuideConfig:
         on; "live" embeds every batch anew.
     store_dir: the embeddings, by guide, prompt and text; for all runs, and seen by all nodes.
     store_dtype: float16, or float32 for exact values at twice the size.
-    chunk_tokens: computed tokens of one forward of the guide.
+    chunk_tokens: computed tokens of one forward of the guide, or "auto".
     """
 
     model: str | None = None
@@ -78,7 +78,7 @@ class GuideConfig:
     mode: str = "stored"
     store_dir: str = "outputs/guide_store"
     store_dtype: str = "float16"
-    chunk_tokens: int = 16384
+    chunk_tokens: int | str = "auto"
 
 
 @dataclass

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from inbatch import assemble as parts_of
 from inbatch import watch
+from inbatch.allocation import keep_freed_memory
 from inbatch.callbacks.preemption import StopRequest
 from inbatch.claim import check_free
 from inbatch.config import RunConfig, check_config, check_precision, rows_per_rank
@@ -49,6 +50,8 @@ def train(run: RunConfig, stop: StopRequest | None = None) -> Path:
     output_dir = Path(run.output_dir)
     world = find_world(run.trainer.accelerator, run.trainer.devices, run.trainer.num_nodes)
     check_free(run, output_dir)
+    if world.accelerator == "cpu":
+        keep_freed_memory()
     rows_per_rank(run.global_batch_size, world.size)
     check_precision(run.precision, world.accelerator)
     seed_everything(run.seed, workers=True, verbose=False)
@@ -104,5 +107,7 @@ def quiet() -> None:
     """One progress line is enough: no bars of libraries, no tips of Lightning."""
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning's, on each rank
     warnings.filterwarnings("ignore", "The `srun` command is available")  # find_launcher knows

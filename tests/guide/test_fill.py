@@ -74,7 +74,7 @@ def test_prompts_are_put_in_front(tiny_bert: Path, tmp_path: Path) -> None:
             table,
             prompt=prompt,
             process=ALONE,
-            settings=FillSettings(),
+            settings=FillSettings(chunk_tokens=256),
             compute_dtype=torch.float32,
         )
         _check_rows(table, encoder, missing.read(), prompt)

@@ -15,6 +15,7 @@ from inbatch import losses
 from inbatch.data.collate import Collator
 from inbatch.data.plan import slice_rows
 from inbatch.guide import Guide, LiveGuide, StoredGuide
+from inbatch.guide.fill import FillSettings
 from inbatch.module import BiEncoderModule, StepSettings
 from inbatch.optim import Constant
 from inbatch.strategies import DDP, Scaling, SingleDevice
@@ -55,7 +56,11 @@ def _train(
     guide: Guide = LiveGuide(encoder)
     if mode != "live":
         guide = StoredGuide(
-            encoder, [make_source(LOSS, NUM_ROWS)], store_dir=folder, store_dtype=mode
+            encoder,
+            [make_source(LOSS, NUM_ROWS)],
+            store_dir=folder,
+            store_dtype=mode,
+            fill=FillSettings(chunk_tokens=256),
         )
     module, batches = _module(rank, world_size, path, guide, torch.float64)
     fit(module, batches, world_size)
@@ -100,7 +105,12 @@ def test_the_guide_is_in_no_module_optimizer_or_checkpoint(
     encoder = make_encoder(tiny_bert, torch.float32)
     guide: Guide = LiveGuide(encoder)
     if mode == "stored":
-        guide = StoredGuide(encoder, [make_source(LOSS, NUM_ROWS)], store_dir=tmp_path / "store")
+        guide = StoredGuide(
+            encoder,
+            [make_source(LOSS, NUM_ROWS)],
+            store_dir=tmp_path / "store",
+            fill=FillSettings(chunk_tokens=256),
+        )
     module, batches = _module(0, 1, tiny_bert, guide, torch.float32)
     pointers = {p.data_ptr() for p in encoder.state_dict().values()}
     trainer = fit(module, batches, 1)

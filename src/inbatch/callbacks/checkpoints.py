@@ -15,7 +15,7 @@ LAST = "last.ckpt"
 
 
 class Checkpoints(Callback):
-    """Writes `last.ckpt` every N optimizer steps, after each epoch and at the end.
+    """Writes `last.ckpt` every N optimizer steps, after each epoch and where the run ends.
 
     Args:
         directory: where checkpoints go.
@@ -36,16 +36,15 @@ class Checkpoints(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save on the step grid and after the last batch of an epoch."""
+        """Save on the step grid, after the last batch of an epoch and where `max_steps` ends the run.
+
+        The end of training would be too late for that: Lightning then has counted the epoch as whole.
+        """
         step = trainer.global_step
         pl_module.trainer.datamodule.trained(batch.step)  # type: ignore[attr-defined]
         on_grid = bool(self._every_steps) and step % (self._every_steps or 1) == 0
-        if (on_grid and step != self.saved_step) or trainer.is_last_batch:
-            self.save(trainer)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save what a limit on steps has cut off inside an epoch."""
-        if trainer.global_step != self.saved_step:
+        due = on_grid or step == trainer.max_steps
+        if (due and step != self.saved_step) or trainer.is_last_batch:
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:

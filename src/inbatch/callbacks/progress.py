@@ -55,7 +55,7 @@ class Progress(ProgressBar, PauseWatcher):
     On a terminal the line moves with the steps; the loss in it, a mean over the last steps, is read
     from the device every `every_steps` optimizer steps. Elsewhere a line is printed every
     `every_steps` optimizer steps, but not sooner than `min_interval_s` after the last one. The
-    first and the last step are always shown. Only rank zero shows anything.
+    first and the last step are always shown. Only rank zero shows anything, and the loss of its rows.
 
     Args:
         every_steps: optimizer steps between readings of the loss, for which the host waits.

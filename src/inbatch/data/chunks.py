@@ -1,14 +1,17 @@
 """Token lists -> length-sorted chunks. Shape letters: N texts, n texts of a chunk, T tokens.
 
 The texts of all columns are sorted together, longest first: neighbours have nearly the same length,
-so padding is small, and the chunk that needs the most memory comes first. A chunk is as large as
-`chunk_rows` texts or `chunk_tokens` computed tokens (n * T, padding included) allow.
+so padding is small, and the chunk that needs the most memory comes first. A chunk holds at most
+`chunk_rows` texts and `chunk_tokens` computed tokens (n * T, padding included). Where it ends is chosen
+for all chunks together, by dynamic programming: each costs its computed tokens, and its start as much as
+some tokens more. Cuts fall where lengths change, unless a chunk is full before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import chain
+import heapq
+from collections.abc import Sequence
+from itertools import chain, pairwise
 from operator import itemgetter
 from typing import Literal
 
@@ -17,6 +20,10 @@ import torch
 
 from inbatch.data.batch import Chunk
 from inbatch.errors import ConfigError
+
+# What starting a chunk costs, as a share of the computed tokens that it may hold: kernels that are too
+# small for the device, and on a CPU the gradient of the whole embedding table.
+START_SHARE = 1 / 16
 
 
 def make_chunks(
@@ -52,7 +59,7 @@ def make_chunks(
     order_N = np.argsort(-lengths_N, kind="stable")
     padded_N = -(-lengths_N[order_N] // multiple_of) * multiple_of
     chunks = []
-    for start, stop in _cuts(padded_N, chunk_rows=chunk_rows, chunk_tokens=chunk_tokens):
+    for start, stop in pairwise(_cuts(padded_N, rows=chunk_rows, tokens=chunk_tokens)):
         index_n = order_N[start:stop]
         ids_nT, mask_nT = _pad(
             [token_ids[i] for i in index_n.tolist()],
@@ -91,24 +98,40 @@ def halve_chunks(chunks: Sequence[Chunk]) -> tuple[Chunk, ...]:
     return tuple(halves)
 
 
-def _cuts(
-    padded_N: np.ndarray, *, chunk_rows: int | None, chunk_tokens: int | None
-) -> Iterator[tuple[int, int]]:
-    """Start and stop of each chunk. Lengths fall, so the first text of a chunk sets its width."""
-    start, count = 0, len(padded_N)
-    while start < count:
-        size = count if chunk_rows is None else chunk_rows
-        if chunk_tokens is not None:
-            width = max(int(padded_N[start]), 1)
-            if width > chunk_tokens:
-                raise ConfigError(
-                    f"chunk_tokens={chunk_tokens} cannot hold one text of {width} tokens: "
-                    f"raise it to at least {width} or lower max_length."
-                )
-            size = min(size, chunk_tokens // width)
-        stop = min(start + size, count)
-        yield start, stop
-        start = stop
+def _cuts(padded_N: np.ndarray, *, rows: int | None, tokens: int | None) -> list[int]:
+    """Where chunks start, and the end: rising from 0 to N. Lengths fall, so the first text sets the width."""
+    count = len(padded_N)
+    changes = np.append(np.flatnonzero(padded_N[1:] != padded_N[:-1]) + 1, count)
+    start_cost = 0.0 if tokens is None else START_SHARE * tokens
+    cost, came_from = {0: 0.0}, {0: 0}
+    waiting = [0]
+    while waiting and waiting[0] < count:
+        start = heapq.heappop(waiting)
+        width = max(int(padded_N[start]), 1)
+        full = min(start + _most_texts(width, rows, tokens), count)
+        first, last = np.searchsorted(changes, (start, full), side="right")
+        stops = changes[first:last].tolist() if tokens is not None else []
+        for stop in dict.fromkeys([*stops, full]):
+            total = cost[start] + start_cost + (stop - start) * width
+            if stop not in cost:
+                heapq.heappush(waiting, stop)
+            if total < cost.get(stop, np.inf):
+                cost[stop], came_from[stop] = total, start
+    cuts = [count]
+    while cuts[-1]:
+        cuts.append(came_from[cuts[-1]])
+    return cuts[::-1]
+
+
+def _most_texts(width: int, rows: int | None, tokens: int | None) -> int:
+    """Texts of this width that a chunk may hold."""
+    if tokens is not None and width > tokens:
+        raise ConfigError(
+            f"chunk_tokens={tokens} cannot hold one text of {width} tokens: "
+            f"raise it to at least {width} or lower max_length."
+        )
+    limits = [n for n in (rows, None if tokens is None else tokens // width) if n is not None]
+    return min(limits, default=2**62)
 
 
 def _pad(

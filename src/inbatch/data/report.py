@@ -62,6 +62,7 @@ def build_report(
     tokenizer: TextTokenizer | None = None,
     prompts: Mapping[str, str] | None = None,
     in_batch: Collection[str] | None = None,
+    guided: Collection[str] = (),
     duplicate_share: Callable[[Source], float] | None = None,
     sample_rows: int = 1000,
 ) -> DataReport:
@@ -73,6 +74,7 @@ def build_report(
         prompts: As given to the collator.
         in_batch: Names of the sources whose loss takes other rows of a batch for negatives, so that a
             text that occurs twice there is a false negative; None for all.
+        guided: Names of the sources whose false negatives a guide leaves out.
         duplicate_share: Share of global batches that would hold a text twice under the sampler and
             batch size in use; None leaves it out.
         sample_rows: Rows of each source to tokenize.
@@ -89,7 +91,11 @@ def build_report(
         for source in sources
     )
     max_length = None if tokenizer is None else tokenizer.max_length
-    warnings = [line for report in reports for line in report_text.warnings_of(report, max_length)]
+    warnings = [
+        line
+        for report in reports
+        for line in report_text.warnings_of(report, max_length, guided=report.name in guided)
+    ]
     return DataReport(reports, max_length, tuple(warnings))
 
 

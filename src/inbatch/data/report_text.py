@@ -16,9 +16,13 @@ WARN_SHARE = 0.01
 SAMPLE_CHARACTERS = 200
 
 
-def warnings_of(report: SourceReport, max_length: int | None) -> list[str]:
-    """What a person should know of one source, in plain sentences."""
-    lines = _batch_warnings(report) + _row_warnings(report)
+def warnings_of(report: SourceReport, max_length: int | None, *, guided: bool) -> list[str]:
+    """What a person should know of one source, in plain sentences.
+
+    Texts that occur several times are no fault where the sampler keeps them apart or a guide looks.
+    """
+    apart = guided or report.batches_with_duplicates == 0.0
+    lines = ([] if apart else _batch_warnings(report)) + _row_warnings(report)
     for column in report.columns:
         of = f"column '{column.name}' of source '{report.name}'"
         if column.num_empty:

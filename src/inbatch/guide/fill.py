@@ -43,7 +43,7 @@ class FillSettings:
     shard_s: seconds after which a smaller one is written.
     """
 
-    chunk_tokens: int = 16384
+    chunk_tokens: int
     window_texts: int = 16384
     shard_texts: int = 262144
     shard_s: float = 60.0

@@ -64,13 +64,13 @@ class StoredGuide:
         *,
         store_dir: str | Path,
         store_dtype: str = "float16",
-        fill: FillSettings | None = None,
+        fill: FillSettings,
     ) -> None:
         self.store_dir = Path(store_dir)
         self.prompts = role_prompts(encoder)
         self._encoder: Encoder | None = encoder.eval().requires_grad_(False)
         self._store_dtype = store_dtype
-        self._settings = fill or FillSettings()
+        self._settings = fill
         self._columns = columns_by_prompt(sources, self.prompts)
         self._prompt_of = {s.name: resolve_prompts(self.prompts, s.roles) for s in sources}
         self._tables: dict[str, OpenTable] = {}
