@@ -8,7 +8,8 @@ Shape letters: C text columns, b local rows, G global rows, N = C * b texts, D d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -23,6 +24,7 @@ from inbatch.callbacks.step_report import StepReport
 from inbatch.data.batch import Batch, Chunk
 from inbatch.encoder import Encoder
 from inbatch.encoder.compiled import num_compiled_graphs
+from inbatch.encoder.lookup import shared_lookup
 from inbatch.gather import Gather, GlobalGather, LocalGather, Rows, max_over_ranks
 from inbatch.gather.gather import Pending
 from inbatch.gradcache import Engine, Headroom, KeepBudget, cached_backward, fill_chunks
@@ -101,10 +103,8 @@ class BiEncoderModule(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """The optimizer over decay and no-decay groups, and the schedule over all steps of the run."""
-        groups = parameter_groups(
-            self.encoder.named_parameters(),
-            learning_rate_mapping=self.settings.learning_rate_mapping,
-        )
+        rates = self.settings.learning_rate_mapping
+        groups = parameter_groups(self.encoder.named_parameters(), learning_rate_mapping=rates)
         optimizer = self._make_optimizer(groups)
         scheduler = to_lambda_lr(optimizer, self._schedule, self.total_steps)
         return {
@@ -191,6 +191,7 @@ class BiEncoderModule(LightningModule):
             backward=lambda surrogate: self.manual_backward(surrogate / size),
             reduction=self._reduction.backward,
             phase=self._phases.measure,
+            sharing=self._share_lookup,
             rescue=rescue,
         )
         return batch, cached_backward(engine, chunks, num_keep=num_keep, last=last)
@@ -249,11 +250,17 @@ class BiEncoderModule(LightningModule):
             num_keep = num_chunks if self.settings.keep_gib is None else -fewest
         return fill_chunks(batch.chunks, num_chunks, self.device), num_keep
 
+    def _share_lookup(self, chunks: Sequence[Chunk]) -> AbstractContextManager[None]:
+        """One token lookup for all, where parameters are whole and forwards are not compiled."""
+        if self.scaling.collective_forward or self.settings.compile:
+            return nullcontext()
+        table = self.encoder.backbone.get_input_embeddings()
+        return shared_lookup(table, [chunk.input_ids for chunk in chunks])
+
     def _embed(self, chunk: Chunk) -> Tensor:
         if self._budget.wants_measure and torch.is_grad_enabled():
-            held = [
-                p.to_local() if isinstance(p, DTensor) else p for p in self.encoder.parameters()
-            ]
+            parameters = self.encoder.parameters()
+            held = [p.to_local() if isinstance(p, DTensor) else p for p in parameters]
             with self._budget.measure(chunk.input_ids.numel(), held):
                 return self.encoder(chunk)
         return self.encoder(chunk)

@@ -43,7 +43,7 @@ def _sweep(
     except SystemExit as error:
         ended = int(error.code or 0)
     assert ended == code
-    return list(read_points(folder).values()) if folder.exists() else []
+    return list(read_points(folder).values()) if any(folder.glob("*/point.json")) else []
 
 
 def _sweep_apart(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:

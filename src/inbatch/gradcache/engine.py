@@ -41,6 +41,7 @@ class Engine(NamedTuple):
     backward: scalar -> None; accumulates into the parameters.
     reduction: last -> context; outside the last backward of a step gradients stay on their rank.
     phase: name -> context that measures time ("embed", "loss", "backward").
+    sharing: chunks -> context of the first forwards, whose kept graphs then go backward in one call.
     rescue: called after a forward ran out of memory, before it is done again with less; None lets the
         error go on, as it must where ranks run their forwards together.
     """
@@ -50,6 +51,9 @@ class Engine(NamedTuple):
     backward: Callable[[Tensor], None]
     reduction: Callable[[bool], AbstractContextManager[None]]
     phase: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
+    sharing: Callable[[Sequence[Chunk]], AbstractContextManager[None]] = lambda chunks: (
+        nullcontext()
+    )
     rescue: Rescue | None = None
 
 
@@ -69,7 +73,8 @@ def cached_backward(
         The loss and its metrics, detached. Equals loss(encode(everything)).backward() up to rounding.
     """
     with engine.phase("embed"):
-        embedded = embed_all(engine.encode, chunks, num_keep=num_keep, rescue=engine.rescue)
+        with engine.sharing(chunks) if num_keep > 1 else nullcontext():
+            embedded = embed_all(engine.encode, chunks, num_keep=num_keep, rescue=engine.rescue)
         leaf_ND = _assemble(embedded).requires_grad_()
     with engine.phase("loss"):
         output = engine.loss(leaf_ND)
