@@ -1,0 +1,60 @@
+"""A run never writes over another's results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inbatch.assemble import prepare_output
+from inbatch.claim import check_free
+from inbatch.config import RunConfig, check_config
+from inbatch.errors import ConfigError
+from runs import compose_run
+
+RUN = ("encoder=tiny", "data.train=a.csv")
+
+
+def _run(folder: Path, *overrides: str) -> RunConfig:
+    return check_config(compose_run(*RUN, f"output_dir={folder}", *overrides))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The output directory of a run that has left a checkpoint."""
+    prepare_output(_run(tmp_path), tmp_path)
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "change", ["trainer.max_steps=9", "optimizer.lr=1", "strategy=fsdp", "resume=auto", "name=x"]
+)
+def test_the_same_run_may_go_on(folder: Path, change: str) -> None:
+    check_free(_run(folder, change), folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("seed=7", "seed was 42 and is 7"),
+        ("data.train=b.csv", "data.train.train.path was 'a.csv' and is 'b.csv'"),
+        ("loss.temperature=0.5", "loss.temperature was 0.05 and is 0.5"),
+        ("loss=cosent", "loss._target_ was "),
+        ("sampler=batch", "sampler._target_ was "),
+        ("encoder.config.hidden_size=64", "encoder.config.hidden_size was 128 and is 64"),
+        ("resume=never", "holds a run, which resume=never would write over"),
+    ],
+)
+def test_another_run_is_refused(folder: Path, change: str, said: str) -> None:
+    before = (folder / "config.yaml").read_bytes()
+    with pytest.raises(ConfigError, match="set another output_dir, or") as error:
+        check_free(_run(folder, change), folder)
+    assert said in str(error.value)
+    assert (folder / "config.yaml").read_bytes() == before
+
+
+def test_a_folder_in_which_nothing_was_trained_is_free(tmp_path: Path) -> None:
+    check_free(_run(tmp_path), tmp_path)
+    prepare_output(_run(tmp_path), tmp_path)
+    check_free(_run(tmp_path, "seed=7", "resume=never"), tmp_path)
