@@ -58,7 +58,10 @@ def main() -> None:
     measured = {}
     for strategy in STRATEGIES:
         dtype = torch.float32 if strategy.startswith("deepspeed") else torch.float64
-        measured[strategy] = dtype, run(_measure, WORLD_SIZE, path, strategy, dtype)[0]
+        measured[strategy] = (
+            dtype,
+            run(_measure, WORLD_SIZE, path, strategy, dtype, timeout_s=1800)[0],
+        )
     for name, loss in LOSSES.items():
         cells = []
         for dtype, found in measured.values():
