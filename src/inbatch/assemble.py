@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
+from inbatch.callbacks.throughput import matmul_flop_per_s
 from inbatch.claim import CONFIG
 from inbatch.config import RunConfig, rows_per_rank
 from inbatch.console import make_console, print_plain
@@ -32,7 +33,6 @@ from inbatch.hydra_app import instantiate
 from inbatch.losses.base import Loss
 from inbatch.module import BiEncoderModule, StepSettings
 from inbatch.planner import AUTO_CHUNK_TOKENS, Plan
-from inbatch.sizing import matmul_flop_per_s
 from inbatch.strategies import Scaling, World
 
 
@@ -247,7 +247,7 @@ def run_rows(
             if run.accumulate > 1
             else "one global batch",
             "chunk": f"{chunk}; {keep}",
-            **plan.rows(matmul_flop_per_s=matmul_flop_per_s(world.accelerator)),
+            **plan.rows(matmul_flop_per_s=_matmul_rate(world.accelerator)),
         },
         "loss": {
             name: json.dumps({type(loss).__name__: _plain(loss)})
@@ -256,6 +256,12 @@ def run_rows(
         },
         "guide": _guide_rows(run, losses),
     }
+
+
+def _matmul_rate(accelerator: str) -> float | None:
+    """Of the CPU; None for a GPU, which is not yet set up."""
+    on_cpu = accelerator == "cpu"
+    return matmul_flop_per_s(torch.device("cpu"), torch.float32) if on_cpu else None
 
 
 def _texts(sources: Sequence[Source]) -> Iterator[str]:

@@ -5,7 +5,6 @@ Devices are taken to be alike and free: each rank plans alone, before its device
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -141,16 +140,3 @@ def available_bytes(device: Literal["cpu", "cuda"]) -> float:
     if limit.exists() and limit.read_text().strip().isdigit():
         free = min(free, float(limit.read_text()) - float(used.read_text()))
     return free
-
-
-def matmul_flop_per_s(device: str, *, size: int = 512) -> float | None:
-    """Rate of float32 matrix products on the CPU; None on a GPU, which is not yet set up."""
-    if device == "cuda":
-        return None
-    left, right = torch.ones(size, size), torch.ones(size, size)
-    seconds = []
-    for _ in range(4):
-        start_s = time.perf_counter()
-        torch.mm(left, right)
-        seconds.append(time.perf_counter() - start_s)
-    return 2.0 * size**3 / min(seconds)

@@ -147,7 +147,7 @@ def test_rows_that_wait_do_so_for_one_window_of_files() -> None:
     info = SourceInfo("x", num_rows, lambda: hashes, stream=StreamInfo(sizes, 2))
     plan = NoDuplicates().plan([info], global_batch_size=8, seed=0, epoch=0, drop_last=True)
     stream = plan.streams[0]
-    order = stream._passes[0]._order  # type: ignore[attr-defined]
+    order = stream._passes[0]._solve.__self__._order  # type: ignore[attr-defined]
     window_of = np.empty(num_rows, dtype=np.int64)
     for number, (first, last) in enumerate(order.windows):
         window_of[order.slice(first, last)] = number

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from inbatch.data.batch import Batch
-from inbatch.encoder import Encoder
 from inbatch.encoder.tokenize import TextTokenizer
 
 
@@ -58,9 +57,3 @@ class Guide(Protocol):
 
     def embed(self, batch: Batch, device: torch.device) -> Tensor:
         """Embeddings of all texts in the batch's flat order, float32 on `device`: [N, Dg]."""
-
-
-def role_prompts(encoder: Encoder) -> dict[str, str]:
-    """The prompts that a guide puts in front of queries and documents; other prompts have no column."""
-    prompts = {role: encoder.prompt_for(role) for role in ("query", "document")}
-    return {role: prompt for role, prompt in prompts.items() if prompt}

@@ -10,7 +10,7 @@ from torch import Tensor
 from inbatch.data.batch import Batch
 from inbatch.encoder import Encoder
 from inbatch.encoder.tokenize import TextTokenizer
-from inbatch.guide.base import Process, role_prompts
+from inbatch.guide.base import Process
 
 
 @final
@@ -23,7 +23,7 @@ class LiveGuide:
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder.eval().requires_grad_(False)
-        self.prompts = role_prompts(encoder)
+        self.prompts = encoder.role_prompts
         self._device: torch.device | None = None
 
     @property

@@ -22,7 +22,7 @@ from inbatch.data.columns import resolve_prompts
 from inbatch.data.sources import Source
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
-from inbatch.guide.base import Process, role_prompts
+from inbatch.guide.base import Process
 from inbatch.guide.fill import FillSettings, fill
 from inbatch.guide.fingerprint import describe_guide, fingerprint
 from inbatch.guide.store import OpenTable, Table, table_folder, write_text
@@ -67,7 +67,7 @@ class StoredGuide:
         fill: FillSettings,
     ) -> None:
         self.store_dir = Path(store_dir)
-        self.prompts = role_prompts(encoder)
+        self.prompts = encoder.role_prompts
         self._encoder: Encoder | None = encoder.eval().requires_grad_(False)
         self._store_dtype = store_dtype
         self._settings = fill

@@ -16,7 +16,7 @@ import numpy as np
 from inbatch.data.permutation import FilesRange, derive_key
 from inbatch.data.samplers.base import Pool
 from inbatch.data.samplers.conflicts import MAX_BATCHES
-from inbatch.data.samplers.solving import short_batches, solve_window
+from inbatch.data.samplers.solving import SolvedWindows, short_batches, solve_window
 
 _CARRIED_BATCHES = 8
 
@@ -29,7 +29,7 @@ class _Window(NamedTuple):
 
 
 class FileWindows:
-    """The batches of a pool. Solved windows are forgotten but for the last one asked for."""
+    """The windows of a pool; `batches` are theirs."""
 
     def __init__(
         self,
@@ -43,32 +43,15 @@ class FileWindows:
     ) -> None:
         self._order, self._pool, self._batch_rows, self._key = order, pool, batch_rows, key
         self._windows: list[_Window] = []
-        self._solved: tuple[int, list[np.ndarray]] = (-1, [])
         counts, left = self._lay_out(window_rows)
-        self._starts = np.cumsum([0, *counts])
-        self._short: list[np.ndarray] = []
+        short: list[np.ndarray] = []
         if not drop_last and len(left):
-            self._short = short_batches(pool, left, batch_rows=batch_rows, key=key)
+            short = short_batches(pool, left, batch_rows=batch_rows, key=key)
+        self.batches = SolvedWindows(counts, self.batches_of, short, batch_rows=batch_rows)
 
-    @property
-    def num_batches(self) -> int:
-        """Full batches, and the short ones that follow."""
-        return int(self._starts[-1]) + len(self._short)
-
-    def rows(self, index: int) -> np.ndarray:
-        """Row numbers of a batch."""
-        full = int(self._starts[-1])
-        if index >= full:
-            return self._short[index - full]
-        number = int(np.searchsorted(self._starts, index, side="right")) - 1
-        if self._solved[0] != number:
-            self._solved = (number, self._solve(self._windows[number])[0])
-        return self._solved[1][index - int(self._starts[number])]
-
-    def num_placed(self, num_batches: int) -> int:
-        """Rows in the first `num_batches` batches."""
-        full = min(num_batches, int(self._starts[-1]))
-        return full * self._batch_rows + sum(map(len, self._short[: num_batches - full]))
+    def batches_of(self, number: int) -> list[np.ndarray]:
+        """Batches of a window."""
+        return self._solve(self._windows[number])[0]
 
     def _lay_out(self, window_rows: int) -> tuple[list[int], np.ndarray]:
         """Find the batches of each window and the rows that it carries; returns what the last one leaves."""

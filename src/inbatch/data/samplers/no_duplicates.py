@@ -27,7 +27,7 @@ from inbatch.data.samplers.base import Epoch, Pool, single_plan
 from inbatch.data.samplers.conflicts import MAX_BATCHES, find_conflicts
 from inbatch.data.samplers.file_windows import FileWindows
 from inbatch.data.samplers.shuffled import check_block_rows, order_of
-from inbatch.data.samplers.solving import short_batches, solve_window
+from inbatch.data.samplers.solving import SolvedWindows, short_batches, solve_window
 
 _WINDOW_ROWS = 1 << 22  # larger batches get windows of fewer batches, down to 8, to bound memory
 
@@ -51,9 +51,7 @@ class NoDuplicates:
     def __post_init__(self) -> None:
         check_block_rows(self.block_rows)
 
-    def open(
-        self, pool: Pool, *, batch_rows: int, key: int, drop_last: bool
-    ) -> WindowedBatches | FileWindows:
+    def open(self, pool: Pool, *, batch_rows: int, key: int, drop_last: bool) -> SolvedWindows:
         """One pass over a pool."""
         order = order_of(pool, key=key, block_rows=self.block_rows, batch_rows=batch_rows)
         if isinstance(order, FilesRange):
@@ -64,8 +62,8 @@ class NoDuplicates:
                 window_rows=window_rows_of(batch_rows),
                 key=key,
                 drop_last=drop_last,
-            )
-        return WindowedBatches(order, pool, batch_rows=batch_rows, key=key, drop_last=drop_last)
+            ).batches
+        return Generations(order, pool, batch_rows=batch_rows, key=key, drop_last=drop_last).batches
 
     def plan(
         self,
@@ -95,8 +93,8 @@ def window_rows_of(batch_rows: int) -> int:
     return batch_rows * min(MAX_BATCHES, max(8, _WINDOW_ROWS // batch_rows))
 
 
-class WindowedBatches:
-    """The windows of a pool. Solved windows are forgotten but for the last one asked for."""
+class Generations:
+    """The windows of a pool; `batches` are theirs."""
 
     def __init__(
         self, order: ShuffledRange, pool: Pool, *, batch_rows: int, key: int, drop_last: bool
@@ -104,35 +102,19 @@ class WindowedBatches:
         self._pool, self._batch_rows, self._key = pool, batch_rows, key
         self._slices = [order.slice]
         self._windows: list[_Window] = []
-        self._short: list[np.ndarray] = []
-        self._solved: tuple[int, list[np.ndarray]] = (-1, [])
         self._compact = np.min_scalar_type(
             order.num_rows
         )  # for rows that wait, of which may be many
         left = self._add_generations(order.num_rows)
-        self._starts = np.cumsum([0, *(window.num_batches for window in self._windows)])
+        short: list[np.ndarray] = []
         if not drop_last and len(left):
-            self._short = short_batches(pool, left, batch_rows=batch_rows, key=key)
+            short = short_batches(pool, left, batch_rows=batch_rows, key=key)
+        counts = [window.num_batches for window in self._windows]
+        self.batches = SolvedWindows(counts, self.batches_of, short, batch_rows=batch_rows)
 
-    @property
-    def num_batches(self) -> int:
-        """Full batches, and the short ones that follow."""
-        return int(self._starts[-1]) + len(self._short)
-
-    def rows(self, index: int) -> np.ndarray:
-        """Row numbers of a batch."""
-        full = int(self._starts[-1])
-        if index >= full:
-            return self._short[index - full]
-        number = int(np.searchsorted(self._starts, index, side="right")) - 1
-        if self._solved[0] != number:
-            self._solved = (number, self._solve(self._windows[number])[0])
-        return self._solved[1][index - int(self._starts[number])]
-
-    def num_placed(self, num_batches: int) -> int:
-        """Rows in the first `num_batches` batches."""
-        full = min(num_batches, int(self._starts[-1]))
-        return full * self._batch_rows + sum(map(len, self._short[: num_batches - full]))
+    def batches_of(self, number: int) -> list[np.ndarray]:
+        """Batches of a window."""
+        return self._solve(self._windows[number])[0]
 
     def _add_generations(self, num_rows: int) -> np.ndarray:
         """Find how many batches each window fills; returns the rows that no window places."""

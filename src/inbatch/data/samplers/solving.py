@@ -2,10 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from inbatch.data.samplers.base import Pool
 from inbatch.data.samplers.conflicts import MAX_BATCHES, assign_batches, find_conflicts
+
+
+class SolvedWindows:
+    """Batches by number. A window is solved when asked for, and forgotten when another one is.
+
+    Args:
+        counts: batches of each window.
+        solve: number of a window -> its batches.
+        short: batches after those of the windows, which are full.
+        batch_rows: rows of a full batch.
+    """
+
+    def __init__(
+        self,
+        counts: Sequence[int],
+        solve: Callable[[int], list[np.ndarray]],
+        short: Sequence[np.ndarray],
+        *,
+        batch_rows: int,
+    ) -> None:
+        self._starts = np.cumsum([0, *counts])
+        self._solve = solve
+        self._short = short
+        self._batch_rows = batch_rows
+        self._solved: tuple[int, list[np.ndarray]] = (-1, [])
+
+    @property
+    def num_batches(self) -> int:
+        """Full batches, and the short ones that follow."""
+        return int(self._starts[-1]) + len(self._short)
+
+    def rows(self, index: int) -> np.ndarray:
+        """Row numbers of a batch."""
+        full = int(self._starts[-1])
+        if index >= full:
+            return self._short[index - full]
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        if self._solved[0] != number:
+            self._solved = (number, self._solve(number))
+        return self._solved[1][index - int(self._starts[number])]
+
+    def num_placed(self, num_batches: int) -> int:
+        """Rows in the first `num_batches` batches."""
+        full = min(num_batches, int(self._starts[-1]))
+        return full * self._batch_rows + sum(map(len, self._short[: num_batches - full]))
 
 
 def solve_window(
