@@ -52,6 +52,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         arguments = [str(item) for item in overrides]
         monkeypatch.setattr(sys, "argv", ["evaluate.py", "output_dir=out", *arguments])
         code = 0
+        capsys.readouterr()  # only what the command itself prints
         try:
             main()
         except SystemExit as end:
