@@ -19,7 +19,7 @@ MAX_LINES = 300
 
 # Patterns over paths below src/inbatch; the first that matches decides.
 LAYERS = [
-    ("pure", r"losses/.*|(errors|__init__|allocation|phases|planner|steps)\.py"),
+    ("pure", r"losses/.*|(errors|__init__|allocation|phases|planner|products|steps)\.py"),
     ("pure", r"evaluation/metrics\.py|optim/.*|encoder/pooling\.py"),
     ("pure", r"data/(batch|chunks|plan|permutation)\.py|data/samplers/.*"),
     ("core", r"(encoder|data|guide|gradcache|evaluation)/.*|(schema|targets|config|console)\.py"),
@@ -59,7 +59,7 @@ ONLY_IN = {
     "flash_attn": r"encoder/varlen\.py",
     "triton": r"losses/triton_\w+\.py",
     "optuna": r"sweep/.*",
-    "os.environ": r"(strategies|sweep)/.*|(hydra_app|submit|sbatch|requeue)\.py",
+    "os.environ": r"(strategies|sweep)/.*|(allocation|hydra_app|submit|sbatch|requeue)\.py",
 }
 
 

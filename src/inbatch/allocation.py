@@ -1,8 +1,9 @@
-"""How this process allocates memory on the CPU."""
+"""How this process allocates memory."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt, see malloc.h
@@ -23,3 +24,13 @@ def keep_freed_memory() -> bool:
         return False
     libc = ctypes.CDLL(None)
     return bool(libc.mallopt(_MMAP_THRESHOLD, _NEVER) and libc.mallopt(_TRIM_THRESHOLD, _NEVER))
+
+
+def grow_gpu_segments() -> None:
+    """Have torch grow its blocks of GPU memory in place; for before the first of them.
+
+    Chunks differ in their tokens, so blocks of fixed sizes would leave gaps that nothing fits into beside
+    the graphs that are kept. What the user has set stays.
+    """
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # the older name
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")

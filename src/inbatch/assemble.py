@@ -25,14 +25,14 @@ from inbatch.data.sources import Source
 from inbatch.datamodule import BatchModule, LoaderSettings
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.encoder.resolve import resolve_directory
-from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.errors import ConfigError
 from inbatch.guide import Guide, LiveGuide, StoredGuide
 from inbatch.guide.fill import FillSettings
 from inbatch.hydra_app import instantiate
 from inbatch.losses.base import Loss
 from inbatch.module import BiEncoderModule, StepSettings
-from inbatch.planner import AUTO_CHUNK_TOKENS, Plan
+from inbatch.planner import Plan
+from inbatch.sizing import guide_chunk_tokens, num_workers
 from inbatch.strategies import Scaling, World
 
 
@@ -54,7 +54,7 @@ def make_encoder(run: RunConfig, sources: Sequence[Source]) -> Encoder:
 
 
 def make_guide(
-    run: RunConfig, sources: Sequence[Source], losses: Mapping[str, Loss]
+    run: RunConfig, world: World, sources: Sequence[Source], losses: Mapping[str, Loss]
 ) -> Guide | None:
     """The frozen guide, if a loss needs one."""
     guided = [source for source in sources if losses[source.name].needs_guide]
@@ -79,16 +79,8 @@ def make_guide(
         guided,
         store_dir=run.guide.store_dir,
         store_dtype=run.guide.store_dtype,
-        fill=FillSettings(chunk_tokens=guide_chunk_tokens(run, encoder.tokenizer)),
+        fill=FillSettings(chunk_tokens=guide_chunk_tokens(run, world, encoder.tokenizer)),
     )
-
-
-def guide_chunk_tokens(run: RunConfig, tokenizer: TextTokenizer) -> int:
-    """Computed tokens of one forward of the guide, enough for its longest text."""
-    if isinstance(run.guide.chunk_tokens, int):
-        return run.guide.chunk_tokens
-    cuda = run.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    return max(AUTO_CHUNK_TOKENS["cuda" if cuda else "cpu"], tokenizer.max_length)
 
 
 def make_losses(run: RunConfig, sources: Sequence[Source], *, guided: bool) -> dict[str, Loss]:
@@ -137,7 +129,11 @@ def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
 
 
 def make_data(
-    run: RunConfig, sources: Sequence[Source], encoder: Encoder, guide: Guide | None
+    run: RunConfig,
+    world: World,
+    sources: Sequence[Source],
+    encoder: Encoder,
+    guide: Guide | None,
 ) -> BatchModule:
     """The batches of the run."""
     tokens_of = guide.tokenizer if guide else None
@@ -147,7 +143,7 @@ def make_data(
         chunk_tokens=run.gradcache.chunk_tokens,  # type: ignore[arg-type]
         prompts=encoder.role_prompts,
         guide_tokenizer=tokens_of,
-        guide_chunk_tokens=guide_chunk_tokens(run, tokens_of) if tokens_of else None,
+        guide_chunk_tokens=guide_chunk_tokens(run, world, tokens_of) if tokens_of else None,
         guide_prompts=guide.prompts if guide else None,
     )
     return BatchModule(
@@ -159,7 +155,7 @@ def make_data(
         drop_last=run.drop_last,
         one_loss="_target_" in run.loss,
         loader=LoaderSettings(
-            num_workers=run.data.loader.num_workers, prefetch=run.data.loader.prefetch
+            num_workers=num_workers(run, world), prefetch=run.data.loader.prefetch
         ),
     )
 

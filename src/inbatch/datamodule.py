@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from inbatch.data.batch import Batch
 from inbatch.data.collate import BatchDataset, Collator, Tokenize, check_mixable
 from inbatch.data.feed import RankFeed
+from inbatch.data.parcel import Parcel, wrap
 from inbatch.data.plan import (
     Plan,
     Sampler,
@@ -96,8 +97,8 @@ class BatchModule(LightningDataModule):
             )
         return plan
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """This rank's batches, from where a loaded checkpoint stopped."""
+    def train_dataloader(self) -> DataLoader[Parcel]:
+        """This rank's batches, wrapped, from where a loaded checkpoint stopped."""
         assert self.trainer is not None
         self._feed = RankFeed(
             self.plan, rank=self.trainer.global_rank, world_size=self.trainer.world_size
@@ -108,6 +109,7 @@ class BatchModule(LightningDataModule):
             BatchDataset(self._sources, self._collator),
             sampler=self._feed,
             batch_size=None,
+            collate_fn=wrap,
             num_workers=workers,
             prefetch_factor=self._loader.prefetch if workers else None,
             persistent_workers=workers > 0,
@@ -120,10 +122,10 @@ class BatchModule(LightningDataModule):
             self._saved = None
 
     def transfer_batch_to_device(
-        self, batch: Batch, device: torch.device, dataloader_idx: int
+        self, batch: Parcel, device: torch.device, dataloader_idx: int
     ) -> Batch:
-        """Move all but the hashes: a guide's store is looked up on the CPU, which must not wait."""
-        return batch.to(device)._replace(text_ids=batch.text_ids)
+        """The batch itself, on the device; without waiting for it."""
+        return batch.open(device)
 
     def trained(self, step: int) -> None:
         """Note that the batch of a step has been trained on."""
@@ -188,7 +190,7 @@ def check_stored_tokens(sources: Sequence[Source], collator: Collator) -> None:
             check_tokens(source.tokens.description, wanted, field=f"data.train.{source.name}.path")
 
 
-class _Resumable(DataLoader[Batch]):
+class _Resumable(DataLoader[Parcel]):
     """Lightning takes a loader for resumable if it has these methods.
 
     The position itself is in the DataModule's state, beside the fingerprint of the plan it belongs to.

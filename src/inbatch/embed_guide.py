@@ -36,7 +36,7 @@ def embed_guide(run: RunConfig) -> Path:
     parts_of.prepare_data(run)
     sources = load_sources(run.data.train, cache_dir=run.data.cache_dir)
     losses = parts_of.make_losses(run, sources, guided=run.guide.model is not None)
-    guide = parts_of.make_guide(run, sources, losses)
+    guide = parts_of.make_guide(run, world, sources, losses)
     if guide is None:
         raise ConfigError("loss uses no guide: set loss=gist, or leave this out")
     if not isinstance(guide, StoredGuide):

@@ -251,8 +251,9 @@ class BiEncoderModule(LightningModule):
         return fill_chunks(batch.chunks, num_chunks, self.device), num_keep
 
     def _share_lookup(self, chunks: Sequence[Chunk]) -> AbstractContextManager[None]:
-        """One token lookup for all, where parameters are whole and forwards are not compiled."""
-        if self.scaling.collective_forward or self.settings.compile:
+        """One token lookup for all, on a CPU with whole parameters and forwards that are not compiled."""
+        on_cpu = self.device.type == "cpu"
+        if not on_cpu or self.scaling.collective_forward or self.settings.compile:
             return nullcontext()
         table = self.encoder.backbone.get_input_embeddings()
         return shared_lookup(table, [chunk.input_ids for chunk in chunks])

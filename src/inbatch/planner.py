@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+from inbatch.losses.streaming import MIN_PANEL_ROWS
+
 GIB = 2**30
 
 # Computed tokens of a chunk. On a CPU small chunks stay in its caches and pad little: product triplets
@@ -21,7 +23,7 @@ AUTO_CHUNK_TOKENS = {"cpu": 1024, "cuda": 32768}
 USABLE = {"cpu": 0.5, "cuda": 0.9}
 # The chunk that is computed may take this share of what a plan has for activations.
 CHUNK_SHARE = 0.25
-# Panel, guide scores and mask of losses/streaming.py.
+# Panel, guide scores and mask of losses/streaming.py; more where the fewest rows of a panel take more.
 LOSS_TILE_BYTES = {"cpu": 24 * 2**20, "cuda": 384 * 2**20}
 
 
@@ -157,6 +159,7 @@ def step_memory(
     chunk_tokens: int | None,
     optimizer_states: float,
     sharding: Sharding,
+    num_blocks: int = 0,
     live_guide_parameters: int = 0,
 ) -> Memory:
     """Memory of a rank without kept graphs; `chunk_tokens` None means one chunk for the batch.
@@ -167,6 +170,7 @@ def step_memory(
         chunk_tokens: computed tokens of a chunk.
         optimizer_states: float32 values that the optimizer holds for a parameter: 2 for Adam.
         sharding: what the strategy divides.
+        num_blocks: see `step_flop`.
         live_guide_parameters: of a guide that runs in the step.
     """
 
@@ -177,12 +181,14 @@ def step_memory(
     row_values = step.num_columns * model.dimension
     # Flat embeddings and their gradient; gathered columns, unit columns and the loss's gradients.
     embeddings = 4.0 * row_values * (2 * step.local_rows + 3 * step.global_rows)
+    row_bytes = step.global_rows * (4 * num_blocks + 5 * bool(step.guide_dimension))
+    tile = max(LOSS_TILE_BYTES[step.device], MIN_PANEL_ROWS[step.device] * row_bytes)
     guide_values = step.num_columns * step.guide_dimension
     return Memory(
         weights=divided(model.parameters * model.bytes_per_value, sharding.parameters),
         gradients=divided(model.trainable * model.bytes_per_value, sharding.gradients),
         optimizer=divided(4 * optimizer_states * model.trainable, sharding.optimizer),
-        embeddings=embeddings + LOSS_TILE_BYTES[step.device],
+        embeddings=embeddings + tile,
         guide=4.0
         * (guide_values * (step.local_rows + 2 * step.global_rows) + live_guide_parameters),
         chunk=tokens * activation_bytes_per_token(model, step),
@@ -253,6 +259,7 @@ def choose(
             chunk_tokens=tokens,
             optimizer_states=optimizer_states,
             sharding=sharding,
+            num_blocks=num_blocks,
             live_guide_parameters=live_guide_parameters,
         )
 

@@ -19,9 +19,14 @@ PRECISIONS = {
 
 @dataclass
 class LoaderConfig:
-    """conf/data/*.yaml, `loader`: how batches are read ahead."""
+    """conf/data/*.yaml, `loader`: how batches are read ahead.
 
-    num_workers: int = 0
+    num_workers: processes of a rank that read and tokenize; 0 reads between the steps, "auto" takes up
+        to four for a GPU and none on a CPU, whose cores all compute.
+    prefetch: batches that each of them holds ready.
+    """
+
+    num_workers: int | str = "auto"
     prefetch: int = 2
 
 

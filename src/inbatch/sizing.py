@@ -19,10 +19,11 @@ from inbatch.data.collate import tokenize_columns
 from inbatch.data.columns import resolve_prompts
 from inbatch.data.sources import Source
 from inbatch.encoder import Encoder
+from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.guide import Guide, LiveGuide
 from inbatch.losses.base import Loss
-from inbatch.planner import USABLE, ModelSize, Plan, Sharding, StepSize, choose
-from inbatch.strategies import FSDP, DeepSpeed, Scaling, World
+from inbatch.planner import AUTO_CHUNK_TOKENS, USABLE, ModelSize, Plan, Sharding, StepSize, choose
+from inbatch.strategies import FSDP, DeepSpeed, Scaling, World, cores_per_rank
 
 SAMPLED_ROWS = 128  # of each source, for the mean length of its texts
 # float32 values that an optimizer holds for a parameter; Adafactor's rows and columns are few.
@@ -72,6 +73,20 @@ def plan_run(
     tokens = None if by_size else plan.chunk_tokens
     sizes = replace(cache, chunk_tokens=tokens, keep_gib=plan.keep_gib)
     return replace(run, gradcache=sizes), plan
+
+
+def guide_chunk_tokens(run: RunConfig, world: World, tokenizer: TextTokenizer) -> int:
+    """Computed tokens of one forward of the guide, enough for its longest text."""
+    if isinstance(run.guide.chunk_tokens, int):
+        return run.guide.chunk_tokens
+    return max(AUTO_CHUNK_TOKENS[world.accelerator], tokenizer.max_length)
+
+
+def num_workers(run: RunConfig, world: World) -> int:
+    """Processes of a rank that read ahead. On a CPU they would take the cores that compute."""
+    if isinstance(run.data.loader.num_workers, int):
+        return run.data.loader.num_workers
+    return min(4, max(1, cores_per_rank(world) - 1)) if world.accelerator == "cuda" else 0
 
 
 def tokens_per_row(source: Source, encoder: Encoder) -> float:

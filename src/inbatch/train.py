@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from inbatch import assemble as parts_of
 from inbatch import watch
-from inbatch.allocation import keep_freed_memory
+from inbatch.allocation import grow_gpu_segments, keep_freed_memory
 from inbatch.callbacks.preemption import StopRequest
 from inbatch.claim import check_free
 from inbatch.config import RunConfig, check_config, check_precision, rows_per_rank
@@ -52,6 +52,8 @@ def train(run: RunConfig, stop: StopRequest | None = None) -> Path:
     check_free(run, output_dir)
     if world.accelerator == "cpu":
         keep_freed_memory()
+    else:
+        grow_gpu_segments()
     rows_per_rank(run.global_batch_size, world.size)
     check_precision(run.precision, world.accelerator)
     seed_everything(run.seed, workers=True, verbose=False)
@@ -61,11 +63,11 @@ def train(run: RunConfig, stop: StopRequest | None = None) -> Path:
     evaluators = instantiate(run.evaluation.evaluators)
     encoder = parts_of.make_encoder(run, sources)
     losses = parts_of.make_losses(run, sources, guided=run.guide.model is not None)
-    guide = parts_of.make_guide(run, sources, losses)
+    guide = parts_of.make_guide(run, world, sources, losses)
 
     scaling = instantiate(run.strategy).resolve(world.size)
     run, plan = plan_run(run, world, sources, encoder, losses, guide, scaling)
-    data = parts_of.make_data(run, sources, encoder, guide)
+    data = parts_of.make_data(run, world, sources, encoder, guide)
     module = parts_of.make_module(run, encoder, losses, guide, scaling)
     rows = parts_of.run_rows(run, world, sources, encoder, losses, plan)
     parts_of.prepare_output(run, output_dir)

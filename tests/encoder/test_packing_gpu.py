@@ -93,7 +93,7 @@ def test_dropout_of_the_kernel() -> None:
 def test_no_chunk_waits_for_the_device(dropout: float, packing: Any) -> None:
     encoder = make("bert", attention="auto", dropout=dropout).float().to(CUDA).train()
     encoder.packing = packing
-    chunk = make_chunk(encoder).pin_memory()
+    chunk = make_chunk(encoder)
 
     def step() -> None:
         with torch.autocast("cuda", torch.bfloat16):

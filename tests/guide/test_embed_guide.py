@@ -13,6 +13,7 @@ from inbatch.data.sources import load_sources
 from inbatch.embed_guide import embed_guide
 from inbatch.errors import ConfigError
 from inbatch.guide import LiveGuide
+from inbatch.strategies import World
 from keystone import quiet
 from runs import TINY, compose_run, metrics, run_train, write_triplets
 
@@ -88,4 +89,4 @@ def test_a_guide_is_loaded_for_losses_that_need_it(tiny_bert: Path, tmp_path: Pa
         config = check_config(compose_run(*TINY, *options, *overrides))
         sources = load_sources(config.data.train)
         losses = make_losses(config, sources, guided=True)
-        assert type(make_guide(config, sources, losses)) is kind
+        assert type(make_guide(config, World("cpu", 1, 1), sources, losses)) is kind

@@ -16,7 +16,6 @@ from inbatch.data.batch import Batch
 from inbatch.data.collate import Collator
 from inbatch.data.hashing import hash_texts
 from inbatch.data.sources import Source
-from inbatch.datamodule import BatchModule
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
 from inbatch.guide import Guide, LiveGuide, Process, StoredGuide, stored
@@ -157,14 +156,6 @@ def test_a_rank_that_stands_still_is_not_waited_for(tiny_bert: Path, tmp_path: P
     start_s = time.monotonic()
     wait_for_others(columns, Table(tmp_path, 32, "float16"), patience_s=0.3)
     assert 0.3 <= time.monotonic() - start_s < 5
-
-
-def test_hashes_stay_where_the_store_is(tiny_bert: Path) -> None:
-    batch = _batch(LiveGuide(make_guide(tiny_bert)), make_source(), np.arange(4))
-    moved = BatchModule.transfer_batch_to_device(None, batch, torch.device("meta"), 0)  # type: ignore[arg-type]
-    assert moved.text_ids is batch.text_ids
-    assert moved.chunks[0].input_ids.is_meta
-    assert moved.guide_chunks[0].input_ids.is_meta
 
 
 @pytest.mark.gpu

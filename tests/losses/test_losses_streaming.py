@@ -76,7 +76,7 @@ def example_guide(columns: int = 3) -> GuideFilter:
 def test_equals_dense(
     monkeypatch: pytest.MonkeyPatch, name: str, rows: slice, guided: bool, panel_rows: int
 ) -> None:
-    monkeypatch.setattr(streaming, "MIN_PANEL_ROWS", 1)
+    monkeypatch.setitem(streaming.MIN_PANEL_ROWS, "cpu", 1)
     columns, blocks = random_columns(3, ROWS, DIM), BLOCKS[name]
     guide = example_guide() if guided else None
     mine, reference = leaves(columns), leaves(columns)
@@ -213,7 +213,7 @@ def test_memory_is_one_panel(num_rows: int) -> None:
             panel_bytes=1,
         )
         value.backward()
-    assert largest.numel == streaming.MIN_PANEL_ROWS * 4 * num_rows < num_rows**2
+    assert largest.numel == streaming.MIN_PANEL_ROWS["cpu"] * 4 * num_rows < num_rows**2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -187,7 +187,7 @@ def test_ranks_average_to_the_global_batch() -> None:
 def test_splits_and_panels_change_nothing(
     monkeypatch: pytest.MonkeyPatch, programs: int, panel_rows: int
 ) -> None:
-    monkeypatch.setattr(streaming, "MIN_PANEL_ROWS", 1)
+    monkeypatch.setitem(streaming.MIN_PANEL_ROWS, "cpu", 1)
     columns, guide = floats(3, 70, 24), example_guide(3, 70, 24)
     options = {"rows": slice(40, 49), "temperature": 0.05, "guide": guide}
     expected, reference = run(columns, BLOCKS["hardened"], "tiled", **options)
@@ -258,8 +258,8 @@ def test_memory_is_one_panel_of_one_block(num_global: int) -> None:
         # Columns; and lse, hardest and positive of each block and of the 2 splits of a row.
         assert largest.num_bytes == 4 * max(4 * num_global, 3 * 2 * 2 * num_rows)
         value.backward()
-    assert largest.num_bytes == 4 * streaming.MIN_PANEL_ROWS * num_global
-    assert num_rows > streaming.MIN_PANEL_ROWS
+    assert largest.num_bytes == 4 * streaming.MIN_PANEL_ROWS["cpu"] * num_global
+    assert num_rows > streaming.MIN_PANEL_ROWS["cpu"]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -34,13 +34,12 @@ class Chunk(NamedTuple):
         """Number of texts n."""
         return self.input_ids.shape[0]
 
-    def to(self, device: torch.device | str, non_blocking: bool = True) -> Chunk:
-        """Copy to a device; asynchronous where the source is pinned."""
-        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Chunk:
-        """Page-locked copy, so that `to` overlaps with compute."""
-        return self.map(Tensor.pin_memory)
+    def to(self, device: torch.device | str) -> Chunk:
+        """Copy to a device; to a GPU through page-locked memory, so that nothing waits."""
+        on_gpu = torch.device(device).type == "cuda"
+        return self.map(
+            lambda tensor: (tensor.pin_memory() if on_gpu else tensor).to(device, non_blocking=True)
+        )
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Chunk:
         """The chunk with every tensor changed, and the same number of tokens."""
@@ -70,23 +69,3 @@ class Batch(NamedTuple):
     num_tokens: int  # real tokens of `chunks`, counted before they travel to a device
     num_padded_tokens: int  # tokens that the encoder computes
     guide_chunks: tuple[Chunk, ...] = ()  # the same texts in the guide's tokens, same flat order
-
-    def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
-        """Copy every tensor to a device."""
-        return self._replace(
-            chunks=tuple(chunk.to(device, non_blocking) for chunk in self.chunks),
-            guide_chunks=tuple(chunk.to(device, non_blocking) for chunk in self.guide_chunks),
-            labels=None
-            if self.labels is None
-            else self.labels.to(device, non_blocking=non_blocking),
-            text_ids=self.text_ids.to(device, non_blocking=non_blocking),
-        )
-
-    def pin_memory(self) -> Batch:
-        """Page-locked copy; called by the DataLoader's pinning thread."""
-        return self._replace(
-            chunks=tuple(chunk.pin_memory() for chunk in self.chunks),
-            guide_chunks=tuple(chunk.pin_memory() for chunk in self.guide_chunks),
-            labels=None if self.labels is None else self.labels.pin_memory(),
-            text_ids=self.text_ids.pin_memory(),
-        )

@@ -10,14 +10,12 @@ neither on the order nor on the size of blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from inbatch.evaluation.metrics import DISTANCES
+from inbatch.products import full_precision
 
 _TILE_SCORES = 2**24  # scores held at once: 64 MiB
 _LOW = 2**32 - 1
@@ -50,7 +48,7 @@ def search_block(
     if similarity == "cosine":  # once a block, not once a tile
         queries_QD, documents_ND = normalize(queries_QD, dim=-1), normalize(documents_ND, dim=-1)
     rows = max(1, _TILE_SCORES // max(1, len(documents_ND)))
-    with _full_precision():
+    with full_precision():
         found = [
             _merge(keys, _scores(queries, documents_ND, similarity), ranks_N)
             for keys, queries in zip(keys_QK.split(rows), queries_QD.split(rows))
@@ -87,14 +85,3 @@ def _keys(scores: Tensor, ranks: Tensor) -> Tensor:
     bits = (scores + 0.0).view(torch.int32)  # + 0.0 makes -0.0 equal to 0.0 in its bits too
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return (ordered.long() << 32) | (_LOW - ranks)
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Products in float32, although training may have allowed less."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -76,6 +76,7 @@ def cached_backward(
         with engine.sharing(chunks) if num_keep > 1 else nullcontext():
             embedded = embed_all(engine.encode, chunks, num_keep=num_keep, rescue=engine.rescue)
         leaf_ND = _assemble(embedded).requires_grad_()
+        embedded = [e if e.kept else e.without_embeddings() for e in embedded]
     with engine.phase("loss"):
         output = engine.loss(leaf_ND)
         (grad_ND,) = torch.autograd.grad(output.loss, leaf_ND)

@@ -32,6 +32,10 @@ class Embedded(NamedTuple):
     rng: RngState  # the state before, to replay
     kept: bool
 
+    def without_embeddings(self) -> Embedded:
+        """All that a replay needs."""
+        return self._replace(embeddings=self.embeddings.new_empty(0))
+
 
 def embed_all(
     encode: Encode, chunks: Sequence[Chunk], *, num_keep: int, rescue: Rescue | None

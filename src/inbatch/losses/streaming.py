@@ -42,7 +42,9 @@ from inbatch.losses.panels import (
 # panels of 32 rows lose 40 %. CUDA: estimated, for products large enough to keep a GPU busy.
 PANEL_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
 MAX_PANEL_ROWS = {"cpu": 256, "cuda": 4096}
-MIN_PANEL_ROWS = 16
+# Whatever the memory: each panel reads all candidates again, and a GPU needs some 100 rows to be
+# busy meanwhile.
+MIN_PANEL_ROWS = {"cpu": 16, "cuda": 128}
 
 Implementation = Literal["auto", "tiled", "triton"]
 
@@ -81,8 +83,8 @@ def streamed_cross_entropy(
         normalize: bring embeddings to unit length; the gradient passes through.
         hardness_strength: strength for the blocks' hardened entries.
         guide: mask of false negatives; it never removes a row's own positive.
-        panel_bytes: memory of a panel of logits (at least 16 rows are taken at a time); None takes
-            the measured default of the device.
+        panel_bytes: memory of a panel of logits, of `MIN_PANEL_ROWS` at least; None takes the default
+            of the device.
         implementation: "tiled" is this file, for any device and dtype; "triton" the kernels of
             `triton_loss`; "auto" takes "triton" where `has_kernels`. The default stays "tiled" on
             every device until the kernels have been measured faster on a card.
@@ -239,7 +241,7 @@ def prepare(column: Tensor, dtype: torch.dtype, normalize: bool) -> tuple[Tensor
     if not normalize:
         return values_GD.contiguous(), None
     norm_G = torch.linalg.vector_norm(values_GD, dim=1, keepdim=True).clamp_min_(1e-12)
-    return values_GD / norm_G, norm_G
+    return (values_GD / norm_G).contiguous(), norm_G
 
 
 def through_length(gradient_GD: Tensor, unit_GD: Tensor, norm_G: Tensor | None) -> None:
@@ -254,7 +256,7 @@ def panel_rows(sweep: Sweep, unit_GD: Tensor, *, num_tiles: int) -> int:
     device = "cpu" if unit_GD.device.type == "cpu" else "cuda"
     row_bytes = num_tiles * len(unit_GD) * unit_GD.element_size()
     fitting = (sweep.panel_bytes or PANEL_BYTES[device]) // row_bytes
-    fitting = min(max(fitting, MIN_PANEL_ROWS), MAX_PANEL_ROWS[device])
+    fitting = min(max(fitting, MIN_PANEL_ROWS[device]), MAX_PANEL_ROWS[device])
     return min(fitting, sweep.rows.stop - sweep.rows.start)
 
 

@@ -5,7 +5,7 @@ from inbatch.strategies.ddp import DDP, Auto, SingleDevice
 from inbatch.strategies.deepspeed import DeepSpeed
 from inbatch.strategies.fsdp import FSDP
 from inbatch.strategies.launcher import cluster_environment
-from inbatch.strategies.topology import World, find_world
+from inbatch.strategies.topology import World, cores_per_rank, find_world
 
 __all__ = [
     "DDP",
@@ -18,5 +18,6 @@ __all__ = [
     "SingleDevice",
     "World",
     "cluster_environment",
+    "cores_per_rank",
     "find_world",
 ]

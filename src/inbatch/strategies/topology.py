@@ -65,6 +65,13 @@ def find_world(
     return world
 
 
+def cores_per_rank(world: World) -> int:
+    """Cores for one process: those of its task under srun, its part of a machine's otherwise."""
+    bound = getattr(os, "sched_getaffinity", None)  # Linux only
+    cores = len(bound(0)) if bound else os.cpu_count() or 1
+    return cores if find_launcher() == "srun" else max(1, cores // world.devices)
+
+
 def find_launcher(environ: Mapping[str, str] | None = None) -> Literal["torchrun", "srun"] | None:
     """What has started this process as one of several; None where nothing has.
 
