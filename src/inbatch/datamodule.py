@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -14,16 +15,9 @@ from torch.utils.data import DataLoader
 from inbatch.data.batch import Batch
 from inbatch.data.collate import BatchDataset, Collator, Tokenize, check_mixable
 from inbatch.data.feed import RankFeed
+from inbatch.data.fingerprint import check_same_plan, plan_fingerprint
 from inbatch.data.parcel import Parcel, wrap
-from inbatch.data.plan import (
-    Plan,
-    Sampler,
-    SourceInfo,
-    State,
-    StreamInfo,
-    check_same_plan,
-    plan_fingerprint,
-)
+from inbatch.data.plan import Plan, Sampler, SourceInfo, State, StreamInfo
 from inbatch.data.sources import Source
 from inbatch.data.tokens import check_tokens, describe_tokens
 from inbatch.encoder.tokenize import TextTokenizer
@@ -97,13 +91,20 @@ class BatchModule(LightningDataModule):
             )
         return plan
 
+    @cached_property
+    def batches_per_epoch(self) -> int:
+        """Global batches of each epoch of the run, see `RankFeed`."""
+        return self.plan(0).num_steps
+
     def train_dataloader(self) -> DataLoader[Parcel]:
         """This rank's batches, wrapped, from where a loaded checkpoint stopped."""
         assert self.trainer is not None
         self._feed = RankFeed(
             self.plan, rank=self.trainer.global_rank, world_size=self.trainer.world_size
         )
-        self._start_at_saved(self._feed)
+        if self._saved is not None:
+            self._feed.resume(self._saved)
+            self._saved = None
         workers = self._loader.num_workers
         return _Resumable(
             BatchDataset(self._sources, self._collator),
@@ -116,11 +117,6 @@ class BatchModule(LightningDataModule):
             pin_memory=self.trainer.strategy.root_device.type == "cuda",  # for asynchronous copies
         )
 
-    def _start_at_saved(self, feed: RankFeed) -> None:
-        if self._saved is not None:
-            feed.resume(self._saved)
-            self._saved = None
-
     def transfer_batch_to_device(
         self, batch: Parcel, device: torch.device, dataloader_idx: int
     ) -> Batch:
@@ -130,21 +126,46 @@ class BatchModule(LightningDataModule):
     def trained(self, step: int) -> None:
         """Note that the batch of a step has been trained on."""
         assert self._feed is not None
-        self._position = {"epoch": self._feed.epoch, "step": step + 1}
+        self._position = self._feed.position_after(step)
 
     def state_dict(self) -> dict[str, Any]:
         """Position after the last trained batch, and what the plan was made of."""
-        return {"fingerprint": self.fingerprint(), "position": self._position}
+        assert self.trainer is not None
+        accumulate: int = self.trainer.lightning_module.settings.accumulate  # type: ignore[assignment, union-attr]
+        return {"fingerprint": self._of_run(accumulate), "position": self._position}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue a saved plan; a changed plan is refused with the difference named."""
-        check_same_plan(state_dict["fingerprint"], self.fingerprint())
-        self._saved = state_dict["position"]
-        if self._feed is not None:  # strategies with sharded parameters restore after the set-up
-            self._start_at_saved(self._feed)
+        """Continue a saved plan, which `check_checkpoint` has compared with this one."""
+        self._saved = self._position = state_dict["position"]
+
+    def check_checkpoint(self, checkpoint: Mapping[str, Any], *, accumulate: int) -> None:
+        """Whether a run goes on from a checkpoint as it began.
+
+        Args:
+            checkpoint: its entries.
+            accumulate: global batches per optimizer step.
+
+        Raises:
+            ConfigError: it is of another plan; the difference is named.
+        """
+        saved = checkpoint.get(type(self).__qualname__)
+        if saved is None:
+            raise ConfigError(
+                "resume names a checkpoint that tells nothing of its batches: name one of a run, or "
+                "set auto or never"
+            )
+        check_same_plan(saved["fingerprint"], self._of_run(accumulate))
+
+    def _of_run(self, accumulate: int) -> dict[str, Any]:
+        return {**self.fingerprint(), "accumulate": accumulate}
 
     def fingerprint(self) -> dict[str, Any]:
         """What the order of examples depends on."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> dict[str, Any]:
+        """Reads all hashes, keys and labels, so once in a run."""
         return plan_fingerprint(
             self._infos,
             self._sampler,
@@ -164,6 +185,7 @@ def source_info(source: Source) -> SourceInfo:
         if source.streamed is None
         else StreamInfo(source.streamed.file_rows, source.streamed.buffer_files),
         keys=None if source.roles.key is None else cast(Callable[[], np.ndarray], source.keys),
+        labels=cast(Callable[[], np.ndarray], source.labels) if source.has_labels else None,
     )
 
 

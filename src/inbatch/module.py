@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
@@ -33,30 +32,8 @@ from inbatch.losses.base import Loss, LossInput, LossOutput
 from inbatch.losses.geometry import alignment_and_uniformity
 from inbatch.optim import Schedule, parameter_groups, to_lambda_lr
 from inbatch.phases import Phases
-from inbatch.steps import accumulation, name_optimizer_state, seed_step
+from inbatch.steps import StepSettings, accumulation, name_optimizer_states, seed_step
 from inbatch.strategies import LocalReduction, Reduction, Scaling
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepSettings:
-    """How a step runs.
-
-    gather: "global" contrasts with the rows of all ranks, "local" with the rank's own.
-    keep_gib: GiB of activations that gradient caching may hold; None holds all (no second forward).
-    accumulate: global batches per optimizer step; each contrasts within itself.
-    clip_norm: largest gradient norm, None for no clipping.
-    learning_rate_mapping: {regex over parameter names: learning rate}.
-    compile: run the encoder's backbone through torch.compile.
-    seed: of dropout.
-    """
-
-    gather: Literal["global", "local"] = "global"
-    keep_gib: float | None = None
-    accumulate: int = 1
-    clip_norm: float | None = 1.0
-    learning_rate_mapping: Mapping[str, float] | None = None
-    compile: bool = False
-    seed: int = 42
 
 
 class View(NamedTuple):
@@ -115,9 +92,13 @@ class BiEncoderModule(LightningModule):
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
-        trainer = self.trainer
-        trainer.fit_loop.setup_data()  # no-op once done; before it the number of batches is unknown
-        per_epoch = math.ceil(int(trainer.num_training_batches) / self.settings.accumulate)
+        trainer, data = self.trainer, self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is None:
+            trainer.fit_loop.setup_data()  # no-op once done; before it nobody knows the number
+            num_batches = int(trainer.num_training_batches)
+        else:  # workers begin to read in the set-up, which must wait for a checkpoint's position
+            num_batches = data.batches_per_epoch
+        per_epoch = math.ceil(num_batches / self.settings.accumulate)
         limits = [trainer.max_steps] if trainer.max_steps > 0 else []
         if trainer.max_epochs is not None and trainer.max_epochs > 0:
             limits.append(per_epoch * trainer.max_epochs)
@@ -147,12 +128,15 @@ class BiEncoderModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Key optimizer state by parameter name, so that another strategy can load it."""
-        names = {parameter: name for name, parameter in self.named_parameters()}
-        for optimizer, state in zip(self.trainer.optimizers, checkpoint["optimizer_states"]):
-            if any(
-                isinstance(key, int) for key in state.get("state", ())
-            ):  # sharded ones have names
-                name_optimizer_state(state, optimizer, names)
+        name_optimizer_states(
+            self.trainer.optimizers, checkpoint["optimizer_states"], self.named_parameters()
+        )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another plan before its weights are loaded."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is not None:
+            data.check_checkpoint(checkpoint, accumulate=self.settings.accumulate)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Embed, gather, loss, cached backward; an optimizer step after every `accumulate` batches."""

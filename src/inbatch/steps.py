@@ -1,14 +1,37 @@
-"""Pure parts of a training step: its place, its randomness, and its optimizer state by name."""
+"""Pure parts of a training step: its settings, place and randomness, and its optimizer state by name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSettings:
+    """How a step runs.
+
+    gather: "global" contrasts with the rows of all ranks, "local" with the rank's own.
+    keep_gib: GiB of activations that gradient caching may hold; None holds all (no second forward).
+    accumulate: global batches per optimizer step; each contrasts within itself.
+    clip_norm: largest gradient norm, None for no clipping.
+    learning_rate_mapping: {regex over parameter names: learning rate}.
+    compile: run the encoder's backbone through torch.compile.
+    seed: of dropout.
+    """
+
+    gather: Literal["global", "local"] = "global"
+    keep_gib: float | None = None
+    accumulate: int = 1
+    clip_norm: float | None = 1.0
+    learning_rate_mapping: Mapping[str, float] | None = None
+    compile: bool = False
+    seed: int = 42
 
 
 def accumulation(step: int, num_steps: int, accumulate: int) -> tuple[int, int]:
@@ -20,10 +43,22 @@ def accumulation(step: int, num_steps: int, accumulate: int) -> tuple[int, int]:
     return step - start, min(accumulate, num_steps - start)
 
 
-def name_optimizer_state(
-    state: dict[str, Any], optimizer: Optimizer, names: Mapping[Tensor, str]
+def name_optimizer_states(
+    optimizers: Sequence[Optimizer],
+    states: Sequence[dict[str, Any]],
+    named_parameters: Iterable[tuple[str, Tensor]],
 ) -> None:
-    """Replace the numbers of parameters in an optimizer's state dict by their names, in place."""
+    """Replace the numbers of parameters in optimizers' state dicts by their names, in place.
+
+    Those of sharded parameters have names already.
+    """
+    names = {parameter: name for name, parameter in named_parameters}
+    for optimizer, state in zip(optimizers, states):
+        if any(isinstance(key, int) for key in state.get("state", ())):
+            _name_state(state, optimizer, names)
+
+
+def _name_state(state: dict[str, Any], optimizer: Optimizer, names: Mapping[Tensor, str]) -> None:
     by_number = {
         number: names[parameter]
         for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True)

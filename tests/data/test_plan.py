@@ -19,12 +19,10 @@ from inbatch.data.plan import (
     Sampler,
     SourceInfo,
     State,
-    check_same_plan,
     duplicate_share,
-    plan_fingerprint,
     slice_rows,
 )
-from inbatch.data.samplers import NoDuplicates, Proportional, Shuffled, Weighted
+from inbatch.data.samplers import NoDuplicates, Proportional, Shuffled
 from inbatch.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "sampler").glob("*.yaml"))
@@ -159,49 +157,6 @@ def test_impossible_sources_are_refused(
     for mixed in (False, True):
         with pytest.raises(ConfigError, match=message):
             plan_of(Proportional(Shuffled(), mixed=mixed), sources, **overrides)
-
-
-@pytest.mark.parametrize(
-    ("part", "change"),
-    [
-        ("sources", {"sources": [source("other", 50, columns=1)]}),
-        ("num_rows", {"sources": [source("a", 51, columns=1)]}),
-        ("content", {"sources": [SourceInfo("a", 50, lambda: np.zeros((1, 50), np.uint64))]}),
-        ("sampler", {"sampler": Proportional(NoDuplicates())}),
-        ("sampler", {"sampler": Proportional(Shuffled(), batch_sizes={"a": 8})}),
-        ("global_batch_size", {"global_batch_size": 8}),
-        ("seed", {"seed": 1}),
-        ("drop_last", {"drop_last": False}),
-    ],
-)
-def test_fingerprints_name_the_difference(part: str, change: dict[str, Any]) -> None:
-    same: dict[str, Any] = {
-        "sources": [source("a", 50, columns=1)],
-        "sampler": Proportional(Shuffled()),
-        "global_batch_size": 16,
-        "seed": 0,
-    }
-    saved = plan_fingerprint(**same)
-    saved = json.loads(json.dumps(saved))
-    check_same_plan(saved, plan_fingerprint(**same))
-    with pytest.raises(ConfigError, match=f"^{part} is "):
-        check_same_plan(saved, plan_fingerprint(**{**same, **change}))
-
-
-def test_fingerprint_reads_configs_as_hydra_gives_them() -> None:
-    sampler = instantiate(
-        {
-            "_target_": "inbatch.data.samplers.Weighted",
-            "weights": {"a": 1.0},
-            "within": {"_target_": "inbatch.data.samplers.Shuffled"},
-        }
-    )
-    built = Weighted({"a": 1.0}, Shuffled())
-    prints = [
-        plan_fingerprint([source("a", 9)], one, global_batch_size=2, seed=0)
-        for one in (sampler, built)
-    ]
-    assert json.dumps(prints[0]) == json.dumps(prints[1])
 
 
 def test_duplicate_share_counts_batches_and_rows() -> None:

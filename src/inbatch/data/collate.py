@@ -50,7 +50,7 @@ class Tokenize(Protocol):
 class PlannedSlice(NamedTuple):
     """The part of a global batch that one rank reads."""
 
-    step: int  # position in the epoch's plan
+    step: int  # position in the epoch
     source: int  # number of the source; -1 for several
     rows: np.ndarray  # int64 [B], row numbers of this rank inside the source
     num_global_rows: int  # rows over all ranks

@@ -8,23 +8,19 @@ Rank, world size and number of workers never enter: every process computes the s
 communication, and cuts its own slice out of each global batch. So 1, 2 or 8 ranks train on the same batches,
 all ranks are on the same source at a step, and a run may go on with another world size. A batch is found from
 its number at a cost that does not grow with the number, so the state of an epoch is two integers.
-`plan_fingerprint` says what a plan was made of, for a resumed run to compare.
+fingerprint.py says what a plan was made of, for a resumed run to compare.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol, final
+from typing import Literal, Protocol, final
 
 import numpy as np
 
 from inbatch.errors import ConfigError
-
-_ORDER_VERSION = 1  # counts changes of the code that give other batches for the same inputs
-_CONTENT_ROWS = 4096
 
 State = dict[str, int]
 
@@ -45,6 +41,7 @@ class SourceInfo:
     keys: gives a 64-bit number for each row, uint64 [N] (a product, a cluster): rows with one key are
         kept out of each other's batches by samplers that avoid duplicates.
     stream: for a source that is read file by file.
+    labels: gives the label of each row, [N]; they decide no plan, and a run that goes on needs the same.
     """
 
     name: str
@@ -52,6 +49,7 @@ class SourceInfo:
     hashes: Callable[[], np.ndarray] | None = None
     keys: Callable[[], np.ndarray] | None = None
     stream: StreamInfo | None = None
+    labels: Callable[[], np.ndarray] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,67 +220,3 @@ def _repeats_text(values_RC: np.ndarray) -> np.ndarray:
     repeated[rows[1:][meet]] = True
     repeated[rows[:-1][meet]] = True
     return repeated
-
-
-def plan_fingerprint(
-    sources: Sequence[SourceInfo],
-    sampler: Sampler,
-    *,
-    global_batch_size: int,
-    seed: int,
-    drop_last: bool = True,
-) -> dict[str, Any]:
-    """What a plan depends on, as named parts ready for JSON.
-
-    ``content`` digests up to 4,096 evenly spaced rows of each source's hashes, so it is cheap and
-    notices another order or other texts, though not a change of a single row.
-    """
-    return {
-        "order_version": _ORDER_VERSION,
-        "sources": [source.name for source in sources],
-        "num_rows": {source.name: source.num_rows for source in sources},
-        "content": {source.name: _content(source) for source in sources},
-        "streamed": {
-            source.name: [len(source.stream.file_rows), source.stream.buffer_files]
-            for source in sources
-            if source.stream is not None
-        },
-        "sampler": _describe(sampler),
-        "global_batch_size": global_batch_size,
-        "seed": seed,
-        "drop_last": drop_last,
-    }
-
-
-def check_same_plan(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    """Compare two fingerprints.
-
-    Raises:
-        ConfigError: They differ; the message names the first part that does.
-    """
-    for part in dict.fromkeys([*current, *saved]):
-        if saved.get(part) != current.get(part):
-            raise ConfigError(
-                f"{part} is {current.get(part)} and was {saved.get(part)} when the checkpoint was saved, "
-                f"so the order of examples is another: restore {part}, or start a new run from its weights"
-            )
-
-
-def _content(source: SourceInfo) -> str:
-    if source.hashes is None or source.num_rows == 0:
-        return ""
-    rows = np.unique(np.linspace(0, source.num_rows - 1, _CONTENT_ROWS).astype(np.int64))
-    sample = np.ascontiguousarray(source.hashes()[:, rows])
-    if source.keys is not None:
-        sample = np.vstack([sample, source.keys()[rows]])
-    return hashlib.blake2b(sample.tobytes(), digest_size=8).hexdigest()
-
-
-def _describe(value: Any) -> Any:
-    """A sampler as plain values: the class and its fields, nested."""
-    if is_dataclass(value) and not isinstance(value, type):
-        parts = {field.name: _describe(getattr(value, field.name)) for field in fields(value)}
-        return {"class": type(value).__name__, **parts}
-    if isinstance(value, Mapping):
-        return {str(key): _describe(item) for key, item in value.items()}
-    return value

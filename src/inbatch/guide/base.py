@@ -52,6 +52,10 @@ class Guide(Protocol):
     def prompts(self) -> Mapping[str, str]:
         """The guide's prompts by role, see `resolve_prompts`."""
 
+    @property
+    def dimension(self) -> int:
+        """Dg."""
+
     def start(self, process: Process) -> None:
         """Get ready, before the first step; every rank calls it."""
 

@@ -24,6 +24,7 @@ class LiveGuide:
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder.eval().requires_grad_(False)
         self.prompts = encoder.role_prompts
+        self.dimension = encoder.dimension
         self._device: torch.device | None = None
 
     @property

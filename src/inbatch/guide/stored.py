@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from inbatch.data.batch import Batch
+from inbatch.data.collate import MIXED
 from inbatch.data.columns import resolve_prompts
 from inbatch.data.sources import Source
 from inbatch.encoder import Encoder
@@ -68,11 +69,13 @@ class StoredGuide:
     ) -> None:
         self.store_dir = Path(store_dir)
         self.prompts = encoder.role_prompts
+        self.dimension = encoder.dimension
         self._encoder: Encoder | None = encoder.eval().requires_grad_(False)
         self._store_dtype = store_dtype
         self._settings = fill
         self._columns = columns_by_prompt(sources, self.prompts)
-        self._prompt_of = {s.name: resolve_prompts(self.prompts, s.roles) for s in sources}
+        self._prompts_of = {s.name: resolve_prompts(self.prompts, s.roles) for s in sources}
+        self._prompts_of[MIXED] = self._prompts_of[sources[0].name]  # as the collator does
         self._tables: dict[str, OpenTable] = {}
         if self._settings.chunk_tokens < encoder.tokenizer.max_length:
             raise ConfigError(
@@ -121,7 +124,7 @@ class StoredGuide:
             ConfigError: a text whose embedding is not in the store.
         """
         keys_CB = batch.text_ids.cpu().numpy().view(np.uint64)
-        prompts = self._prompt_of[batch.source]
+        prompts = self._prompts_of[batch.source]
         table = self._tables[prompts[0]]
         shape = (*keys_CB.shape, table.dimension)
         # Page-locked memory comes from torch's cache, which keeps it until the copy has ended.

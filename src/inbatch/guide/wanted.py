@@ -71,11 +71,18 @@ class Missing:
 def columns_by_prompt(
     sources: Sequence[Source], prompts: Mapping[str, str]
 ) -> dict[str, tuple[TextColumn, ...]]:
-    """Text columns by the prompt that the guide puts in front of them."""
+    """Text columns by the prompt that the guide puts in front of them.
+
+    A source that may stand in one batch with the first is there under that one's prompts too, which
+    are those of the batch. They differ where a column has another role's name.
+    """
     columns: dict[str, tuple[TextColumn, ...]] = {}
     for source in sources:
-        for number, prompt in enumerate(resolve_prompts(prompts, source.roles)):
-            columns[prompt] = (*columns.get(prompt, ()), TextColumn(source, number))
+        own, mixed = (resolve_prompts(prompts, each.roles) for each in (source, sources[0]))
+        same_width = len(own) == len(mixed)
+        for number, pair in enumerate(zip(own, mixed if same_width else own, strict=True)):
+            for prompt in dict.fromkeys(pair):
+                columns[prompt] = (*columns.get(prompt, ()), TextColumn(source, number))
     return columns
 
 

@@ -83,8 +83,17 @@ class ShuffledBatches:
 
 
 def order_of(pool: Pool, *, key: int, block_rows: int, batch_rows: int) -> Order:
-    """The order of a pool's rows, which suits where they lie."""
+    """The order of a pool's rows, which suits where they lie.
+
+    Raises:
+        ConfigError: blocks of rows for a pool that is read file by file.
+    """
     if pool.stream is not None:
+        if block_rows > 1:
+            raise ConfigError(
+                f"sampler.block_rows={block_rows} is for rows that are read at random, and the files of "
+                f"'{pool.name}' are read whole: set 1"
+            )
         return FilesRange(pool.stream.file_rows, key, pool.stream.buffer_files)
     return ShuffledRange(pool.num_rows, key, block_rows, window_rows=WINDOW_BATCHES * batch_rows)
 

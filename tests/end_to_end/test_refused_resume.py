@@ -1,0 +1,173 @@
+"""What a run must not go on from: another plan, or a file that is no checkpoint. One sentence each."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from multiprocessing import current_process
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from distributed import run
+from inbatch.assemble import make_data
+from inbatch.config import check_config
+from inbatch.data.saved import read_checkpoint
+from inbatch.data.sources import load_sources
+from inbatch.encoder import build_encoder
+from inbatch.errors import ConfigError
+from inbatch.strategies import World
+from inbatch.watch import check_resume
+from keystone import quiet
+from runs import TINY, compose_run, metrics, run_train
+from tiny import tiny_texts
+
+NUM_ROWS = 40
+
+
+def _write(
+    path: Path, *, changed_text: int | None = None, changed_label: int | None = None
+) -> None:
+    """Pairs with labels, of which one may be another than usual."""
+    rows = [
+        {"query": query, "positive": positive, "label": number / NUM_ROWS}
+        for number, (query, positive) in enumerate(
+            zip(tiny_texts(NUM_ROWS, seed=1), tiny_texts(NUM_ROWS, seed=2))
+        )
+    ]
+    if changed_text is not None:
+        rows[changed_text]["positive"] = "an unseen zebra crossing words quite new"
+    if changed_label is not None:
+        rows[changed_label]["label"] = 0.99
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> list[str]:
+    """A run of two optimizer steps that has ended, and what it was."""
+    _write(tmp_path / "pairs.jsonl")
+    options = [
+        f"data.train.pairs={tmp_path / 'pairs.jsonl'}",
+        f"data.cache_dir={tmp_path / 'cache'}",
+        "global_batch_size=4",
+        "loss=cosent",
+        "accumulate=2",
+        f"output_dir={tmp_path / 'run'}",
+    ]
+    run_train(*options, "trainer.max_steps=2")
+    return options
+
+
+def _refused(options: list[str], *changes: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        run_train(*options, "trainer.max_steps=4", *changes)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"changed_text": 17}, "the texts of source 'pairs' are not what they were"),
+        ({"changed_label": 31}, "the labels of source 'pairs' are not what they were"),
+    ],
+)
+def test_changed_data_are_refused_before_weights_are_loaded(
+    tmp_path: Path, options: list[str], change: dict[str, int], words: str
+) -> None:
+    """The learned tokenizer has another vocabulary too, whose weights would not fit."""
+    _write(tmp_path / "pairs.jsonl", **change)
+    assert _refused(options).startswith(words)
+    _write(tmp_path / "pairs.jsonl")
+    run_train(*options, "trainer.max_steps=4")
+    assert [row["step"] for row in metrics(tmp_path / "run")] == [1, 2, 3, 4]
+
+
+def test_another_accumulation_is_refused(options: list[str]) -> None:
+    assert _refused(options, "accumulate=1").startswith("accumulate is 1 and was 2 when")
+
+
+def _not_checkpoints(folder: Path) -> dict[str, Path]:
+    folder.mkdir()
+    (folder / "rows.csv").write_text("query,positive\na,b\n")
+    (folder / "empty.ckpt").touch()
+    np.savez(folder / "arrays.npz", a=np.zeros(3))
+    torch.save([torch.zeros(3)], folder / "list.pt")
+    torch.save({"weight": torch.zeros(3)}, folder / "weights.pt")
+    torch.save({"pytorch-lightning_version": "2.0.0", "state_dict": {}}, folder / "foreign.ckpt")
+    (folder / "folder").mkdir()
+    return {path.name: path for path in folder.iterdir()}
+
+
+def test_other_files_are_no_checkpoints(tmp_path: Path, options: list[str]) -> None:
+    paths = _not_checkpoints(tmp_path / "files")
+    cut = tmp_path / "files" / "cut.ckpt"
+    cut.write_bytes((tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes()[:5000])
+    for name, path in {**paths, "cut.ckpt": cut}.items():
+        fresh = [*options, f"output_dir={tmp_path / 'fresh'}", f"resume={path}"]
+        message = _refused(fresh)
+        if name == "foreign.ckpt":
+            assert message.startswith("resume names a checkpoint that tells nothing of its batches")
+        else:
+            assert message.startswith(f"resume={str(path)!r}: {path} is no checkpoint of a run"), (
+                name
+            )
+    shutil.copy(cut, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert _refused(options).startswith("resume='auto': ")
+
+
+def test_a_folder_of_foreign_objects_is_left_to_its_strategy(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    torch.save({"scaler": World("cpu", 1, 1)}, tmp_path / "checkpoint" / "mp_model_states.pt")
+    assert read_checkpoint(tmp_path, resume="auto") is None
+
+
+def _check(overrides: list[str]) -> None:
+    """As an entry point may, before it writes anything."""
+    sizes = ("gradcache.chunk_tokens=256", "gradcache.keep_gib=null", "data.loader.num_workers=0")
+    config = check_config(compose_run(*TINY, *sizes, *overrides))
+    sources = load_sources(config.data.train, cache_dir=config.data.cache_dir)
+    encoder = build_encoder(str(Path(config.output_dir) / "model"))
+    data = make_data(config, World("cpu", 1, 1), sources, encoder, None)
+    check_resume(config, Path(config.output_dir), data)
+
+
+def test_the_check_needs_no_trainer(tmp_path: Path, options: list[str]) -> None:
+    _check(options)
+    with pytest.raises(ConfigError, match=r"^accumulate is 1 and was 2"):
+        _check([*options, "accumulate=1"])
+    _write(tmp_path / "pairs.jsonl", changed_label=3)
+    with pytest.raises(ConfigError, match=r"^the labels of source 'pairs'"):
+        _check(options)
+
+
+def _train(rank: int, world_size: int, overrides: list[str]) -> None:
+    quiet()
+    current_process()._config["daemon"] = False  # type: ignore[attr-defined] # workers are children
+    run_train(*overrides)
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_stage_2"])
+def test_sharded_runs_go_on_with_workers_and_are_checked(
+    tmp_path: Path, options: list[str], strategy: str
+) -> None:
+    """These strategies restore after their set-up, in which workers must not have begun to read."""
+    sharded: list[Any] = [*options, f"strategy={strategy}", "data.loader.num_workers=1"]
+    whole, parts = (f"output_dir={tmp_path / name}" for name in ("whole", "parts"))
+    run(_train, 2, [*sharded, whole, "trainer.max_steps=4"])
+    for stop in (2, 4):
+        run(_train, 2, [*sharded, parts, f"trainer.max_steps={stop}"])
+    one, other = (
+        [row["train/loss"] for row in metrics(tmp_path / name)] for name in ("whole", "parts")
+    )
+    assert one == pytest.approx(other, abs=1e-5)
+    last = tmp_path / "parts" / "checkpoints" / "last.ckpt"
+    checkpoint = read_checkpoint(last, resume="auto")
+    assert checkpoint is not None
+    saved = checkpoint["BatchModule"]
+    assert saved["fingerprint"]["accumulate"] == 2
+    assert saved["position"] == {"epoch": 0, "step": 8, "plan": 0, "plan_step": 8}
