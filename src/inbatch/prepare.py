@@ -25,6 +25,7 @@ from inbatch.data.collate import Collator
 from inbatch.data.prepared import FORMAT, MANIFEST, write_json
 from inbatch.data.shards import ShardJob, finish_job, open_job, write_shards
 from inbatch.data.sources import Source, load_sources
+from inbatch.data.typed import path_key
 from inbatch.datamodule import describe_tokenizer
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
@@ -40,7 +41,8 @@ PACKAGES = ("inbatch", "datasets", "pyarrow", "transformers", "tokenizers")
 class Settings:
     """Keys of `prepare`.
 
-    output: folder to write. tokenize: store token ids too. workers: processes that write shards.
+    output: folder to write. tokenize: store token ids too. workers: processes that copy the raw files
+    and write shards.
     shard_rows: rows of a shard.
     """
 
@@ -66,7 +68,13 @@ def read_settings(values: Mapping[str, Any]) -> Settings:
             raise ConfigError(f"prepare.{key}={value} is too small: set at least 1")
     if "output" not in values:
         raise ConfigError("prepare.output is not set: name a folder, as prepare.output=prepared")
-    return Settings(**values)
+    output = values["output"].removeprefix("file://")
+    if "://" in output:
+        raise ConfigError(
+            f"prepare.output={output} is not on this machine, and shards are mapped from local files: "
+            "name a local folder"
+        )
+    return Settings(**{**values, "output": output})
 
 
 def prepare(run: RunConfig, settings: Settings) -> Path:
@@ -76,7 +84,7 @@ def prepare(run: RunConfig, settings: Settings) -> Path:
         ConfigError: the folder holds something else.
     """
     parts_of.prepare_data(run)
-    sources = load_sources(run.data.train, cache_dir=run.data.cache_dir)
+    sources = load_sources(run.data.train, cache_dir=run.data.cache_dir, workers=settings.workers)
     encoder = parts_of.make_encoder(run, sources) if settings.tokenize else None
     output = Path(settings.output)
     jobs = [make_job(source, output / source.name, settings, encoder) for source in sources]
@@ -102,9 +110,7 @@ def make_job(source: Source, folder: Path, settings: Settings, encoder: Encoder 
     """What is to be written of one source."""
     if source.stored is not None:
         what = "prepared already" if source.streamed is None else "streamed (streaming=true)"
-        raise ConfigError(
-            f"data.train.{source.name}.path={source.origin} is {what}: name the raw files."
-        )
+        raise ConfigError(f"{path_key(source.field)}={source.origin} is {what}: name the raw files")
     if encoder is None:
         return ShardJob(source=source, folder=folder, shard_rows=settings.shard_rows)
     collator = Collator(tokenizer=encoder.tokenizer, prompts=encoder.role_prompts)

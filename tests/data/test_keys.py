@@ -67,7 +67,7 @@ def keys_of(batch: Batch, sources: list[Source]) -> list[int]:
 def test_rows_of_one_key_never_meet_in_the_batches_of_a_run(kind: type) -> None:
     source = source_of([kind(i // 4) for i in range(96)])
     module = module_of([source], NoDuplicates(), 8)
-    batches = list(module.train_dataloader())
+    batches = [parcel.open("cpu") for parcel in module.train_dataloader()]
     assert sum(batch.num_rows for batch in batches) == 96
     for batch in batches:
         keys = keys_of(batch, [source])
@@ -82,7 +82,7 @@ def test_rows_of_one_key_never_meet_in_the_batches_of_a_run(kind: type) -> None:
 def test_several_sources_share_one_space_of_keys(mixed: bool) -> None:
     sources = [source_of(list(range(40)), "a"), source_of([str(i) for i in range(40)], "b")]
     module = module_of(sources, Proportional(NoDuplicates(), mixed=mixed), 10)
-    seen = [keys_of(batch, sources) for batch in module.train_dataloader()]
+    seen = [keys_of(parcel.open("cpu"), sources) for parcel in module.train_dataloader()]
     assert sum(map(len, seen)) == 80
     assert all(len(set(keys)) == len(keys) for keys in seen)
 
@@ -90,7 +90,8 @@ def test_several_sources_share_one_space_of_keys(mixed: bool) -> None:
 def test_a_key_that_reads_as_a_text_is_not_that_text() -> None:
     columns = {"query": ["a", "b"], "positive": ["c", "d"], "product_id": ["b", "a"]}
     source = Source.from_columns("x", columns, mapping=KEYED)
-    [batch] = module_of([source], NoDuplicates(), 2).train_dataloader()
+    [parcel] = module_of([source], NoDuplicates(), 2).train_dataloader()
+    batch = parcel.open("cpu")
     assert batch.num_rows == 2
 
 

@@ -130,6 +130,34 @@ def test_written_files(tmp_path: Path) -> None:
     assert "mine" in console.export_text()
 
 
+def test_rows_that_no_batch_holds_are_reported() -> None:
+    columns = {"query": [f"q{i}" for i in range(4000)], "pos": [f"p{i}" for i in range(4000)]}
+    few, many = report_of(columns, unplaced={"mine": 4}), report_of(columns, unplaced={"mine": 5})
+    assert few.warnings == ()
+    assert "rows in no batch of the first epoch: 4" in few.to_markdown()
+    [line] = many.warnings
+    assert line.startswith("5 rows of source 'mine' (0.1%) are in no batch of the first epoch")
+    assert "in no batch" not in report_of(columns).to_markdown()
+    [line] = report_of(columns, unplaced={"mine": 0, "mine+other": 40}).warnings
+    assert line.startswith("40 rows of sources 'mine+other' (1.0%)")
+
+
+@pytest.mark.parametrize(
+    ("texts", "warned"),
+    [
+        (["0", "-1.5", "", "2e3"], True),
+        (["0", "1", "red 2"], False),
+        (["nan", "inf"], False),
+        (["", ""], False),
+    ],
+)
+def test_texts_that_are_all_numbers_are_pointed_at(texts: list[str], warned: bool) -> None:
+    report = report_of({"query": [f"offer {i} of" for i in range(len(texts))], "pos": texts})
+    lines = [line for line in report.warnings if "are numbers" in line]
+    assert len(lines) == warned
+    assert all("column 'pos' of source 'mine'" in line for line in lines)
+
+
 def test_real_data(real_data: Path, tmp_path: Path) -> None:
     spec = {
         "offers": str(real_data / "wdc_lspc/*/triplets_train.parquet"),

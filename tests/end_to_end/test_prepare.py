@@ -109,8 +109,13 @@ def test_a_killed_script_goes_on(tmp_path: Path) -> None:
         ),
         ({"output": "x", "workers": 0}, "prepare.workers=0 is too small"),
         ({"output": "x", "tokenize": "no"}, "prepare.tokenize='no' is not true or false"),
+        ({"output": "s3://bucket/x"}, "prepare.output=s3://bucket/x is not on this machine"),
     ],
 )
 def test_mistakes(values: dict[str, object], word: str) -> None:
     with pytest.raises(ConfigError, match=word):
         read_settings(values)
+
+
+def test_a_local_url_is_a_folder(tmp_path: Path) -> None:
+    assert read_settings({"output": f"file://{tmp_path}/out"}).output == f"{tmp_path}/out"

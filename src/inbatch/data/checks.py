@@ -5,7 +5,8 @@ No null text, label or key can then turn up in the middle of a run. Errors name 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,10 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from inbatch.data.columns import Roles
+from inbatch.data.diagnose import shorten
 from inbatch.data.files import Files, locate_row
+from inbatch.data.typed import columns_key, path_key, to_set
 from inbatch.errors import ConfigError
 
 OnEmpty = Literal["error", "drop"]
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +83,9 @@ def read_labels(
         values = pc.cast(column, pa.float32(), safe=False).to_numpy()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ConfigError(
-            f"{place.field}: label column '{roles.label}' of {place.origin} holds "
-            f"{column.type} values that are no numbers ({error}); mend it or name another one "
-            f"in {place.field}.columns."
+            f"{columns_key(place.field)}: label column '{roles.label}' of {place.origin} holds "
+            f"{column.type} values that are no numbers ({shorten(error)}): mend it, or set "
+            f"{to_set(place.field, 'columns.label')}"
         ) from error
     missing = np.isnan(values)
     if kept(missing).any():
@@ -90,21 +94,34 @@ def read_labels(
     return labels
 
 
+def numbers_only(texts: Sequence[str]) -> bool:
+    """Whether every text that is not empty reads as a number, as in a csv column of ids or labels."""
+    filled = [text for text in map(str.strip, texts) if text]
+    return bool(filled) and all(_NUMBER.fullmatch(text) for text in filled)
+
+
 def _check_types(dataset: datasets.Dataset, roles: Roles, place: Place) -> None:
     for name in roles.texts:
         kind = dataset.data.column(name).type
         if not _is_text(kind):
             raise ConfigError(
-                f"{place.field}: column '{name}' holds {kind}, not texts; "
-                f"choose other columns in {place.field}.columns or store it as strings."
+                f"{columns_key(place.field)}: column '{name}' holds {kind}, not "
+                f"texts: set {to_set(place.field, f'columns.{_role_of(name, roles)}')} to another "
+                "column, or store it as strings"
             )
     if roles.key is not None:
         kind = dataset.data.column(roles.key).type
         if not (_is_text(kind) or pa.types.is_integer(kind)):
             raise ConfigError(
-                f"{place.field}: key column '{roles.key}' holds {kind}, and keys are texts or whole "
-                f"numbers; store it as such or name another one in {place.field}.columns.key."
+                f"{columns_key(place.field)}.key: key column '{roles.key}' holds {kind}, "
+                "and keys are texts or whole numbers: store it as such, or set "
+                f"{to_set(place.field, 'columns.key')}"
             )
+
+
+def _role_of(name: str, roles: Roles) -> str:
+    role = roles.role(roles.texts.index(name))
+    return "negatives" if role == "negative" else role
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -121,6 +138,6 @@ def _refuse(what: str, column: str, wrong_N: np.ndarray, place: Place) -> None:
     row = int(np.flatnonzero(wrong_N)[0])
     name, row = (place.origin, row) if place.files is None else locate_row(place.files, row)
     raise ConfigError(
-        f"{place.field}: {name} has {what} in column '{column}', row {row} (counted from 0); "
-        f"fill it or set {place.field}.on_empty=drop."
+        f"{path_key(place.field)}: {name} has {what} in column '{column}', row {row} (counted from "
+        f"0): fill it, or set {to_set(place.field, 'on_empty=drop')}"
     )

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from inbatch.data.typed import columns_key, to_set
 from inbatch.errors import ConfigError
 
 QUERY_NAMES = ("query", "anchor", "question")
@@ -24,7 +25,7 @@ _NEGATIVE = re.compile(r"(?:hard_?)?neg(?:ative)?s?(?:_?(\d+))?")
 _NUMBERED = re.compile(r"(sentence|sent|text|question|title|input)_?(\d+|a|b)")
 _SIDED = re.compile(r"(.*?)_?(left|right)")
 _SYNONYMS = {"anchor": "query", "negative": "negatives", "score": "label"}
-_MAPPING_KEYS = ("query", "positive", "negatives", "label", "key", *_SYNONYMS)
+MAPPING_KEYS = ("query", "positive", "negatives", "label", "key", *_SYNONYMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ def find_roles(
     else:
         reason = "fit no known pair of names (such as query and positive, sentence1 and sentence2)"
     raise ConfigError(
-        f"{field}: the columns {list(names)} {reason}; say which to use in {field}.columns, "
-        "for example {query: title, positive: description}."
+        f"{field}: the columns {list(names)} {reason}: say which to use, as "
+        f"{to_set(field, 'columns.query=COLUMN')} and {to_set(field, 'columns.positive=COLUMN')}"
     )
 
 
@@ -103,7 +104,7 @@ def resolve_prompts(
     known = ("query", "positive", "negative", *DOCUMENT_WORDS, *roles.texts)
     for key in prompts:
         if key not in known:
-            raise ConfigError(f"{field} has the unknown key '{key}'{suggest(str(key), known)}.")
+            raise ConfigError(f"{field} has the unknown key '{key}'{suggest(str(key), known)}")
     resolved = []
     for column, name in enumerate(roles.texts):
         wide = () if column == 0 else DOCUMENT_WORDS
@@ -113,10 +114,10 @@ def resolve_prompts(
 
 
 def suggest(value: str, known: Sequence[str]) -> str:
-    """A clause with the nearest known word, or with all of them; the caller ends the sentence."""
+    """The end of a sentence: the nearest known word, or all of them."""
     near = get_close_matches(value, known, n=1)
     if near:
-        return f": did you mean '{near[0]}'"
+        return f": did you mean '{near[0]}'?"
     return f": choose from {', '.join(dict.fromkeys(known))}"
 
 
@@ -165,9 +166,10 @@ def _completed(
     """The mapping by the first word of each role, with query and positive."""
     given = {_SYNONYMS.get(key, key): value for key, value in mapping.items()}
     for word, value in given.items():
-        if word not in _MAPPING_KEYS:
+        if word not in MAPPING_KEYS:
             raise ConfigError(
-                f"{field}.columns has the unknown key '{word}'{suggest(str(word), _MAPPING_KEYS)}."
+                f"{columns_key(field)} has the unknown key '{word}'"
+                f"{suggest(str(word), MAPPING_KEYS)}"
             )
         if word != "negatives" and value is not None:
             _one(given, word, field=field)
@@ -184,8 +186,8 @@ def _completed(
     fits = [by_lower[word] for word in words if word in by_lower]
     if len(fits) != 1:
         raise ConfigError(
-            f"{field}.columns.{missing} is not set and {fits or 'none'} of the columns {left} can be it; "
-            f"set {field}.columns.{missing}."
+            f"{columns_key(field)}.{missing} is not set and {fits or 'none'} of the columns {left} "
+            f"can be it: set {to_set(field, f'columns.{missing}')}"
         )
     labels = [by_lower[name] for name in LABEL_NAMES if name in by_lower]
     others = {"negatives": _negative_names(by_lower), "label": labels[0] if labels else None}
@@ -202,7 +204,9 @@ def _mapped_roles(names: list[str], mapping: Mapping[str, object], *, field: str
     extra = [name for name in (label, key) if name is not None]
     chosen = [_known(name, names, field=field) for name in (query, positive, *negatives, *extra)]
     if len(set(chosen)) < len(chosen):
-        raise ConfigError(f"{field}.columns uses a column twice in {chosen}; name each one once.")
+        raise ConfigError(
+            f"{columns_key(field)} uses a column twice in {chosen}: name each one once"
+        )
     return _roles(names, [query, positive, *negatives], label, key)
 
 
@@ -213,8 +217,12 @@ def _roles(names: list[str], texts: list[str], label: str | None, key: str | Non
 
 def _known(column: str, names: Sequence[str], *, field: str) -> str:
     if column not in names:
+        hint = suggest(column, names)
+        if field.startswith("data.eval"):  # its columns need not be those of the training data
+            own = to_set(field, "columns.ROLE=COLUMN")
+            hint = f": where the set has columns of its own ({', '.join(names)}), set {own}"
         raise ConfigError(
-            f"{field}.columns names '{column}', which the data does not hold{suggest(column, names)}."
+            f"{columns_key(field)} names '{column}', which the data does not hold{hint}"
         )
     return column
 
@@ -223,8 +231,8 @@ def _one(mapping: Mapping[str, object], key: str, *, field: str) -> str:
     columns = _as_list(mapping.get(key))
     if len(columns) != 1:
         raise ConfigError(
-            f"{field}.columns.{key}={columns} must name one column; "
-            "write one source for each further one."
+            f"{columns_key(field)}.{key}={columns} must name one column: "
+            "write one source for each further one"
         )
     return columns[0]
 
@@ -236,4 +244,4 @@ def _as_list(value: object) -> list[str]:
         return [value]
     if isinstance(value, Sequence):
         return [str(item) for item in value]
-    raise ConfigError(f"a column is given as {value!r}; give its name.")
+    raise ConfigError(f"a column is given as {value!r}: give its name")

@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from inbatch.data.columns import Roles, find_roles
 from inbatch.data.tokens import TokenStore
+from inbatch.data.typed import columns_key, path_key
 from inbatch.errors import ConfigError
 
 FORMAT = 1
@@ -99,7 +100,10 @@ class Prepared:
 
     @property
     def _damaged(self) -> str:
-        return f"{self.field}.path: {self.folder} is damaged: delete it and prepare the data again."
+        return (
+            f"{path_key(self.field)}: {self.folder} is damaged: "
+            "delete it and prepare the data again"
+        )
 
 
 def expand_prepared(sources: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,13 +121,13 @@ def expand_prepared(sources: Mapping[str, Any]) -> dict[str, Any]:
         manifest = _read(keys.get("path"))
         found = {name: value}
         if manifest is not None and "sources" in manifest:
-            folder = Path(str(keys["path"]))
+            folder = _local(keys["path"])
             found = {each: {**keys, "path": str(folder / each)} for each in manifest["sources"]}
         for each, spec in found.items():
             if each in expanded:
                 raise ConfigError(
                     f"data.train.{name}={keys['path']} holds a source '{each}', and there is one of "
-                    "that name already: name the folders of its sources one by one."
+                    "that name already: name the folders of its sources one by one"
                 )
             expanded[each] = spec
     return expanded
@@ -147,27 +151,27 @@ def open_prepared(
         return None
     if manifest["format"] != FORMAT:
         raise ConfigError(
-            f"{field}.path={path} has format {manifest['format']}, and this version reads {FORMAT}: "
-            "prepare the data again."
+            f"{path_key(field)}={path} has format {manifest['format']}, and this version reads {FORMAT}: "
+            "prepare the data again"
         )
     if "sources" in manifest:
         raise ConfigError(
-            f"{field}.path={path} holds the sources {', '.join(manifest['sources'])}: name one of "
-            f"them, as {path}/{manifest['sources'][0]}."
+            f"{path_key(field)}={path} holds the sources {', '.join(manifest['sources'])}: name one of "
+            f"them, as {path}/{manifest['sources'][0]}"
         )
-    prepared = Prepared(Path(str(path)), manifest, field)
+    prepared = Prepared(_local(path), manifest, field)
     own = prepared.roles
     stored = {name: value for name, value in manifest["roles"].items() if name != "ignored"}
     wanted = find_roles(own.used, mapping={**stored, **(mapping or {})}, field=field)
     if wanted.used != own.used:
         raise ConfigError(
-            f"{field}.columns asks for {list(wanted.used)}, and {path} was prepared with "
-            f"{list(own.used)}: prepare the data again, or leave the columns out."
+            f"{columns_key(field)} asks for {list(wanted.used)}, and {path} was prepared with "
+            f"{list(own.used)}: prepare the data again, or leave the columns out"
         )
     if on_empty == "drop" and manifest["on_empty"] != "drop":
         raise ConfigError(
             f"{field}.on_empty=drop is decided when data are prepared, and {path} keeps empty texts: "
-            "prepare the data again, or leave it out."
+            "prepare the data again, or leave it out"
         )
     return prepared
 
@@ -179,12 +183,17 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     part.replace(path)
 
 
+def _local(path: object) -> Path:
+    """A path, also of a local URL."""
+    return Path(str(path).removeprefix("file://"))
+
+
 def _read(path: object) -> dict[str, Any] | None:
     """The manifest of a folder; None where the path is no prepared folder."""
-    if not isinstance(path, str) or not (Path(path) / MANIFEST).is_file():
+    if not isinstance(path, str) or not (_local(path) / MANIFEST).is_file():
         return None
     try:
-        manifest = json.loads((Path(path) / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((_local(path) / MANIFEST).read_text(encoding="utf-8"))
     except ValueError:
         return None
     ours = (

@@ -19,6 +19,7 @@ import numpy as np
 from rich.table import Table
 
 from inbatch.data import report_text
+from inbatch.data.checks import numbers_only
 from inbatch.data.columns import resolve_prompts
 from inbatch.data.hashing import hash_rows
 from inbatch.data.report_tree import (
@@ -64,6 +65,7 @@ def build_report(
     in_batch: Collection[str] | None = None,
     guided: Collection[str] = (),
     duplicate_share: Callable[[Source], float] | None = None,
+    unplaced: Mapping[str, int] | None = None,
     sample_rows: int = 1000,
 ) -> DataReport:
     """Look at every source.
@@ -77,8 +79,11 @@ def build_report(
         guided: Names of the sources whose false negatives a guide leaves out.
         duplicate_share: Share of global batches that would hold a text twice under the sampler and
             batch size in use; None leaves it out.
+        unplaced: Rows in no batch of the first epoch, by source name (`Plan.unplaced`); a name that is no
+            source's stands for all sources.
         sample_rows: Rows of each source to tokenize.
     """
+    unplaced = unplaced or {}
     reports = tuple(
         _source_report(
             source,
@@ -86,6 +91,7 @@ def build_report(
             prompts=prompts,
             in_batch=in_batch is None or source.name in in_batch,
             duplicate_share=duplicate_share,
+            num_unplaced=unplaced.get(source.name, 0),
             sample_rows=sample_rows,
         )
         for source in sources
@@ -96,6 +102,9 @@ def build_report(
         for report in reports
         for line in report_text.warnings_of(report, max_length, guided=report.name in guided)
     ]
+    names, num_rows = {source.name for source in sources}, sum(s.num_rows for s in sources)
+    for name in sorted(unplaced.keys() - names):
+        warnings += report_text.unplaced_warnings(f"sources '{name}'", unplaced[name], num_rows)
     return DataReport(reports, max_length, tuple(warnings))
 
 
@@ -139,6 +148,7 @@ def _source_report(
     prompts: Mapping[str, str] | None,
     in_batch: bool,
     duplicate_share: Callable[[Source], float] | None,
+    num_unplaced: int,
     sample_rows: int,
 ) -> SourceReport:
     hashes_CN = source.text_hashes()
@@ -163,6 +173,7 @@ def _source_report(
         shared_queries=shared(query_N, positive_N) if contrasted else None,
         shared_positives=shared(positive_N, query_N) if contrasted else None,
         batches_with_duplicates=duplicate_share(source) if in_batch and duplicate_share else None,
+        num_unplaced=num_unplaced,
         num_sampled=0 if tokenizer is None else len(sampled),
         samples=_samples(source),
         counted_one_in=one_in(source.num_rows),
@@ -195,6 +206,7 @@ def _column_reports(
                 truncated_share=truncated,
                 num_empty=int((characters_CN[column] == 0).sum()),
                 num_distinct=_num_distinct(hashes_CN[column]),
+                numbers_only=numbers_only(texts[column]),
             )
         )
     return tuple(reports)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Below this share a peculiarity of the data is counted but not warned about.
 WARN_SHARE = 0.01
+UNPLACED_SHARE = 0.001  # the same for rows that are never trained on
 SAMPLE_CHARACTERS = 200
 
 
@@ -28,6 +29,12 @@ def warnings_of(report: SourceReport, max_length: int | None, *, guided: bool) -
         if column.num_empty:
             lines.append(
                 f"{column.num_empty} texts in {of} are empty: set on_empty=drop to leave them out."
+            )
+        if column.numbers_only:
+            # Not refused: codes that are all digits may well be what is to be matched.
+            lines.append(
+                f"all texts in {of} that were looked at are numbers: if they are no codes to be "
+                "learnt as texts, name another column in data.columns."
             )
         if column.truncated_share is not None and column.truncated_share >= WARN_SHARE:
             lines.append(
@@ -67,6 +74,16 @@ def to_table(report: DataReport) -> Table:
     return table
 
 
+def unplaced_warnings(name: str, count: int, num_rows: int) -> list[str]:
+    """A line on rows that no batch of the first epoch holds, if they are many."""
+    if count <= UNPLACED_SHARE * num_rows:
+        return []
+    return [
+        f"{count} rows of {name} ({count / num_rows:.1%}) are in no batch of the first epoch: they "
+        "share a text with every batch that had room, or the sampler ends the epoch before them."
+    ]
+
+
 def _batch_warnings(report: SourceReport) -> list[str]:
     """Rows that would be false negatives of each other."""
     lines = []
@@ -97,6 +114,7 @@ def _row_warnings(report: SourceReport) -> list[str]:
         lines.append(
             f"{report.num_dropped} rows of {name} were dropped for an empty text or label."
         )
+    lines += unplaced_warnings(name, report.num_unplaced, rows)
     if report.num_duplicate_rows >= WARN_SHARE * rows:
         lines.append(
             f"{report.num_duplicate_rows} rows of {name} ({report.num_duplicate_rows / rows:.0%}) "
@@ -177,6 +195,8 @@ def _counts(report: SourceReport) -> list[str]:
         )
     if report.num_dropped:
         lines.append(f"- dropped rows: {report.num_dropped:,}")
+    if report.num_unplaced:
+        lines.append(f"- rows in no batch of the first epoch: {report.num_unplaced:,}")
     if report.batches_with_duplicates is not None:
         lines.append(f"- global batches with a text twice: {report.batches_with_duplicates:.1%}")
     return lines

@@ -29,6 +29,7 @@ class ColumnReport:
     truncated_share: float | None  # sampled rows above max_length
     num_empty: int
     num_distinct: int
+    numbers_only: bool  # sampled rows: every text that is not empty reads as a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class SourceReport:
     shared_queries: Shared | None  # None where labels say which pairs are positive
     shared_positives: Shared | None
     batches_with_duplicates: float | None  # share, under the sampler in use
+    num_unplaced: int  # rows in no batch of the first epoch
     num_sampled: int
     samples: tuple[dict[str, Any], ...]
     counted_one_in: int  # k: repeated texts, keys and rows were counted on one text in k, times k

@@ -100,16 +100,16 @@ def open_job(job: ShardJob) -> list[int]:
             if found.get(part) != value:
                 raise ConfigError(
                     f"prepare.output: {job.folder} was begun with another {part} ({found.get(part)}, now "
-                    f"{value}): choose another folder, or delete this one."
+                    f"{value}): choose another folder, or delete this one"
                 )
     elif job.folder.exists() and any(job.folder.iterdir()):
-        raise ConfigError(f"prepare.output: {job.folder} holds other files: choose another folder.")
+        raise ConfigError(f"prepare.output: {job.folder} holds other files: choose another folder")
     try:
         job.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, description)
     except OSError as error:
         raise ConfigError(
-            f"prepare.output: {job.folder} cannot be written ({error.strerror}): choose another folder."
+            f"prepare.output: {job.folder} cannot be written ({error.strerror}): choose another folder"
         ) from error
     for left in job.folder.glob(".shard-*"):
         shutil.rmtree(left)
@@ -146,7 +146,14 @@ def write_shard(job: ShardJob, number: int) -> int:
     table = job.source.table(start, stop)
     with pa.OSFile(str(part / ROWS), "wb") as file, pa.ipc.new_stream(file, table.schema) as out:
         out.write_table(table, max_chunksize=1 << 16)
-    hashed = Source(job.source.name, Dataset(InMemoryTable(table)), job.source.roles)
+    hashed = Source(
+        job.source.name,
+        Dataset(InMemoryTable(table)),
+        job.source.roles,
+        files=job.source.files,
+        origin=job.source.origin,
+        field=job.source.field,
+    )
     np.save(part / f"{TEXT_HASHES}.npy", hashed.text_hashes())
     np.save(part / f"{TEXT_LENGTHS}.npy", hashed.text_lengths())
     if (keys := hashed.keys()) is not None:

@@ -21,12 +21,14 @@ import pyarrow.compute as pc
 
 from inbatch.data.checks import OnEmpty, Place, kept_rows, read_labels
 from inbatch.data.columns import Roles, find_roles, resolve_prompts
+from inbatch.data.diagnose import find_fault
 from inbatch.data.files import Files
 from inbatch.data.hashing import hash_column, hash_texts
 from inbatch.data.prepared import KEY_HASHES, TEXT_HASHES, TEXT_LENGTHS, Prepared
 from inbatch.data.streamed import LABELS, StreamedRows
 from inbatch.data.texts import TextColumn
 from inbatch.data.tokens import TokenStore
+from inbatch.data.typed import path_key
 from inbatch.errors import ConfigError
 
 
@@ -77,7 +79,7 @@ class Source:
         self._keep: np.ndarray | None = None  # kept rows of the table; None keeps all
         self._dataset: Any = None
         if isinstance(rows, StreamedRows):
-            self._labels = None if roles.label is None else rows.array(LABELS)
+            self._labels = rows.array(LABELS) if roles.label and rows.num_rows else None
         else:
             # Columns are read from the table itself, which knows nothing of an indices mapping.
             self._dataset = rows if rows._indices is None else rows.flatten_indices()
@@ -85,8 +87,6 @@ class Source:
             if prepared is None:
                 self._keep = kept_rows(self._dataset, roles, on_empty=on_empty, place=place)
             self._labels = read_labels(self._dataset, roles, kept=self._kept, place=place)
-        if self.num_rows == 0:
-            raise ConfigError(f"{field}: source '{name}' ({origin}) holds no rows.")
 
     @classmethod
     def from_columns(
@@ -149,6 +149,7 @@ class Source:
 
         Raises:
             IndexError: A row number outside ``range(num_rows)``.
+            ConfigError: A text that is not UTF-8.
         """
         rows = np.asarray(rows, dtype=np.int64)
         if len(rows) and (rows.min() < 0 or rows.max() >= self.num_rows):
@@ -156,12 +157,16 @@ class Source:
         if self.streamed is not None:
             return self.streamed.read(rows), self.labels(rows)
         table_rows = rows if self._keep is None else self._keep[rows]
-        return [self._texts(name).read(table_rows) for name in self.columns], self.labels(rows)
+        try:
+            texts = [self._texts(name).read(table_rows) for name in self.columns]
+        except UnicodeDecodeError as error:
+            raise self._not_utf8() from error
+        return texts, self.labels(rows)
 
     def table(self, start: int, stop: int) -> pa.Table:
         """Texts, label and key of the rows ``start .. stop - 1``."""
         table = self._dataset.data.table.select(list(self.roles.used)).replace_schema_metadata()
-        if self._keep is None:
+        if self._keep is None or stop <= start:
             return table.slice(start, stop - start)
         rows = self._keep[start:stop]
         first = int(rows[0])
@@ -172,7 +177,11 @@ class Source:
         return None if self._labels is None else self._labels[rows]
 
     def text_hashes(self) -> np.ndarray:
-        """xxhash64 of every text, uint64 [C, N]; 8 C N bytes, memory-mapped with a `cache_dir`."""
+        """xxhash64 of every text, uint64 [C, N]; 8 C N bytes, memory-mapped with a `cache_dir`.
+
+        Raises:
+            ConfigError: A text that is not UTF-8.
+        """
         return self._stored(TEXT_HASHES, self._hash_texts)
 
     def keys(self) -> np.ndarray | None:
@@ -206,6 +215,11 @@ class Source:
         return self._columns[name]
 
     def _hash_texts(self) -> np.ndarray:
+        try:  # readers of json files take any bytes; here all texts pass by once
+            for name in self.columns:
+                self._column(name).validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise self._not_utf8() from error
         return self._kept(np.stack([hash_column(self._filled(name)) for name in self.columns]))
 
     def _hash_keys(self) -> np.ndarray:
@@ -233,6 +247,35 @@ class Source:
             part.replace(path)
         return np.load(path, mmap_mode="r")
 
+    def _not_utf8(self) -> ConfigError:
+        """The error for texts that are not UTF-8, with the file and the line where they can be found."""
+        if self.files is not None:
+            for path in self.files.paths:
+                if clause := find_fault(path, self.files.builder):
+                    return ConfigError(f"{path_key(self.field)}: {path} {clause}")
+        return ConfigError(f"{path_key(self.field)}: {self.origin} is not UTF-8: convert it")
+
     def __getstate__(self) -> dict[str, Any]:
         """Without the chunk handles and hashes: a DataLoader worker maps the file again."""
         return self.__dict__ | {"_columns": {}, "_hashes": {}}
+
+
+def label_range(source: Source) -> tuple[float, float]:
+    """Smallest and largest label of a source that has labels, over all rows."""
+    labels = source.labels()
+    assert labels is not None, source.name
+    return float(labels.min()), float(labels.max())
+
+
+def check_stored_guide(source: Source) -> None:
+    """Whether a store of guide embeddings can be made of a source in reasonable time.
+
+    Raises:
+        ConfigError: Its rows are read file by file, and a store reads them in another order.
+    """
+    if source.streamed is not None:
+        raise ConfigError(
+            f"guide.mode=stored reads the rows of source '{source.name}' in another order than its "
+            f"files hold them, and {source.field}.streaming=true would fetch each file again and "
+            "again: set guide.mode=live, or prepare the data"
+        )

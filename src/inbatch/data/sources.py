@@ -20,6 +20,7 @@ from inbatch.data.prepared import (
 from inbatch.data.source import Source
 from inbatch.data.spec import SourceSpec, parse_spec
 from inbatch.data.streamed import LABELS, DecodedFile, StreamedRows
+from inbatch.data.typed import path_key, source_field
 from inbatch.errors import ConfigError
 
 __all__ = ["Source", "load_sources"]
@@ -30,6 +31,7 @@ def load_sources(
     *,
     field: str = "data.train",
     cache_dir: str | None = None,
+    workers: int = 1,
 ) -> list[Source]:
     """Load every source of a configuration entry, in its order.
 
@@ -39,6 +41,7 @@ def load_sources(
         field: Configuration key of `spec`, for messages.
         cache_dir: Where Arrow copies of the files and text hashes are kept. None: copies where
             `datasets` keeps them, hashes in memory only.
+        workers: Processes that make these copies, where a source has several files.
 
     Raises:
         ConfigError: Anything about keys, files, columns or rows that cannot be used.
@@ -46,14 +49,22 @@ def load_sources(
     if not isinstance(spec, Mapping):
         spec = {field.rpartition(".")[2]: spec}
     if not spec:
-        raise ConfigError(f"{field} names no source; give at least one path.")
+        raise ConfigError(f"{field} names no source: give at least one path")
     return [
-        _load_source(str(name), value, field=f"{field}.{name}", cache_dir=cache_dir)
+        _load_source(
+            str(name),
+            value,
+            field=source_field(field, str(name)),
+            cache_dir=cache_dir,
+            workers=workers,
+        )
         for name, value in expand_prepared(spec).items()
     ]
 
 
-def _load_source(name: str, value: Any, *, field: str, cache_dir: str | None) -> Source:
+def _load_source(
+    name: str, value: Any, *, field: str, cache_dir: str | None, workers: int
+) -> Source:
     spec = parse_spec(value, field=field)
     options: dict[str, Any] = {"prompts": spec.prompts, "on_empty": spec.on_empty, "field": field}
     prepared = open_prepared(spec.path, mapping=spec.columns, on_empty=spec.on_empty, field=field)
@@ -68,8 +79,8 @@ def _load_source(name: str, value: Any, *, field: str, cache_dir: str | None) ->
         options |= {"files": files, "origin": str(spec.path)}
         if spec.streaming:
             streamed = _stream(spec, files, roles, cache_dir=cache_dir, field=field)
-            return Source(name, streamed, roles, cache_dir=cache_dir, **options)
-        dataset = load_files(files, roles, cache_dir=cache_dir, field=field)
+            return _filled(Source(name, streamed, roles, cache_dir=cache_dir, **options))
+        dataset = load_files(files, roles, cache_dir=cache_dir, workers=workers, field=field)
     else:
         dataset = load_hub(spec, field=field, cache_dir=cache_dir)
         roles = find_roles(dataset.column_names, mapping=spec.columns, field=field)
@@ -77,7 +88,18 @@ def _load_source(name: str, value: Any, *, field: str, cache_dir: str | None) ->
         options |= {"origin": f"hub {spec.hub}, split {spec.split}"}
     if spec.limit is not None:
         dataset = dataset.select(range(min(spec.limit, dataset.num_rows)))
-    return Source(name, dataset, roles, cache_dir=cache_dir, **options)
+    return _filled(Source(name, dataset, roles, cache_dir=cache_dir, **options))
+
+
+def _filled(source: Source) -> Source:
+    """The source, unless no row is left of it."""
+    if source.num_rows == 0:
+        dropped = f" ({source.num_dropped} were dropped)" if source.num_dropped else ""
+        raise ConfigError(
+            f"{path_key(source.field)}: source '{source.name}' ({source.origin}) holds no rows{dropped}: "
+            "remove it or fill it"
+        )
+    return source
 
 
 def _stream(
@@ -86,7 +108,7 @@ def _stream(
     if cache_dir is None:
         raise ConfigError(
             f"{field}.streaming=true keeps an index and copies of few files: name a folder for them "
-            "in data.cache_dir."
+            "in data.cache_dir"
         )
     return StreamedRows(
         files,

@@ -30,6 +30,7 @@ from datasets import Dataset
 from inbatch.data.columns import Roles
 from inbatch.data.files import Files
 from inbatch.data.texts import TextColumn
+from inbatch.data.typed import path_key
 from inbatch.errors import ConfigError
 
 LABELS = "labels"
@@ -58,7 +59,6 @@ class StreamedRows:
         decode: reads one file.
         folder: for the index and the copies.
         buffer_files: files whose rows are mixed; at most twice as many are kept as copies.
-        variant: what else decides which rows a file gives.
         variant: what else decides which rows a file gives.
         field: configuration key, for messages.
     """
@@ -93,9 +93,14 @@ class StreamedRows:
         return np.stack([np.load(self._index(number) / f"{_COUNTS}.npy") for number in numbers])
 
     @cached_property
+    def _filled(self) -> list[int]:
+        """Numbers of the files that hold a row; the others are as good as not there."""
+        return np.flatnonzero(self._counts[:, 0]).tolist()
+
+    @cached_property
     def file_rows(self) -> tuple[int, ...]:
-        """Rows of each file."""
-        return tuple(self._counts[:, 0].tolist())
+        """Rows of each file that holds any."""
+        return tuple(self._counts[self._filled, 0].tolist())
 
     @property
     def num_dropped(self) -> int:
@@ -116,7 +121,7 @@ class StreamedRows:
         """An index array of all rows [..., N], memory-mapped."""
         path = self._folder / f"{name}.npy"
         if not path.exists():
-            parts = [np.load(self._index(n) / f"{name}.npy") for n, _ in enumerate(self.file_rows)]
+            parts = [np.load(self._index(number) / f"{name}.npy") for number in self._filled]
             part = path.with_name(f".{name}.{os.getpid()}.npy")
             np.save(part, np.concatenate(parts, axis=-1))
             part.replace(path)
@@ -126,10 +131,10 @@ class StreamedRows:
         """Texts of some rows, by column."""
         files_B = np.searchsorted(self._starts, rows, side="right") - 1
         columns = [[""] * len(rows) for _ in self._roles.texts]
-        for number in np.unique(files_B).tolist():
-            places = np.flatnonzero(files_B == number)
-            inside = rows[places] - self._starts[number]
-            for column, texts in zip(columns, self._copy(number)):
+        for file in np.unique(files_B).tolist():
+            places = np.flatnonzero(files_B == file)
+            inside = rows[places] - self._starts[file]
+            for column, texts in zip(columns, self._copy(self._filled[file])):
                 for place, text in zip(places.tolist(), texts.read(inside)):
                     column[place] = text
         return columns
@@ -177,8 +182,8 @@ class StreamedRows:
         indexed = np.load(self._index(number) / "text_hashes.npy")
         if not np.array_equal(decoded.arrays["text_hashes"], indexed):
             raise ConfigError(
-                f"{self._field}.path: {self._files.paths[number]} has changed since it was indexed: "
-                f"delete {self._folder} and start anew."
+                f"{path_key(self._field)}: {self._files.paths[number]} has changed since it was indexed: "
+                f"delete {self._folder} and start anew"
             )
         part = path.with_name(f".{path.name}.{os.getpid()}")
         table = decoded.table

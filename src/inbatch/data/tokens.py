@@ -47,7 +47,7 @@ def check_tokens(stored: Mapping[str, Any], wanted: Mapping[str, Any], *, field:
         if stored[part] != wanted[part]:
             raise ConfigError(
                 f"{field} holds tokens made with {part}={stored[part]!r}, and the encoder has "
-                f"{part}={wanted[part]!r}: prepare the data again with this encoder, or without tokens."
+                f"{part}={wanted[part]!r}: prepare the data again with this encoder, or without tokens"
             )
 
 

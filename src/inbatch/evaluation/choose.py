@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from inbatch.data.columns import MAPPING_KEYS
 from inbatch.evaluation.base import Evaluator
 from inbatch.evaluation.binary_classification import BinaryClassificationEvaluator
 from inbatch.evaluation.embedding_similarity import EmbeddingSimilarityEvaluator
@@ -34,14 +35,21 @@ def evaluator_for(
     | a folder of corpus, queries and judgements | `InformationRetrievalEvaluator` |
 
     Args:
-        path, columns, limit: as that evaluator takes them.
+        path, limit: as that evaluator takes them. ``{path, columns, ...}`` gives a set columns of its
+            own, which win over `columns`.
+        columns: those of the training data; what has no meaning here is left out (a key; of a folder,
+            query and positive).
         name: prefix of the metrics.
 
     Raises:
         ConfigError: rows that cannot be read.
     """
+    path, own = _split(path)
+    shared = columns or {}
     if isinstance(path, str) and Path(path).is_dir():
+        columns = {key: value for key, value in shared.items() if key not in MAPPING_KEYS} | own
         return InformationRetrievalEvaluator(path, columns=columns, limit=limit, name=name)
+    columns = {key: value for key, value in shared.items() if key != "key"} | own
     field = "data.eval" if name == "eval" else f"data.eval.{name}"
     source = load_rows(path, columns=columns, limit=limit, field=field)
     if len(source.columns) == 3 and not source.has_labels:
@@ -52,3 +60,12 @@ def evaluator_for(
     if np.isin(labels, (0.0, 1.0)).all():
         return BinaryClassificationEvaluator(source, limit=limit, name=name)
     return EmbeddingSimilarityEvaluator(source, limit=limit, name=name)
+
+
+def _split(path: Any) -> tuple[Any, dict[str, Any]]:
+    """What is to be read, and the columns that come with it."""
+    if not isinstance(path, Mapping):
+        return path, {}
+    keys = dict(path)
+    columns = dict(keys.pop("columns", None) or {})
+    return (keys["path"] if keys.keys() == {"path"} else keys), columns

@@ -1,0 +1,37 @@
+"""Configuration keys as a user types them, for messages.
+
+A source is known by its key, as ``data.train.offers``. A file may be given without a name too
+(``data.train=FILE``, ``data.eval=FILE``): then its path is that key itself, its columns are named in
+``data.columns``, and every other setting needs a name first.
+"""
+
+from __future__ import annotations
+
+UNNAMED = ("data.train", "data.eval")
+
+
+def path_key(field: str) -> str:
+    """The key that holds the path of a source, or one of several paths (``NAME.path.corpus``)."""
+    bare = field in UNNAMED or field.startswith("data.eval.") or ".path." in field
+    return field if bare else f"{field}.path"
+
+
+def columns_key(field: str) -> str:
+    """The key that holds the columns of a source."""
+    return "data.columns" if field in UNNAMED else f"{field}.columns"
+
+
+def to_set(field: str, setting: str) -> str:
+    """How to give one source a setting of its own, such as ``on_empty=drop`` or ``columns.key``."""
+    if field == "data.train" and setting.startswith("columns"):
+        return f"data.{setting}"
+    named = f"{field}.NAME" if field in UNNAMED else field
+    if named == field and not field.startswith("data.eval."):
+        return f"{field}.{setting}"
+    return f"{named}.{setting} beside {named}.path=FILE"
+
+
+def source_field(parent: str, name: str) -> str:
+    """The key of the source `name` of `parent`; one that has the name of `parent` was given none."""
+    unnamed = parent in UNNAMED and name == parent.rpartition(".")[2]
+    return parent if unnamed else f"{parent}.{name}"
