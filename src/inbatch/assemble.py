@@ -7,13 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-from inbatch.callbacks.throughput import matmul_flop_per_s
+from inbatch.checks import check_loss
 from inbatch.claim import CONFIG
 from inbatch.config import RunConfig, rows_per_rank
 from inbatch.console import make_console, print_plain
@@ -21,6 +19,7 @@ from inbatch.data.collate import MIXED, Collator
 from inbatch.data.demo import write_demo
 from inbatch.data.plan import duplicate_share
 from inbatch.data.report import build_report, write
+from inbatch.data.source import check_stored_guide
 from inbatch.data.sources import Source
 from inbatch.datamodule import BatchModule, LoaderSettings
 from inbatch.encoder import Encoder, build_encoder
@@ -34,6 +33,7 @@ from inbatch.module import BiEncoderModule, StepSettings
 from inbatch.planner import Plan
 from inbatch.sizing import guide_chunk_tokens, num_workers
 from inbatch.strategies import Scaling, World
+from inbatch.targets import named_keys
 
 
 def prepare_output(run: RunConfig, output_dir: Path) -> None:
@@ -66,14 +66,17 @@ def make_guide(
             )
         return None
     assert name is not None  # make_losses has looked
-    encoder = build_encoder(
-        str(resolve_directory(name, field="guide.model", revision=run.guide.revision)),
-        max_length=run.guide.max_length,
-        prompts=run.guide.prompts,
-        trust_remote_code=run.guide.trust_remote_code,
-    )
+    with named_keys("guide", ("max_length", "prompts")):
+        encoder = build_encoder(
+            str(resolve_directory(name, field="guide.model", revision=run.guide.revision)),
+            max_length=run.guide.max_length,
+            prompts=run.guide.prompts,
+            trust_remote_code=run.guide.trust_remote_code,
+        )
     if run.guide.mode == "live":
         return LiveGuide(encoder)
+    for source in guided:
+        check_stored_guide(source)
     return StoredGuide(
         encoder,
         guided,
@@ -98,34 +101,6 @@ def make_losses(run: RunConfig, sources: Sequence[Source], *, guided: bool) -> d
             )
         check_loss(losses[source.name], source, guided=guided)
     return losses
-
-
-def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
-    """Whether a source has what its loss needs.
-
-    Raises:
-        ConfigError: labels, a guide or columns are missing, or there are too many columns.
-    """
-    name, columns = type(loss).__name__, len(source.columns)
-    if loss.needs_labels and not source.has_labels:
-        raise ConfigError(
-            f"loss {name} needs labels, and source {source.name!r} has none: name its label column in "
-            f"data.train.{source.name}.columns.label, or choose a loss for pairs, as "
-            "loss=multiple_negatives_ranking"
-        )
-    if loss.needs_guide and not guided:
-        raise ConfigError(
-            f"loss {name} needs a guide: set guide.model=NAME_OR_PATH, or guide=minilm"
-        )
-    if columns < loss.min_columns or (loss.max_columns is not None and columns > loss.max_columns):
-        least, most = loss.min_columns, loss.max_columns
-        span = (
-            f"at least {least}" if most is None else f"{least} to {most}" if most > least else most
-        )
-        raise ConfigError(
-            f"loss {name} takes {span} text columns, and source {source.name!r} has {columns} "
-            f"({', '.join(source.columns)}): set data.train.{source.name}.columns"
-        )
 
 
 def make_data(
@@ -179,6 +154,7 @@ def write_report(
         duplicate_share=lambda source: duplicate_share(
             source.text_hashes(), plan, source=source.name
         ),
+        unplaced=plan.unplaced,
     )
     write(report, output_dir)
     console = make_console()
@@ -243,21 +219,15 @@ def run_rows(
             if run.accumulate > 1
             else "one global batch",
             "chunk": f"{chunk}; {keep}",
-            **plan.rows(matmul_flop_per_s=_matmul_rate(world.accelerator)),
+            "estimated memory": plan.memory.describe(),
         },
         "loss": {
-            name: json.dumps({type(loss).__name__: _plain(loss)})
+            name: json.dumps({type(loss).__name__: asdict(loss)}, default=str)  # type: ignore[call-overload]
             for name, loss in losses.items()
             if name != MIXED
         },
         "guide": _guide_rows(run, losses),
     }
-
-
-def _matmul_rate(accelerator: str) -> float | None:
-    """Of the CPU; None for a GPU, which is not yet set up."""
-    on_cpu = accelerator == "cpu"
-    return matmul_flop_per_s(torch.device("cpu"), torch.float32) if on_cpu else None
 
 
 def _texts(sources: Sequence[Source]) -> Iterator[str]:
@@ -278,11 +248,6 @@ def _guide_rows(run: RunConfig, losses: Mapping[str, Loss]) -> dict[str, str]:
         "model": str(run.guide.model),
         "embeddings": where if run.guide.mode == "stored" else "of every batch anew",
     }
-
-
-def _plain(loss: Loss) -> dict[str, Any]:
-    values = asdict(loss)
-    return {k: v if isinstance(v, int | float | str | None) else str(v) for k, v in values.items()}  # type: ignore[call-overload]
 
 
 @rank_zero_only

@@ -122,19 +122,6 @@ class Plan:
     memory: Memory
     flop: float
 
-    def rows(self, *, matmul_flop_per_s: float | None) -> dict[str, str]:
-        """Lines of the table before step 1.
-
-        Args:
-            matmul_flop_per_s: rate of large matrix products on the device, which a step does not reach;
-                None if it is not known.
-        """
-        least = f", at least {self.flop / matmul_flop_per_s:.2g} s" if matmul_flop_per_s else ""
-        return {
-            "estimated memory": self.memory.describe(),
-            "estimated step": f"{self.flop / 1e12:.3g} TFLOP per rank{least}",
-        }
-
 
 def activation_bytes_per_token(model: ModelSize, step: StepSize) -> float:
     """Bytes that autograd holds for one computed token of a transformer in training.

@@ -1,4 +1,4 @@
-"""Matrix products whose result decides something, such as which text is a false negative."""
+"""In what precision float32 matrices are multiplied, on a GPU and by oneDNN on a CPU."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ import torch
 _BACKENDS = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
 
 
+def allow_tf32() -> None:
+    """Round the factors of products on a GPU to TF32 (10 bits); sums stay in float32."""
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+
+
 @contextmanager
-def full_precision() -> Iterator[None]:
-    """Products of float32 are computed in float32 inside, although training may have allowed less."""
+def exact_products() -> Iterator[None]:
+    """Inside, products are exact, whatever training allows: they decide, say, what is a false negative."""
     before = [backend.fp32_precision for backend in _BACKENDS]
     for backend in _BACKENDS:
         backend.fp32_precision = "ieee"

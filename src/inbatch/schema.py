@@ -10,6 +10,7 @@ from typing import Any
 
 PRECISIONS = {
     "fp32": "32-true",
+    "tf32": "32-true",  # with products of TF32, see products.py
     "bf16": "bf16-mixed",
     "fp16": "16-mixed",
     "bf16-true": "bf16-true",

@@ -41,8 +41,10 @@ def plan_run(
 ) -> tuple[RunConfig, Plan]:
     """The configuration with numbers in place of "auto", and the estimate of its largest step."""
     cache = run.gradcache
-    source = max(sources, key=lambda s: tokens_per_row(s, encoder))
-    text_tokens = tokens_per_row(source, encoder) / len(source.columns)
+    sizes = batch_sizes(run, sources)
+    tokens = {source.name: tokens_per_row(source, encoder) for source in sources}
+    source = max(sources, key=lambda each: sizes[each.name] * tokens[each.name])
+    text_tokens = tokens[source.name] / len(source.columns)
     device: Literal["cpu", "cuda"] = "cuda" if world.accelerator == "cuda" else "cpu"
     chunk_tokens: Any = cache.chunk_tokens
     by_size = chunk_tokens is None and cache.chunk_size is not None
@@ -53,13 +55,13 @@ def plan_run(
         model_size(encoder),
         StepSize(
             device=device,
-            global_rows=run.global_batch_size,
-            local_rows=rows_per_rank(run.global_batch_size, world.size),
+            global_rows=sizes[source.name],
+            local_rows=rows_per_rank(sizes[source.name], world.size),
             num_columns=len(source.columns),
             text_tokens=text_tokens,
-            guide_dimension=encoder.dimension if loss.needs_guide else 0,
+            guide_dimension=guide.dimension if guide is not None and loss.needs_guide else 0,
             world_size=world.size,
-            activation_bytes={"fp32": 4, "fp64": 8}.get(run.precision, 2),
+            activation_bytes={"fp32": 4, "tf32": 4, "fp64": 8}.get(run.precision, 2),
         ),
         chunk_tokens=chunk_tokens,
         keep_gib=cache.keep_gib,  # type: ignore[arg-type]
@@ -70,9 +72,15 @@ def plan_run(
         sharding=sharding_of(scaling),
         live_guide_parameters=count(guide.encoder) if isinstance(guide, LiveGuide) else 0,
     )
-    tokens = None if by_size else plan.chunk_tokens
-    sizes = replace(cache, chunk_tokens=tokens, keep_gib=plan.keep_gib)
-    return replace(run, gradcache=sizes), plan
+    chosen = None if by_size else plan.chunk_tokens
+    cache = replace(cache, chunk_tokens=chosen, keep_gib=plan.keep_gib)
+    return replace(run, gradcache=cache), plan
+
+
+def batch_sizes(run: RunConfig, sources: Sequence[Source]) -> dict[str, int]:
+    """Rows of a global batch, by source."""
+    own = run.sampler.get("batch_sizes") or {}
+    return {source.name: own.get(source.name, run.global_batch_size) for source in sources}
 
 
 def guide_chunk_tokens(run: RunConfig, world: World, tokenizer: TextTokenizer) -> int:

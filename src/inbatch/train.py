@@ -23,13 +23,15 @@ from inbatch import assemble as parts_of
 from inbatch import watch
 from inbatch.allocation import grow_gpu_segments, keep_freed_memory
 from inbatch.callbacks.preemption import StopRequest
+from inbatch.checks import check_batch, check_dims, check_kernels, check_sizes
 from inbatch.claim import check_free
-from inbatch.config import RunConfig, check_config, check_precision, rows_per_rank
+from inbatch.config import RunConfig, check_config, check_precision
 from inbatch.data.sources import load_sources
 from inbatch.finish import finish
 from inbatch.hydra_app import instantiate, launch, user_errors
+from inbatch.products import allow_tf32
 from inbatch.requeue import preempted_exits
-from inbatch.sizing import plan_run
+from inbatch.sizing import batch_sizes, plan_run
 from inbatch.strategies import find_world
 from inbatch.sweep_app import in_sweep, run_job
 
@@ -54,8 +56,10 @@ def train(run: RunConfig, stop: StopRequest | None = None) -> Path:
         keep_freed_memory()
     else:
         grow_gpu_segments()
-    rows_per_rank(run.global_batch_size, world.size)
+    check_sizes(run, world)
     check_precision(run.precision, world.accelerator)
+    if run.precision == "tf32":
+        allow_tf32()
     seed_everything(run.seed, workers=True, verbose=False)
     parts_of.prepare_data(run)
 
@@ -63,6 +67,9 @@ def train(run: RunConfig, stop: StopRequest | None = None) -> Path:
     evaluators = instantiate(run.evaluation.evaluators)
     encoder = parts_of.make_encoder(run, sources)
     losses = parts_of.make_losses(run, sources, guided=run.guide.model is not None)
+    check_dims(losses, encoder.output_dimension)
+    check_kernels(losses, world, run.precision)
+    check_batch(sources, batch_sizes(run, sources), mixed=bool(run.sampler.get("mixed")))
     guide = parts_of.make_guide(run, world, sources, losses)
 
     scaling = instantiate(run.strategy).resolve(world.size)
@@ -70,8 +77,9 @@ def train(run: RunConfig, stop: StopRequest | None = None) -> Path:
     data = parts_of.make_data(run, world, sources, encoder, guide)
     module = parts_of.make_module(run, encoder, losses, guide, scaling)
     rows = parts_of.run_rows(run, world, sources, encoder, losses, plan)
+    watch.check_resume(run, output_dir, data)
     parts_of.prepare_output(run, output_dir)
-    parts = watch.make_parts(run, evaluators, module, rows, output_dir, stop)
+    parts = watch.make_parts(run, evaluators, module, data, rows, plan, output_dir, stop)
     trainer = watch.make_trainer(run, world, scaling, parts)
     parts_of.write_report(sources, data, encoder, losses, output_dir)
 
@@ -109,7 +117,10 @@ def quiet() -> None:
     """One progress line is enough: no bars of libraries, no tips of Lightning."""
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in ("lightning.pytorch", "lightning.fabric", "compilers"):  # the last is deepspeed's
         logging.getLogger(name).setLevel(logging.WARNING)
+    # A filter, since deepspeed sets the level when accelerate imports it; it warns of every CPU.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
+    warnings.filterwarnings("ignore", ".*_tensor` is deprecated", FutureWarning)  # deepspeed's
     warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning's, on each rank
     warnings.filterwarnings("ignore", "The `srun` command is available")  # find_launcher knows

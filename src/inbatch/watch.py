@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
+from inbatch.callbacks.agreement import Agreement
 from inbatch.callbacks.checkpoints import LAST, Checkpoints
 from inbatch.callbacks.evaluation import Evaluation
 from inbatch.callbacks.examples import ExampleTables
@@ -21,13 +23,29 @@ from inbatch.callbacks.step_log import StepLog
 from inbatch.callbacks.summary import Summary
 from inbatch.callbacks.wandb_run import WandbRun, named
 from inbatch.config import PRECISIONS, RunConfig
+from inbatch.data.saved import read_checkpoint
+from inbatch.datamodule import BatchModule
 from inbatch.errors import ConfigError
 from inbatch.evaluation import Evaluator
 from inbatch.export.model import export_model
+from inbatch.guide.fingerprint import hash_tokenizer
 from inbatch.hydra_app import instantiate
 from inbatch.module import BiEncoderModule
+from inbatch.planner import Plan
 from inbatch.strategies import Scaling, World, cluster_environment
 from inbatch.sweep.pruning import check_is_point
+
+# Parts of a configuration that name places, or are compared as what they lead to.
+OF_A_NODE = (
+    "data",
+    "data_dir",
+    "output_dir",
+    "encoder",
+    "guide",
+    "evaluation",
+    "logger",
+    "gradcache",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +66,9 @@ def make_parts(
     run: RunConfig,
     evaluators: Mapping[str, Evaluator],
     module: BiEncoderModule,
+    data: BatchModule,
     rows: Mapping[str, Mapping[str, str]],
+    plan: Plan,
     output_dir: Path,
     stop: StopRequest | None,
 ) -> Parts:
@@ -69,13 +89,14 @@ def make_parts(
         every_steps=run.checkpoint.every_n_steps,
         keep=run.checkpoint.keep,
     )
-    summary = Summary(rows)
+    summary = Summary(rows, step_flop=plan.flop)
     wandb = WandbRun(
         asdict(run),
         metric=None if evaluation is None else evaluation.best_metric,
         mode=run.evaluation.mode,  # type: ignore[arg-type]
     )
-    watching: list[Callback] = [wandb, summary, StepLog(every_steps=run.trainer.log_every_steps)]
+    watching: list[Callback] = [Agreement(shared_facts(run, module, data))]
+    watching += [wandb, summary, StepLog(every_steps=run.trainer.log_every_steps)]
     watching.append(Progress(every_steps=run.trainer.log_every_steps))
     if evaluation is not None:
         watching.append(evaluation)
@@ -98,6 +119,18 @@ def make_parts(
         preemption,
         watching,
     )
+
+
+def shared_facts(
+    run: RunConfig, module: BiEncoderModule, data: BatchModule
+) -> dict[str, Callable[[], Any]]:
+    """What must be the same on all ranks. Folders and files may be others, if their content is not."""
+    alike = {key: value for key, value in asdict(run).items() if key not in OF_A_NODE}
+    return {
+        "configuration": lambda: alike,
+        "plan of batches": data.fingerprint,
+        "tokenizer": lambda: hash_tokenizer(module.encoder.tokenizer),
+    }
 
 
 def make_pruning(run: RunConfig, evaluation: Evaluation | None, folder: Path) -> Pruning | None:
@@ -143,13 +176,30 @@ def make_loggers(run: RunConfig) -> list[Logger]:
 
 
 def resume_path(run: RunConfig, output_dir: Path) -> Path | None:
-    """The checkpoint to go on from: the run's own for "auto", none for "never", else the named one."""
+    """The checkpoint to go on from: the run's own for "auto", none for "never", else the named one.
+
+    Raises:
+        ConfigError: there is none, or it is something else.
+    """
     if run.resume == "never":
         return None
     last = output_dir / "checkpoints" / LAST
-    if run.resume == "auto":
-        return last if last.exists() else None
-    path = Path(run.resume)
+    if run.resume == "auto" and not last.exists():
+        return None
+    path = last if run.resume == "auto" else Path(run.resume)
     if not path.exists():
         raise ConfigError(f"resume={run.resume!r} does not exist: set auto, never, or a checkpoint")
+    read_checkpoint(path, resume=run.resume)
     return path
+
+
+def check_resume(run: RunConfig, output_dir: Path, data: BatchModule) -> None:
+    """Whether the checkpoint that a run goes on from is of this plan; before anything is written.
+
+    Raises:
+        ConfigError: it is of another plan, or no checkpoint.
+    """
+    path = resume_path(run, output_dir)
+    checkpoint = None if path is None else read_checkpoint(path, resume=run.resume)
+    if checkpoint is not None:
+        data.check_checkpoint(checkpoint, accumulate=run.accumulate)

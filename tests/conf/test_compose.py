@@ -63,8 +63,8 @@ CARDS: dict[str, dict[str, Any]] = {
         "schedule.warmup_ratio": 0.0,
         "evaluation.every_steps": 100,
         "evaluation.every_epoch": True,
-        "evaluation.evaluators.dev._target_": "inbatch.evaluation.EmbeddingSimilarityEvaluator",
-        "evaluation.evaluators.dev.similarity": ["cosine"],
+        "evaluation.evaluators.eval._target_": "inbatch.evaluation.EmbeddingSimilarityEvaluator",
+        "evaluation.evaluators.eval.similarity": ["cosine"],
     },
     "terms_cosine": {
         "loss._target_": "inbatch.losses.CosineSimilarity",
@@ -86,9 +86,9 @@ CARDS: dict[str, dict[str, Any]] = {
         "trainer.max_epochs": 10,
         "schedule.warmup_ratio": 0.1,
         "precision": "fp16",
-        "evaluation.evaluators.dev._target_": "inbatch.evaluation.TripletEvaluator",
-        "evaluation.evaluators.dev.name": "esci-dev",
-        "evaluation.evaluators.dev.similarity": ["cosine", "dot", "manhattan", "euclidean"],
+        "evaluation.evaluators.eval._target_": "inbatch.evaluation.TripletEvaluator",
+        "evaluation.evaluators.eval.name": "esci-dev",
+        "evaluation.evaluators.eval.similarity": ["cosine", "dot", "manhattan", "euclidean"],
     },
 }
 OF_ALL_CARDS = {

@@ -76,5 +76,5 @@ def test_refused_options(dims: list[int], weights: list[float] | None, message: 
 
 
 def test_refuses_dimensions_that_the_embeddings_lack() -> None:
-    with pytest.raises(ConfigError, match="dims has 9 but embeddings have 8"):
+    with pytest.raises(ConfigError, match=r"loss\.dims=\[9, 4\] has 9 but embeddings have 8"):
         ours(Matryoshka(Triplet(), [9, 4]), random_columns(3, 4, 8))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from inbatch.losses.gist import guide_filter
 from inbatch.losses.panels import Block
-from inbatch.losses.streaming import StreamStats, Sweep, has_kernels, streamed_cross_entropy
+from inbatch.losses.streaming import StreamStats, Sweep, streamed_cross_entropy
 
 pytest.importorskip("triton")
 
@@ -44,9 +44,8 @@ def test_in_the_interpreter() -> None:
     assert " passed" in result.stdout
 
 
-def test_cpu_takes_the_tiled_form_and_refuses_kernels() -> None:
+def test_the_tiled_form_is_the_default_and_a_cpu_refuses_kernels() -> None:
     columns = [column.float() for column in random_columns(2, 4, 6)]
-    assert not has_kernels(columns, None)
     options: dict[str, Any] = {"rows": slice(0, 4), "temperature": 0.1}
     value, _ = streamed_cross_entropy(columns, BLOCKS["one"], **options)
     tiled, _ = streamed_cross_entropy(columns, BLOCKS["one"], implementation="tiled", **options)
@@ -161,14 +160,10 @@ class TestOnGpu:
             torch.testing.assert_close(mine, theirs, rtol=0, atol=2e-2 * float(theirs.abs().max()))
         assert torch.equal(stats.filtered, reference.filtered)
 
-    def test_auto_takes_the_kernels_and_repeats_bit_by_bit(self) -> None:
+    def test_the_kernels_repeat_bit_by_bit(self) -> None:
         columns, options = self.example(500, 96)
-        assert has_kernels(columns, options["guide"])
-        assert not has_kernels([column.double() for column in columns], None)
-        forced, *_ = self.run("triton", columns, "gist", **options)
-        once, once_grads, _ = self.run("auto", columns, "gist", **options)
-        again, again_grads, _ = self.run("auto", columns, "gist", **options)
-        assert torch.equal(once, forced)
+        once, once_grads, _ = self.run("triton", columns, "gist", **options)
+        again, again_grads, _ = self.run("triton", columns, "gist", **options)
         assert torch.equal(once, again)
         assert all(map(torch.equal, once_grads, again_grads))
 

@@ -17,7 +17,12 @@ from inbatch.losses.base import LossInput, LossOutput
 from inbatch.losses.checks import check_choice, check_inputs, check_number
 from inbatch.losses.pairs import full_precision
 from inbatch.losses.panels import Block, GuideFilter
-from inbatch.losses.streaming import similarity_metrics, streamed_cross_entropy
+from inbatch.losses.streaming import (
+    IMPLEMENTATIONS,
+    Implementation,
+    similarity_metrics,
+    streamed_cross_entropy,
+)
 
 # Two equal texts score equal in exact arithmetic but not in floating point, where it depends on the
 # place in a matrix product. Scores this close to the threshold count as equal to it.
@@ -69,6 +74,7 @@ class GIST:
     margin: float = 0.0
     contrast_anchors: bool = True
     contrast_positives: bool = True
+    implementation: Implementation = "tiled"  # of the softmax, see `streamed_cross_entropy`
 
     scope: ClassVar[Literal["candidates"]] = "candidates"
     needs_labels: ClassVar[bool] = False
@@ -80,6 +86,7 @@ class GIST:
         check_number("temperature", self.temperature, above=0)
         check_choice("margin_strategy", self.margin_strategy, ("absolute", "relative"))
         check_number("margin", self.margin)
+        check_choice("implementation", self.implementation, IMPLEMENTATIONS)
 
     def __call__(self, inputs: LossInput) -> LossOutput:
         """Mean over the owned rows. Raises ConfigError without guide embeddings of each column."""
@@ -93,6 +100,7 @@ class GIST:
             guide=guide_filter(
                 inputs.guide or (), margin_strategy=self.margin_strategy, margin=self.margin
             ),
+            implementation=self.implementation,
         )
         num_global = inputs.columns[0].shape[0]
         num_negatives = sum(num_global - (block.own != "plain") for block in blocks)

@@ -80,7 +80,8 @@ class Matryoshka:
         full = inputs.columns[0].shape[1]
         if max(self.dims) > full:
             raise ConfigError(
-                f"dims has {max(self.dims)} but embeddings have {full} dimensions: lower it."
+                f"loss.dims={list(self.dims)} has {max(self.dims)} but embeddings have {full} "
+                "dimensions: lower it."
             )
         assert self.weights is not None
         outputs = [

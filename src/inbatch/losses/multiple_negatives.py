@@ -16,7 +16,12 @@ from inbatch.errors import ConfigError
 from inbatch.losses.base import LossInput, LossOutput
 from inbatch.losses.checks import check_choice, check_inputs, check_number
 from inbatch.losses.panels import Block
-from inbatch.losses.streaming import similarity_metrics, streamed_cross_entropy
+from inbatch.losses.streaming import (
+    IMPLEMENTATIONS,
+    Implementation,
+    similarity_metrics,
+    streamed_cross_entropy,
+)
 
 Direction = Literal["query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"]
 HardnessMode = Literal["in_batch_negatives", "hard_negatives", "all_negatives"]
@@ -60,6 +65,7 @@ class MultipleNegativesRanking:
     partition_mode: Literal["joint", "per_direction"] = "joint"
     hardness_mode: HardnessMode | None = None
     hardness_strength: float = 0.0
+    implementation: Implementation = "tiled"  # of the softmax, see `streamed_cross_entropy`
 
     scope: ClassVar[Literal["candidates"]] = "candidates"
     needs_labels: ClassVar[bool] = False
@@ -77,6 +83,7 @@ class MultipleNegativesRanking:
         modes = (None, "in_batch_negatives", "hard_negatives", "all_negatives")
         check_choice("hardness_mode", self.hardness_mode, modes)
         check_number("hardness_strength", self.hardness_strength)
+        check_choice("implementation", self.implementation, IMPLEMENTATIONS)
         self._check_combination()
 
     def _check_combination(self) -> None:
@@ -111,6 +118,7 @@ class MultipleNegativesRanking:
                 temperature=self.temperature,
                 normalize=self.similarity == "cosine",
                 hardness_strength=self.hardness_strength,
+                implementation=self.implementation,
             )
             losses.append(loss)
             metrics = metrics or similarity_metrics(stats)

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from inbatch.products import full_precision
+from inbatch.products import exact_products
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def mask_tile(
     """Set to -inf what the guide scores above the threshold; returns how many, an int64 scalar."""
     rows_RE, candidates_GE = guide.columns[block.rows][part], guide.columns[block.candidates]
     scores_RG, mask_RG = scratch.scores[: len(tile_RG)], scratch.mask[: len(tile_RG)]
-    with full_precision():
+    with exact_products():
         torch.mm(rows_RE, candidates_GE.T, out=scores_RG)
     torch.gt(scores_RG, guide.threshold[part, None], out=mask_RG)
     if block.own != "plain":

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -46,7 +45,8 @@ MAX_PANEL_ROWS = {"cpu": 256, "cuda": 4096}
 # busy meanwhile.
 MIN_PANEL_ROWS = {"cpu": 16, "cuda": 128}
 
-Implementation = Literal["auto", "tiled", "triton"]
+Implementation = Literal["tiled", "triton"]
+IMPLEMENTATIONS = ("tiled", "triton")
 
 
 class StreamStats(NamedTuple):
@@ -86,8 +86,8 @@ def streamed_cross_entropy(
         panel_bytes: memory of a panel of logits, of `MIN_PANEL_ROWS` at least; None takes the default
             of the device.
         implementation: "tiled" is this file, for any device and dtype; "triton" the kernels of
-            `triton_loss`; "auto" takes "triton" where `has_kernels`. The default stays "tiled" on
-            every device until the kernels have been measured faster on a card.
+            `triton_loss`, for CUDA and float32. The default stays "tiled" on every device until the
+            kernels have been measured faster on a card.
 
     Returns:
         The loss, a scalar that can be differentiated once, and detached statistics.
@@ -98,23 +98,12 @@ def streamed_cross_entropy(
     sweep = Sweep(
         tuple(blocks), rows, temperature, normalize, hardness_strength, guide, panel_bytes
     )
-    if implementation == "auto":
-        implementation = "triton" if has_kernels(columns, guide) else "tiled"
     if implementation == "triton":
         from inbatch.losses.triton_loss import fused_cross_entropy  # imports triton
 
         return fused_cross_entropy(sweep, columns)
     loss, *stats = _CrossEntropy.apply(sweep, torch.is_grad_enabled(), *columns)
     return loss, StreamStats(*stats)
-
-
-def has_kernels(columns: Sequence[Tensor], guide: GuideFilter | None) -> bool:
-    """Whether Triton kernels serve: on CUDA from capability 8.0, without float64, with triton."""
-    if not columns[0].is_cuda or find_spec("triton") is None:
-        return False
-    tensors = columns if guide is None else (*columns, *guide.columns, guide.threshold)
-    is_double = any(tensor.dtype == torch.float64 for tensor in tensors)
-    return not is_double and torch.cuda.get_device_capability(columns[0].device) >= (8, 0)
 
 
 def similarity_metrics(stats: StreamStats) -> dict[str, Tensor]:

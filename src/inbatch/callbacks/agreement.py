@@ -1,0 +1,54 @@
+"""All ranks train on the same thing, or none does.
+
+Nodes may see different files, configurations or versions of a tokenizer under the same names. Each rank
+would then plan other batches than its neighbours, and their common gradient would be that of no batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from inbatch.errors import ConfigError
+
+
+class Agreement(Callback):
+    """Compares facts over ranks, once they have met and before parameters are wrapped.
+
+    Args:
+        facts: {what it is: what gives it}, the same on each rank; values go through JSON.
+    """
+
+    def __init__(self, facts: Mapping[str, Callable[[], Any]]) -> None:
+        self._facts = facts
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Compare; a strategy, which would compare shapes in its own words, is set up afterwards.
+
+        Raises:
+            ConfigError: on all ranks, if one differs from rank 0; the first is named.
+        """
+        if trainer.world_size == 1:
+            return
+        own_F = torch.tensor([digest(give()) for give in self._facts.values()])
+        all_WF = trainer.strategy.all_gather(own_F.to(trainer.strategy.root_device))
+        differs_WF = (all_WF != all_WF[0]).cpu()
+        if differs_WF.any():
+            rank = int(differs_WF.any(1).nonzero()[0])
+            names = [name for name, differs in zip(self._facts, differs_WF[rank]) if differs]
+            raise ConfigError(
+                f"rank {rank} has another {' and another '.join(names)} than rank 0: give all nodes the "
+                "same files and the same command"
+            )
+
+
+def digest(fact: Any) -> int:
+    """64 bits of a fact, the same in every process."""
+    text = json.dumps(fact, sort_keys=True, default=str)
+    hashed = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(hashed, "little", signed=True)

@@ -1,0 +1,106 @@
+"""What does not go together is refused before training, in one sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from inbatch.checks import check_batch, check_dims, check_kernels, check_loss, check_sizes
+from inbatch.config import check_config
+from inbatch.data.sources import Source
+from inbatch.errors import ConfigError
+from inbatch.losses import (
+    GIST,
+    Contrastive,
+    CoSENT,
+    CosineSimilarity,
+    Matryoshka,
+    MultipleNegativesRanking,
+    OnlineContrastive,
+)
+from inbatch.losses.base import Loss
+from inbatch.strategies import World
+from runs import TINY, compose_run
+
+CPU = World("cpu", 1, 1)
+
+
+def source(name: str, rows: int) -> Source:
+    texts = [f"{name} {row}" for row in range(rows)]
+    return Source.from_columns(name, {"query": texts, "positive": texts})
+
+
+@pytest.mark.parametrize(
+    ("sizes", "mixed", "most"),
+    [
+        ({"a": 11, "b": 11}, False, 10),
+        ({"a": 11, "b": 5}, False, 10),
+        ({"a": 15, "b": 15}, True, 14),
+    ],
+)
+def test_a_batch_of_more_rows_than_there_are(sizes: dict[str, int], mixed: bool, most: int) -> None:
+    sources = [source("a", 10), source("b", 4)]
+    size = max(sizes.values())
+    message = (
+        f"global_batch_size={size} is more than the {most} rows of the data: set {most} or less"
+    )
+    with pytest.raises(ConfigError, match=message):
+        check_batch(sources, sizes, mixed=mixed)
+
+
+def test_one_source_that_fills_a_batch_is_enough() -> None:
+    sources = [source("a", 10), source("b", 4)]
+    check_batch(sources, {"a": 10, "b": 10}, mixed=False)
+    check_batch(sources, {"a": 11, "b": 4}, mixed=False)
+    check_batch(sources, {"a": 14, "b": 14}, mixed=True)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        GIST(implementation="triton"),
+        Matryoshka(MultipleNegativesRanking(implementation="triton"), dims=[8]),
+    ],
+)
+def test_kernels_need_a_gpu(loss: Loss) -> None:
+    with pytest.raises(ConfigError, match="='triton' needs a GPU"):
+        check_kernels({"a": loss}, CPU, "fp32")
+    with pytest.raises(ConfigError, match="computes in float32, and precision is 'fp64'"):
+        check_kernels({"a": loss}, World("cuda", 1, 1), "fp64")
+
+
+@pytest.mark.parametrize(
+    ("loss", "labels", "span"),
+    [
+        (Contrastive(), [0.0, 2.0], "0 to 1"),
+        (OnlineContrastive(), [-1.0, 1.0], "0 to 1"),
+        (CosineSimilarity(), [0.0, 5.0], "-1 to 1"),
+        (Matryoshka(CosineSimilarity(), dims=[8]), [0.0, 5.0], "-1 to 1"),
+    ],
+)
+def test_labels_that_a_loss_cannot_take(loss: Loss, labels: list[float], span: str) -> None:
+    pairs: dict[str, list[Any]] = {"sentence1": ["a", "b"], "sentence2": ["c", "d"]}
+    wrong = Source.from_columns("s", {**pairs, "label": labels})
+    found = f"labels from {labels[0]:g} to {labels[1]:g}, and loss .* takes {span}: "
+    with pytest.raises(ConfigError, match=found):
+        check_loss(loss, wrong, guided=False)
+    check_loss(loss, Source.from_columns("s", {**pairs, "label": [0.0, 1.0]}), guided=False)
+    check_loss(CoSENT(), wrong, guided=False)
+
+
+def test_a_dimension_that_the_encoder_does_not_have() -> None:
+    loss = Matryoshka(MultipleNegativesRanking(), dims=[8, 32])
+    with pytest.raises(ConfigError, match="exceeds the 16 dimensions of the encoder"):
+        check_dims({"a": loss}, 16)
+    check_dims({"a": loss, "b": GIST()}, 32)
+
+
+def test_a_sources_own_batch_divides_over_the_ranks() -> None:
+    sizes: list[Any] = ["sampler=proportional", "++sampler.batch_sizes={train: 9}"]
+    run = check_config(compose_run(*TINY, "data.train=x.jsonl", "global_batch_size=8", *sizes))
+    with pytest.raises(
+        ConfigError,
+        match=r"sampler\.batch_sizes\.train=9 does not divide over 2 ranks: set 8 or 10",
+    ):
+        check_sizes(run, World("cpu", 2, 1))
