@@ -53,7 +53,13 @@ WRONG_VALUES = {
     "trainer.max_steps=0": "trainer.max_steps=0 is no length",
     "trainer.max_epochs=-1": "trainer.max_epochs=-1 and trainer.max_steps=-1 train without end",
     "trainer.devices=[0]": "trainer.devices=[0] is not a whole number or a text",
-    "trainer.accelerator=gpu": "trainer.accelerator='gpu' is not known",
+    "trainer.accelerator=tpu": "trainer.accelerator='tpu' is not known",
+    "optimizer.lr=nan": "optimizer.lr=nan is out of range: set 0 or more",
+    "optimizer.weight_decay=-0.1": "optimizer.weight_decay=-0.1 is out of range",
+    "optimizer.eps=-1": "optimizer.eps=-1 is out of range",
+    "optimizer.betas=[0.9,1]": "optimizer.betas=[0.9, 1] is out of range: set numbers from 0 to",
+    "optimizer.betas=[0.9]": "optimizer.betas=[0.9] is not two numbers",
+    "data.cache_dir=gs://a/b": "data.cache_dir='gs://a/b' is no folder of this machine",
     "evaluation.mode=maximum": "evaluation.mode='maximum' is not known",
     "evaluation.best_metric=x": "evaluation.best_metric='x' has no evaluator to come from",
     "gradcache.chunk_tokens=0": "gradcache.chunk_tokens=0 is too small",
@@ -106,7 +112,7 @@ def test_values_that_are_missing_are_listed() -> None:
 def test_an_evaluator_without_data_is_refused() -> None:
     message = refusal(*PAIRS, "evaluation=triplet")
     assert message == (
-        "evaluation.evaluators.dev.path is not set: set data.eval=FILE, or evaluation=auto"
+        "evaluation.evaluators.eval.path is not set: set data.eval=FILE, or evaluation=auto"
     )
 
 
@@ -134,15 +140,15 @@ def test_data_is_one_file_or_files_by_name() -> None:
 
 def test_chosen_evaluators_take_the_data() -> None:
     run = check_config(compose_run(*PAIRS, "data.eval=b.csv", "evaluation=triplet"))
-    assert list(run.evaluation.evaluators) == ["dev"]
-    assert run.evaluation.evaluators["dev"]["path"] == "b.csv"
+    assert list(run.evaluation.evaluators) == ["eval"]
+    assert run.evaluation.evaluators["eval"]["path"] == "b.csv"
 
 
 def test_a_target_gets_what_it_needs() -> None:
     config = compose_run(*PAIRS, "evaluation=triplet")
-    del config.evaluation.evaluators.dev.path
+    del config.evaluation.evaluators.eval.path
     with pytest.raises(
-        ConfigError, match=r"dev.path is missing: inbatch.evaluation.TripletEvaluator"
+        ConfigError, match=r"eval.path is missing: inbatch.evaluation.TripletEvaluator"
     ):
         check_config(config)
 
@@ -202,10 +208,11 @@ def test_a_global_batch_that_divides() -> None:
     assert rows_per_rank(12, 4) == 3
 
 
-def test_fp16_needs_a_gpu() -> None:
-    with pytest.raises(ConfigError, match="precision='fp16' needs a GPU"):
-        check_precision("fp16", "cpu")
-    check_precision("fp16", "cuda")
+@pytest.mark.parametrize("precision", ["fp16", "tf32"])
+def test_some_precisions_need_a_gpu(precision: str) -> None:
+    with pytest.raises(ConfigError, match=f"precision='{precision}' needs a GPU"):
+        check_precision(precision, "cpu")
+    check_precision(precision, "cuda")
     check_precision("bf16", "cpu")
 
 

@@ -57,10 +57,13 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         "loss Triplet takes 3 text columns, and source",
     ),
     "key": ([*TRIPLETS, "global_batchsize=8"], "did you mean 'global_batch_size'?"),
-    "key of a group": ([*TRIPLETS, "loss.temprature=1"], "did you mean 'temperature'?"),
+    "key of a group": (
+        [*TRIPLETS, "loss.temprature=1"],
+        "is no key of loss=multiple_negatives_ranking: did you mean 'temperature'?",
+    ),
     "choice": ([*TRIPLETS, "loss=cached_gits"], "loss=cached_gits names no file: did you mean"),
     "experiment": (["experiment=dmo"], "experiment=dmo names no file: did you mean 'demo'?"),
-    "choice in a sweep": (["-m", "seed=1,2", "loss=cached_gits"], "loss=cached_gits names no file"),
+    "choice in a sweep": (["seed=1,2", "-m", "loss=cached_gits"], "loss=cached_gits names no file"),
     "syntax": ([*TRIPLETS, "loss"], "the override 'loss' cannot be read"),
     "missing value": (["encoder=minilm"], "data.train is not set"),
     "batch size": (
@@ -75,18 +78,49 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "two encoders": ([*TRIPLETS, "encoder.model=x"], "give one of them"),
     "evaluator file": (
         [*TRIPLETS, "evaluation=triplet", "data.eval=dev.jsonl"],
-        "evaluation.evaluators.dev.path=dev.jsonl matches no file",
+        "evaluation.evaluators.eval.path=dev.jsonl matches no file",
     ),
     "metric": (
         [
             *TRIPLETS,
             "evaluation=triplet",
             "data.eval=triplets.jsonl",
-            "evaluation.best_metric=dev_accuracy",
+            "evaluation.best_metric=eval_accuracy",
         ],
-        "evaluation.best_metric='dev_accuracy' is no metric of the evaluators; choose one of dev_cosine_acc",
+        "evaluation.best_metric='eval_accuracy' is no metric of the evaluators: "
+        "did you mean 'eval_cosine_accuracy'?",
     ),
-    "gpu": ([*TRIPLETS, "trainer.accelerator=cuda"], "torch finds no GPU"),
+    "gpu": ([*TRIPLETS, "trainer.accelerator=gpu"], "torch finds no GPU"),
+    "learning rate": ([*TRIPLETS, "optimizer.lr=-1"], "optimizer.lr=-1 is out of range"),
+    "optimizer": (
+        [*TRIPLETS, "optimizer=sgd", "optimizer.momentum=-1"],
+        "optimizer does not fit SGD (Invalid momentum value: -1): correct the key",
+    ),
+    "loss": (
+        [*TRIPLETS, "loss.temperature=-1"],
+        "loss.temperature=-1: set a finite number above 0",
+    ),
+    "inner loss": (
+        [*TRIPLETS, "loss=matryoshka", "loss.loss.temperature=-1"],
+        "loss.loss.temperature=-1: set",
+    ),
+    "schedule": (
+        [*TRIPLETS, "schedule=cosine", "schedule.warmup_ratio=2"],
+        "schedule.warmup_ratio=2",
+    ),
+    "max length": ([*TRIPLETS, "encoder.max_length=1000"], "encoder.max_length=1000 is above the"),
+    "output is a file": (
+        [*TRIPLETS, "output_dir=triplets.jsonl"],
+        "output_dir='triplets.jsonl' cannot be made (File exists): set a folder",
+    ),
+    "remote output": (
+        [*TRIPLETS, "output_dir=s3://bucket/run"],
+        "output_dir='s3://bucket/run' is no folder of this machine",
+    ),
+    "remote store": (
+        [*TRIPLETS, "guide.store_dir=s3://bucket/run"],
+        "guide.store_dir='s3://bucket/run' is no folder of this machine",
+    ),
     "fp16": ([*TRIPLETS, "precision=fp16"], "precision='fp16' needs a GPU"),
     "config dir": (
         ["--config-dir=conf", "experiment=broken"],

@@ -18,8 +18,17 @@ from omegaconf.errors import OmegaConfBaseException
 from inbatch.data.prepared import expand_prepared
 from inbatch.data.spec import parse_spec
 from inbatch.errors import ConfigError
+from inbatch.optim.check import check_optimizer
 from inbatch.schema import PRECISIONS, EvaluateConfig, RunConfig, TrainerConfig
-from inbatch.targets import check_targets, fits, nearest, unknown_key, wrong_type
+from inbatch.targets import (
+    arguments,
+    check_targets,
+    fits,
+    locate,
+    nearest,
+    unknown_key,
+    wrong_type,
+)
 
 __all__ = [
     "PRECISIONS",
@@ -70,21 +79,21 @@ def _values(cfg: DictConfig) -> Any:
         raise ConfigError(omegaconf_line(error)) from None
 
 
-def rows_per_rank(global_batch_size: int, world_size: int) -> int:
+def rows_per_rank(rows: int, world_size: int, *, field: str = "global_batch_size") -> int:
     """Rows of a full batch that each rank holds; sizes that do not divide are refused."""
-    if global_batch_size >= world_size and global_batch_size % world_size == 0:
-        return global_batch_size // world_size
-    below = global_batch_size // world_size * world_size
+    if rows >= world_size and rows % world_size == 0:
+        return rows // world_size
+    below = rows // world_size * world_size
     valid = " or ".join(str(n) for n in (below, below + world_size) if n > 0)
-    raise ConfigError(
-        f"global_batch_size={global_batch_size} does not divide over {world_size} ranks: set {valid}"
-    )
+    raise ConfigError(f"{field}={rows} does not divide over {world_size} ranks: set {valid}")
 
 
 def check_precision(precision: str, accelerator: str) -> None:
     """Refuse what the device cannot compute; Lightning would take bf16 in its place."""
-    if precision == "fp16" and accelerator == "cpu":
-        raise ConfigError("precision='fp16' needs a GPU: set precision=fp32 or precision=bf16")
+    if precision in ("fp16", "tf32") and accelerator == "cpu":
+        raise ConfigError(
+            f"precision={precision!r} needs a GPU: set precision=fp32 or precision=bf16"
+        )
 
 
 def _check_nothing_missing(cfg: DictConfig) -> None:
@@ -124,6 +133,8 @@ def _check_nodes(run: RunConfig) -> None:
     """Whether what is to be built is there and can be built."""
     for name in ("encoder", "sampler", "optimizer", "schedule", "strategy"):
         _check_node(getattr(run, name), name, f"conf/{name}/, as {name}=...")
+    make = locate(run.optimizer["_target_"], "optimizer")
+    check_optimizer(make, arguments(run.optimizer))
     if run.pruner:
         _check_node(run.pruner, "pruner", "conf/pruner/, as pruner=...")
         if not run.evaluation.evaluators:
@@ -177,8 +188,8 @@ def _add_evaluators(run: RunConfig | EvaluateConfig) -> None:
 
 
 def _by_name(value: Any, name: str) -> dict[str, Any]:
-    """Things by name; one that has none gets `name`."""
-    return dict(value) if isinstance(value, Mapping) else {name: value}
+    """Things by name; one that has none, be it files or the keys of a source, gets `name`."""
+    return dict(value) if isinstance(value, Mapping) and "path" not in value else {name: value}
 
 
 def _as_keys(source: Any) -> dict[str, Any]:
@@ -192,8 +203,17 @@ def _check_values(run: RunConfig) -> None:
     _one_of("guide.mode", run.guide.mode, ("stored", "live"))
     _one_of("guide.store_dtype", run.guide.store_dtype, ("float16", "float32"))
     _one_of("evaluation.mode", run.evaluation.mode, ("max", "min"))
-    _one_of("trainer.accelerator", run.trainer.accelerator, ("auto", "cpu", "cuda"))
     trainer, loader = run.trainer, run.data.loader
+    if trainer.accelerator == "gpu":  # the name that Lightning has for it
+        trainer.accelerator = "cuda"
+    _one_of("trainer.accelerator", trainer.accelerator, ("auto", "cpu", "cuda"))
+    for name, folder in (
+        ("output_dir", run.output_dir),
+        ("guide.store_dir", run.guide.store_dir),
+        ("data.cache_dir", run.data.cache_dir),
+    ):
+        if folder is not None:
+            check_local(name, folder)
     for name, value, least in (
         ("global_batch_size", run.global_batch_size, 1),
         ("accumulate", run.accumulate, 1),
@@ -225,6 +245,12 @@ def _check_values(run: RunConfig) -> None:
         raise ConfigError(
             f"clip_norm={run.clip_norm} is too small: set a norm above 0, or null for no clipping"
         )
+
+
+def check_local(field: str, folder: str) -> None:
+    """Refuse the address of a remote folder, which would become a local one of a strange name."""
+    if re.search(r"\w\w:/", folder):  # a path that is made absolute keeps one slash of ://
+        raise ConfigError(f"{field}={folder!r} is no folder of this machine: set a local path")
 
 
 def _check_length(trainer: TrainerConfig) -> None:

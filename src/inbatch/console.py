@@ -1,12 +1,14 @@
 """What a run shows: the table before step 1, one line while it trains, the summary at the end.
 
 On a terminal this is rich's rendering; elsewhere (a log file, SLURM) plain lines without control
-characters, so that they can be searched.
+characters, so that they can be searched. `record` writes the same plain lines to the log of the job
+(`train.log`), whatever the console is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from rich.box import SIMPLE_HEAD
@@ -28,13 +30,20 @@ def make_console() -> Console:
     return Console(highlight=False)
 
 
+def record(line: str) -> None:
+    """Write a line to the log files that this process has, as the one that Hydra opens for a job."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            text = printable(line)
+            entry = logging.LogRecord("inbatch", logging.INFO, __file__, 0, text, None, None)
+            handler.handle(entry)
+
+
 def run_table(rows: Rows, *, console: Console | None = None) -> None:
     """Print what will run: {section: {name: value}}."""
     console = console or make_console()
-    if not console.is_terminal:
-        for section, values in rows.items():
-            for name, value in values.items():
-                print_plain(f"{section}.{name}: {value}", console=console)
+    lines = [f"{section}.{n}: {v}" for section, values in rows.items() for n, v in values.items()]
+    if _plain(lines, console):
         return
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for column in ("section", "name", "value"):
@@ -59,11 +68,12 @@ def metrics_table(
         (name, *((_metric(before.get(name)),) if before else ()), _metric(value))
         for name, value in after.items()
     ]
-    if not console.is_terminal:
-        width = max(len(name) for name, *_ in (header, *rows))
-        for name, *values in (header, *rows):
-            cells = "".join(f"  {value:>6}" for value in values)
-            print_plain(f"{name:<{width}}{cells}", console=console)
+    width = max(len(name) for name, *_ in (header, *rows))
+    lines = [
+        f"{name:<{width}}{''.join(f'  {value:>6}' for value in values)}"
+        for name, *values in (header, *rows)
+    ]
+    if _plain(lines, console):
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(header):
@@ -83,9 +93,7 @@ def summary_panel(
     """Print what has run, and where its results are."""
     console = console or make_console()
     lines = {**facts, **paths}
-    if not console.is_terminal:
-        for name, value in lines.items():
-            print_plain(f"{name}: {value}", console=console)
+    if _plain([f"{name}: {value}" for name, value in lines.items()], console):
         return
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
@@ -95,8 +103,19 @@ def summary_panel(
     console.print(Panel(grid, title="done", title_align="left", expand=False))
 
 
+def _plain(lines: Sequence[str], console: Console) -> bool:
+    """Record lines, and print them where the console is no terminal; whether it is none."""
+    for line in lines:
+        if console.is_terminal:
+            record(line)
+        else:
+            print_plain(line, console=console)
+    return not console.is_terminal
+
+
 def print_plain(line: str, *, console: Console) -> None:
-    """Print one line as it is: no markup, no wrapping, control characters escaped."""
+    """Print and record a line as it is: no markup, no wrapping, control characters escaped."""
+    record(line)
     console.print(printable(line), markup=False, emoji=False, soft_wrap=True)
 
 

@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,9 +29,12 @@ from inbatch.export.card_data import (
     column_stats,
     has_roles,
 )
+from inbatch.export.card_sections import duration
 from inbatch.export.metrics_log import read_metrics
 from inbatch.export.model import export_model
+from inbatch.export.model_name import local_name
 from inbatch.export.plots import plot_run
+from inbatch.export.settings import changed, composed_defaults, public
 from inbatch.losses.base import Loss
 from inbatch.module import BiEncoderModule
 from inbatch.sweep.points import Result, write_result
@@ -56,25 +58,35 @@ def finish(
     """Export the model unless an evaluation has chosen one, write plots and card, print the summary."""
     model_dir = output_dir / "model"
     chosen = parts.evaluation is not None and parts.evaluation.best_step is not None
+    if chosen and not trainer.strategy.broadcast(model_dir.exists()):
+        parts.evaluation.forget_best()  # resumed from a run elsewhere, whose folder has the model
+        chosen = False
     if not chosen:
         export_model(trainer, module, model_dir)
     if not trainer.is_global_zero:
         return
     rows = read_metrics(output_dir / "metrics.jsonl")
-    plots = plot_run(rows, output_dir / "plots")
+    best_step = parts.evaluation.best_step if parts.evaluation else None
+    chosen_by = {} if best_step is None else {parts.evaluation.best_metric: best_step}
+    plots = plot_run(rows, output_dir / "plots", best_steps=chosen_by)
     encoder = build_encoder(str(model_dir))
+    settings, base = asdict(run), module.encoder.base_model
     card = CardData(
         model_name=run.card.model_name or run.name,
         encoder=encoder.describe(),
-        base_model=module.encoder.base_model,
-        sources=[_source_card(source, encoder, module.losses[source.name]) for source in sources],
-        hyperparameters=asdict(run),
-        non_default_hyperparameters=changed(asdict(run), asdict(RunConfig())),
+        base_model=base,
+        base_name=None if base is None else local_name(base),
+        sources=[_source_card(s, encoder, module.losses[s.name], run) for s in sources],
+        hyperparameters=public(settings),
+        non_default_hyperparameters=public(
+            changed(settings, {**asdict(RunConfig()), **composed_defaults()})
+        ),
         training_log=rows,
         evaluations=_evaluation_cards(evaluators, parts),
-        best_step=parts.evaluation.best_step if parts.evaluation else None,
+        best_step=best_step,
         versions=framework_versions(),
-        training_time_s=training_time_s,
+        training_time_s=parts.summary.training_s,
+        evaluation_time_s=parts.summary.evaluation_s if evaluators else None,
         hardware=_hardware(trainer),
         world_size=trainer.world_size,
         strategy=type(module.scaling).__name__,
@@ -92,8 +104,9 @@ def finish(
     result = _result(run, parts)
     write_result(result, output_dir)
     best = {} if result.value is None else {"best/value": result.value, "best/step": result.step}
-    parts.wandb.finish(trainer, best, model_dir=model_dir)
-    facts = {}
+    unsent = parts.wandb.finish(trainer, best, model_dir=model_dir)
+    rest_s = training_time_s - parts.summary.training_s - parts.summary.evaluation_s
+    facts = {"launch": f"{duration(rest_s)} for ranks, strategy and guide"}
     if parts.evaluation is not None and parts.evaluation.best_value is not None:
         facts["best"] = (
             f"{parts.evaluation.best_metric} {parts.evaluation.best_value:.4f} "
@@ -105,6 +118,7 @@ def finish(
         "metrics": output_dir / "metrics.jsonl",
         "plots": output_dir / "plots",
         "checkpoint": output_dir / "checkpoints" / "last.ckpt",
+        **unsent,
     }
     parts.summary.show(
         trainer,
@@ -128,26 +142,12 @@ def _result(run: RunConfig, parts: Parts) -> Result:
     )
 
 
-def changed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """What differs from the defaults, nested alike."""
-    different: dict[str, Any] = {}
-    for name, value in values.items():
-        default = defaults.get(name)
-        if isinstance(value, Mapping) and isinstance(default, Mapping):
-            inner = changed(value, default)
-            if inner:
-                different[name] = inner
-        elif value != default:
-            different[name] = value
-    return different
-
-
 def _rows(source: Source, limit: int) -> list[tuple[str, ...]]:
     columns, _ = source.read(np.arange(min(limit, source.num_rows)))
     return list(zip(*columns, strict=True))
 
 
-def _source_card(source: Source, encoder: Encoder, loss: Loss) -> SourceCard:
+def _source_card(source: Source, encoder: Encoder, loss: Loss, run: RunConfig) -> SourceCard:
     num_rows = min(STATS_ROWS, source.num_rows)
     columns, labels = source.read(np.arange(num_rows))
     texts = resolve_prompts({**encoder.role_prompts, **source.prompts}, source.roles)
@@ -162,6 +162,7 @@ def _source_card(source: Source, encoder: Encoder, loss: Loss) -> SourceCard:
         names.append(source.roles.label or "label")
         stats[names[-1]] = column_stats([float(v) for v in labels], type="float")
         samples = [(*row, float(v)) for row, v in zip(samples, labels)]
+    guide = {"guide": local_name(str(run.guide.model))} if loss.needs_guide else {}
     return SourceCard(
         name=source.name,
         size=source.num_rows,
@@ -170,7 +171,7 @@ def _source_card(source: Source, encoder: Encoder, loss: Loss) -> SourceCard:
         stats_rows=num_rows,
         samples=samples,
         loss=type(loss).__name__,
-        loss_parameters=asdict(loss),  # type: ignore[call-overload]
+        loss_parameters={**guide, **asdict(loss)},  # type: ignore[call-overload]
     )
 
 
@@ -212,7 +213,8 @@ def _hardware(trainer: Trainer) -> str:
     device = trainer.strategy.root_device
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads per rank"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' * (threads > 1)} per rank"
 
 
 def _commit() -> str | None:

@@ -7,16 +7,20 @@ says no more than that. So plain overrides are handed on as Hydra's own `++key=v
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra import utils
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import (
     ConfigCompositionException,
     InstantiationException,
@@ -26,9 +30,10 @@ from hydra.errors import (
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf.errors import InterpolationResolutionError
 
-from inbatch.config import omegaconf_line
+from inbatch.config import check_local, omegaconf_line
+from inbatch.console import record
 from inbatch.errors import ConfigError
-from inbatch.targets import nearest
+from inbatch.targets import locate, named_keys, nearest
 
 #: What composing a configuration raises when the command line or a YAML file is wrong.
 COMPOSITION_ERRORS = (
@@ -38,6 +43,8 @@ COMPOSITION_ERRORS = (
     yaml.YAMLError,
 )
 _SOURCE = re.compile(r"data\.train\.(\w+)=[^{]")
+_MULTIRUN = ("-m", "--multirun")
+_FOLDERS = ("output_dir", "guide.store_dir", "data.cache_dir")
 _PLAIN = re.compile(r"(?P<group>[A-Za-z_][\w/]*)(?P<key>@?[\w.\-]*)=(?P<value>.*)", re.DOTALL)
 
 
@@ -47,30 +54,89 @@ def launch(app: Callable[[], None], *, conf: str) -> None:
     A mistake in them, or in a YAML file, ends as in `user_errors`.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors; else it prints them itself
-    with user_errors():
-        sys.argv[1:] = complete_overrides(sys.argv[1:], Path(conf))
+    with user_errors(), _recorded_warnings():
+        arguments = sorted(sys.argv[1:], key=lambda a: a not in _MULTIRUN)  # it must come first
+        sys.argv[1:] = complete_overrides(arguments, Path(conf))
         try:
             app()
         except COMPOSITION_ERRORS as error:
             raise ConfigError(one_line(error)) from None
+        except OSError as error:
+            if _in_app(error):
+                raise
+            field = "hydra.sweep.dir" if set(_MULTIRUN) & set(sys.argv) else "output_dir"
+            raise ConfigError(
+                f"{field}={error.filename!r} cannot be made ({error.strerror}): set a folder that "
+                "can be written"
+            ) from None
+
+
+@contextmanager
+def _recorded_warnings() -> Iterator[None]:
+    """Python's warnings go to the log of the job too."""
+    show = warnings.showwarning
+
+    def both(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+        if rank_zero_only.rank == 0:
+            record(f"{category.__name__}: {message}")
+        show(message, category, *place, **more)
+
+    warnings.showwarning = both
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
+
+
+def _in_app(error: Exception) -> bool:
+    """Whether an error comes out of the app itself, not of Hydra on the way to it."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][1:]
+    return any(str(frame.f_globals.get("__name__")).startswith("inbatch.") for frame in frames)
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """A `ConfigError` inside ends the process: one line on standard error, exit code 1."""
+    """A `ConfigError` inside ends the process: one line on standard error, exit code 1.
+
+    Every other error is written to the log of the job on its way.
+    """
     try:
         yield
     except ConfigError as error:
-        _say_error(_flat(error))
+        _say_error(with_choice(_flat(error)))
         sys.exit(1)
+    except Exception:
+        for line in traceback.format_exc().splitlines():
+            record(line)
+        raise
 
 
 def instantiate(node: Any, **more: Any) -> Any:
-    """`hydra.utils.instantiate`, out of which errors come as they were raised."""
+    """`hydra.utils.instantiate`, out of which errors come as they were raised.
+
+    An encoder's `ConfigError` names its key as the user types it, ``encoder.max_length``; what is a
+    dataclass has been made before, by `targets.check_targets`.
+    """
     try:
         return utils.instantiate(node, **more)
     except InstantiationException as error:
-        raise error.__cause__ or error from None
+        cause = error.__cause__ or error
+        target = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
+        if not target.startswith("inbatch.encoder."):
+            raise cause from None
+        with named_keys("encoder", inspect.signature(locate(target, "encoder")).parameters):
+            raise cause from None
+
+
+def with_choice(message: str) -> str:
+    """A message about a key of a group's target, with the group's file in the target's place."""
+    found = re.match(r"(\w+)\.\w+ is no key of ([\w.]+)", message)
+    if found is None or not HydraConfig.initialized():
+        return message
+    choice = HydraConfig.get().runtime.choices.get(found[1])
+    if choice is None or found[2] == found[1]:
+        return message
+    return f"{message[: found.start(2)]}{found[1]}={choice}{message[found.end(2) :]}"
 
 
 def complete_overrides(arguments: Sequence[str], conf: Path) -> list[str]:
@@ -91,9 +157,10 @@ def _complete(argument: str, conf: Path) -> str:
     if match is None or match["group"].split("/")[0] == "hydra":
         return argument
     group, key, value = match["group"], match["key"], match["value"]
-    if _SOURCE.match(
-        argument
-    ):  # so that a further key of this source does not take the file's place
+    if f"{group}{key}" in _FOLDERS:  # before Hydra makes it
+        check_local(f"{group}{key}", value)
+    # So that a further key of this source does not take the file's place.
+    if _SOURCE.match(argument):
         return f"++{group}{key}.path={value}"
     if not (conf / group).is_dir() or key.startswith("."):
         return f"++{argument}"
@@ -121,6 +188,7 @@ def one_line(error: Exception) -> str:
 
 @rank_zero_only
 def _say_error(message: str) -> None:
+    record(f"error: {message}")
     print(f"error: {message}", file=sys.stderr)
 
 

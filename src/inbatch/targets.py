@@ -1,7 +1,8 @@
 """Would a `_target_` node work? Its keys and values against the signature of what it names.
 
 The signature is the schema: names and types of the parameters decide what a YAML file may hold, so
-that a mistake is found before anything is built. Nothing is called here.
+that a mistake is found before anything is built. Only dataclasses are called (losses, schedules,
+samplers: plain values), so that what they refuse is told with the key as the user has typed it.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import is_dataclass
 from typing import Any, Literal, Union
 
 from inbatch.errors import ConfigError
@@ -35,16 +39,55 @@ def check_targets(node: Any, path: str) -> None:
 
     Raises:
         ConfigError: a target that cannot be imported, a key that it does not take, one that it needs and
-            does not get, or a value of the wrong type.
+            does not get, a value of the wrong type, or one that a dataclass refuses.
     """
+    _check_signatures(node, path)
+    _make(node, path)
+
+
+def _check_signatures(node: Any, path: str) -> None:
     if isinstance(node, Mapping):
         if "_target_" in node:
             _check_signature(node, path)
         for key, value in node.items():
-            check_targets(value, f"{path}.{key}" if path else str(key))
+            _check_signatures(value, f"{path}.{key}" if path else str(key))
     elif isinstance(node, list):
         for position, value in enumerate(node):
-            check_targets(value, f"{path}[{position}]")
+            _check_signatures(value, f"{path}[{position}]")
+
+
+def _make(node: Any, path: str) -> Any:
+    """What a node of dataclasses stands for; None where it is not made of them alone."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return None if "'_target_'" in repr(node) else node
+    callee = locate(node["_target_"], path)
+    inner = {key: _make(value, f"{path}.{key}") for key, value in arguments(node).items()}
+    whole = all(inner[key] is not None or node[key] is None for key in inner)
+    if not is_dataclass(callee) or node.get("_partial_") or not whole:
+        return None
+    with named_keys(path, inner):
+        return callee(**inner)
+
+
+def arguments(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a node that its target is called with."""
+    return {str(key): value for key, value in node.items() if key not in _SPECIAL}
+
+
+@contextmanager
+def named_keys(path: str, keys: Iterable[str]) -> Iterator[None]:
+    """A `ConfigError` inside that begins with one of the keys names it as the user types it.
+
+    ``temperature is -1: ...`` becomes ``loss.temperature=-1: ...``.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        first = re.match(r"(\w+)( is )?", str(error))
+        if first is None or first[1] not in keys:
+            raise
+        named = f"{path}.{first[1]}{'=' if first[2] else ''}{str(error)[first.end() :]}"
+        raise ConfigError(named) from error
 
 
 def locate(target: Any, path: str) -> Callable[..., Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 from watched_run import log_console, terminal
@@ -12,6 +15,7 @@ from inbatch.console import (
     metrics_table,
     printable,
     quantity,
+    record,
     run_table,
     summary_panel,
 )
@@ -86,6 +90,31 @@ def test_summary_on_a_terminal_keeps_whole_paths() -> None:
 def test_printable_keeps_every_script() -> None:
     assert printable("pròtesi 휴대폰 телефон") == "pròtesi 휴대폰 телефон"
     assert printable("a\tb\r\x07") == "a\\tb\\r\\x07"
+
+
+@pytest.mark.parametrize("make", [log_console, terminal])
+def test_what_is_shown_is_recorded_as_plain_lines(make: Any, tmp_path: Path) -> None:
+    handler = logging.FileHandler(tmp_path / "train.log")
+    logging.getLogger().addHandler(handler)
+    try:
+        console, _ = make()
+        run_table(ROWS, console=console)
+        metrics_table({}, {"acc": 0.75}, console=console)
+        summary_panel({"steps": "12"}, {"model": "out/model"}, console=console)
+        record("one\nline\x1b")
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    assert (tmp_path / "train.log").read_text().splitlines() == [
+        "encoder.model: distilbert [base]",
+        "encoder.prompt: Query: \\x1b[31m\\n" + 30 * "long ",
+        "loss.temperature: 0.05",
+        "metric   after",
+        "acc     0.7500",
+        "steps: 12",
+        "model: out/model",
+        "one\\nline\\x1b",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from omegaconf import OmegaConf
+
+from inbatch.callbacks.wandb_run import WandbLogger
 
 CONF = Path(__file__).parents[2] / "conf"
 KINDS: dict[str, list[type[Logger]]] = {
@@ -48,4 +50,6 @@ def test_logger_yaml(name: str, tmp_path: Path) -> None:
 def test_wandb_stays_offline_in_the_run_folder(tmp_path: Path) -> None:
     (logger,) = loggers_of("wandb", tmp_path)
     assert logger._offline is True
+    assert logger._wandb_init["settings"].silent
+    assert "anonymous" not in logger._wandb_init, "W&B would warn of it"
     assert (logger.save_dir, logger.name) == (str(tmp_path), "inbatch")

@@ -150,5 +150,5 @@ def test_in_a_trainer(tmp_path: Path) -> None:
     trainer = fit(WatchedModule(total_steps=12), StepLog(every_steps=4), logger=log)
     log.log_hyperparams({"lr": 0.1})
     assert trainer.log_dir == str(tmp_path)
-    assert steps_of(tmp_path) == [4, 8, 12]
+    assert steps_of(tmp_path) == [1, 4, 8, 12]
     assert {path.name for path in tmp_path.iterdir()} == {"metrics.jsonl", "metrics.csv"}

@@ -33,15 +33,16 @@ class Sleep(Callback):
 def test_rows() -> None:
     rows = Rows()
     fit(WatchedModule(total_steps=12), StepLog(every_steps=5), logger=rows)
-    assert [step for step, _ in rows.rows] == [5, 10, 12]
-    first, second, third = (row for _, row in rows.rows)
+    assert [step for step, _ in rows.rows] == [1, 5, 10, 12], "a short run has more than its end"
+    step_1, first, second, third = (row for _, row in rows.rows)
     # batch t has the loss t, the accuracy t / 4 and the gradient norm 2 t
-    assert first["train/loss"] == pytest.approx((1 + 2 + 3 + 4 + 5) / 5)
+    assert step_1["train/loss"] == pytest.approx(1)
+    assert first["train/loss"] == pytest.approx((2 + 3 + 4 + 5) / 4)
     assert second["train/loss"] == pytest.approx((6 + 7 + 8 + 9 + 10) / 5)
     assert third["train/loss"] == pytest.approx((11 + 12) / 2)
     assert third["train/accuracy"] == pytest.approx(11.5 / 4)
     assert third["train/gradient_norm"] == pytest.approx(2 * 11.5)
-    assert [row["epoch"] for _, row in rows.rows] == pytest.approx([5 / 6, 10 / 6, 2])
+    assert [row["epoch"] for _, row in rows.rows] == pytest.approx([1 / 6, 5 / 6, 10 / 6, 2])
     assert first["train/lr"] == 0.5
     assert first["perf/padding_share"] == pytest.approx(0.25)
     assert first["perf/peak_memory_gib"] > 0.01
@@ -52,19 +53,23 @@ def test_rows() -> None:
 def test_compiled_graphs_are_counted() -> None:
     rows, module = Rows(), WatchedModule(total_steps=12, compiled_graphs=3)
     fit(module, StepLog(every_steps=12), logger=rows)
-    assert [row["perf/compiled_graphs"] for _, row in rows.rows] == [3]
+    assert [row["perf/compiled_graphs"] for _, row in rows.rows] == [3, 3]
 
 
 def test_no_row_twice() -> None:
     rows = Rows()
     fit(WatchedModule(total_steps=12), StepLog(every_steps=6), logger=rows)
-    assert [step for step, _ in rows.rows] == [6, 12]
+    assert [step for step, _ in rows.rows] == [1, 6, 12]
 
 
 def test_accumulated_batches() -> None:
     rows = Rows()
     fit(WatchedModule(total_steps=6, accumulate=2), StepLog(every_steps=3), logger=rows)
-    assert [(step, row["train/loss"]) for step, row in rows.rows] == [(3, 3.5), (6, 9.5)]
+    assert [(step, row["train/loss"]) for step, row in rows.rows] == [
+        (1, 1.5),
+        (3, 4.5),
+        (6, 9.5),
+    ]
 
 
 @pytest.mark.parametrize("told", [True, False])

@@ -7,6 +7,7 @@ from watched_run import WatchedModule, fit, log_console
 
 from inbatch.callbacks.progress import Progress
 from inbatch.callbacks.summary import Summary
+from inbatch.export.card_sections import duration
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
@@ -14,7 +15,7 @@ def test_a_run_from_table_to_summary() -> None:
     console, stream = log_console()
     module = WatchedModule(total_steps=12)
     module.table.requires_grad_(False)
-    summary = Summary({"loss": {"name": "mnrl"}}, console=console)
+    summary = Summary({"loss": {"name": "mnrl"}}, step_flop=2e12, console=console)
     trainer = fit(module, summary, Progress(console=console))
     summary.show(
         trainer,
@@ -25,7 +26,8 @@ def test_a_run_from_table_to_summary() -> None:
     )
     lines = stream.getvalue().splitlines()
     first_step = next(i for i, line in enumerate(lines) if "step 1/12" in line)
-    assert lines[:first_step] == [
+    assert lines[first_step - 1].startswith("run.estimated step: 2 TFLOP per rank, at least ")
+    assert lines[: first_step - 1] == [
         "loss.name: mnrl",
         "run.steps: 12",
         "run.batches per epoch: 6",
@@ -53,4 +55,5 @@ def test_a_run_from_table_to_summary() -> None:
     ]
     assert lines[last_step + 3] == "steps: 12"
     assert lines[last_step + 4].startswith("rows: 96, ")
+    assert lines[last_step + 5] == f"time: {duration(summary.training_s)} of training"
     assert "last loss: 12.0000" in lines

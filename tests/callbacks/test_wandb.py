@@ -93,7 +93,7 @@ def test_config_and_summary(runs: list[OfflineRun]) -> None:
     assert config["units"]["perf/tokens_per_s"]
     assert len(config["code"].get("commit", "0" * 40)) == 40
     summary = runs[-1].summary
-    key = "eval/dev_cosine_accuracy"
+    key = "eval/eval_cosine_accuracy"
     evaluated = [row[key] for run in runs for row in _rows(run.history) if key in row]
     assert summary["best/value"] == max(evaluated[1:])  # the first is of the untrained model
     metric = runs[-1].metrics[key]
@@ -102,16 +102,16 @@ def test_config_and_summary(runs: list[OfflineRun]) -> None:
 
 
 def test_every_evaluation_has_its_examples(folder: Path, runs: list[OfflineRun]) -> None:
-    tables = [row for run in runs for row in run.history if "examples/dev._type" in row]
+    tables = [row for run in runs for row in run.history if "examples/eval._type" in row]
     assert [row["trainer/global_step"] for row in tables] == [0, 2, 4]
-    assert tables[0]["examples/dev._type"] == "table-file"
-    assert tables[0]["examples/dev.nrows"] == 20
-    with (folder / "run" / "examples" / "dev.csv").open(newline="") as file:
+    assert tables[0]["examples/eval._type"] == "table-file"
+    assert tables[0]["examples/eval.nrows"] == 20
+    with (folder / "run" / "examples" / "eval.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 20
     right = sum(row["right"] == "True" for row in rows) / 20
-    last = [r for r in metrics(folder / "run") if "eval/dev_cosine_accuracy" in r][-1]
-    assert right == pytest.approx(last["eval/dev_cosine_accuracy"])
+    last = [r for r in metrics(folder / "run") if "eval/eval_cosine_accuracy" in r][-1]
+    assert right == pytest.approx(last["eval/eval_cosine_accuracy"])
 
 
 def test_a_point_of_a_sweep_is_in_its_group(tmp_path: Path) -> None:

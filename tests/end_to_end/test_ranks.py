@@ -57,8 +57,11 @@ def test_ranks_end_as_one(tmp_path: Path, strategy: str, world_size: int) -> Non
         torch.testing.assert_close(weights(several)[name], tensor, rtol=1e-4, atol=1e-6)
     for a, b in zip(metrics(one), metrics(several), strict=True):
         assert a["step"] == b["step"]
-        for key in ("train/loss", "eval/dev_cosine_accuracy"):
+        for key in ("train/loss", "eval/eval_cosine_accuracy"):
             assert b.get(key) == pytest.approx(a.get(key), abs=1e-5)
+    rates = [next(r for r in metrics(path) if r["step"] == 5) for path in (one, several)]
+    tokens_a_row = [row["perf/tokens_per_s"] / row["perf/samples_per_s"] for row in rates]
+    assert tokens_a_row[1] == pytest.approx(tokens_a_row[0], rel=0.25), "of all ranks, both"
     reports = [json.loads((path / "data_report.json").read_text()) for path in (one, several)]
     assert reports[0] == reports[1]
     assert (several / "model" / "README.md").exists()

@@ -62,7 +62,7 @@ def test_a_run_leaves_a_model_that_sentence_transformers_loads(
         assert (output / name).stat().st_size > 0, name
     rows = metrics(output)
     assert [row["step"] for row in rows if "train/loss" in row] == list(range(1, 17))
-    assert {"eval/dev_cosine_accuracy"} <= rows[0].keys()
+    assert {"eval/eval_cosine_accuracy"} <= rows[0].keys()
     assert rows[0]["step"] == 0
 
 

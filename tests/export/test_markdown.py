@@ -90,6 +90,7 @@ def test_secret_keys_are_redacted(key: str) -> None:
     "values",
     [
         {"chunk_tokens": 8192},
+        {"guide": {"chunk_tokens": "auto"}},
         {"tokenizer": "bert-base-uncased"},
         {"encoder": {"pooling": "mean", "pooling_mode_cls_token": True}},
         {"path": "https://host/x@y", "keys": ["a", 1, 0.5, None]},

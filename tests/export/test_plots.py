@@ -120,6 +120,17 @@ def test_best_value_is_marked_where_better_is_known() -> None:
     assert marked == {"dev_map": [(10, 0.9)], "dev_loss": [(20, 0.2)], "dev_f1_threshold": []}
 
 
+def test_the_saved_model_is_marked_where_several_steps_are_best() -> None:
+    rows = [
+        {"step": step, "eval/dev_map": value, "eval/dev_mrr": value}
+        for step, value in ((0, 0.9), (4, 0.9), (8, 0.9))
+    ]
+    figure = _evaluation(rows, best_steps={"dev_map": 4})
+    assert figure is not None
+    marked = {axes.get_title(): [t.xy for t in axes.texts] for axes in figure.axes}
+    assert marked == {"dev_map": [(4, 0.9)], "dev_mrr": [(0, 0.9)]}
+
+
 def test_global_style_is_left_alone(tmp_path: Path) -> None:
     before = dict(mpl.rcParams)
     plot_run([{"step": 1, "train/loss": 0.5}], tmp_path)

@@ -16,7 +16,7 @@ def write(
     *,
     status: Status = "completed",
     mode: Mode = "max",
-    metric: str = "dev_cosine_accuracy",
+    metric: str = "eval_cosine_accuracy",
     error: str | None = None,
     course: Sequence[tuple[int, float]] = (),
     **parameters: object,

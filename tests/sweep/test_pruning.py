@@ -62,7 +62,7 @@ def test_only_finished_points_count(tmp_path: Path) -> None:
     write(tmp_path, 1, 0.9, status="failed", course=[(1, 0.9)])
     own = write(tmp_path, 2, None, status="running")
     pruner, now = MedianPruner(min_points=1), Series([1], [0.1])
-    question = {"metric": "dev_cosine_accuracy", "mode": "max"}
+    question = {"metric": "eval_cosine_accuracy", "mode": "max"}
     assert not pruner(own, now, **question)
     write(tmp_path, 3, 0.9, course=[(0, 0.0), (1, 0.9)])
     assert pruner(own, now, **question)

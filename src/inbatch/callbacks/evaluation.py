@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,6 +12,8 @@ from inbatch.callbacks.encode import ShardedEncode
 from inbatch.callbacks.pauses import pause
 from inbatch.errors import ConfigError
 from inbatch.evaluation import Evaluator
+from inbatch.evaluation.base import NamesMetrics
+from inbatch.targets import nearest
 
 
 class Evaluation(Callback):
@@ -51,6 +53,9 @@ class Evaluation(Callback):
         self._at_start = at_start
         self._every_epoch = every_epoch
         self._metric = best_metric or self._evaluators[0].primary_metric
+        known = [e.metric_names() for e in evaluators if isinstance(e, NamesMetrics)]
+        if len(known) == len(self._evaluators):  # else it shows at the first evaluation
+            self._check_metric([name for names in known for name in names])
         self._sign = 1.0 if mode == "max" else -1.0
         self._on_best = on_best
         self._evaluated_step: int | None = None
@@ -68,7 +73,7 @@ class Evaluation(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate the untrained model; skipped when a run resumes."""
         if self._at_start and trainer.global_step == 0:
-            self.first = self._evaluate(trainer, pl_module, keep_best=False)
+            self.first = self._evaluate(trainer, pl_module, epoch=0.0, keep_best=False)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -80,24 +85,21 @@ class Evaluation(Callback):
         on_grid = bool(self._every_steps) and step % (self._every_steps or 1) == 0
         ends = trainer.is_last_batch or step == trainer.max_steps
         if on_grid or (self._every_epoch and ends):
-            self._evaluate(trainer, pl_module, keep_best=True)
+            epoch = trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches
+            self._evaluate(trainer, pl_module, epoch=epoch, keep_best=True)
 
     def _evaluate(
-        self, trainer: Trainer, pl_module: LightningModule, *, keep_best: bool
+        self, trainer: Trainer, pl_module: LightningModule, *, epoch: float, keep_best: bool
     ) -> dict[str, float]:
         encode = ShardedEncode(trainer, pl_module.encoder)  # type: ignore[arg-type]
         metrics: dict[str, float] = {}
         with pause(trainer, "evaluate") as shown:
             for evaluator in self._evaluators:
                 metrics.update(evaluator(encode))
-            shown[self._metric] = metrics.get(self._metric, math.nan)
-        if self._metric not in metrics:
-            raise ConfigError(
-                f"evaluation.best_metric={self._metric!r} is no metric of the evaluators; "
-                f"choose one of {', '.join(sorted(metrics))}"
-            )
+            self._check_metric(metrics)
+            shown[self._metric] = metrics[self._metric]
         self.last, self._evaluated_step = metrics, trainer.global_step
-        logged = {f"eval/{key}": value for key, value in metrics.items()}
+        logged = {"epoch": epoch, **{f"eval/{key}": value for key, value in metrics.items()}}
         for logger in trainer.loggers:
             logger.log_metrics(logged, step=trainer.global_step)
         if keep_best and self._improved(metrics[self._metric]):
@@ -106,10 +108,21 @@ class Evaluation(Callback):
             self._on_best(trainer)
         return metrics
 
+    def _check_metric(self, metrics: Collection[str]) -> None:
+        if self._metric not in metrics:
+            choice = nearest(self._metric, metrics) or f"set one of {', '.join(metrics)}"
+            raise ConfigError(
+                f"evaluation.best_metric={self._metric!r} is no metric of the evaluators: {choice}"
+            )
+
     def _improved(self, value: float) -> bool:
         if math.isnan(value):
             return False
         return self.best_value is None or self._sign * (value - self.best_value) > 0
+
+    def forget_best(self) -> None:
+        """As if no evaluation had chosen a model."""
+        self.best_value, self.best_step, self.best = None, None, {}
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on choosing the best."""

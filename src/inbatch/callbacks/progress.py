@@ -15,7 +15,7 @@ from rich.console import Console
 from inbatch.callbacks.pauses import PauseWatcher
 from inbatch.callbacks.step_report import StepReport, Watched, mean_scalars
 from inbatch.callbacks.throughput import StepClock, ThroughputMeter
-from inbatch.console import Display, duration, make_console, make_display, quantity
+from inbatch.console import Display, duration, make_console, make_display, quantity, record
 from inbatch.errors import ConfigError
 
 REDRAW_S = 0.1  # between two redraws of a terminal's line
@@ -85,7 +85,7 @@ class Progress(ProgressBar, PauseWatcher):
         self._meter = ThroughputMeter()
         self._clock = StepClock()
         self._first_step = self._step = self._shown_step = 0
-        self._shown_at_s = float("-inf")
+        self._shown_at_s = self._printed_at_s = float("-inf")
         self._epoch = 0.0
         self._seconds = 0.0
         self._loss: float | None = None
@@ -126,16 +126,15 @@ class Progress(ProgressBar, PauseWatcher):
         on_grid = self._step % self._every_steps == 0
         at_edge = self._step in (self._first_step + 1, module.total_steps)
         waited_s = time.monotonic() - self._shown_at_s
-        if self._open().moves:
-            if on_grid or at_edge or waited_s >= REDRAW_S:
-                self._show(trainer, module.total_steps, read_loss=on_grid or at_edge)
-        elif at_edge or (on_grid and waited_s >= self._min_interval_s):
-            self._show(trainer, module.total_steps, read_loss=True)
+        printed_s = time.monotonic() - self._printed_at_s
+        line = at_edge or (on_grid and printed_s >= self._min_interval_s)
+        if line or (self._open().moves and (on_grid or waited_s >= REDRAW_S)):
+            self._show(trainer, module.total_steps, read_loss=on_grid or at_edge, line=line)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the last step, whatever ended the run."""
         if self._enabled and self._shown_step != self._step:
-            self._show(trainer, cast(Watched, pl_module).total_steps, read_loss=True)
+            self._show(trainer, cast(Watched, pl_module).total_steps, read_loss=True, line=True)
         self._close()
 
     def on_exception(
@@ -159,7 +158,8 @@ class Progress(ProgressBar, PauseWatcher):
                 f"{name}  step {trainer.global_step}{numbers}  took {duration(seconds)}"
             )
 
-    def _show(self, trainer: Trainer, total_steps: int, *, read_loss: bool) -> None:
+    def _show(self, trainer: Trainer, total_steps: int, *, read_loss: bool, line: bool) -> None:
+        """Show the step; `line` is whether a log is to have it as a line."""
         if read_loss:
             self._loss = mean_scalars(self._reports)["loss"]
         position = Position(
@@ -173,7 +173,12 @@ class Progress(ProgressBar, PauseWatcher):
             seconds_per_step=self._seconds / (self._step - self._first_step),
         )
         self._shown_step, self._shown_at_s = self._step, time.monotonic()
-        self._open().show("train", str(position), share=self._step / total_steps)
+        display = self._open()
+        display.show("train", str(position), share=self._step / total_steps)
+        if line:
+            self._printed_at_s = self._shown_at_s
+            if display.moves:  # else `show` is what records
+                record(f"train  {position}")
 
     def _open(self) -> Display:
         if self._display is None:

@@ -18,13 +18,16 @@ from inbatch.callbacks.throughput import (
     ThroughputMeter,
     matmul_flop_per_s,
     peak_memory_gib,
+    product_dtype,
 )
 from inbatch.errors import ConfigError
 from inbatch.gather import sum_over_ranks
 
+_OF_ONE_RANK = ("perf/tokens_per_s", "perf/padding_share", "perf/mfu")  # as the meter counts them
+
 
 class StepLog(Callback, PauseWatcher):
-    """Writes ``train/*`` and ``perf/*`` every N optimizer steps, and at the end.
+    """Writes ``train/*`` and ``perf/*`` after step 1, every N optimizer steps, and at the end.
 
     ``train/loss``, ``train/gradient_norm`` and the loss's metrics are means over the steps since
     the last row. The row's step is the number of optimizer steps done. The host waits for the
@@ -95,7 +98,7 @@ class StepLog(Callback, PauseWatcher):
         self._epoch = trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches
         stepped = trainer.global_step != self._step  # a step may accumulate several batches
         self._step = trainer.global_step
-        if stepped and self._step % self.every_steps == 0:
+        if stepped and (self._step == 1 or self._step % self.every_steps == 0):
             self._write(trainer)
 
     def on_pause(self, trainer: Trainer, name: str) -> None:
@@ -112,15 +115,19 @@ class StepLog(Callback, PauseWatcher):
             self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
-        scalars = mean_scalars(self._reports)
+        scalars = {f"train/{name}": v for name, v in mean_scalars(self._reports).items()}
+        rates = self._meter.metrics()
+        own = {name: rates.get(name, 0.0) for name in _OF_ONE_RANK}  # a rank may have had no rows
         if trainer.world_size > 1:
-            scalars = means_over_ranks(scalars, trainer.strategy.root_device)
-        means = {f"train/{name}": value for name, value in scalars.items()}
+            means = means_over_ranks({**scalars, **own}, trainer.strategy.root_device)
+            scalars, own = {name: means[name] for name in scalars}, {n: means[n] for n in own}
+        own["perf/tokens_per_s"] *= trainer.world_size
+        rates = {name: own.get(name, rate) for name, rate in rates.items()}
         row = {
             "epoch": self._epoch,
-            **means,
+            **scalars,
             "train/lr": self._reports[-1].learning_rate,
-            **self._meter.metrics(),
+            **rates,
             "perf/peak_memory_gib": peak_memory_gib(trainer.strategy.root_device),
         }
         if (graphs := self._reports[-1].compiled_graphs) is not None:
@@ -131,20 +138,13 @@ class StepLog(Callback, PauseWatcher):
 
 
 def means_over_ranks(scalars: Mapping[str, float], device: torch.device) -> dict[str, float]:
-    """Mean of each scalar over the ranks; all ranks have the same names, since all run the same losses.
+    """Mean of each scalar over the ranks; all ranks have the same names, since they run the same steps.
 
     A loss is weighted by rows already, so the mean of the ranks' losses is that of the global batch.
     """
     values = torch.tensor(list(scalars.values()), dtype=torch.float64, device=device)
     means = sum_over_ranks(values) / torch.distributed.get_world_size()
     return dict(zip(scalars, means.tolist(), strict=True))
-
-
-def product_dtype(precision: str | None) -> torch.dtype:
-    """What matrices are multiplied in under one of Lightning's precisions."""
-    bits = str(precision).partition("-")[0]
-    by_bits = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64}
-    return by_bits.get(bits, torch.float32)
 
 
 def num_computing_parameters(module: nn.Module) -> int:

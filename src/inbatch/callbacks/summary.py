@@ -10,34 +10,41 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from torch import Tensor
 
+from inbatch.callbacks.pauses import PauseWatcher
 from inbatch.callbacks.step_report import Watched
-from inbatch.callbacks.throughput import peak_memory_gib
+from inbatch.callbacks.throughput import matmul_flop_per_s, peak_memory_gib, product_dtype
 from inbatch.console import (
     Rows,
-    duration,
     make_console,
     metrics_table,
     quantity,
     run_table,
     summary_panel,
 )
+from inbatch.export.card_sections import duration
 
 
-class Summary(Callback):
+class Summary(Callback, PauseWatcher):
     """Prints the run's table when training starts; `show` prints the summary.
 
     Args:
         rows: {section: {name: value}}; a section "run" with steps, ranks and parameters is added.
+        step_flop: operations of a rank in one step, to tell what it takes at least; None leaves that out.
         console: where to print; None for standard output.
     """
 
-    def __init__(self, rows: Rows, *, console: Console | None = None) -> None:
+    def __init__(
+        self, rows: Rows, *, step_flop: float | None = None, console: Console | None = None
+    ) -> None:
         self._rows = rows
+        self._step_flop = step_flop
         self._console = console or make_console()
         self._facts: dict[str, str] = {}
         self._parameters = ""
         self._num_rows = 0
-        self._start_s = 0.0
+        self._start_s = self._paused_at_s = 0.0
+        self.training_s = 0.0  # from the first step to the last, without evaluation
+        self.evaluation_s = 0.0
         self._last_loss: Tensor | None = None
         self._compiled_graphs: int | None = None
 
@@ -59,8 +66,16 @@ class Summary(Callback):
             "precision": str(trainer.precision),
             "parameters": self._parameters,
         }
+        if self._step_flop is not None:
+            run["estimated step"] = self._estimate(trainer, self._step_flop)
         if trainer.is_global_zero:
             run_table({**self._rows, "run": run}, console=self._console)
+
+    def _estimate(self, trainer: Trainer, flop: float) -> str:
+        """What a step is and takes on this device, at the rate of nothing but matrix products."""
+        dtype = product_dtype(trainer.precision)
+        rate = matmul_flop_per_s(trainer.strategy.root_device, dtype)
+        return f"{flop / 1e12:.3g} TFLOP per rank, at least {flop / rate:.2g} s"
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -72,13 +87,23 @@ class Summary(Callback):
             self._last_loss = report.loss
             self._compiled_graphs = report.compiled_graphs
 
+    def on_pause(self, trainer: Trainer, name: str) -> None:
+        """Look at the clock."""
+        self._paused_at_s = time.monotonic()
+
+    def on_resume(self, trainer: Trainer, name: str, results: Mapping[str, float]) -> None:
+        """Note how long an evaluation took."""
+        if name == "evaluate":
+            self.evaluation_s += time.monotonic() - self._paused_at_s
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note what has run."""
-        seconds = time.monotonic() - self._start_s
+        self.training_s = time.monotonic() - self._start_s - self.evaluation_s
+        evaluated = f", {duration(self.evaluation_s)} of evaluation" if self.evaluation_s else ""
         self._facts = {
             "steps": f"{trainer.global_step:,}",
-            "rows": f"{self._num_rows:,}, {quantity(self._num_rows / seconds)} a second in all",
-            "time": duration(seconds),
+            "rows": f"{self._num_rows:,}, {quantity(self._num_rows / self.training_s)} a second in all",
+            "time": f"{duration(self.training_s)} of training{evaluated}",
             "peak memory": f"{peak_memory_gib(trainer.strategy.root_device):.2f} GiB on rank 0",
         }
         if self._compiled_graphs is not None:

@@ -1,6 +1,7 @@
 """How fast a run is: arithmetic over the last steps, and the clock that feeds it.
 
-Rows are counted over all ranks, tokens and memory for one rank (one device).
+Rows are counted over all ranks, tokens and memory for one rank (one device); `StepLog` adds up the
+tokens of all ranks.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -65,6 +67,7 @@ def model_flop_utilization(
     return 6.0 * num_parameters * tokens_per_s / peak_flop_per_s
 
 
+@cache
 def matmul_flop_per_s(device: torch.device, dtype: torch.dtype) -> float:
     """Measured rate of large matrix products: the fastest of five series, well under a second in all."""
     size, series = (8192, 8) if device.type == "cuda" else (512, 1)
@@ -83,6 +86,13 @@ def matmul_flop_per_s(device: torch.device, dtype: torch.dtype) -> float:
             torch.cuda.synchronize(device)
         seconds.append(phases.pop()["product"])
     return series * 2.0 * size**3 / min(seconds)
+
+
+def product_dtype(precision: str | None) -> torch.dtype:
+    """What matrices are multiplied in under one of Lightning's precisions."""
+    bits = str(precision).partition("-")[0]
+    by_bits = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64}
+    return by_bits.get(bits, torch.float32)
 
 
 def peak_memory_gib(device: torch.device) -> float:

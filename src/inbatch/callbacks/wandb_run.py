@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch import Callback, LightningModule, Trainer, loggers
 
 from inbatch.errors import ConfigError
 from inbatch.export.redaction import redact
@@ -29,7 +28,7 @@ UNITS = {
     "train/alignment": "mean squared distance of query and positive",
     "train/uniformity": "log of the mean of exp(-2 squared distance)",
     "perf/samples_per_s": "rows a second, all ranks",
-    "perf/tokens_per_s": "real tokens a second, one rank",
+    "perf/tokens_per_s": "real tokens a second, all ranks",
     "perf/padding_share": "share of the computed tokens",
     "perf/time_share_": "share of the step's time",
     "perf/mfu": "share of the device's rate of matrix products",
@@ -58,6 +57,18 @@ def named(node: Mapping[str, Any], *, run_name: str, output_dir: Path) -> dict[s
     name = run_name if point is None else f"{sweep}/{point.number}"
     group = None if point is None else sweep
     return {**node, "name": node.get("name") or name, "group": node.get("group") or group}
+
+
+class WandbLogger(loggers.WandbLogger):
+    """Lightning's, under its keys; offline it prints nothing, since the run's summary says all of it."""
+
+    def __init__(self, **options: Any) -> None:
+        import wandb
+
+        if options.get("offline"):
+            options = {"settings": wandb.Settings(silent=True), **options}
+        super().__init__(**options)
+        self._wandb_init.pop("anonymous", None)  # of which W&B says that it has no effect any more
 
 
 class WandbRun(Callback):
@@ -99,8 +110,10 @@ class WandbRun(Callback):
         for run in _runs(trainer):
             run.finish(exit_code=1)
 
-    def finish(self, trainer: Trainer, summary: Mapping[str, Any], *, model_dir: Path) -> None:
-        """End the run.
+    def finish(
+        self, trainer: Trainer, summary: Mapping[str, Any], *, model_dir: Path
+    ) -> dict[str, Path]:
+        """End the run; returns its folder by name where it has not been sent.
 
         Args:
             trainer: of the run.
@@ -109,6 +122,7 @@ class WandbRun(Callback):
         """
         import wandb
 
+        folders: dict[str, Path] = {}
         for logger in _loggers(trainer):
             run = logger.experiment
             run.summary.update(dict(summary))
@@ -116,7 +130,10 @@ class WandbRun(Callback):
                 artifact = wandb.Artifact(f"model-{run.id}", type="model")
                 artifact.add_dir(str(model_dir))
                 run.log_artifact(artifact, aliases=["best"])
+            if logger._offline:
+                folders["wandb"] = Path(run.dir).parent
             run.finish()
+        return folders
 
 
 def git_state() -> dict[str, Any]:
@@ -137,11 +154,11 @@ def _git(*arguments: str) -> str:
     return found.stdout.strip() if found.returncode == 0 else ""
 
 
-def _loggers(trainer: Trainer) -> list[WandbLogger]:
+def _loggers(trainer: Trainer) -> list[loggers.WandbLogger]:
     """W&B loggers that write: those of rank 0."""
     if not trainer.is_global_zero:
         return []
-    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+    return [logger for logger in trainer.loggers if isinstance(logger, loggers.WandbLogger)]
 
 
 def _runs(trainer: Trainer) -> list[Any]:

@@ -45,6 +45,14 @@ class Evaluator(Protocol):
         """Metrics of what `encode` gives."""
 
 
+@runtime_checkable
+class NamesMetrics(Protocol):
+    """An evaluator that knows the keys of its metrics without a call."""
+
+    def metric_names(self) -> tuple[str, ...]:
+        """All full keys that a call returns."""
+
+
 class Examples(NamedTuple):
     """Some of what an evaluator has judged, for people to read."""
 
@@ -95,6 +103,11 @@ def with_prefix(name: str, metrics: Mapping[str, float]) -> dict[str, float]:
 def prefix_key(name: str, key: str) -> str:
     """``{name}_{key}``, or the key alone without a name."""
     return f"{name}_{key}" if name else key
+
+
+def with_summary(similarity: Sequence[str]) -> tuple[str, ...]:
+    """Similarities, and "max" after several of them."""
+    return (*similarity, "max") if len(similarity) > 1 else tuple(similarity)
 
 
 def largest(values: Iterable[float]) -> float:

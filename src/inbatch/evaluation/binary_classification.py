@@ -17,6 +17,7 @@ from inbatch.evaluation.base import (
     parse_similarity,
     prefix_key,
     with_prefix,
+    with_summary,
 )
 from inbatch.evaluation.metrics import BINARY_KEYS, DISTANCES, binary_metrics, pairwise_similarity
 from inbatch.evaluation.rows import Rows, read_labelled_pairs
@@ -74,6 +75,14 @@ class BinaryClassificationEvaluator:
         """Full key of the average precision, the maximum if there are several similarities."""
         which = self.similarity[0] if len(self.similarity) == 1 else "max"
         return prefix_key(self.name, f"{which}_ap")
+
+    def metric_names(self) -> tuple[str, ...]:
+        """All full keys that a call returns."""
+        return tuple(
+            prefix_key(self.name, f"{which}_{key}")
+            for which in with_summary(self.similarity)
+            for key in BINARY_KEYS
+        )
 
     def __call__(self, encode: Encode) -> dict[str, float]:
         """Embed the pairs and classify."""

@@ -14,6 +14,7 @@ from inbatch.evaluation.base import (
     parse_similarity,
     prefix_key,
     with_prefix,
+    with_summary,
 )
 from inbatch.evaluation.metrics import correlations, pairwise_similarity
 from inbatch.evaluation.rows import Rows, read_labelled_pairs
@@ -65,6 +66,14 @@ class EmbeddingSimilarityEvaluator:
         """Full key of Spearman's correlation, the maximum if there are several similarities."""
         which = self.similarity[0] if len(self.similarity) == 1 else "max"
         return prefix_key(self.name, f"spearman_{which}")
+
+    def metric_names(self) -> tuple[str, ...]:
+        """All full keys that a call returns."""
+        return tuple(
+            prefix_key(self.name, f"{key}_{which}")
+            for which in with_summary(self.similarity)
+            for key in ("pearson", "spearman")
+        )
 
     def __call__(self, encode: Encode) -> dict[str, float]:
         """Embed the pairs and correlate."""

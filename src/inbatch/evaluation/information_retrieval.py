@@ -114,6 +114,11 @@ class InformationRetrievalEvaluator:
         """Full key of the nDCG of the first similarity."""
         return prefix_key(self.name, f"{self.similarity[0]}_ndcg@{max(self.cutoffs.ndcg)}")
 
+    def metric_names(self) -> tuple[str, ...]:
+        """All full keys that a call returns."""
+        keys = self.cutoffs.keys
+        return tuple(prefix_key(self.name, f"{s}_{key}") for s in self.similarity for key in keys)
+
     def __call__(self, encode: Encode) -> dict[str, float]:
         """Embed, search and judge."""
         hits = self.search(encode)
@@ -176,8 +181,7 @@ class InformationRetrievalEvaluator:
 
     def _judge(self, ranks_QK: Tensor | None) -> dict[str, float]:
         if ranks_QK is None:
-            ranks_QK = torch.full((len(self.data.queries), self.cutoffs.largest), -1)
-            return dict.fromkeys(self._judge(ranks_QK), math.nan)
+            return dict.fromkeys(self.cutoffs.keys, math.nan)
         gains = self.data.gains(ranks_QK.numpy())
         ideal = self.data.ideal_gains(max(self.cutoffs.ndcg))
         if not self.graded:

@@ -40,6 +40,18 @@ class Cutoffs:
         """Hits K that a search must return."""
         return max(k for ks in astuple(self) for k in ks)
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of `retrieval_metrics`, in its order."""
+        places = (
+            (("accuracy",), self.accuracy),
+            (("precision", "recall"), self.precision_recall),
+            (("ndcg",), self.ndcg),
+            (("mrr",), self.mrr),
+            (("map",), self.map),
+        )
+        return tuple(f"{name}@{k}" for names, ks in places for k in ks for name in names)
+
 
 def pairwise_similarity(a_ND: Tensor, b_ND: Tensor, similarity: str) -> Tensor:
     """Similarity of row i of `a_ND` with row i of `b_ND`: [N]."""
@@ -113,7 +125,7 @@ def binary_metrics(labels_N: np.ndarray, scores_N: np.ndarray) -> dict[str, floa
 def retrieval_metrics(
     gains_QK: np.ndarray, *, ideal_QK: np.ndarray, num_relevant_Q: np.ndarray, cutoffs: Cutoffs
 ) -> dict[str, float]:
-    """Metrics of ranked hits, each the mean over queries.
+    """Metrics of ranked hits, each the mean over queries; keys `Cutoffs.keys`.
 
     accuracy@k: a relevant hit among the first k. precision@k, recall@k: relevant hits / k, /
     relevant documents. mrr@k: 1 / place of the first relevant hit. map@k: precision at each

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from inbatch.evaluation.metrics import DISTANCES
-from inbatch.products import full_precision
+from inbatch.products import exact_products
 
 _TILE_SCORES = 2**24  # scores held at once: 64 MiB
 _LOW = 2**32 - 1
@@ -48,7 +48,7 @@ def search_block(
     if similarity == "cosine":  # once a block, not once a tile
         queries_QD, documents_ND = normalize(queries_QD, dim=-1), normalize(documents_ND, dim=-1)
     rows = max(1, _TILE_SCORES // max(1, len(documents_ND)))
-    with full_precision():
+    with exact_products():
         found = [
             _merge(keys, _scores(queries, documents_ND, similarity), ranks_N)
             for keys, queries in zip(keys_QK.split(rows), queries_QD.split(rows))

@@ -18,6 +18,7 @@ from inbatch.evaluation.base import (
     parse_similarity,
     prefix_key,
     with_prefix,
+    with_summary,
 )
 from inbatch.evaluation.metrics import SIMILARITIES, pairwise_similarity, triplet_accuracy
 from inbatch.evaluation.rows import Rows, check_columns, read_rows
@@ -72,6 +73,12 @@ class TripletEvaluator:
         """Full key of the accuracy, the maximum if there are several similarities."""
         which = self.similarity[0] if len(self.similarity) == 1 else "max"
         return prefix_key(self.name, f"{which}_accuracy")
+
+    def metric_names(self) -> tuple[str, ...]:
+        """All full keys that a call returns."""
+        return tuple(
+            prefix_key(self.name, f"{which}_accuracy") for which in with_summary(self.similarity)
+        )
 
     def __call__(self, encode: Encode) -> dict[str, float]:
         """Embed the triplets and compare."""

@@ -97,7 +97,7 @@ def framework_versions() -> dict[str, str]:
 
 
 def _fields(card: CardData) -> dict[str, Any]:
-    base = (card.base_model or "").rstrip("/").rsplit("/", maxsplit=1)[-1]
+    path_end = (card.base_model or "").rstrip("/").rsplit("/", maxsplit=1)[-1]
     names = [_source_link(source) for source in card.train_sources]
     losses, cached = train_losses(card), card.gradient_caching
     return {
@@ -105,7 +105,9 @@ def _fields(card: CardData) -> dict[str, Any]:
         "encoder": card.encoder,
         "title": md.inline(card.model_name),
         "base_id": hub_id(card.base_model),
-        "base_name": md.inline(base),  # the end of a path: the rest is nobody's business
+        "base_name": md.inline(
+            card.base_name or path_end
+        ),  # the rest of a path is nobody's business
         "source_names": md.join(names) if len(names) <= 5 else f"{len(names)} datasets",
         "similarity": _SIMILARITIES[card.encoder["similarity"]],
         "prompts": _prompts(card.encoder),

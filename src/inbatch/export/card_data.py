@@ -99,6 +99,7 @@ class CardData:
     model_name: heading, and the name in the model index.
     model_id: name on the hub, if it will have one.
     base_model: where the weights came from; linked only where it can be a name on the hub.
+    base_name: how to call it where it is local files; None takes the end of the path.
     encoder: what `Encoder.describe` returns.
     hyperparameters, non_default_hyperparameters: nested or flat; secrets are redacted when printed.
     training_log: rows of `metrics.jsonl`.
@@ -116,6 +117,7 @@ class CardData:
     sources: Sequence[SourceCard]
     model_id: str | None = None
     base_model: str | None = None
+    base_name: str | None = None
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     non_default_hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     training_log: Sequence[Mapping[str, Any]] = ()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 from inbatch.export.markdown import number
 from inbatch.export.metrics_log import Row, Series, by_step, names, series
+from inbatch.export.smoothing import smooth
 
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = (
     "#0072B2",
@@ -66,12 +68,16 @@ _MINIMISED = ("loss", "mse")
 _UNRANKED = ("threshold",)
 
 
-def plot_run(rows: Sequence[Row], out_dir: str | Path) -> list[Path]:
+def plot_run(
+    rows: Sequence[Row], out_dir: str | Path, *, best_steps: Mapping[str, int] | None = None
+) -> list[Path]:
     """Draw what the rows hold.
 
     Args:
         rows: of `read_metrics`.
         out_dir: is made where it is missing; files of earlier calls are overwritten.
+        best_steps: by metric of the evaluation, where the saved model stands; other metrics are
+            starred at the first of their best values.
 
     Returns:
         The files written: loss, learning_rate, gradient_norm, throughput, evaluation, similarity.
@@ -79,7 +85,8 @@ def plot_run(rows: Sequence[Row], out_dir: str | Path) -> list[Path]:
     out_dir = Path(out_dir)
     rows = by_step(rows)
     paths = []
-    for name, draw in _PLOTS.items():
+    plots = {**_PLOTS, "evaluation": partial(_evaluation, best_steps=best_steps)}
+    for name, draw in plots.items():
         with mpl.rc_context(STYLE):
             figure = draw(rows)
             if figure is None:
@@ -88,29 +95,6 @@ def plot_run(rows: Sequence[Row], out_dir: str | Path) -> list[Path]:
             paths.append(out_dir / f"{name}.png")
             save(figure, paths[-1])
     return paths
-
-
-def smooth(values: Sequence[float], *, span: float) -> list[float]:
-    """Mean around each value with weights ``(1 - 1 / span) ** distance``, to both sides.
-
-    Weights sum to one at the ends too, so that a curve neither lags nor starts at zero.
-    """
-    keep = 1.0 - 1.0 / max(span, 1.0)
-    past, future = _running(values, keep), _running(values[::-1], keep)[::-1]
-    return [
-        (before + after - value) / (weight_before + weight_after - 1.0)
-        for (before, weight_before), (after, weight_after), value in zip(past, future, values)
-    ]
-
-
-def _running(values: Sequence[float], keep: float) -> list[tuple[float, float]]:
-    """Weighted sum of the values so far, and sum of the weights."""
-    total = weight = 0.0
-    sums = []
-    for value in values:
-        total, weight = keep * total + value, keep * weight + 1.0
-        sums.append((total, weight))
-    return sums
 
 
 def _loss(rows: Sequence[Row]) -> Figure | None:
@@ -153,7 +137,7 @@ def _gradient_norm(rows: Sequence[Row]) -> Figure | None:
 def _throughput(rows: Sequence[Row]) -> Figure | None:
     wanted = {
         "perf/samples_per_s": ("Throughput, all processes", "samples / s", BLUE),
-        "perf/tokens_per_s": ("Throughput, one process", "tokens / s", ORANGE),
+        "perf/tokens_per_s": ("Throughput, all processes", "tokens / s", ORANGE),
     }
     found = {name: series(rows, name) for name in wanted if series(rows, name).steps}
     if not found:
@@ -168,14 +152,17 @@ def _throughput(rows: Sequence[Row]) -> Figure | None:
     return figure
 
 
-def _evaluation(rows: Sequence[Row]) -> Figure | None:
+def _evaluation(
+    rows: Sequence[Row], *, best_steps: Mapping[str, int] | None = None
+) -> Figure | None:
     found = names(rows, "eval/")
     if not found:
         return None
     columns = min(3, math.ceil(math.sqrt(len(found))))
     figure, all_axes = _figure(len(found), columns=columns)
     for place, (axes, name) in enumerate(zip(all_axes, found, strict=True)):
-        _evaluation_curve(axes, series(rows, name), name.removeprefix("eval/"))
+        key = name.removeprefix("eval/")
+        _evaluation_curve(axes, series(rows, name), key, best_step=(best_steps or {}).get(key))
         axes.set_ylabel("value" if place % columns == 0 else "")
     figure.suptitle("Evaluation (star: best, dotted line: first)", fontsize=13, fontweight="bold")
     return figure
@@ -211,7 +198,9 @@ _PLOTS: dict[str, Callable[[Sequence[Row]], Figure | None]] = {
 }
 
 
-def _evaluation_curve(axes: Axes, found: Series, name: str) -> None:
+def _evaluation_curve(
+    axes: Axes, found: Series, name: str, *, best_step: int | None = None
+) -> None:
     """One metric, its best value marked and its first value as a line to compare with."""
     axes.plot(found.steps, found.values, color=BLUE, marker="o", markersize=4, zorder=3)
     if len(found.values) > 1:
@@ -219,6 +208,8 @@ def _evaluation_curve(axes: Axes, found: Series, name: str) -> None:
     if not any(word in name for word in _UNRANKED):
         choose = min if name.endswith(_MINIMISED) and "negative" not in name else max
         best = found.values.index(choose(found.values))
+        if best_step in found.steps:
+            best = found.steps.index(best_step)
         axes.plot(
             found.steps[best], found.values[best], marker="*", markersize=15, color=ORANGE, zorder=4
         )

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch.optim import Adam, AdamW
 
+from inbatch.errors import ConfigError
+
 ParameterGroups = Iterable[dict[str, Any]]
 AdamT = TypeVar("AdamT", bound=Adam)
 
@@ -73,6 +75,8 @@ def _settings(
     fused: bool | None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     groups = list(params)
+    if len(betas) != 2:
+        raise ConfigError(f"betas={list(betas)} is not two numbers: set both")
     beta1, beta2 = betas
     settings = {
         "lr": lr,

@@ -1,0 +1,94 @@
+"""The settings of a run as its card shows them: nothing of this machine, and what is no default.
+
+A default is what `conf/train.yaml` composes where nothing is chosen, or what a target's signature has.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import inbatch
+from inbatch.export.model_name import local_name
+from inbatch.targets import locate
+
+_OF_THIS_MACHINE = {"output_dir", "data_dir", "cache_dir", "store_dir", "save_dir", "logger"}
+_HYDRAS = {"_partial_", "_convert_", "_recursive_", "_args_"}
+_ABSENT = object()
+
+
+def public(values: Any) -> Any:
+    """A copy of nested settings without folders of this machine; of a path the name is left."""
+    if isinstance(values, Mapping):
+        kept = {k: v for k, v in values.items() if k not in _OF_THIS_MACHINE | _HYDRAS}
+        return {key: public(value) for key, value in kept.items()}
+    if isinstance(values, list | tuple):
+        return [public(value) for value in values]
+    return file_name(values) if isinstance(values, str) else values
+
+
+def file_name(text: str) -> str:
+    """The name of a local file, pattern of files or model; every other text as it is."""
+    if "/" not in text or "\n" in text or "://" in text:
+        return text
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return local_name(text)
+    rooted = text.startswith(("/", "./", "../", "~/"))
+    return (path.name or text) if rooted or path.suffix in _FILES or path.exists() else text
+
+
+_FILES = {".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow", ".ckpt", ".txt", ".gz", ".zst"}
+
+
+def changed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs from the defaults, nested alike; nodes of another target with their `_target_`."""
+    different: dict[str, Any] = {}
+    for name, value in values.items():
+        default = defaults.get(name)
+        if isinstance(value, Mapping):
+            inner = _changed_node(value, default if isinstance(default, Mapping) else {})
+            if inner or (not value and default):
+                different[name] = inner
+        elif value != default:
+            different[name] = value
+    return different
+
+
+def _changed_node(node: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    target = node.get("_target_")
+    if target is None:
+        return changed(node, default)
+    same = default if target == default.get("_target_") else {}
+    known = {**_signature_defaults(target), **same}
+    return {
+        key: value
+        for key, value in changed(node, {**dict.fromkeys(node, _ABSENT), **known}).items()
+        if key not in _HYDRAS
+    }
+
+
+def _signature_defaults(target: str) -> dict[str, Any]:
+    parameters = inspect.signature(locate(target, "settings")).parameters.values()
+    empty = inspect.Parameter.empty
+    found = {p.name: p.default for p in parameters if p.default is not empty}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
+
+
+def composed_defaults() -> dict[str, Any]:
+    """The files that `conf/train.yaml` names, by group."""
+    package = Path(inbatch.__file__).parent
+    conf = package / "conf" if (package / "conf").is_dir() else package.parents[1] / "conf"
+    entries = yaml.safe_load((conf / "train.yaml").read_text(encoding="utf-8"))["defaults"]
+    chosen = {
+        group: name for entry in entries if entry != "_self_" for group, name in entry.items()
+    }
+    return {
+        group: yaml.safe_load((conf / group / f"{name}.yaml").read_text(encoding="utf-8"))
+        for group, name in chosen.items()
+        if name is not None and (conf / group / f"{name}.yaml").is_file()
+    }
