@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from inbatch.errors import ConfigError
+from inbatch.gather import sum_over_ranks
 
 
 class Agreement(Callback):
@@ -35,9 +36,12 @@ class Agreement(Callback):
         """
         if trainer.world_size == 1:
             return
-        own_F = torch.tensor([digest(give()) for give in self._facts.values()])
-        all_WF = trainer.strategy.all_gather(own_F.to(trainer.strategy.root_device))
-        differs_WF = (all_WF != all_WF[0]).cpu()
+        all_WF = torch.zeros(trainer.world_size, len(self._facts), dtype=torch.int64)
+        all_WF[trainer.global_rank] = torch.tensor(
+            [digest(each()) for each in self._facts.values()]
+        )
+        all_WF = sum_over_ranks(all_WF.to(trainer.strategy.root_device)).cpu()
+        differs_WF = all_WF != all_WF[0]
         if differs_WF.any():
             rank = int(differs_WF.any(1).nonzero()[0])
             names = [name for name, differs in zip(self._facts, differs_WF[rank]) if differs]
