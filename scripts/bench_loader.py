@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from torch.utils.data import DataLoader
 
 from bench_texts import make_triplets
-from inbatch.data.batch import Batch
 from inbatch.data.collate import BatchDataset, Collator
 from inbatch.data.feed import RankFeed
+from inbatch.data.parcel import Parcel, wrap
 from inbatch.data.samplers import NoDuplicates
 from inbatch.data.shards import ShardJob, finish_job, open_job, write_shards
 from inbatch.data.sources import Source, load_sources
@@ -74,10 +74,11 @@ def measure(
         rank=0,
         world_size=1,
     )
-    loader: DataLoader[Batch] = DataLoader(
+    loader: DataLoader[Parcel] = DataLoader(
         BatchDataset([source], collator),
         sampler=feed,
         batch_size=None,
+        collate_fn=wrap,
         num_workers=workers,
         prefetch_factor=2 if workers else None,
     )
@@ -87,6 +88,7 @@ def measure(
     for _ in range(1 + 2 * workers):
         next(batches)
     start = time.perf_counter()
-    counts = [(each.num_rows, each.num_tokens) for each in batches]
+    opened = (each.open("cpu") for each in batches)
+    counts = [(each.num_rows, each.num_tokens) for each in opened]
     seconds = time.perf_counter() - start
     return sum(n for n, _ in counts) / seconds, sum(n for _, n in counts) / seconds, start - began
