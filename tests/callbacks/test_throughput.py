@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import torch
 from watched_run import COMPUTED, ROWS, TOKENS, report
 
 from inbatch.callbacks.step_report import mean_scalars
 from inbatch.callbacks.throughput import (
-    GIB,
     StepClock,
     StepCost,
     ThroughputMeter,
-    peak_memory_gib,
     throughput,
 )
 from inbatch.errors import ConfigError
@@ -65,13 +64,33 @@ def test_window_of_nothing() -> None:
         ThroughputMeter(window_steps=0)
 
 
-def test_peak_memory_as_the_kernel_counts_it() -> None:
-    status = Path("/proc/self/status")
-    if not status.exists():
+# In a process of its own, whose peak is now.
+PEAKS = """
+import sys, numpy as np, torch
+from inbatch.callbacks.throughput import peak_memory_gib
+peaks = [peak_memory_gib(torch.device("cpu"))]
+int(np.memmap(sys.argv[1], np.uint8, "r").sum())
+peaks.append(peak_memory_gib(torch.device("cpu")))
+held = np.ones(1 << 28, np.uint8)
+peaks.append(peak_memory_gib(torch.device("cpu")))
+print(*peaks)
+"""
+
+
+def test_peak_memory_is_what_a_process_holds_besides_mapped_files(tmp_path: Path) -> None:
+    if not Path("/proc/self/status").exists():
         pytest.skip("needs /proc")
-    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-    peak_kib = int(line.split()[1])
-    assert peak_memory_gib(torch.device("cpu")) == pytest.approx(peak_kib * 1024 / GIB, rel=0.05)
+    (tmp_path / "file").write_bytes(bytes(1 << 28))
+    done = subprocess.run(
+        [sys.executable, "-c", PEAKS, str(tmp_path / "file")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    start, mapped, held = map(float, done.stdout.split())
+    assert start > 0.1
+    assert mapped - start < 0.1
+    assert held - mapped > 0.2
 
 
 def test_clock_leaves_pauses_out() -> None:

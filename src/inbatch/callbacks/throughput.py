@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -96,11 +97,18 @@ def product_dtype(precision: str | None) -> torch.dtype:
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Highest memory so far: torch's on a CUDA device, this process's resident memory elsewhere."""
+    """Highest memory so far: torch's on a CUDA device, this process's resident memory elsewhere.
+
+    Without the pages of files that are mapped now, on Linux: the system takes those back where it needs them.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GIB
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return resident * (1 if sys.platform == "darwin" else 1024) / GIB  # Linux counts KiB
+    if sys.platform == "darwin":  # counts bytes, and Linux KiB
+        return resident / GIB
+    lines = Path("/proc/self/status").read_text().splitlines()
+    mapped = next((int(line.split()[1]) for line in lines if line.startswith("RssFile")), 0)
+    return (resident - mapped) / 2**20
 
 
 class ThroughputMeter:
