@@ -69,7 +69,8 @@ PEAKS = """
 import sys, numpy as np, torch
 from inbatch.callbacks.throughput import peak_memory_gib
 peaks = [peak_memory_gib(torch.device("cpu"))]
-int(np.memmap(sys.argv[1], np.uint8, "r").sum())
+file = np.memmap(sys.argv[1], np.uint8, "r")
+file.sum()
 peaks.append(peak_memory_gib(torch.device("cpu")))
 held = np.ones(1 << 28, np.uint8)
 peaks.append(peak_memory_gib(torch.device("cpu")))
