@@ -48,6 +48,7 @@ LOSSES: dict[str, Loss] = {
     ),
     "gist": losses.GIST(temperature=0.05),
     "gist_relative": losses.GIST(temperature=0.05, margin_strategy="relative", margin=0.1),
+    "gist_masked": losses.GIST(temperature=0.05, mask_duplicates=True),
     "contrastive": losses.Contrastive(),
     "online_contrastive": losses.OnlineContrastive(),
     "cosine_similarity": losses.CosineSimilarity(),
@@ -68,6 +69,11 @@ def make_source(loss: Loss, num_rows: int) -> Source:
         columns["label"] = [float(i % 2) for i in range(num_rows)]
     else:
         columns["negative"] = tiny_texts(num_rows, seed=3)
+    if loss.needs_text_ids:  # neighbours are on two ranks
+        half = num_rows // 2
+        columns["positive"][half] = columns["positive"][half - 1]
+        columns["query"][-1] = columns["query"][0]
+        columns["negative"][1] = columns["positive"][-1]
     return Source.from_columns("rows", columns)
 
 
@@ -99,7 +105,8 @@ def reference(
         guide_columns = guide(chunk)[order].view(batch.num_columns, num_rows, -1).unbind(0)
     for _ in range(num_steps):
         columns = encoder(chunk)[order].view(batch.num_columns, num_rows, -1).unbind(0)
-        inputs = LossInput(columns, slice(0, num_rows), batch.labels, guide_columns)
+        ids = batch.text_ids.unbind(0)
+        inputs = LossInput(columns, slice(0, num_rows), batch.labels, guide_columns, ids)
         encoder.zero_grad()
         loss(inputs).loss.backward()
         trained = [p for p in encoder.parameters() if p.requires_grad]

@@ -89,6 +89,13 @@ def test_labels_that_a_loss_cannot_take(loss: Loss, labels: list[float], span: s
     check_loss(CoSENT(), wrong, guided=False)
 
 
+def test_kernels_do_not_mask_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inbatch.checks._obstacle", lambda world, precision: None)
+    loss = GIST(implementation="triton", mask_duplicates=True)
+    with pytest.raises(ConfigError, match="cannot mask duplicates"):
+        check_kernels({"a": loss}, World("cuda", 1, 1), "fp32")
+
+
 def test_a_dimension_that_the_encoder_does_not_have() -> None:
     loss = Matryoshka(MultipleNegativesRanking(), dims=[8, 32])
     with pytest.raises(ConfigError, match="exceeds the 16 dimensions of the encoder"):

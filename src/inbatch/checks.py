@@ -104,6 +104,8 @@ def check_kernels(losses: Mapping[str, Loss], world: World, precision: str) -> N
         if name == MIXED or getattr(inner, "implementation", "tiled") == "tiled":
             continue
         problem = _obstacle(world, precision)
+        if problem is None and inner.mask_duplicates:
+            problem = "cannot mask duplicates"
         if problem is not None:
             raise ConfigError(
                 f"loss.implementation='triton' {problem}: set loss.implementation=tiled"

@@ -207,6 +207,8 @@ class BiEncoderModule(LightningModule):
             tensors.append(guide_ND.view(shape).transpose(0, 1))
         if batch.labels is not None:
             tensors.append(batch.labels)
+        if view.loss.needs_text_ids:
+            tensors.append(batch.text_ids.to(self.device, non_blocking=True).T)
         return view.gather.start_data(tensors, view.rows)
 
     def _loss(self, batch: Batch, view: View, data: Pending, flat_ND: Tensor) -> LossOutput:
@@ -217,9 +219,10 @@ class BiEncoderModule(LightningModule):
             tensors = data.wait()
         guide = tensors.pop(0).unbind(1) if view.loss.needs_guide else None
         labels = tensors.pop(0) if batch.labels is not None else None
+        ids = tensors.pop(0).unbind(1) if view.loss.needs_text_ids else None
         owned = view.rows.owned if batch.num_rows else slice(0, 1)
         with torch.autocast(self.device.type, enabled=False):
-            output = view.loss(LossInput(columns, owned, labels, guide))
+            output = view.loss(LossInput(columns, owned, labels, guide, ids))
         metrics = dict(output.metrics)
         if labels is None:
             metrics |= alignment_and_uniformity(columns[0], columns[1])

@@ -44,7 +44,14 @@ def test_equals_peer(loss, reference, num_columns: int, weights: list[float] | N
 def test_behaves_like_the_inner_loss() -> None:
     for inner in (MultipleNegativesRanking(), GIST(), Contrastive(size_average=False), Triplet()):
         loss = Matryoshka(inner, [4])
-        for name in ("scope", "needs_labels", "needs_guide", "min_columns", "max_columns"):
+        for name in (
+            "scope",
+            "needs_labels",
+            "needs_guide",
+            "needs_text_ids",
+            "min_columns",
+            "max_columns",
+        ):
             assert getattr(loss, name) == getattr(inner, name)
 
 

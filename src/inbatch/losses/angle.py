@@ -43,6 +43,7 @@ class AnglE:
     scope: ClassVar[Literal["global"]] = "global"
     needs_labels: ClassVar[bool] = False  # with two columns it does, which `__call__` checks
     needs_guide: ClassVar[bool] = False
+    needs_text_ids: ClassVar[bool] = False
     min_columns: ClassVar[int] = 2
     max_columns: ClassVar[int | None] = None
 

@@ -22,7 +22,7 @@ class LossInput:
     rows: slice  # start and stop are set; B = stop - start >= 1
     labels: Tensor | None = None  # [G]
     guide: tuple[Tensor, ...] | None = None  # each [G, Dg], without gradient
-    text_ids: Tensor | None = None  # [C, G] int64, equal where texts are equal
+    text_ids: tuple[Tensor, ...] | None = None  # each [G] int64, equal where texts are equal
 
 
 class LossOutput(NamedTuple):
@@ -50,6 +50,10 @@ class Loss(Protocol):
     @property
     def needs_guide(self) -> bool:
         """Whether the guide's embeddings are needed."""
+
+    @property
+    def needs_text_ids(self) -> bool:
+        """Whether `LossInput.text_ids` is needed."""
 
     @property
     def min_columns(self) -> int:

@@ -16,6 +16,8 @@ class _Requirements(Protocol):
     @property
     def needs_guide(self) -> bool: ...
     @property
+    def needs_text_ids(self) -> bool: ...
+    @property
     def min_columns(self) -> int: ...
     @property
     def max_columns(self) -> int | None: ...
@@ -50,6 +52,12 @@ def check_inputs(loss: _Requirements, inputs: LossInput) -> None:
         raise ConfigError(
             f"{name} needs guide embeddings of all {num_columns} columns but the batch has them for"
             f" {num_guide}: configure a guide or choose a loss without one."
+        )
+
+    if loss.needs_text_ids and (inputs.text_ids is None or len(inputs.text_ids) != num_columns):
+        raise ConfigError(
+            f"{name} with mask_duplicates needs the text ids of all {num_columns} columns but the batch"
+            " has none: set mask_duplicates=false."
         )
 
 

@@ -47,6 +47,7 @@ class Contrastive:
 
     needs_labels: ClassVar[bool] = True
     needs_guide: ClassVar[bool] = False
+    needs_text_ids: ClassVar[bool] = False
     min_columns: ClassVar[int] = 2
     max_columns: ClassVar[int | None] = 2
 

@@ -57,6 +57,8 @@ class GIST:
     greater than the threshold t_i - margin (absolute) or t_i - |t_i| * margin (relative), where t_i
     is the guide's cosine of a_i and p_i. Equal scores, up to rounding, are kept.
 
+    With `mask_duplicates` known positives are left out too, see `panels.mask_equal_texts`.
+
     Takes any number of negatives. All candidates, queries included, are those of the global batch.
     Paper: Solatorio 2024, GISTEmbed, arXiv:2402.16829.
 
@@ -74,6 +76,7 @@ class GIST:
     margin: float = 0.0
     contrast_anchors: bool = True
     contrast_positives: bool = True
+    mask_duplicates: bool = False
     implementation: Implementation = "tiled"  # of the softmax, see `streamed_cross_entropy`
 
     scope: ClassVar[Literal["candidates"]] = "candidates"
@@ -88,6 +91,11 @@ class GIST:
         check_number("margin", self.margin)
         check_choice("implementation", self.implementation, IMPLEMENTATIONS)
 
+    @property
+    def needs_text_ids(self) -> bool:
+        """Whether duplicates are masked."""
+        return self.mask_duplicates
+
     def __call__(self, inputs: LossInput) -> LossOutput:
         """Mean over the owned rows. Raises ConfigError without guide embeddings of each column."""
         check_inputs(self, inputs)
@@ -100,6 +108,7 @@ class GIST:
             guide=guide_filter(
                 inputs.guide or (), margin_strategy=self.margin_strategy, margin=self.margin
             ),
+            text_ids=inputs.text_ids if self.mask_duplicates else None,
             implementation=self.implementation,
         )
         num_global = inputs.columns[0].shape[0]

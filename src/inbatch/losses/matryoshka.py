@@ -66,6 +66,11 @@ class Matryoshka:
         return self.loss.needs_guide
 
     @property
+    def needs_text_ids(self) -> bool:
+        """The inner loss's."""
+        return self.loss.needs_text_ids
+
+    @property
     def min_columns(self) -> int:
         """The inner loss's."""
         return self.loss.min_columns

@@ -52,6 +52,9 @@ class MultipleNegativesRanking:
     of other queries (in_batch_negatives), of own negatives (hard_negatives) or of both
     (all_negatives).
 
+    With `mask_duplicates` a query's known positives are no negatives of it: texts equal to its own or to its
+    positive's, and query and positive of rows that share one with it (`panels.mask_equal_texts`).
+
     Equals sentence-transformers' MultipleNegativesRankingLoss and its cached form with
     ``scale = 1 / temperature``, gathered over ranks where ranks own slices of the rows.
     Papers: van den Oord et al. 2018, arXiv:1807.03748; symmetric: Günther et al. 2023,
@@ -65,6 +68,7 @@ class MultipleNegativesRanking:
     partition_mode: Literal["joint", "per_direction"] = "joint"
     hardness_mode: HardnessMode | None = None
     hardness_strength: float = 0.0
+    mask_duplicates: bool = False
     implementation: Implementation = "tiled"  # of the softmax, see `streamed_cross_entropy`
 
     scope: ClassVar[Literal["candidates"]] = "candidates"
@@ -105,6 +109,11 @@ class MultipleNegativesRanking:
                 f" {self.hardness_mode}: set a strength of at least 0, and a mode if it is above 0."
             )
 
+    @property
+    def needs_text_ids(self) -> bool:
+        """Whether duplicates are masked."""
+        return self.mask_duplicates
+
     def __call__(self, inputs: LossInput) -> LossOutput:
         """Mean over the owned rows. Raises ConfigError for fewer than two columns."""
         check_inputs(self, inputs)
@@ -118,6 +127,7 @@ class MultipleNegativesRanking:
                 temperature=self.temperature,
                 normalize=self.similarity == "cosine",
                 hardness_strength=self.hardness_strength,
+                text_ids=inputs.text_ids if self.mask_duplicates else None,
                 implementation=self.implementation,
             )
             losses.append(loss)

@@ -73,6 +73,33 @@ def mask_tile(
     return torch.count_nonzero(mask_RG)
 
 
+def mask_equal_texts(
+    tile_RG: Tensor, block: Block, text_ids: Sequence[Tensor], part: slice
+) -> None:
+    """Set to -inf the candidates of other rows that are known to be positives of a row's query.
+
+    These are texts equal to the row's query or positive, and query and positive of each row that shares a
+    text with them: where a query has two positives, both rows' positives belong to both.
+
+    Args:
+        tile_RG: logits.
+        block: which they are.
+        text_ids: of each column, int64 [G], equal where texts are equal.
+        part: rows of the panel.
+    """
+    queries_G, positives_G = text_ids[0], text_ids[1]
+    own_R1 = (queries_G[part, None], positives_G[part, None])
+    of_pair = block.candidates < 2
+    others_G = (queries_G, positives_G) if of_pair else (text_ids[block.candidates],)
+    equal_RG = torch.zeros_like(tile_RG, dtype=torch.bool)
+    for one_R1 in own_R1:
+        for other_G in others_G:
+            equal_RG |= one_R1 == other_G
+    if of_pair:  # every row shares its texts with itself
+        equal_RG.diagonal(part.start).fill_(False)
+    tile_RG.masked_fill_(equal_RG, -torch.inf)
+
+
 def harden_tile(tile_RG: Tensor, block: Block, part: slice, *, factor: float) -> None:
     """Multiply the logits of a block's hardened entries."""
     own_R = tile_RG.diagonal(part.start)

@@ -34,6 +34,7 @@ from inbatch.losses.panels import (
     exponentiate,
     fill_tile,
     harden_tile,
+    mask_equal_texts,
     mask_tile,
 )
 
@@ -66,6 +67,7 @@ def streamed_cross_entropy(
     normalize: bool = True,
     hardness_strength: float = 0.0,
     guide: GuideFilter | None = None,
+    text_ids: Sequence[Tensor] | None = None,
     panel_bytes: int | None = None,
     implementation: Implementation = "tiled",
 ) -> tuple[Tensor, StreamStats]:
@@ -83,6 +85,8 @@ def streamed_cross_entropy(
         normalize: bring embeddings to unit length; the gradient passes through.
         hardness_strength: strength for the blocks' hardened entries.
         guide: mask of false negatives; it never removes a row's own positive.
+        text_ids: int64 [G] of each column, to leave out known positives (`panels.mask_equal_texts`); only
+            where implementation is "tiled".
         panel_bytes: memory of a panel of logits, of `MIN_PANEL_ROWS` at least; None takes the default
             of the device.
         implementation: "tiled" is this file, for any device and dtype; "triton" the kernels of
@@ -96,7 +100,7 @@ def streamed_cross_entropy(
     if sum(block.own == "positive" for block in blocks) != 1:
         raise ValueError("exactly one block of a softmax holds the positive")
     sweep = Sweep(
-        tuple(blocks), rows, temperature, normalize, hardness_strength, guide, panel_bytes
+        tuple(blocks), rows, temperature, normalize, hardness_strength, guide, text_ids, panel_bytes
     )
     if implementation == "triton":
         from inbatch.losses.triton_loss import fused_cross_entropy  # imports triton
@@ -123,6 +127,7 @@ class Sweep:
     normalize: bool
     hardness_strength: float
     guide: GuideFilter | None
+    text_ids: Sequence[Tensor] | None
     panel_bytes: int | None
 
 
@@ -210,6 +215,8 @@ def _fill(
             positive_R = own_R.clone()
         if block.own != "plain":
             own_R.fill_(-torch.inf)
+        if sweep.text_ids is not None:
+            mask_equal_texts(tile_RG, block, sweep.text_ids, part)
         if sweep.guide is not None and scratch is not None:
             removed = removed + mask_tile(tile_RG, block, sweep.guide, part, scratch=scratch)
         peak_R = tile_RG.amax(1)

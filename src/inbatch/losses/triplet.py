@@ -27,6 +27,7 @@ class Triplet:
     scope: ClassVar[Literal["row"]] = "row"
     needs_labels: ClassVar[bool] = False
     needs_guide: ClassVar[bool] = False
+    needs_text_ids: ClassVar[bool] = False
     min_columns: ClassVar[int] = 3
     max_columns: ClassVar[int | None] = 3
 

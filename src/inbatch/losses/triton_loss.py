@@ -97,6 +97,8 @@ def fused_cross_entropy(
     guide = () if sweep.guide is None else (*sweep.guide.columns, sweep.guide.threshold)
     if any(tensor.dtype == torch.float64 for tensor in (*columns, *guide)):
         raise ValueError("the Triton kernels compute in float32: use the tiled form for float64")
+    if sweep.text_ids is not None:
+        raise ValueError("the Triton kernels do not compare texts: use the tiled form for text_ids")
     if inputs_dtype not in INPUT_DTYPES:
         raise ValueError(f"inputs_dtype is {inputs_dtype}: use one of {INPUT_DTYPES}")
     if not columns[0].is_cuda and not is_interpreted():
