@@ -82,7 +82,9 @@ def test_compiles_for_gpus(
     from inbatch.losses import triton_kernels, triton_loss
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    sweep = Sweep((block,), slice(0, 9), 0.1, True, 3.0, example_guide() if guided else None, None)
+    sweep = Sweep(
+        (block,), slice(0, 9), 0.1, True, 3.0, example_guide() if guided else None, None, None
+    )
     plan = triton_loss._Plan(sweep, dtype, precision, triton_loss.TILING)
     options = triton_loss._options(plan, block, [torch.empty(0, 768)])
     kernel = getattr(triton_kernels, name)

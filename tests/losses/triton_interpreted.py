@@ -278,7 +278,7 @@ def test_half_precision_and_autocast_do_not_reach_the_products(dtype: torch.dtyp
 
 def test_inputs_dtype_rounds_embeddings_but_not_the_guide() -> None:
     columns, guide = floats(3, 40, 48), example_guide(3, 40, 48)
-    sweep = Sweep(tuple(BLOCKS["gist"]), slice(4, 20), 0.05, True, 0.0, guide, None)
+    sweep = Sweep(tuple(BLOCKS["gist"]), slice(4, 20), 0.05, True, 0.0, guide, None, None)
     value, stats = fused_cross_entropy(sweep, columns, inputs_dtype=torch.bfloat16)
     rounded = [normalize(column, dim=1).bfloat16().float() for column in columns]
     options = {"rows": slice(4, 20), "temperature": 0.05, "guide": guide}

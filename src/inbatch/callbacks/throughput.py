@@ -103,12 +103,12 @@ def peak_memory_gib(device: torch.device) -> float:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GIB
+    if sys.platform == "linux":  # not ru_maxrss, which a process takes over from its parent
+        lines = Path("/proc/self/status").read_text().splitlines()
+        kib = {line.split(":")[0]: line.split()[1] for line in lines if line.endswith("kB")}
+        return (int(kib["VmHWM"]) - int(kib.get("RssFile", 0))) * 1024 / GIB
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if sys.platform == "darwin":  # counts bytes, and Linux KiB
-        return resident / GIB
-    lines = Path("/proc/self/status").read_text().splitlines()
-    mapped = next((int(line.split()[1]) for line in lines if line.startswith("RssFile")), 0)
-    return (resident - mapped) / 2**20
+    return resident * (1 if sys.platform == "darwin" else 1024) / GIB
 
 
 class ThroughputMeter:
