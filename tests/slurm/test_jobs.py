@@ -21,7 +21,7 @@ from launching import ROOT, command, processes, run
 from runs import TINY, metrics, weights, write_triplets
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
-NUM_STEPS = 100
+NUM_STEPS = 300  # some ten seconds, so that what is sent in the middle arrives in the middle
 JOB = ["slurm.nodes=2", "slurm.gpus_per_node=0", "slurm.cpus_per_task=1", "slurm.time=10"]
 
 
