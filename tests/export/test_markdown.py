@@ -78,7 +78,11 @@ def test_numbers(value: float | None, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["hub_token", "authToken", "API_KEY", "apikey", "wandb.api-key", "password", "Secret"]
+    "key",
+    [
+        *("hub_token", "authToken", "access_tokens", "API_KEY", "apikey", "wandb.api-key"),
+        *("password", "Secret"),
+    ],
 )
 def test_secret_keys_are_redacted(key: str) -> None:
     assert redact({key: "x-1"}) == {key: REDACTED}

@@ -12,7 +12,7 @@ _SECRET_KEY = re.compile(
     r"secret|passw(or)?d|passphrase|credential|(api|access|private|secret)[_-]?key|token(?!iz)",
     re.IGNORECASE,
 )
-_TOKEN_COUNT = re.compile(r"tokens$", re.IGNORECASE)  # chunk_tokens: 8192, or auto
+_TOKEN_COUNT = re.compile(r"tokens", re.IGNORECASE)  # chunk_tokens: 8192, or auto
 _SECRET_TEXT = re.compile(
     r"\bhf_[A-Za-z0-9]{16,}|\bsk-[A-Za-z0-9_-]{16,}|\bgh[opsu]_[A-Za-z0-9]{16,}|\bAKIA[A-Z0-9]{12,}"
     r"|(?<=://)[^\s/@]+:[^\s/@]+(?=@)"  # user:password@ of an address
@@ -46,6 +46,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _is_secret(key: str, value: Any) -> bool:
-    if value is None or isinstance(value, bool) or _TOKEN_COUNT.search(key):
+    if value is None or isinstance(value, bool) or not _SECRET_KEY.search(key):
         return False
-    return bool(_SECRET_KEY.search(key))
+    is_count = isinstance(value, int | float) or value == "auto"
+    return not (is_count and _TOKEN_COUNT.search(key))
