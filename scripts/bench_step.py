@@ -26,11 +26,11 @@ import torch
 
 from bench_step_sides import StepClock, run_inbatch, run_peer
 from bench_texts import make_triplets, model_directory
+from inbatch.planner import AUTO_CHUNK_TOKENS
 from side_by_side import add_arguments, environment, in_process
 
 CHECK_BATCH = 64
 MAX_ERROR = 1e-4  # relative, of float32 gradients
-CHUNK_TOKENS = {"cpu": 1024, "cuda": 32768}  # as `gradcache.chunk_tokens: auto`
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--no-peer", action="store_true")
     add_arguments(parser)
     args = parser.parse_args()
-    args.chunk_tokens = args.chunk_tokens or CHUNK_TOKENS[args.device]
+    args.chunk_tokens = args.chunk_tokens or AUTO_CHUNK_TOKENS[args.device]
     if args.worker:
         worker(argparse.Namespace(**json.loads(args.worker)))
         raise SystemExit

@@ -128,6 +128,7 @@ def make_data(
         global_batch_size=run.global_batch_size,
         seed=run.seed,
         drop_last=run.drop_last,
+        accumulate=run.accumulate,
         one_loss="_target_" in run.loss,
         loader=LoaderSettings(
             num_workers=num_workers(run, world), prefetch=run.data.loader.prefetch

@@ -49,6 +49,7 @@ class BatchModule(LightningDataModule):
         global_batch_size: int,
         seed: int,
         drop_last: bool,
+        accumulate: int = 1,
         one_loss: bool = True,
         loader: LoaderSettings | None = None,
     ) -> None:
@@ -61,6 +62,7 @@ class BatchModule(LightningDataModule):
         self._global_batch_size = global_batch_size
         self._seed = seed
         self._drop_last = drop_last
+        self._accumulate = accumulate
         self._one_loss = one_loss
         self._loader = loader or LoaderSettings()
         self._plan: Plan | None = None
@@ -130,20 +132,14 @@ class BatchModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Position after the last trained batch, and what the plan was made of."""
-        assert self.trainer is not None
-        accumulate: int = self.trainer.lightning_module.settings.accumulate  # type: ignore[assignment, union-attr]
-        return {"fingerprint": self._of_run(accumulate), "position": self._position}
+        return {"fingerprint": self.fingerprint, "position": self._position}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue a saved plan, which `check_checkpoint` has compared with this one."""
         self._saved = self._position = state_dict["position"]
 
-    def check_checkpoint(self, checkpoint: Mapping[str, Any], *, accumulate: int) -> None:
-        """Whether a run goes on from a checkpoint as it began.
-
-        Args:
-            checkpoint: its entries.
-            accumulate: global batches per optimizer step.
+    def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Whether a run goes on from a checkpoint, given by its entries, as it began.
 
         Raises:
             ConfigError: it is of another plan; the difference is named.
@@ -154,25 +150,19 @@ class BatchModule(LightningDataModule):
                 "resume names a checkpoint that tells nothing of its batches: name one of a run, or "
                 "set auto or never"
             )
-        check_same_plan(saved["fingerprint"], self._of_run(accumulate))
-
-    def _of_run(self, accumulate: int) -> dict[str, Any]:
-        return {**self.fingerprint(), "accumulate": accumulate}
-
-    def fingerprint(self) -> dict[str, Any]:
-        """What the order of examples depends on."""
-        return self._fingerprint
+        check_same_plan(saved["fingerprint"], self.fingerprint)
 
     @cached_property
-    def _fingerprint(self) -> dict[str, Any]:
-        """Reads all hashes, keys and labels, so once in a run."""
-        return plan_fingerprint(
+    def fingerprint(self) -> dict[str, Any]:
+        """What the steps depend on; made once in a run, since it reads all hashes, keys and labels."""
+        plan = plan_fingerprint(
             self._infos,
             self._sampler,
             global_batch_size=self._global_batch_size,
             seed=self._seed,
             drop_last=self._drop_last,
         )
+        return {**plan, "accumulate": self._accumulate}
 
 
 def source_info(source: Source) -> SourceInfo:

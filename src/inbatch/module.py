@@ -136,7 +136,7 @@ class BiEncoderModule(LightningModule):
         """Refuse a checkpoint of another plan before its weights are loaded."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is not None:
-            data.check_checkpoint(checkpoint, accumulate=self.settings.accumulate)
+            data.check_checkpoint(checkpoint)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Embed, gather, loss, cached backward; an optimizer step after every `accumulate` batches."""

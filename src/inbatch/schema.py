@@ -6,7 +6,12 @@ What stands as `Any` is a node with a `_target_`, whose schema is the signature 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+_PACKAGED = Path(__file__).parent / "conf"
+#: The YAML files: in the package where it is installed, else in the checkout.
+CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "conf"
 
 PRECISIONS = {
     "fp32": "32-true",

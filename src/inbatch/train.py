@@ -31,12 +31,12 @@ from inbatch.finish import finish
 from inbatch.hydra_app import instantiate, launch, user_errors
 from inbatch.products import allow_tf32
 from inbatch.requeue import preempted_exits
+from inbatch.schema import CONF
 from inbatch.sizing import batch_sizes, plan_run
 from inbatch.strategies import find_world
 from inbatch.sweep_app import in_sweep, run_job
 
-CONF = Path(__file__).parent / "conf"
-CONF_DIR = str(CONF if CONF.is_dir() else Path(__file__).parents[2] / "conf")
+CONF_DIR = str(CONF)
 
 
 def train(run: RunConfig, stop: StopRequest | None = None) -> Path:

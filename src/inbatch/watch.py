@@ -128,7 +128,7 @@ def shared_facts(
     alike = {key: value for key, value in asdict(run).items() if key not in OF_A_NODE}
     return {
         "configuration": lambda: alike,
-        "plan of batches": data.fingerprint,
+        "plan of batches": lambda: data.fingerprint,
         "tokenizer": lambda: hash_tokenizer(module.encoder.tokenizer),
     }
 
@@ -179,7 +179,7 @@ def resume_path(run: RunConfig, output_dir: Path) -> Path | None:
     """The checkpoint to go on from: the run's own for "auto", none for "never", else the named one.
 
     Raises:
-        ConfigError: there is none, or it is something else.
+        ConfigError: there is none.
     """
     if run.resume == "never":
         return None
@@ -189,7 +189,6 @@ def resume_path(run: RunConfig, output_dir: Path) -> Path | None:
     path = last if run.resume == "auto" else Path(run.resume)
     if not path.exists():
         raise ConfigError(f"resume={run.resume!r} does not exist: set auto, never, or a checkpoint")
-    read_checkpoint(path, resume=run.resume)
     return path
 
 
@@ -202,4 +201,4 @@ def check_resume(run: RunConfig, output_dir: Path, data: BatchModule) -> None:
     path = resume_path(run, output_dir)
     checkpoint = None if path is None else read_checkpoint(path, resume=run.resume)
     if checkpoint is not None:
-        data.check_checkpoint(checkpoint, accumulate=run.accumulate)
+        data.check_checkpoint(checkpoint)

@@ -6,14 +6,13 @@ would then plan other batches than its neighbours, and their common gradient wou
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from inbatch.data.hashing import hash_json
 from inbatch.errors import ConfigError
 from inbatch.gather import sum_over_ranks
 
@@ -52,7 +51,5 @@ class Agreement(Callback):
 
 
 def digest(fact: Any) -> int:
-    """64 bits of a fact, the same in every process."""
-    text = json.dumps(fact, sort_keys=True, default=str)
-    hashed = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(hashed, "little", signed=True)
+    """63 bits of a fact, the same in every process."""
+    return int(hash_json(fact)[:16], 16) >> 1

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-import inbatch
 from inbatch.export.model_name import local_name
+from inbatch.schema import CONF
 from inbatch.targets import locate
 
 _OF_THIS_MACHINE = {"output_dir", "data_dir", "cache_dir", "store_dir", "save_dir", "logger"}
@@ -81,14 +81,12 @@ def _signature_defaults(target: str) -> dict[str, Any]:
 
 def composed_defaults() -> dict[str, Any]:
     """The files that `conf/train.yaml` names, by group."""
-    package = Path(inbatch.__file__).parent
-    conf = package / "conf" if (package / "conf").is_dir() else package.parents[1] / "conf"
-    entries = yaml.safe_load((conf / "train.yaml").read_text(encoding="utf-8"))["defaults"]
+    entries = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))["defaults"]
     chosen = {
         group: name for entry in entries if entry != "_self_" for group, name in entry.items()
     }
     return {
-        group: yaml.safe_load((conf / group / f"{name}.yaml").read_text(encoding="utf-8"))
+        group: yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))
         for group, name in chosen.items()
-        if name is not None and (conf / group / f"{name}.yaml").is_file()
+        if name is not None and (CONF / group / f"{name}.yaml").is_file()
     }

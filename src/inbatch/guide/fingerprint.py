@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import xxhash
 
+from inbatch.data.hashing import hash_json
 from inbatch.encoder import Encoder
 from inbatch.encoder.head import Dense
 from inbatch.encoder.tokenize import TextTokenizer
@@ -61,7 +62,7 @@ def describe_guide(
 
 def fingerprint(description: dict[str, Any]) -> str:
     """128 bits of a description, as 32 hexadecimal digits."""
-    return _hash_json(description)
+    return hash_json(description)
 
 
 def hash_weights(named: Iterable[tuple[str, torch.Tensor]]) -> str:
@@ -86,8 +87,4 @@ def hash_tokenizer(tokenizer: TextTokenizer) -> str:
         content = {"class": type(hf).__name__, "vocabulary": hf.get_vocab(), "probe": _PROBE}
         content["ids"] = hf(_PROBE)["input_ids"]
     content |= {"padding_side": hf.padding_side, "truncation_side": hf.truncation_side}
-    return _hash_json(content)
-
-
-def _hash_json(content: dict[str, Any]) -> str:
-    return xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True, default=str).encode())
+    return hash_json(content)
