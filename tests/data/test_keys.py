@@ -114,7 +114,7 @@ def test_numbers_and_their_digits_are_one_key_in_every_format(tmp_path: Path) ->
 
 def test_another_key_is_another_plan() -> None:
     prints = [
-        module_of([source_of(keys)], NoDuplicates(), 2).fingerprint()["content"]
+        module_of([source_of(keys)], NoDuplicates(), 2).fingerprint["content"]
         for keys in ([1, 2, 3], [1, 2, 4], [1, 2, 3])
     ]
     assert prints[0] == prints[2] != prints[1]
