@@ -156,14 +156,12 @@ def test_rows_that_wait_do_so_for_one_window_of_files() -> None:
     assert plan.num_steps >= 28
 
 
-def test_several_sources_in_turn_and_mixed(tmp_path: Path) -> None:
+def test_several_sources_in_turn(tmp_path: Path) -> None:
     path = write_files(tmp_path / "data")
     streamed = load(path, tmp_path / "streams", name="streamed")
     table = load(path, tmp_path / "tables", streaming=False, name="table")
     plan = plan_of(RoundRobin(NoDuplicates()), [streamed, table])
     assert [batch.source for batch in plan][:4] == [0, 1, 0, 1]
-    with pytest.raises(ConfigError, match="'streamed' is read file by file and mixed is true"):
-        plan_of(RoundRobin(NoDuplicates(), mixed=True), [streamed, table])
 
 
 def count_decoded(source: Source) -> list[str]:

@@ -40,15 +40,25 @@ def options_of(folder: Path) -> list[str]:
     ]
 
 
+def mixed_with_a_table(folder: Path) -> list[str]:
+    """Options that put rows of the files and of a table into each batch."""
+    texts = tiny_texts(40, seed=4, min_words=4)
+    lines = [json.dumps({"query": texts[i], "positive": texts[20 + i]}) for i in range(20)]
+    (folder / "table.jsonl").write_text("\n".join(lines))
+    return [f"+data.train.table={folder}/table.jsonl", "sampler=proportional", "sampler.mixed=true"]
+
+
 def losses(folder: Path) -> list[float]:
     return [row["train/loss"] for row in metrics(folder) if "train/loss" in row]
 
 
-@pytest.mark.parametrize(
-    "more", [[], ["data.loader.num_workers=2", "accumulate=2"]], ids=["plain", "workers"]
-)
-def test_a_resumed_run_is_bit_identical(tmp_path: Path, more: list[str]) -> None:
-    options = [*options_of(tmp_path), "trainer.max_epochs=5", "checkpoint.every_n_steps=1", *more]
+@pytest.mark.parametrize("how", ["plain", "workers", "mixed"])
+def test_a_resumed_run_is_bit_identical(tmp_path: Path, how: str) -> None:
+    options = [*options_of(tmp_path), "trainer.max_epochs=5", "checkpoint.every_n_steps=1"]
+    if how == "workers":
+        options += ["data.loader.num_workers=2", "accumulate=2"]
+    if how == "mixed":
+        options += mixed_with_a_table(tmp_path)
     whole = run_train(*options, f"output_dir={tmp_path / 'whole'}", "trainer.max_steps=9")
     for stop in (2, 6, 9):
         # Copies of files are no part of the state.
@@ -66,8 +76,11 @@ def _train(rank: int, world_size: int, overrides: list[str]) -> None:
     run_train(*overrides)
 
 
-def test_two_ranks_train_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mixed", [False, True], ids=["one source", "mixed"])
+def test_two_ranks_train_as_one(tmp_path: Path, mixed: bool) -> None:
     options = [*options_of(tmp_path), *NO_DROPOUT, "trainer.max_steps=5"]
+    if mixed:
+        options += mixed_with_a_table(tmp_path)
     one = run_train(*options, f"output_dir={tmp_path / 'one'}")
     shutil.rmtree(tmp_path / "cache")  # so that the two make the index together
     run(_train, 2, [*options, f"output_dir={tmp_path / 'two'}"])

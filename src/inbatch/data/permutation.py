@@ -166,12 +166,19 @@ class FilesRange:
         parts = [np.empty(0, np.int64)]
         window = int(np.searchsorted(self._bounds, start, side="right")) - 1
         while start < stop:
-            first, last = self.windows[window]
-            inside = KeyedPermutation(last - first, derive_key(self.key, window))
-            places = inside(np.arange(start, min(stop, last)) - first)
-            parts.append(self._rows_of_places(window, places))
+            last = self.windows[window][1]
+            parts.append(self._rows_of_window(window, np.arange(start, min(stop, last))))
             start, window = last, window + 1
         return np.concatenate(parts)
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """Rows [n] int64 at any `positions` [n]."""
+        rows = np.empty(len(positions), np.int64)
+        window_n = np.searchsorted(self._bounds, positions, side="right") - 1
+        for window in np.unique(window_n).tolist():
+            here = np.flatnonzero(window_n == window)
+            rows[here] = self._rows_of_window(window, positions[here])
+        return rows
 
     @cached_property
     def _order(self) -> np.ndarray:
@@ -179,7 +186,7 @@ class FilesRange:
         order = KeyedPermutation(len(self.file_rows), derive_key(self.key, "files"))
         return order(np.arange(len(self.file_rows)))
 
-    @property
+    @cached_property
     def windows(self) -> list[tuple[int, int]]:
         """First position of each window, and the first after it."""
         return list(pairwise(self._bounds.tolist()))
@@ -193,7 +200,9 @@ class FilesRange:
     def _starts(self) -> np.ndarray:
         return np.cumsum([0, *self.file_rows])
 
-    def _rows_of_places(self, window: int, places: np.ndarray) -> np.ndarray:
+    def _rows_of_window(self, window: int, positions: np.ndarray) -> np.ndarray:
+        first, last = self.windows[window]
+        places = KeyedPermutation(last - first, derive_key(self.key, window))(positions - first)
         files = self._order[window * self.buffer_files : (window + 1) * self.buffer_files]
         ends = np.cumsum(np.asarray(self.file_rows)[files])
         number = np.searchsorted(ends, places, side="right")

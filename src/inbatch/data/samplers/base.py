@@ -15,8 +15,8 @@ from typing import Protocol
 
 import numpy as np
 
-from inbatch.data.permutation import KeyedPermutation, derive_key
-from inbatch.data.plan import BatchStream, Plan, SourceInfo, StreamInfo
+from inbatch.data.permutation import FilesRange, KeyedPermutation, derive_key
+from inbatch.data.plan import BatchStream, Plan, SourceInfo
 from inbatch.errors import ConfigError
 
 _KEY_SALT = np.uint64(0xA5A5_5A5A_C3C3_3C3C)  # a row's key and a text are never the same value
@@ -36,6 +36,21 @@ class Epoch:
         return derive_key(self.seed, self.number, *parts)
 
 
+class FileOrder(Protocol):
+    """An order of rows that lie in files, of which few are to be read at a time."""
+
+    @property
+    def num_rows(self) -> int:
+        """N."""
+
+    @property
+    def windows(self) -> list[tuple[int, int]]:
+        """First position of each window of files, and the first after it."""
+
+    def slice(self, start: int, stop: int) -> np.ndarray:
+        """Rows [stop - start] int64 at positions ``start .. stop - 1``."""
+
+
 class Pool(Protocol):
     """Rows to draw from: one source, or several under one numbering."""
 
@@ -51,9 +66,8 @@ class Pool(Protocol):
     def has_keys(self) -> bool:
         """Whether rows carry keys, which are among their values."""
 
-    @property
-    def stream(self) -> StreamInfo | None:
-        """For rows that are read file by file."""
+    def file_order(self, key: int) -> FileOrder | None:
+        """The order of rows that are read file by file; None where any row may come next."""
 
     def values(self, rows: np.ndarray) -> np.ndarray:
         """Values of rows [n] that must not meet in a batch, uint64 [n, V]."""
@@ -87,10 +101,10 @@ class SourcePool:
         """Whether the source has keys."""
         return self.source.keys is not None
 
-    @property
-    def stream(self) -> StreamInfo | None:
-        """For rows that are read file by file."""
-        return self.source.stream
+    def file_order(self, key: int) -> FilesRange | None:
+        """The order of a source that is read file by file."""
+        stream = self.source.stream
+        return None if stream is None else FilesRange(stream.file_rows, key, stream.buffer_files)
 
     def values(self, rows: np.ndarray) -> np.ndarray:
         """Hashes of the texts, and of the key where the source has one."""

@@ -1,6 +1,6 @@
 """`NoDuplicates` over rows that are read file by file.
 
-Windows of positions lie inside the windows of files that `FilesRange` mixes, so that a batch reads few
+Windows of positions lie inside the windows of files of a `FileOrder`, so that a batch reads few
 files. A row that finds no place goes on to the next windows, until another window of files has passed it by;
 then it is counted as unplaced. Which rows go on is found once, at the start, from the hashes alone,
 and kept for each window (at most eight batches). So a batch still costs one window's work wherever a
@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from inbatch.data.permutation import FilesRange, derive_key
-from inbatch.data.samplers.base import Pool
+from inbatch.data.permutation import derive_key
+from inbatch.data.samplers.base import FileOrder, Pool
 from inbatch.data.samplers.conflicts import MAX_BATCHES
 from inbatch.data.samplers.solving import SolvedWindows, short_batches, solve_window
 
@@ -33,7 +33,7 @@ class FileWindows:
 
     def __init__(
         self,
-        order: FilesRange,
+        order: FileOrder,
         pool: Pool,
         *,
         batch_rows: int,

@@ -4,19 +4,23 @@ The sources become one pool under one numbering, as many rows of each as the mix
 within-source sampler orders that pool. So a batch holds the sources in their shares up to chance, and
 `NoDuplicates` keeps texts apart across sources too. Where a mixer asks for more rows of a source than it has,
 whole passes over it come first; what is left of a pass is drawn in pseudo-random order.
+
+Where a source is read file by file, the pool has an order of its own (`MixedFiles`): it goes through the
+windows of files of the source that has most of them, and through all others in step with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
-from inbatch.data.permutation import KeyedPermutation, derive_key
-from inbatch.data.plan import Plan, SourceInfo
+from inbatch.data.permutation import FilesRange, KeyedPermutation, derive_key
+from inbatch.data.plan import Plan, SourceInfo, StreamInfo
 from inbatch.data.samplers.base import Epoch, SourcePool, WithinSource, check_sources, open_pool
+from inbatch.data.samplers.mixed_files import MixedFiles
 from inbatch.errors import ConfigError
 
 
@@ -43,10 +47,20 @@ class MixedPool:
         """Whether any source has keys."""
         return any(source.keys is not None for source in self.sources)
 
-    @property
-    def stream(self) -> None:
-        """Rows of all files meet (`check_mixed` refuses sources that cannot do that)."""
-        return None
+    def file_order(self, key: int) -> MixedFiles | None:
+        """The order of a pool with a source that is read file by file."""
+        if not self._has_files:
+            return None
+        bounds = max((self._bounds(number) for number in range(len(self.sources))), key=len)
+        return MixedFiles(
+            np.stack(
+                [
+                    start + count * bounds // bounds[-1]
+                    for start, count in zip(self._starts, self.counts)
+                ]
+            ),
+            key,
+        )
 
     def split(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Common numbers -> source and row inside it, each int64 [n]."""
@@ -80,12 +94,40 @@ class MixedPool:
     def _pools(self) -> list[SourcePool]:
         return [SourcePool(source) for source in self.sources]
 
+    @property
+    def _has_files(self) -> bool:
+        return any(source.stream is not None for source in self.sources)
+
+    def _bounds(self, number: int) -> np.ndarray:
+        """Bounds of the windows of files in the rows of a source, over all its passes."""
+        source, count = self.sources[number], self.counts[number]
+        bounds = [0, count]
+        for first in range(0, count, source.num_rows):
+            order = self._order(source, first // source.num_rows)
+            if isinstance(order, FilesRange):
+                bounds += [first + last for _, last in order.windows]
+        return np.unique(np.minimum(bounds, count))
+
     def _row_of(self, source: SourceInfo, count: int, numbers: np.ndarray) -> np.ndarray:
         passes, places = np.divmod(numbers, source.num_rows)
-        drawn = passes == count // source.num_rows  # the pass that is not whole
-        order = KeyedPermutation(source.num_rows, derive_key(self.key, source.name))
-        places[drawn] = order(places[drawn])
+        for number in np.unique(passes).tolist():
+            whole = number < count // source.num_rows
+            if not whole or self._has_files:  # else the sampler shuffles all of the pass
+                here = passes == number
+                places[here] = self._order(source, number)(places[here])
         return places
+
+    def _order(self, source: SourceInfo, number: int) -> KeyedPermutation | FilesRange:
+        """The order in which a pass goes through a source."""
+        key = derive_key(self.key, source.name, number)
+        if source.stream is None:
+            return KeyedPermutation(source.num_rows, key)
+        return _files_range(source.stream, key)
+
+
+@lru_cache(maxsize=16)
+def _files_range(stream: StreamInfo, key: int) -> FilesRange:
+    return FilesRange(stream.file_rows, key, stream.buffer_files)
 
 
 def mixed_plan(
@@ -126,12 +168,6 @@ def check_mixed(
     check_sources(sources)
     if epoch.global_batch_size < 1:
         raise ConfigError(f"global_batch_size is {epoch.global_batch_size}: set at least 1")
-    for source in sources:
-        if source.stream is not None:
-            raise ConfigError(
-                f"source '{source.name}' is read file by file and mixed is true: set mixed=false, or "
-                f"data.train.{source.name}.streaming=false"
-            )
     if batch_sizes:
         raise ConfigError(
             f"batch_sizes {dict(batch_sizes)} needs one source in a batch and mixed is true: "

@@ -21,7 +21,7 @@ from functools import partial
 
 import numpy as np
 
-from inbatch.data.permutation import FilesRange, ShuffledRange, derive_key
+from inbatch.data.permutation import ShuffledRange, derive_key
 from inbatch.data.plan import Plan, SourceInfo
 from inbatch.data.samplers.base import Epoch, Pool, single_plan
 from inbatch.data.samplers.conflicts import MAX_BATCHES, find_conflicts
@@ -54,7 +54,7 @@ class NoDuplicates:
     def open(self, pool: Pool, *, batch_rows: int, key: int, drop_last: bool) -> SolvedWindows:
         """One pass over a pool."""
         order = order_of(pool, key=key, block_rows=self.block_rows, batch_rows=batch_rows)
-        if isinstance(order, FilesRange):
+        if not isinstance(order, ShuffledRange):
             return FileWindows(
                 order,
                 pool,

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inbatch.data.permutation import FilesRange, ShuffledRange
+from inbatch.data.permutation import ShuffledRange
 from inbatch.data.plan import Plan, SourceInfo
-from inbatch.data.samplers.base import Epoch, Pool, single_plan
+from inbatch.data.samplers.base import Epoch, FileOrder, Pool, single_plan
 from inbatch.errors import ConfigError
 
-Order = ShuffledRange | FilesRange
+Order = ShuffledRange | FileOrder
 
 WINDOW_BATCHES = 64  # blocks are mixed over at least this many batches
 
@@ -88,13 +88,14 @@ def order_of(pool: Pool, *, key: int, block_rows: int, batch_rows: int) -> Order
     Raises:
         ConfigError: blocks of rows for a pool that is read file by file.
     """
-    if pool.stream is not None:
+    by_file = pool.file_order(key)
+    if by_file is not None:
         if block_rows > 1:
             raise ConfigError(
                 f"sampler.block_rows={block_rows} is for rows that are read at random, and the files of "
                 f"'{pool.name}' are read whole: set 1"
             )
-        return FilesRange(pool.stream.file_rows, key, pool.stream.buffer_files)
+        return by_file
     return ShuffledRange(pool.num_rows, key, block_rows, window_rows=WINDOW_BATCHES * batch_rows)
 
 
