@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from inbatch.checks import check_batch, check_dims, check_kernels, check_loss, check_sizes
+from inbatch.checks import (
+    check_batch,
+    check_dims,
+    check_gather,
+    check_kernels,
+    check_loss,
+    check_sizes,
+)
 from inbatch.config import check_config
 from inbatch.data.sources import Source
 from inbatch.errors import ConfigError
@@ -94,6 +101,19 @@ def test_kernels_do_not_mask_duplicates(monkeypatch: pytest.MonkeyPatch) -> None
     loss = GIST(implementation="triton", mask_duplicates=True)
     with pytest.raises(ConfigError, match="cannot mask duplicates"):
         check_kernels({"a": loss}, World("cuda", 1, 1), "fp32")
+
+
+def test_a_ring_needs_candidates_and_the_tiled_form() -> None:
+    with pytest.raises(
+        ConfigError, match="gather='ring' is for losses with in-batch negatives, and"
+    ):
+        check_gather({"a": CoSENT(), "b": Contrastive()}, "ring")
+    with pytest.raises(
+        ConfigError, match=r"gather='ring' computes with loss\.implementation=tiled"
+    ):
+        check_gather({"a": GIST(implementation="triton")}, "ring")
+    check_gather({"a": CoSENT(), "b": GIST()}, "ring")
+    check_gather({"a": CoSENT()}, "local")
 
 
 def test_a_dimension_that_the_encoder_does_not_have() -> None:

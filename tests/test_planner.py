@@ -43,6 +43,7 @@ STEP = StepSize(
     device="cuda",
     global_rows=4096,
     local_rows=1024,
+    held_rows=4096,
     num_columns=3,
     text_tokens=32.0,
     guide_dimension=384,
@@ -224,3 +225,18 @@ def test_what_cannot_be_repeated_raises(
     with pytest.raises(ConfigError, match=r"^out of memory with chunks of up to \d+ tokens: set "):
         limited.run(may_repeat=may_repeat)
     assert limited.headroom.num_halvings == (1 if may_repeat else 0)
+
+
+def test_a_ring_holds_less_of_the_batch() -> None:
+    whole, ring = (
+        choose(
+            BERT,
+            replace(STEP, global_rows=1 << 20, local_rows=1 << 14, held_rows=held),
+            **{"chunk_tokens": 8192, "keep_gib": 0, "usable_bytes": 80 * GIB, **WHOLE},  # type: ignore[arg-type]
+            sharding=Sharding(),
+        ).memory
+        for held in (1 << 20, 3 << 14)
+    )
+    assert whole.embeddings > 15 * ring.embeddings
+    assert whole.guide > 15 * ring.guide
+    assert whole.chunk == ring.chunk

@@ -93,6 +93,30 @@ def _check_labels(source: Source, least: float, most: float, *, name: str) -> No
         )
 
 
+def check_gather(losses: Mapping[str, Loss], gather: str) -> None:
+    """Whether candidates can travel in a ring.
+
+    Raises:
+        ConfigError: no loss has candidates, or one computes with the Triton kernels.
+    """
+    if gather != "ring":
+        return
+    if all(loss.scope != "candidates" for loss in losses.values()):
+        names = ", ".join(sorted({type(loss).__name__ for loss in losses.values()}))
+        raise ConfigError(
+            f"gather='ring' is for losses with in-batch negatives, and the loss is {names}: set gather=global"
+        )
+    if any(_implementation(loss) == "triton" for loss in losses.values()):
+        raise ConfigError(
+            "gather='ring' computes with loss.implementation=tiled, and 'triton' is set: set "
+            "loss.implementation=tiled or gather=global"
+        )
+
+
+def _implementation(loss: Loss) -> str:
+    return getattr(getattr(loss, "loss", loss), "implementation", "tiled")
+
+
 def check_kernels(losses: Mapping[str, Loss], world: World, precision: str) -> None:
     """Whether the device and precision can run the implementations that losses ask for.
 
@@ -101,7 +125,7 @@ def check_kernels(losses: Mapping[str, Loss], world: World, precision: str) -> N
     """
     for name, loss in losses.items():
         inner: Any = getattr(loss, "loss", loss)
-        if name == MIXED or getattr(inner, "implementation", "tiled") == "tiled":
+        if name == MIXED or _implementation(loss) == "tiled":
             continue
         problem = _obstacle(world, precision)
         if problem is None and inner.mask_duplicates:

@@ -199,7 +199,7 @@ def _as_keys(source: Any) -> dict[str, Any]:
 
 def _check_values(run: RunConfig) -> None:
     _one_of("precision", run.precision, PRECISIONS)
-    _one_of("gather", run.gather, ("global", "local"))
+    _one_of("gather", run.gather, ("global", "ring", "local"))
     _one_of("guide.mode", run.guide.mode, ("stored", "live"))
     _one_of("guide.store_dtype", run.guide.store_dtype, ("float16", "float32"))
     _one_of("evaluation.mode", run.evaluation.mode, ("max", "min"))

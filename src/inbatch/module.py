@@ -24,7 +24,7 @@ from inbatch.data.batch import Batch, Chunk
 from inbatch.encoder import Encoder
 from inbatch.encoder.compiled import num_compiled_graphs
 from inbatch.encoder.lookup import shared_lookup
-from inbatch.gather import Gather, GlobalGather, LocalGather, Rows, max_over_ranks
+from inbatch.gather import Gather, GlobalGather, LocalGather, RingGather, Rows, max_over_ranks
 from inbatch.gather.gather import Pending
 from inbatch.gradcache import Engine, Headroom, KeepBudget, cached_backward, fill_chunks
 from inbatch.guide import Guide, Process
@@ -181,19 +181,18 @@ class BiEncoderModule(LightningModule):
         return batch, cached_backward(engine, chunks, num_keep=num_keep, last=last)
 
     def _view(self, batch: Batch) -> View:
-        """Whose rows the loss of this batch sees. Row losses see their own: no collective.
+        """Whose rows the loss of this batch sees. Row losses see their own, global losses hold all.
 
         A rank without rows (in a last batch smaller than the world) borrows a gathered row at weight 0.
         """
         loss = self.losses[batch.source]
         world = {"rank": self.global_rank, "world_size": self.trainer.world_size}
-        apart = loss.scope == "row" or self.settings.gather == "local"
-        full = batch.num_global_rows >= self.trainer.world_size
-        gather: Gather = (
-            LocalGather(**world)
-            if world["world_size"] == 1 or (apart and full)
-            else GlobalGather(**world)
-        )
+        kinds = {"global": GlobalGather, "ring": RingGather, "local": LocalGather}
+        kind = "local" if loss.scope == "row" else self.settings.gather
+        ring_is_out = kind == "ring" and loss.scope == "global"
+        if ring_is_out or batch.num_global_rows < self.trainer.world_size:
+            kind = "global"
+        gather: Gather = kinds["local" if world["world_size"] == 1 else kind](**world)
         return View(gather, gather.rows(batch.num_rows, batch.num_global_rows), loss)
 
     def _start_data(self, batch: Batch, view: View) -> Pending:
@@ -222,7 +221,8 @@ class BiEncoderModule(LightningModule):
         ids = tensors.pop(0).unbind(1) if view.loss.needs_text_ids else None
         owned = view.rows.owned if batch.num_rows else slice(0, 1)
         with torch.autocast(self.device.type, enabled=False):
-            output = view.loss(LossInput(columns, owned, labels, guide, ids))
+            ring = view.gather.ring(view.rows)
+            output = view.loss(LossInput(columns, owned, labels, guide, ids, ring))
         metrics = dict(output.metrics)
         if labels is None:
             metrics |= alignment_and_uniformity(columns[0], columns[1])

@@ -57,6 +57,7 @@ class StepSize:
 
     device: where it is computed.
     global_rows, local_rows, num_columns: rows of the batch, of this rank, and texts of a row.
+    held_rows: rows whose embeddings a rank holds at a time.
     text_tokens: mean computed tokens of a text.
     guide_dimension: 0 without guide.
     world_size: ranks.
@@ -66,6 +67,7 @@ class StepSize:
     device: Literal["cpu", "cuda"]
     global_rows: int
     local_rows: int
+    held_rows: int
     num_columns: int
     text_tokens: float
     guide_dimension: int = 0
@@ -167,8 +169,8 @@ def step_memory(
     tokens = min(chunk_tokens or step.local_tokens, step.local_tokens)
     row_values = step.num_columns * model.dimension
     # Flat embeddings and their gradient; gathered columns, unit columns and the loss's gradients.
-    embeddings = 4.0 * row_values * (2 * step.local_rows + 3 * step.global_rows)
-    row_bytes = step.global_rows * (4 * num_blocks + 5 * bool(step.guide_dimension))
+    embeddings = 4.0 * row_values * (2 * step.local_rows + 3 * step.held_rows)
+    row_bytes = step.held_rows * (4 * num_blocks + 5 * bool(step.guide_dimension))
     tile = max(LOSS_TILE_BYTES[step.device], MIN_PANEL_ROWS[step.device] * row_bytes)
     guide_values = step.num_columns * step.guide_dimension
     return Memory(
@@ -176,8 +178,7 @@ def step_memory(
         gradients=divided(model.trainable * model.bytes_per_value, sharding.gradients),
         optimizer=divided(4 * optimizer_states * model.trainable, sharding.optimizer),
         embeddings=embeddings + tile,
-        guide=4.0
-        * (guide_values * (step.local_rows + 2 * step.global_rows) + live_guide_parameters),
+        guide=4.0 * (guide_values * (step.local_rows + 2 * step.held_rows) + live_guide_parameters),
         chunk=tokens * activation_bytes_per_token(model, step),
     )
 

@@ -57,6 +57,7 @@ def plan_run(
             device=device,
             global_rows=sizes[source.name],
             local_rows=rows_per_rank(sizes[source.name], world.size),
+            held_rows=_held_rows(run, world, sizes[source.name]),
             num_columns=len(source.columns),
             text_tokens=text_tokens,
             guide_dimension=guide.dimension if guide is not None and loss.needs_guide else 0,
@@ -75,6 +76,13 @@ def plan_run(
     chosen = None if by_size else plan.chunk_tokens
     cache = replace(cache, chunk_tokens=chosen, keep_gib=plan.keep_gib)
     return replace(run, gradcache=cache), plan
+
+
+def _held_rows(run: RunConfig, world: World, global_rows: int) -> int:
+    """Rows whose embeddings a rank holds at a time: in a ring its own, visitors, and the next ones."""
+    local_rows = rows_per_rank(global_rows, world.size)
+    held = {"global": global_rows, "ring": 3 * local_rows, "local": local_rows}[run.gather]
+    return min(held, global_rows)
 
 
 def batch_sizes(run: RunConfig, sources: Sequence[Source]) -> dict[str, int]:

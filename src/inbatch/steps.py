@@ -16,7 +16,8 @@ from torch.optim import Optimizer
 class StepSettings:
     """How a step runs.
 
-    gather: "global" contrasts with the rows of all ranks, "local" with the rank's own.
+    gather: "global" contrasts with the rows of all ranks, "ring" does so without holding them all at a time,
+        "local" contrasts with the rank's own.
     keep_gib: GiB of activations that gradient caching may hold; None holds all (no second forward).
     accumulate: global batches per optimizer step; each contrasts within itself.
     clip_norm: largest gradient norm, None for no clipping.
@@ -25,7 +26,7 @@ class StepSettings:
     seed: of dropout.
     """
 
-    gather: Literal["global", "local"] = "global"
+    gather: Literal["global", "ring", "local"] = "global"
     keep_gib: float | None = None
     accumulate: int = 1
     clip_norm: float | None = 1.0

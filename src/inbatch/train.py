@@ -23,7 +23,7 @@ from inbatch import assemble as parts_of
 from inbatch import watch
 from inbatch.allocation import grow_gpu_segments, keep_freed_memory
 from inbatch.callbacks.preemption import StopRequest
-from inbatch.checks import check_batch, check_dims, check_kernels, check_sizes
+from inbatch.checks import check_batch, check_dims, check_gather, check_kernels, check_sizes
 from inbatch.claim import check_free
 from inbatch.config import RunConfig, check_config, check_precision
 from inbatch.data.sources import load_sources
@@ -69,6 +69,7 @@ def train(run: RunConfig, stop: StopRequest | None = None) -> Path:
     losses = parts_of.make_losses(run, sources, guided=run.guide.model is not None)
     check_dims(losses, encoder.output_dimension)
     check_kernels(losses, world, run.precision)
+    check_gather(losses, run.gather)
     check_batch(sources, batch_sizes(run, sources), mixed=bool(run.sampler.get("mixed")))
     guide = parts_of.make_guide(run, world, sources, losses)
 

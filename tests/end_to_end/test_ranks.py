@@ -80,9 +80,10 @@ def test_loss_curve_of_fifty_steps(tmp_path: Path) -> None:
     options = [o for o in options if not o.startswith(("evaluation=", "data.eval="))]
     options += ["global_batch_size=6", "optimizer.eps=1e-4"]
     curves = []
-    for world_size in (1, 2, 3):
-        run(_train, world_size, [*options, f"output_dir={tmp_path / str(world_size)}"])
-        curves.append(_losses(tmp_path / str(world_size)))
+    for world_size, gather in ((1, "global"), (2, "global"), (3, "global"), (3, "ring")):
+        folder = tmp_path / f"{world_size}-{gather}"
+        run(_train, world_size, [*options, f"gather={gather}", f"output_dir={folder}"])
+        curves.append(_losses(folder))
     assert len(curves[0]) == 50
     assert curves[0][-1] < curves[0][0]
     for curve in curves[1:]:

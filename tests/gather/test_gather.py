@@ -35,24 +35,26 @@ def test_backward_sums_over_ranks(world_size: int, num_global: int) -> None:
     assert sum(float(w) for w in weights) == pytest.approx(world_size)
 
 
-def _data(rank: int, world_size: int) -> None:
+def _data(rank: int, world_size: int, num_rows: int) -> None:
     gloo()
-    counts = split_rows(7, world_size)
+    counts = split_rows(num_rows, world_size)
     start = sum(counts[:rank])
-    guide = torch.arange(7 * 2 * 3, dtype=torch.float32).view(7, 2, 3)
-    labels = torch.arange(7, dtype=torch.float64)
-    ids = torch.arange(14).view(7, 2) + (1 << 60)
+    guide = torch.arange(num_rows * 2 * 3, dtype=torch.float32).view(num_rows, 2, 3)
+    labels = torch.arange(num_rows, dtype=torch.float64)
+    ids = torch.arange(2 * num_rows).view(2, num_rows).T + (1 << 60)
     gather = GlobalGather(rank, world_size)
-    rows = gather.rows(counts[rank], 7)
+    rows = gather.rows(counts[rank], num_rows)
     own = slice(start, start + counts[rank])
-    found = gather.start_data([guide[own], labels[own], ids[own]], rows).wait()
+    own_ids = ids.T[:, own].clone().T  # as a batch has them: columns first
+    found = gather.start_data([guide[own], labels[own], own_ids], rows).wait()
     for got, want in zip(found, [guide, labels, ids], strict=True):
         assert torch.equal(got, want)
         assert got.dtype == want.dtype
 
 
-def test_data_of_all_types_travels_in_one_collective() -> None:
-    run(_data, 3)
+@pytest.mark.parametrize("num_rows", [7, 2])
+def test_data_of_all_types_travels_in_one_collective(num_rows: int) -> None:
+    run(_data, 3, num_rows)
 
 
 def _counted(rank: int, world_size: int) -> dict[str, int]:

@@ -28,6 +28,10 @@ from tiny import save_tiny_bert
 
 WORLD_SIZE = 2
 STEP: dict[str, Any] = {"num_rows": 12, "num_steps": 1, "chunk_rows": 5, "keep_gib": 0}
+# Name of a row -> loss and how it gathers.
+ROWS = {name: (loss, "global") for name, loss in LOSSES.items()} | {
+    f"{name}, in a ring": (LOSSES[name], "ring") for name in ("mnrl", "gist_masked")
+}
 
 
 def _measure(
@@ -35,10 +39,10 @@ def _measure(
 ) -> dict[str, Any] | None:
     quiet()
     found: dict[str, Any] = {}
-    for name, loss in LOSSES.items():
+    for name, (loss, gather) in ROWS.items():
 
-        def train(steps: int, loss: Any = loss) -> Any:
-            step = {**STEP, "num_steps": steps}
+        def train(steps: int, loss: Any = loss, gather: str = gather) -> Any:
+            step = {**STEP, "num_steps": steps, "gather": gather}
             return distributed(
                 rank, world_size, path, STRATEGIES[strategy], loss, dtype=dtype, **step
             )
@@ -62,7 +66,7 @@ def main() -> None:
             dtype,
             run(_measure, WORLD_SIZE, path, strategy, dtype, timeout_s=1800)[0],
         )
-    for name, loss in LOSSES.items():
+    for name, (loss, _) in ROWS.items():
         cells = []
         for dtype, found in measured.values():
             start = {n: p.detach().clone() for n, p in make_encoder(path, dtype).named_parameters()}

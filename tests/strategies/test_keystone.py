@@ -26,6 +26,7 @@ MODES: dict[str, dict[str, Any]] = {
     "direct": {},
     "cached": {"chunk_rows": 5, "keep_gib": 0},
     "partly kept": {"chunk_rows": 5, "keep_gib": 1.0},
+    "ring": {"chunk_rows": 5, "keep_gib": 0, "gather": "ring"},
 }
 FLOAT64, FLOAT32 = 1e-10, 5e-6
 
@@ -83,7 +84,7 @@ def test_update_equals_the_union_batch_in_float64(
 def test_update_equals_the_union_batch_in_float32(
     tiny_bert: Path, strategy: str, world_size: int
 ) -> None:
-    _check(tiny_bert, strategy, world_size, torch.float32, ["direct", "cached"])
+    _check(tiny_bert, strategy, world_size, torch.float32, ["direct", "cached", "ring"])
 
 
 def _train_one(
@@ -109,6 +110,12 @@ def test_uneven_last_batches_are_weighted_by_rows(
     tiny_bert: Path, name: str, num_rows: int
 ) -> None:
     assert _error(tiny_bert, 3, name, num_rows=num_rows, chunk_rows=3, keep_gib=0) <= FLOAT64
+
+
+@pytest.mark.parametrize("num_rows", [11, 10, 2])
+def test_uneven_last_batches_in_a_ring(tiny_bert: Path, num_rows: int) -> None:
+    error = _error(tiny_bert, 3, "gist_masked", num_rows=num_rows, chunk_rows=3, gather="ring")
+    assert error <= FLOAT64
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
@@ -150,8 +157,18 @@ def _offset(monkey: pytest.MonkeyPatch, rank: int) -> None:
     monkey.setattr(Rows, "owned", property(shifted))
 
 
+def _left_on_the_way(monkey: pytest.MonkeyPatch, rank: int) -> None:
+    """Gradients of visitors that are not passed on."""
+    from inbatch.gather.ring import PendingHop, RowsRing
+
+    def keep(ring: RowsRing, tensor: torch.Tensor, owner: int) -> PendingHop:
+        return PendingHop([torch.zeros_like(tensor)], owner, ring)
+
+    monkey.setattr(RowsRing, "pass_on", keep)
+
+
 def _plant(
-    rank: int, world_size: int, path: Path, fault: Callable[..., None], name: str
+    rank: int, world_size: int, path: Path, fault: Callable[..., None], gather: str
 ) -> dict[str, torch.Tensor]:
     quiet()
     with pytest.MonkeyPatch.context() as monkey:
@@ -161,16 +178,28 @@ def _plant(
             world_size,
             path,
             STRATEGIES["ddp"],
-            LOSSES[name],
+            LOSSES["mnrl"],
             num_rows=12,
             num_steps=1,
             dtype=torch.float64,
+            gather=gather,
         )
 
 
-@pytest.mark.parametrize("fault", [_factor, _detached, _offset])
-def test_planted_faults_are_noticed(tiny_bert: Path, fault: Callable[..., None]) -> None:
-    found = run(_plant, 2, tiny_bert, fault, "mnrl")[0]
+@pytest.mark.parametrize(
+    ("fault", "gather"),
+    [
+        (_factor, "global"),
+        (_detached, "global"),
+        (_offset, "global"),
+        (_factor, "ring"),
+        (_left_on_the_way, "ring"),
+    ],
+)
+def test_planted_faults_are_noticed(
+    tiny_bert: Path, fault: Callable[..., None], gather: str
+) -> None:
+    found = run(_plant, 2, tiny_bert, fault, gather)[0]
     start = {
         n: p.detach().clone() for n, p in make_encoder(tiny_bert, torch.float64).named_parameters()
     }
@@ -178,22 +207,38 @@ def test_planted_faults_are_noticed(tiny_bert: Path, fault: Callable[..., None])
     assert relative_error(found, wanted, start) > 1e-2
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-@pytest.mark.parametrize("name", ["mnrl", "gist"])
+@pytest.mark.parametrize(
+    ("strategy", "name", "gather"),
+    [
+        *((strategy, name, "global") for strategy in ("ddp", "fsdp") for name in ("mnrl", "gist")),
+        ("ddp", "gist", "ring"),
+    ],
+)
 def test_collectives_of_a_step_do_not_depend_on_chunks(
-    tiny_bert: Path, strategy: str, name: str
+    tiny_bert: Path, strategy: str, name: str, gather: str
 ) -> None:
     few, many = (
-        run(_collectives, 2, tiny_bert, strategy, name, chunk_rows)[0] for chunk_rows in (9, 2)
+        run(_collectives, 2, tiny_bert, strategy, name, chunk_rows, gather)[0]
+        for chunk_rows in (9, 2)
     )
     if strategy == "fsdp":  # parameters are gathered for each chunk, gradients reduced once
         few, many = ({k: v for k, v in counts.items() if "reduce" in k} for counts in (few, many))
     assert few == many
     assert sum(few.values()) > 0
+    if gather == "ring":
+        assert few["gloo:all_gather"] == 1  # DDP's own, when it is set up
+        # Of a step: embeddings and guide in one hop forward and one backward, and two hops of gradients.
+        assert few["gloo:send"] == few["gloo:recv"] == 2 * (2 + 2 + 2)
 
 
 def _collectives(
-    rank: int, world_size: int, path: Path, strategy: str, name: str, chunk_rows: int
+    rank: int,
+    world_size: int,
+    path: Path,
+    strategy: str,
+    name: str,
+    chunk_rows: int,
+    gather: str,
 ) -> Any:
     quiet()
     return collectives_of(
@@ -208,5 +253,6 @@ def _collectives(
             dtype=torch.float32,
             chunk_rows=chunk_rows,
             keep_gib=0,
+            gather=gather,
         ),
     )

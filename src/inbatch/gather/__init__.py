@@ -6,13 +6,14 @@ from inbatch.gather.collectives import (
     max_over_ranks,
     sum_over_ranks,
 )
-from inbatch.gather.gather import Gather, GlobalGather, LocalGather, Rows, split_rows
+from inbatch.gather.gather import Gather, GlobalGather, LocalGather, RingGather, Rows, split_rows
 
 __all__ = [
     "Gather",
     "GlobalGather",
     "LocalGather",
     "PendingMax",
+    "RingGather",
     "Rows",
     "all_gather_rows",
     "max_over_ranks",

@@ -16,6 +16,9 @@ loss backward      reduce-scatter         (W - 1) * b * C * D * 4
 last chunk         gradient reduction     the strategy's, once per parameter bucket
 =================  =====================  =====================================================
 
+`RingGather` has point-to-point transfers instead: W - 1 hops in the loss's forward (embeddings and data), and
+W - 1 of the same with W of the gradients in its backward (see `losses.ring`).
+
 Shape letters: C columns, b local rows, G global rows, D dimension.
 """
 
@@ -30,6 +33,7 @@ import torch
 from torch import Tensor
 
 from inbatch.gather.collectives import PendingRows, all_gather_rows
+from inbatch.gather.ring import RowsRing
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,10 @@ class Gather(Protocol):
         """Begin to gather tensors without gradient, each [b, ...]."""
         ...
 
+    def ring(self, rows: Rows) -> RowsRing | None:
+        """The way to the rows of other ranks, where the loss needs all and the two above give the own."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
@@ -104,6 +112,36 @@ class LocalGather:
         """The tensors themselves."""
         return _Ready(list(tensors))
 
+    def ring(self, rows: Rows) -> None:
+        """None: the loss needs no other rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class RingGather:
+    """As `GlobalGather` in what the loss is, and no rank ever holds the embeddings of all ranks.
+
+    For losses of scope "candidates", and batches with a row for each rank at least.
+    """
+
+    rank: int
+    world_size: int
+
+    def rows(self, num_local: int, num_global: int) -> Rows:
+        """Own rows, weighted by their share of the global batch."""
+        return LocalGather(self.rank, self.world_size).rows(num_local, num_global)
+
+    def embeddings(self, local_CbD: Tensor, rows: Rows) -> tuple[Tensor, ...]:
+        """The local columns themselves."""
+        return local_CbD.unbind(0)
+
+    def start_data(self, tensors: Sequence[Tensor], rows: Rows) -> Pending:
+        """The tensors themselves."""
+        return _Ready(list(tensors))
+
+    def ring(self, rows: Rows) -> RowsRing:
+        """The way to all other rows."""
+        return RowsRing(rows.counts, self.rank)
+
 
 @dataclass(frozen=True, slots=True)
 class GlobalGather:
@@ -129,6 +167,9 @@ class GlobalGather:
         """All tensors as the bytes of one asynchronous all-gather; none for no tensors."""
         return _PackedRows(tensors, rows) if tensors else _Ready([])
 
+    def ring(self, rows: Rows) -> None:
+        """None: all rows are here."""
+
 
 class _PackedRows:
     """Tensors of any type side by side as bytes, so that one collective carries all of them."""
@@ -148,8 +189,9 @@ class _PackedRows:
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """[b, ...] -> [b, K]; K is computed, since b may be 0."""
-    return tensor.contiguous().view(len(tensor), math.prod(tensor.shape[1:]))
+    """[b, ...] -> [b, K]; K is computed, since b may be 0, and without rows any strides are contiguous."""
+    rows = tensor.contiguous() if tensor.numel() else tensor.new_empty(tensor.shape)
+    return rows.view(len(tensor), math.prod(tensor.shape[1:]))
 
 
 def split_rows(num_rows: int, world_size: int) -> tuple[int, ...]:

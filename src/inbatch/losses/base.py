@@ -8,21 +8,59 @@ the global batch. A loss whose value is no mean over rows (CoSENT's log-sum-exp 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
 
+class Arriving(Protocol):
+    """Tensors under way."""
+
+    def wait(self) -> list[Tensor]:
+        """The tensors."""
+
+
+class Ring(Protocol):
+    """The way of rows from rank to rank, where none holds those of all."""
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Rows of each rank."""
+
+    @property
+    def rank(self) -> int:
+        """This one."""
+
+    def visits(self, tensors: Sequence[Tensor]) -> Iterator[tuple[int, list[Tensor]]]:
+        """Owner and tensors [C, rows of the owner, ...]: the own ones, and then those of all other ranks.
+
+        The next ones are under way while the caller works on those that it has. Ranks call it together.
+        """
+
+    def pass_on(self, tensor: Tensor, owner: int) -> Arriving:
+        """Send on something [C, rows of the owner, ...] and receive the same of the next visit's owner."""
+
+
 @dataclass(frozen=True, slots=True)
 class LossInput:
-    """Embeddings of the global batch, the same on every rank, and the rows that this rank owns."""
+    """Embeddings of the global batch, the same on every rank, and the rows that this rank owns.
+
+    With a `ring` all tensors are of the own rows alone, and `rows` is all of them.
+    """
 
     columns: tuple[Tensor, ...]  # each [G, D]: query, positive, negatives; not normalised
     rows: slice  # start and stop are set; B = stop - start >= 1
     labels: Tensor | None = None  # [G]
     guide: tuple[Tensor, ...] | None = None  # each [G, Dg], without gradient
     text_ids: tuple[Tensor, ...] | None = None  # each [G] int64, equal where texts are equal
+    ring: Ring | None = None
+
+    @property
+    def num_global(self) -> int:
+        """G."""
+        return len(self.columns[0]) if self.ring is None else sum(self.ring.counts)
 
 
 class LossOutput(NamedTuple):

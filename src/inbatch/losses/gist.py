@@ -110,9 +110,9 @@ class GIST:
             ),
             text_ids=inputs.text_ids if self.mask_duplicates else None,
             implementation=self.implementation,
+            ring=inputs.ring,
         )
-        num_global = inputs.columns[0].shape[0]
-        num_negatives = sum(num_global - (block.own != "plain") for block in blocks)
+        num_negatives = sum(inputs.num_global - (block.own != "plain") for block in blocks)
         num_negatives *= inputs.rows.stop - inputs.rows.start
         share = stats.filtered / max(num_negatives, 1)
         return LossOutput(loss, similarity_metrics(stats) | {"filtered_share": share})

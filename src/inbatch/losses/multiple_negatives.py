@@ -129,6 +129,7 @@ class MultipleNegativesRanking:
                 hardness_strength=self.hardness_strength,
                 text_ids=inputs.text_ids if self.mask_duplicates else None,
                 implementation=self.implementation,
+                ring=inputs.ring,
             )
             losses.append(loss)
             metrics = metrics or similarity_metrics(stats)

@@ -1,7 +1,8 @@
 """Arithmetic on one panel of logits, in place. `streaming` walks over panels and explains why.
 
 A panel is one tile a block; row r of all its tiles together is one softmax. `part` names the rows
-of the panel in the global batch: the own entry of row r is on the diagonal from ``part.start`` on.
+of the panel among those of the `Pairing`: where they meet their own entries, these are on the diagonal
+from ``part.start`` on.
 
 Shape letters: G global rows, R rows of a panel, D dimension, E guide dimension.
 """
@@ -50,59 +51,83 @@ class GuideScratch:
     mask: Tensor  # [R, G] bool
 
 
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What is known of some rows' texts, by column."""
+
+    columns: Sequence[Tensor]  # each [G, D], as scores take them
+    guide: Sequence[Tensor] | None = None  # each [G, E], unit length
+    ids: Sequence[Tensor] | None = None  # each int64 [G], equal where texts are equal
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Whose texts meet in a tile. With `own`, candidate i belongs to row i; else no candidate to any row."""
+
+    rows: Texts
+    candidates: Texts
+    own: bool = True
+
+    def diagonal(self, tile_RG: Tensor, part: slice) -> Tensor:
+        """The own entries of a tile, as a view: [R], or [0] where none is there."""
+        return tile_RG.diagonal(part.start if self.own else tile_RG.shape[1])
+
+
 def fill_tile(
-    tile_RG: Tensor, block: Block, columns: Sequence[Tensor], part: slice, *, temperature: float
+    tile_RG: Tensor, block: Block, pairing: Pairing, part: slice, *, temperature: float
 ) -> None:
     """Write a block's logits."""
-    rows_RD, candidates_GD = columns[block.rows][part], columns[block.candidates]
+    rows_RD = pairing.rows.columns[block.rows][part]
+    candidates_GD = pairing.candidates.columns[block.candidates]
     torch.addmm(tile_RG, rows_RD, candidates_GD.T, beta=0, alpha=1 / temperature, out=tile_RG)
 
 
 def mask_tile(
-    tile_RG: Tensor, block: Block, guide: GuideFilter, part: slice, *, scratch: GuideScratch
+    tile_RG: Tensor,
+    block: Block,
+    pairing: Pairing,
+    part: slice,
+    *,
+    threshold: Tensor,
+    scratch: GuideScratch,
 ) -> Tensor:
-    """Set to -inf what the guide scores above the threshold; returns how many, an int64 scalar."""
-    rows_RE, candidates_GE = guide.columns[block.rows][part], guide.columns[block.candidates]
+    """Set to -inf what the guide scores above the threshold [G]; returns how many, an int64 scalar."""
+    assert pairing.rows.guide is not None
+    assert pairing.candidates.guide is not None
+    rows_RE = pairing.rows.guide[block.rows][part]
+    candidates_GE = pairing.candidates.guide[block.candidates]
     scores_RG, mask_RG = scratch.scores[: len(tile_RG)], scratch.mask[: len(tile_RG)]
     with exact_products():
         torch.mm(rows_RE, candidates_GE.T, out=scores_RG)
-    torch.gt(scores_RG, guide.threshold[part, None], out=mask_RG)
+    torch.gt(scores_RG, threshold[part, None], out=mask_RG)
     if block.own != "plain":
-        mask_RG.diagonal(part.start).fill_(False)
+        pairing.diagonal(mask_RG, part).fill_(False)
     tile_RG.masked_fill_(mask_RG, -torch.inf)
     return torch.count_nonzero(mask_RG)
 
 
-def mask_equal_texts(
-    tile_RG: Tensor, block: Block, text_ids: Sequence[Tensor], part: slice
-) -> None:
+def mask_equal_texts(tile_RG: Tensor, block: Block, pairing: Pairing, part: slice) -> None:
     """Set to -inf the candidates of other rows that are known to be positives of a row's query.
 
     These are texts equal to the row's query or positive, and query and positive of each row that shares a
     text with them: where a query has two positives, both rows' positives belong to both.
-
-    Args:
-        tile_RG: logits.
-        block: which they are.
-        text_ids: of each column, int64 [G], equal where texts are equal.
-        part: rows of the panel.
     """
-    queries_G, positives_G = text_ids[0], text_ids[1]
-    own_R1 = (queries_G[part, None], positives_G[part, None])
+    assert pairing.rows.ids is not None
+    assert pairing.candidates.ids is not None
+    own_R1 = [ids_G[part, None] for ids_G in pairing.rows.ids[:2]]
     of_pair = block.candidates < 2
-    others_G = (queries_G, positives_G) if of_pair else (text_ids[block.candidates],)
+    others_G = pairing.candidates.ids[:2] if of_pair else [pairing.candidates.ids[block.candidates]]
     equal_RG = torch.zeros_like(tile_RG, dtype=torch.bool)
     for one_R1 in own_R1:
         for other_G in others_G:
             equal_RG |= one_R1 == other_G
     if of_pair:  # every row shares its texts with itself
-        equal_RG.diagonal(part.start).fill_(False)
+        pairing.diagonal(equal_RG, part).fill_(False)
     tile_RG.masked_fill_(equal_RG, -torch.inf)
 
 
-def harden_tile(tile_RG: Tensor, block: Block, part: slice, *, factor: float) -> None:
-    """Multiply the logits of a block's hardened entries."""
-    own_R = tile_RG.diagonal(part.start)
+def harden_tile(tile_RG: Tensor, block: Block, own_R: Tensor, *, factor: float) -> None:
+    """Multiply the logits of a block's hardened entries; `own_R` is the view of the own ones."""
     if block.hardened == "own":
         own_R.mul_(factor)
     elif block.hardened == "all":
@@ -125,13 +150,16 @@ def exponentiate(tiles: Sequence[Tensor], shift_R: Tensor) -> Tensor:
 def add_gradients(
     tile_RG: Tensor,
     block: Block,
-    columns: Sequence[Tensor],
-    gradients: Sequence[Tensor | None],
+    pairing: Pairing,
+    gradients: tuple[Sequence[Tensor | None], Sequence[Tensor | None]],
     part: slice,
 ) -> None:
-    """Carry the gradient of a block's scores, held in the tile, on to its two columns."""
-    rows_gradient, candidates_gradient = gradients[block.rows], gradients[block.candidates]
+    """Carry the gradient of a block's scores, held in the tile, on to its two columns.
+
+    `gradients` are those of the rows' columns and of the candidates', of which some may not be wanted.
+    """
+    rows_gradient, candidates_gradient = gradients[0][block.rows], gradients[1][block.candidates]
     if rows_gradient is not None:
-        rows_gradient[part].addmm_(tile_RG, columns[block.candidates])
+        rows_gradient[part].addmm_(tile_RG, pairing.candidates.columns[block.candidates])
     if candidates_gradient is not None:
-        candidates_gradient.addmm_(tile_RG.T, columns[block.rows][part])
+        candidates_gradient.addmm_(tile_RG.T, pairing.rows.columns[block.rows][part])

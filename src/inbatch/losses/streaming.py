@@ -11,7 +11,8 @@ size of the embeddings, are computed in forward and wait. The loss is a mean; ba
 
 Memory beyond inputs and outputs: one panel (`panel_bytes`), a tile of guide scores with its mask,
 and the normalised columns while forward runs. Nothing grows with the square of the batch.
-This is the reference, for any device and dtype. On CUDA, `triton_loss` computes the same.
+This is the reference, for any device and dtype. On CUDA, `triton_loss` computes the same; `ring`
+computes it where no rank holds all columns.
 
 Shape letters: G global rows, Q rows this rank owns, R rows of a panel, D dimension.
 """
@@ -26,10 +27,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from inbatch.losses.base import Ring
 from inbatch.losses.panels import (
     Block,
     GuideFilter,
     GuideScratch,
+    Pairing,
+    Texts,
     add_gradients,
     exponentiate,
     fill_tile,
@@ -70,6 +74,7 @@ def streamed_cross_entropy(
     text_ids: Sequence[Tensor] | None = None,
     panel_bytes: int | None = None,
     implementation: Implementation = "tiled",
+    ring: Ring | None = None,
 ) -> tuple[Tensor, StreamStats]:
     """Mean over the owned rows of ``logsumexp(logits of all blocks) - logit of the own positive``.
 
@@ -92,6 +97,8 @@ def streamed_cross_entropy(
         implementation: "tiled" is this file, for any device and dtype; "triton" the kernels of
             `triton_loss`, for CUDA and float32. The default stays "tiled" on every device until the
             kernels have been measured faster on a card.
+        ring: where each rank holds its own rows only: the way to those of all others. Then all tensors are of
+            the own rows, `rows` is all of them, and implementation is "tiled".
 
     Returns:
         The loss, a scalar that can be differentiated once, and detached statistics.
@@ -102,6 +109,12 @@ def streamed_cross_entropy(
     sweep = Sweep(
         tuple(blocks), rows, temperature, normalize, hardness_strength, guide, text_ids, panel_bytes
     )
+    if ring is not None:
+        from inbatch.losses.ring import ring_cross_entropy  # built on this file
+
+        if implementation != "tiled":
+            raise ValueError(f"implementation is {implementation}: a ring needs the tiled form")
+        return ring_cross_entropy(sweep, columns, ring)
     if implementation == "triton":
         from inbatch.losses.triton_loss import fused_cross_entropy  # imports triton
 
@@ -163,9 +176,11 @@ def _run(
     units, norms = zip(*(prepare(column, dtype, sweep.normalize) for column in columns))
     gradients = [torch.zeros_like(unit) if want else None for unit, want in zip(units, wanted)]
     first, num_rows = sweep.rows.start, sweep.rows.stop - sweep.rows.start
+    texts = texts_of(sweep, units)
+    pairing = Pairing(texts, texts)
     step = panel_rows(sweep, units[0], num_tiles=len(sweep.blocks))
     panel = units[0].new_empty(len(sweep.blocks), step, len(units[0]))
-    scratch = _guide_scratch(sweep.guide, step)
+    scratch = guide_scratch(sweep.guide, step, len(units[0]))
     losses_Q, positive_Q, hardest_Q = units[0].new_empty(3, num_rows)
     filtered = torch.zeros((), dtype=torch.int64, device=panel.device)
 
@@ -173,8 +188,10 @@ def _run(
         own = slice(begin, min(begin + step, num_rows))
         part = slice(first + own.start, first + own.stop)
         tiles = list(panel[:, : own.stop - own.start])
-        positive_Q[own], hardest_Q[own], peak_R, removed = _fill(sweep, units, tiles, part, scratch)
-        filtered += removed
+        filled = fill_panel(sweep, pairing, tiles, part, scratch)
+        positive_Q[own], hardest_Q[own] = filled.positive, filled.hardest
+        filtered += filled.removed
+        peak_R = torch.maximum(filled.peak, filled.positive)
         negatives_R = exponentiate(tiles, peak_R)
         margin_R = positive_Q[own] - peak_R
         # log(1 + negatives / positive): exact where the positive is nearly everything.
@@ -183,8 +200,9 @@ def _run(
             weight_R = 1 / ((negatives_R + margin_R.exp()) * (num_rows * sweep.temperature))
             for block, tile_RG in zip(sweep.blocks, tiles):
                 if block.own == "positive":  # probability - 1 = -(sum of the negatives')
-                    tile_RG.diagonal(part.start).copy_(-negatives_R)
-                add_gradients(tile_RG.mul_(weight_R[:, None]), block, units, gradients, part)
+                    pairing.diagonal(tile_RG, part).copy_(-negatives_R)
+                tile_RG.mul_(weight_R[:, None])
+                add_gradients(tile_RG, block, pairing, (gradients, gradients), part)
 
     for unit_GD, norm_G, gradient_GD in zip(units, norms, gradients):
         if gradient_GD is not None:
@@ -193,42 +211,55 @@ def _run(
     return losses_Q.mean(), StreamStats(*scores, filtered), gradients
 
 
-def _fill(
+class Filled(NamedTuple):
+    """Of a panel's rows, the logit of the positive, the largest of the query's negatives before hardening,
+    and the largest of all negatives, each [R] (the positive [0] where it is not in the panel); and how
+    many entries the guide removed."""
+
+    positive: Tensor
+    hardest: Tensor
+    peak: Tensor
+    removed: Tensor | int
+
+
+def fill_panel(
     sweep: Sweep,
-    columns: Sequence[Tensor],
+    pairing: Pairing,
     tiles: Sequence[Tensor],
     part: slice,
     scratch: GuideScratch | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | int]:
-    """Fill a panel with the logits of the negatives, and -inf elsewhere.
-
-    Returns for each row the logit of the positive, the largest of the query's negatives before
-    hardening and the largest of all; and the number of entries that the guide removed.
-    """
+) -> Filled:
+    """Fill a panel with the logits of the negatives, and -inf elsewhere."""
     target = next(block for block in sweep.blocks if block.own == "positive")
     removed: Tensor | int = 0
     hardest, peaks = [], []
     for block, tile_RG in zip(sweep.blocks, tiles):
-        fill_tile(tile_RG, block, columns, part, temperature=sweep.temperature)
-        own_R = tile_RG.diagonal(part.start)
+        fill_tile(tile_RG, block, pairing, part, temperature=sweep.temperature)
+        own_R = pairing.diagonal(tile_RG, part)
         if block is target:
             positive_R = own_R.clone()
         if block.own != "plain":
             own_R.fill_(-torch.inf)
         if sweep.text_ids is not None:
-            mask_equal_texts(tile_RG, block, sweep.text_ids, part)
+            mask_equal_texts(tile_RG, block, pairing, part)
         if sweep.guide is not None and scratch is not None:
-            removed = removed + mask_tile(tile_RG, block, sweep.guide, part, scratch=scratch)
+            removed = removed + mask_tile(
+                tile_RG, block, pairing, part, threshold=sweep.guide.threshold, scratch=scratch
+            )
         peak_R = tile_RG.amax(1)
         if block.rows == target.rows:
             hardest.append(peak_R)
         if block.hardened != "none":
             factor = 1 + sweep.hardness_strength * sweep.temperature
-            harden_tile(tile_RG, block, part, factor=factor)
+            harden_tile(tile_RG, block, own_R, factor=factor)
             peak_R = tile_RG.amax(1)
         peaks.append(peak_R)
-    peak_R = torch.stack([*peaks, positive_R]).amax(0)
-    return positive_R, torch.stack(hardest).amax(0), peak_R, removed
+    return Filled(positive_R, torch.stack(hardest).amax(0), torch.stack(peaks).amax(0), removed)
+
+
+def texts_of(sweep: Sweep, units: Sequence[Tensor]) -> Texts:
+    """The texts of a sweep, with columns as scores take them."""
+    return Texts(units, None if sweep.guide is None else sweep.guide.columns, sweep.text_ids)
 
 
 def prepare(column: Tensor, dtype: torch.dtype, normalize: bool) -> tuple[Tensor, Tensor | None]:
@@ -256,8 +287,11 @@ def panel_rows(sweep: Sweep, unit_GD: Tensor, *, num_tiles: int) -> int:
     return min(fitting, sweep.rows.stop - sweep.rows.start)
 
 
-def _guide_scratch(guide: GuideFilter | None, num_rows: int) -> GuideScratch | None:
+def guide_scratch(
+    guide: GuideFilter | None, num_rows: int, num_candidates: int
+) -> GuideScratch | None:
+    """Buffers for the guide's part of a panel."""
     if guide is None:
         return None
-    scores_RG = guide.columns[0].new_empty(num_rows, len(guide.columns[0]))
+    scores_RG = guide.columns[0].new_empty(num_rows, num_candidates)
     return GuideScratch(scores_RG, torch.empty_like(scores_RG, dtype=torch.bool))

@@ -28,8 +28,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
-from inbatch.losses.panels import Block, GuideFilter, add_gradients
-from inbatch.losses.streaming import StreamStats, Sweep, panel_rows, prepare, through_length
+from inbatch.losses.panels import Block, GuideFilter, Pairing, add_gradients
+from inbatch.losses.streaming import (
+    StreamStats,
+    Sweep,
+    panel_rows,
+    prepare,
+    texts_of,
+    through_length,
+)
 from inbatch.losses.triton_kernels import reduce_kernel, weights_kernel
 
 INPUT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -203,6 +210,8 @@ def _add_all_gradients(
     columns, num_candidates = _rounded(units, plan.inputs_dtype), len(units[0])
     step = panel_rows(sweep, units[0], num_tiles=1)
     panel_RG = units[0].new_empty(step, num_candidates)
+    texts = texts_of(sweep, units)
+    pairing = Pairing(texts, texts)
     for block in sweep.blocks:
         if gradients[block.rows] is None and gradients[block.candidates] is None:
             continue
@@ -223,7 +232,7 @@ def _add_all_gradients(
                     num_candidates=num_candidates,
                     **_options(plan, block, columns),
                 )
-            add_gradients(tile_RG, block, units, gradients, part)
+            add_gradients(tile_RG, block, pairing, (gradients, gradients), part)
 
 
 def _rounded(units: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:

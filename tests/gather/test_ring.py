@@ -1,0 +1,129 @@
+"""Losses whose candidates travel from rank to rank, against the union batch on one process."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from distributed import gloo, run
+from inbatch.gather import RingGather, split_rows
+from inbatch.gather.ring import PendingHop, RowsRing
+from inbatch.losses import GIST, Matryoshka, MultipleNegativesRanking, streaming
+from inbatch.losses.base import Loss, LossInput
+
+COLUMNS, DIM = 3, 6
+EVERY_DIRECTION = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
+LOSSES: dict[str, Loss] = {
+    "mnrl": MultipleNegativesRanking(),
+    "directions": MultipleNegativesRanking(directions=EVERY_DIRECTION, mask_duplicates=True),
+    "two softmaxes": MultipleNegativesRanking(
+        directions=("query_to_doc", "doc_to_query"),
+        partition_mode="per_direction",
+        similarity="dot",
+    ),
+    **{
+        mode: MultipleNegativesRanking(hardness_mode=mode, hardness_strength=4.0)
+        for mode in ("in_batch_negatives", "hard_negatives", "all_negatives")
+    },
+    "gist": GIST(temperature=0.05, mask_duplicates=True),
+    "gist_margin": GIST(temperature=0.05, margin=0.2, margin_strategy="relative"),
+    "matryoshka": Matryoshka(GIST(temperature=0.1), dims=(6, 4, 2)),
+}
+
+
+def union_batch(num_rows: int) -> LossInput:
+    generator = torch.Generator().manual_seed(3)
+    columns = torch.randn(COLUMNS, num_rows, DIM, generator=generator, dtype=torch.float64)
+    guide = torch.randn(COLUMNS, num_rows, 4, generator=generator, dtype=torch.float64)
+    ids = torch.randint(0, num_rows, (COLUMNS, num_rows), generator=generator)
+    rows = slice(0, num_rows)
+    return LossInput(columns.unbind(0), rows, None, guide.unbind(0), ids.unbind(0))
+
+
+def _losses_and_gradients(
+    rank: int, world_size: int, num_rows: int
+) -> dict[str, tuple[float, dict[str, Tensor], Tensor, float]]:
+    gloo()
+    streaming.MIN_PANEL_ROWS["cpu"] = streaming.MAX_PANEL_ROWS["cpu"] = 3  # several panels a visit
+    gather, union = RingGather(rank, world_size), union_batch(num_rows)
+    counts = split_rows(num_rows, world_size)
+    own = slice(sum(counts[:rank]), sum(counts[: rank + 1]))
+    rows = gather.rows(counts[rank], num_rows)
+    found = {}
+    for name, loss in LOSSES.items():
+        local = torch.stack([c[own] for c in union.columns]).requires_grad_()
+        output = loss(
+            LossInput(
+                gather.embeddings(local, rows),
+                rows.owned,
+                None,
+                tuple(column[own] for column in union.guide or ()),
+                tuple(ids[own] for ids in union.text_ids or ()),
+                gather.ring(rows),
+            )
+        )
+        (output.loss * rows.weight / world_size).backward()
+        assert local.grad is not None
+        found[name] = (output.loss.item(), output.metrics, local.grad, rows.weight / world_size)
+    return found
+
+
+@pytest.mark.parametrize(("world_size", "num_rows"), [(2, 8), (3, 13), (3, 4)])
+def test_the_loss_is_that_of_the_union_batch(world_size: int, num_rows: int) -> None:
+    found = run(_losses_and_gradients, world_size, num_rows)
+    for name, loss in LOSSES.items():
+        union = union_batch(num_rows)
+        columns = torch.stack(union.columns).requires_grad_()
+        wanted = loss(replace(union, columns=columns.unbind(0)))
+        wanted.loss.backward()
+        values, metrics, gradients, weights = zip(*(of_rank[name] for of_rank in found))
+        total = sum(value * weight for value, weight in zip(values, weights))
+        assert total == pytest.approx(wanted.loss.item(), abs=1e-12), name
+        torch.testing.assert_close(torch.cat(gradients, dim=1), columns.grad, msg=name)
+        shares = [float(m.get("filtered_share", 0)) for m in metrics]
+        mean = sum(share * weight for share, weight in zip(shares, weights))
+        assert mean == pytest.approx(float(wanted.metrics.get("filtered_share", 0))), name
+        positive = sum(float(m["positive_similarity"]) * w for m, w in zip(metrics, weights))
+        assert positive == pytest.approx(float(wanted.metrics["positive_similarity"])), name
+
+
+def test_it_is_no_loss_of_own_rows() -> None:
+    """What the test above would not notice if all candidates were local."""
+    union = union_batch(8)
+    own = LossInput(tuple(c[:4] for c in union.columns), slice(0, 4))
+    alone, whole = (float(LOSSES["mnrl"](inputs).loss) for inputs in (own, union))
+    assert abs(alone - whole) > 0.1
+
+
+def _hops(rank: int, world_size: int) -> list[int]:
+    gloo()
+    ring = RowsRing((2, 1, 1), rank)
+    own = torch.full((1, ring.counts[rank], 2), rank)
+    owners = []
+    pending: PendingHop | None = None
+    for owner, (here, also) in ring.visits([own, own.double()]):
+        assert here.shape == also.shape == (1, ring.counts[owner], 2)
+        assert here.unique().tolist() == also.unique().tolist() == [owner]
+        owners.append(owner)
+        if pending is not None:
+            (carried,) = pending.wait()
+            here = here + carried  # each rank that is passed adds the owner's number
+        pending = ring.pass_on(here, owner)
+    assert pending is not None
+    (home,) = pending.wait()
+    assert home.tolist() == (world_size * own).tolist()
+    return owners
+
+
+def test_rows_visit_every_rank_once_and_come_home() -> None:
+    assert run(_hops, 3) == [[0, 2, 1], [1, 0, 2], [2, 1, 0]]
+
+
+def test_the_kernels_take_no_ring() -> None:
+    loss = MultipleNegativesRanking(implementation="triton")
+    columns = torch.randn(2, 2, DIM).unbind(0)
+    with pytest.raises(ValueError, match="a ring needs the tiled form"):
+        loss(LossInput(columns, slice(0, 2), ring=RowsRing((2, 2), 0)))
