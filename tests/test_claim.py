@@ -28,7 +28,17 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "change", ["trainer.max_steps=9", "optimizer.lr=1", "strategy=fsdp", "resume=auto", "name=x"]
+    "change",
+    [
+        "trainer.max_steps=9",
+        "schedule=cosine",
+        "strategy=fsdp",
+        "resume=auto",
+        "name=x",
+        "optimizer.fused=false",
+        "loss.implementation=triton",
+        "+encoder.attention=eager",
+    ],
 )
 def test_the_same_run_may_go_on(folder: Path, change: str) -> None:
     check_free(_run(folder, change), folder)
@@ -42,6 +52,13 @@ def test_the_same_run_may_go_on(folder: Path, change: str) -> None:
         ("loss.temperature=0.5", "loss.temperature was 0.05 and is 0.5"),
         ("loss=cosent", "loss._target_ was "),
         ("sampler=batch", "sampler._target_ was "),
+        ("optimizer.lr=1e-3", "optimizer.lr was 5e-05 and is 0.001"),
+        (
+            "+learning_rate_mapping.head=1e-3",
+            "learning_rate_mapping.head was None and is 0.001",
+        ),
+        ("+encoder.pooling=cls", "encoder.pooling was None and is 'cls'"),
+        ("guide.max_length=8", "guide.max_length was None and is 8"),
         ("encoder.config.hidden_size=64", "encoder.config.hidden_size was 128 and is 64"),
         ("resume=never", "holds a run, which resume=never would write over"),
     ],

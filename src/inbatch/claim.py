@@ -13,17 +13,29 @@ from inbatch.errors import ConfigError
 from inbatch.schema import RunConfig
 
 CONFIG = "config.yaml"
-# With another value it is another run; what is not here may change when a run goes on.
+# With another value it is another run; what is not here may change when a run goes on. The optimizer's
+# numbers are part of its saved state, so that another learning rate would have no effect.
 _IDENTITY = (
     "data.train",
-    "encoder.model",
-    "encoder.config",
+    "encoder",
     "loss",
     "guide.model",
+    "guide.revision",
+    "guide.max_length",
+    "guide.prompts",
     "sampler",
-    "optimizer._target_",
+    "optimizer",
+    "learning_rate_mapping",
     "global_batch_size",
     "seed",
+)
+# How it is computed, not what.
+_MAY_DIFFER = (
+    "encoder.attention",
+    "encoder.gradient_checkpointing",
+    "encoder.trust_remote_code",
+    "loss.implementation",
+    "optimizer.fused",
 )
 
 
@@ -46,6 +58,8 @@ def check_free(run: RunConfig, output_dir: Path) -> None:
     ours = OmegaConf.to_container(OmegaConf.structured(run))
     for key in _IDENTITY:
         for place, old, new in _differences(_at(theirs, key), _at(ours, key), key):
+            if place in _MAY_DIFFER:
+                continue
             raise ConfigError(
                 f"output_dir={str(output_dir)!r} holds another run ({place} was {old!r} and is "
                 f"{new!r}): set another output_dir, or the old value to go on with that run"

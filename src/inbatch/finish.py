@@ -29,7 +29,7 @@ from inbatch.export.card_data import (
     column_stats,
     has_roles,
 )
-from inbatch.export.card_sections import duration
+from inbatch.export.card_sections import in_words
 from inbatch.export.metrics_log import read_metrics
 from inbatch.export.model import export_model
 from inbatch.export.model_name import local_name
@@ -106,7 +106,7 @@ def finish(
     best = {} if result.value is None else {"best/value": result.value, "best/step": result.step}
     unsent = parts.wandb.finish(trainer, best, model_dir=model_dir)
     rest_s = training_time_s - parts.summary.training_s - parts.summary.evaluation_s
-    facts = {"launch": f"{duration(rest_s)} for ranks, strategy and guide"}
+    facts = {"launch": f"{in_words(rest_s)} for ranks, strategy and guide"}
     if parts.evaluation is not None and parts.evaluation.best_value is not None:
         facts["best"] = (
             f"{parts.evaluation.best_metric} {parts.evaluation.best_value:.4f} "

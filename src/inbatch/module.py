@@ -32,7 +32,13 @@ from inbatch.losses.base import Loss, LossInput, LossOutput
 from inbatch.losses.geometry import alignment_and_uniformity
 from inbatch.optim import Schedule, parameter_groups, to_lambda_lr
 from inbatch.phases import Phases
-from inbatch.steps import StepSettings, accumulation, name_optimizer_states, seed_step
+from inbatch.steps import (
+    StepSettings,
+    accumulation,
+    count_epochs,
+    name_optimizer_states,
+    seed_step,
+)
 from inbatch.strategies import LocalReduction, Reduction, Scaling
 
 
@@ -131,6 +137,7 @@ class BiEncoderModule(LightningModule):
         name_optimizer_states(
             self.trainer.optimizers, checkpoint["optimizer_states"], self.named_parameters()
         )
+        count_epochs(checkpoint["loops"]["fit_loop"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another plan before its weights are loaded."""

@@ -77,3 +77,14 @@ def seed_step(seed: int, epoch: int, step: int, rank: int) -> None:
     """
     mixed = np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)
     torch.manual_seed(int(mixed[0]))
+
+
+def count_epochs(fit_loop: dict[str, Any]) -> None:
+    """Make the counts of epochs in a state of Lightning's fit loop those of a run that was never stopped.
+
+    A resumed loop forgets to count the epoch that it goes on with. Unless that is mended in what it saves,
+    the next run to resume goes back by an epoch. For states that are saved inside an epoch.
+    """
+    done = fit_loop["epoch_progress"]["current"]["processed"]
+    for counts in fit_loop["epoch_progress"].values():
+        counts.update(ready=done + 1, started=done + 1, processed=done, completed=done)

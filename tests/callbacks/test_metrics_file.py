@@ -12,9 +12,10 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from watched_run import WatchedModule, fit
 
-from inbatch.callbacks.metrics_file import MetricsFile, read_rows
+from inbatch.callbacks.metrics_file import MetricsFile
 from inbatch.callbacks.step_log import StepLog
 from inbatch.errors import ConfigError
+from inbatch.export.metrics_log import read_metrics
 
 
 def write(folder: Path, steps: range) -> None:
@@ -24,7 +25,7 @@ def write(folder: Path, steps: range) -> None:
 
 
 def steps_of(folder: Path) -> list[int]:
-    return [row["step"] for row in read_rows(folder / "metrics.jsonl")]
+    return [row["step"] for row in read_metrics(folder / "metrics.jsonl")]
 
 
 def test_each_row_is_on_disk_at_once(tmp_path: Path) -> None:
@@ -43,7 +44,7 @@ def test_a_row_without_epoch_has_the_last_one(tmp_path: Path) -> None:
     log.log_metrics({"eval/sts": 0.1}, step=0)
     log.log_metrics({"epoch": 0.5, "train/loss": 1.0}, step=10)
     log.log_metrics({"eval/sts": 0.3}, step=10)
-    assert [row["epoch"] for row in read_rows(log.path)] == [0.0, 0.5, 0.5]
+    assert [row["epoch"] for row in read_metrics(log.path)] == [0.0, 0.5, 0.5]
 
 
 def test_values_that_are_not_finite_are_null(tmp_path: Path) -> None:
@@ -70,14 +71,14 @@ def test_resume_doubles_no_row(tmp_path: Path) -> None:
     for step in range(6, 11):
         log.log_metrics({"train/loss": 9.0}, step=step)
     assert steps_of(tmp_path) == list(range(1, 11))
-    assert read_rows(log.path)[5]["epoch"] == 0.5  # that of the last row kept
+    assert read_metrics(log.path)[5]["epoch"] == 0.5  # that of the last row kept
 
 
 def test_time_goes_on(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "epoch": 0.0, "time_s": 3600.5}\n')
     log = MetricsFile(tmp_path)
     log.log_metrics({}, step=2)
-    assert 3600.5 <= read_rows(log.path)[-1]["time_s"] < 3605.0
+    assert 3600.5 <= read_metrics(log.path)[-1]["time_s"] < 3605.0
 
 
 @pytest.mark.parametrize("torn", ['{"step": 4, "epo', '{"step": 4, "epoch": 0.4, "time_s": 1.0}'])

@@ -7,7 +7,7 @@ from watched_run import WatchedModule, fit, log_console
 
 from inbatch.callbacks.progress import Progress
 from inbatch.callbacks.summary import Summary
-from inbatch.export.card_sections import duration
+from inbatch.export.card_sections import in_words
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
@@ -55,5 +55,5 @@ def test_a_run_from_table_to_summary() -> None:
     ]
     assert lines[last_step + 3] == "steps: 12"
     assert lines[last_step + 4].startswith("rows: 96, ")
-    assert lines[last_step + 5] == f"time: {duration(summary.training_s)} of training"
+    assert lines[last_step + 5] == f"time: {in_words(summary.training_s)} of training"
     assert "last loss: 12.0000" in lines

@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from inbatch.errors import ConfigError
+from inbatch.export.metrics_log import read_metrics
 
 Row = dict[str, Any]
 
@@ -66,7 +66,7 @@ class MetricsFile(Logger):
     @rank_zero_only
     def rewind(self, step: float) -> None:
         """Drop the rows after `step` and a half-written last line; -1 drops all, inf none."""
-        rows = read_rows(self.path)
+        rows = _rows(self.path)
         kept = [row for row in rows if row["step"] <= step]
         if self.path.exists():
             _replace(self.path, "".join(_line(row) for row in kept))
@@ -98,7 +98,7 @@ class MetricsFile(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write ``metrics.csv``, whatever the status; its columns are all names of the rows."""
-        rows = read_rows(self.path)
+        rows = _rows(self.path)
         if not rows:
             return
         columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -110,30 +110,8 @@ class MetricsFile(Logger):
         os.replace(temporary, self.csv_path)
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a `metrics.jsonl`; none where there is no file.
-
-    A last line without its newline was torn by a kill and is left out. Values that were not finite
-    are None.
-
-    Raises:
-        ConfigError: a whole line is no row.
-    """
-    if not path.exists():
-        return []
-    *lines, _torn = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            row = None
-        if not isinstance(row, dict) or not {"step", "epoch", "time_s"} <= row.keys():
-            raise ConfigError(
-                f"{path}: line {number} is no row of metrics: repair the line or delete the file"
-            )
-        rows.append(row)
-    return rows
+def _rows(path: Path) -> list[Row]:
+    return read_metrics(path) if path.exists() else []
 
 
 def _line(row: Row) -> str:

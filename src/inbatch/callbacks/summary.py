@@ -21,7 +21,7 @@ from inbatch.console import (
     run_table,
     summary_panel,
 )
-from inbatch.export.card_sections import duration
+from inbatch.export.card_sections import in_words
 
 
 class Summary(Callback, PauseWatcher):
@@ -99,11 +99,11 @@ class Summary(Callback, PauseWatcher):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note what has run."""
         self.training_s = time.monotonic() - self._start_s - self.evaluation_s
-        evaluated = f", {duration(self.evaluation_s)} of evaluation" if self.evaluation_s else ""
+        evaluated = f", {in_words(self.evaluation_s)} of evaluation" if self.evaluation_s else ""
         self._facts = {
             "steps": f"{trainer.global_step:,}",
             "rows": f"{self._num_rows:,}, {quantity(self._num_rows / self.training_s)} a second in all",
-            "time": f"{duration(self.training_s)} of training{evaluated}",
+            "time": f"{in_words(self.training_s)} of training{evaluated}",
             "peak memory": f"{peak_memory_gib(trainer.strategy.root_device):.2f} GiB on rank 0",
         }
         if self._compiled_graphs is not None:

@@ -168,7 +168,7 @@ def _times(card: CardData) -> list[tuple[str, str]]:
     known = [(name, seconds) for name, seconds in parts.items() if seconds is not None]
     if len(known) == 2:
         known.append(("Total", sum(seconds for _, seconds in known)))
-    return [(name, sections.duration(seconds)) for name, seconds in known]
+    return [(name, sections.in_words(seconds)) for name, seconds in known]
 
 
 def _hardware(card: CardData) -> list[tuple[str, str]]:

@@ -133,7 +133,7 @@ def log_table(card: CardData) -> LogTable | None:
     return LogTable(table, len(shown) > FOLD_LOG_ROWS, "\n".join(notes))
 
 
-def duration(seconds: float) -> str:
+def in_words(seconds: float) -> str:
     """Seconds in the largest unit that is not below one."""
     for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= size:

@@ -44,7 +44,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
             rows.append(row)
         elif number != numbered[-1][0]:
             raise ConfigError(
-                f"metrics={str(path)!r} has no row of metrics at line {number}: delete that line"
+                f"metrics={str(path)!r} has no row of metrics at line {number}: repair or delete that line"
             )
     return rows
 
@@ -80,4 +80,5 @@ def _parse(line: str) -> dict[str, Any] | None:
         row = json.loads(line)
     except json.JSONDecodeError:
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+    is_row = isinstance(row, dict) and {"step", "epoch", "time_s"} <= row.keys()
+    return row if is_row and isinstance(row["step"], int) else None
