@@ -13,7 +13,7 @@ ROW = '{"step": 1, "epoch": 0.1, "time_s": 1.5, "train/loss": 0.5}'
 
 
 @pytest.mark.parametrize(
-    "torn", ["", "\n", '\n{"step": 2, "ep', '\n{"step"', "\n2", '\n{"step": 2, "x": "é']
+    "torn", ["\n", '\n{"step": 2, "ep', '\n{"step"', "\n2", '\n{"step": 2, "x": "é', "\n" + ROW]
 )
 def test_torn_last_line_is_left_out(torn: str, tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"

@@ -27,25 +27,23 @@ class Series(NamedTuple):
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """The rows of a metrics file in the order in which they were written.
 
-    A last line that is no JSON was torn by a kill, and is left out.
+    A last line without its newline was torn by a kill, and is left out.
 
     Raises:
-        ConfigError: there is no such file, or another line is no row.
+        ConfigError: there is no such file, or a whole line is no row.
     """
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"metrics={str(path)!r} is no file: give the metrics.jsonl of a run")
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    *lines, _torn = path.read_text(encoding="utf-8", errors="replace").split("\n")
     rows = []
-    for number, line in numbered:
+    for number, line in enumerate(lines, start=1):
         row = _parse(line)
-        if row is not None:
-            rows.append(row)
-        elif number != numbered[-1][0]:
+        if row is None:
             raise ConfigError(
                 f"metrics={str(path)!r} has no row of metrics at line {number}: repair or delete that line"
             )
+        rows.append(row)
     return rows
 
 
