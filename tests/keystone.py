@@ -105,7 +105,7 @@ def reference(
         guide_columns = guide(chunk)[order].view(batch.num_columns, num_rows, -1).unbind(0)
     for _ in range(num_steps):
         columns = encoder(chunk)[order].view(batch.num_columns, num_rows, -1).unbind(0)
-        ids = batch.text_ids.unbind(0)
+        ids = torch.from_numpy(batch.text_ids.view(np.int64)).unbind(0)
         inputs = LossInput(columns, slice(0, num_rows), batch.labels, guide_columns, ids)
         encoder.zero_grad()
         loss(inputs).loss.backward()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -163,7 +164,7 @@ class Limited:
 
     def _batch(self) -> Batch:
         columns = {"num_rows": 8, "num_columns": 2, "num_global_rows": 8, "labels": None}
-        ids = torch.zeros(2, 8, dtype=torch.int64)
+        ids = np.zeros((2, 8), dtype=np.uint64)
         counts = {"num_tokens": 0, "num_padded_tokens": 0}
         return Batch(chunks=self.chunks, text_ids=ids, source="s", step=0, **columns, **counts)
 

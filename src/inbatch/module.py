@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
@@ -214,7 +215,8 @@ class BiEncoderModule(LightningModule):
         if batch.labels is not None:
             tensors.append(batch.labels)
         if view.loss.needs_text_ids:
-            tensors.append(batch.text_ids.to(self.device, non_blocking=True).T)
+            ids_BC = torch.from_numpy(np.ascontiguousarray(batch.text_ids.T).view(np.int64))
+            tensors.append(ids_BC.to(self.device, non_blocking=True))
         return view.gather.start_data(tensors, view.rows)
 
     def _loss(self, batch: Batch, view: View, data: Pending, flat_ND: Tensor) -> LossOutput:

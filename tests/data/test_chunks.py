@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from inbatch.data.chunks import make_chunks
+from inbatch.data.chunks import halve_chunks, make_chunks
 from inbatch.errors import ConfigError
 
 
@@ -67,3 +68,43 @@ def test_no_limit_is_one_chunk_and_no_text_is_none() -> None:
 def test_a_text_above_the_budget_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"chunk_tokens=8 .* at least 9"):
         make_chunks([[1] * 9], [0], chunk_rows=None, chunk_tokens=8, pad_id=0)
+
+
+class Waits(TorchDispatchMode):
+    """Notes the operations for whose result the host would wait on a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if "_local_scalar_dense" in func.name() or "nonzero" in func.name():
+            self.found.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_halves_hold_the_same_texts_and_tell_lengths_at_once(side: str) -> None:
+    ids, prompts = random_ids(23)
+    chunks = make_chunks(
+        ids,
+        prompts,
+        chunk_rows=5,
+        chunk_tokens=None,
+        pad_id=0,
+        padding_side=side,  # type: ignore[arg-type]
+    )
+    with Waits() as waits:
+        halves = halve_chunks(chunks)
+    assert waits.found == []
+    assert [half.num_texts for half in halves] == [3, 2] * 4 + [2, 1]
+    for half in halves:
+        texts = [
+            row[mask.bool()].tolist() for row, mask in zip(half.input_ids, half.attention_mask)
+        ]
+        wanted = [ids[i] for i in half.index.tolist()]
+        assert texts == wanted
+        assert half.prompt_lengths.tolist() == [prompts[i] for i in half.index.tolist()]
+        assert half.input_ids.shape[1] == max(map(len, wanted))
+        assert half.num_tokens == sum(map(len, wanted))
+    assert halve_chunks([]) == ()

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-import torch
 from torch.utils.data import DataLoader
 
 from inbatch.data.batch import Batch
@@ -58,9 +57,7 @@ def test_texts_labels_ids_and_order(source: Source, tokenizer: TextTokenizer) ->
     assert labels is not None
     assert batch.labels.tolist() == labels.tolist()
     for column in range(3):
-        assert batch.text_ids[column].numpy().view(np.uint64).tolist() == (
-            hash_texts(texts[column]).tolist()
-        )
+        assert batch.text_ids[column].tolist() == (hash_texts(texts[column]).tolist())
 
 
 def test_no_rows_is_no_chunk(source: Source, tokenizer: TextTokenizer) -> None:
@@ -170,6 +167,6 @@ def test_workers_give_the_same_batches(
         assert isinstance(batch, Batch)
         assert (batch.step, batch.num_rows, batch.num_global_rows) == (steps, len(item.rows), 11)
         assert flat_ids(batch) == flat_ids(expected)
-        assert torch.equal(batch.text_ids, expected.text_ids)
+        assert np.array_equal(batch.text_ids, expected.text_ids)
         steps += 1
     assert steps == 4

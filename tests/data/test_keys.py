@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -60,7 +59,7 @@ def keys_of(batch: Batch, sources: list[Source]) -> list[int]:
         for source in sources
         for query, key in zip(source.text_hashes()[0].tolist(), cast(Any, source.keys()).tolist())
     }
-    return [by_query[query] for query in batch.text_ids[0].numpy().view(np.uint64).tolist()]
+    return [by_query[query] for query in batch.text_ids[0].tolist()]
 
 
 @pytest.mark.parametrize("kind", [int, str])

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,11 +36,14 @@ class Chunk(NamedTuple):
         return self.input_ids.shape[0]
 
     def to(self, device: torch.device | str) -> Chunk:
-        """Copy to a device; to a GPU through page-locked memory, so that nothing waits."""
+        """Copy to a device; from the CPU to a GPU through page-locked memory, so that nothing waits."""
         on_gpu = torch.device(device).type == "cuda"
-        return self.map(
-            lambda tensor: (tensor.pin_memory() if on_gpu else tensor).to(device, non_blocking=True)
-        )
+
+        def move(tensor: Tensor) -> Tensor:
+            pinned = tensor.pin_memory() if on_gpu and tensor.device.type == "cpu" else tensor
+            return pinned.to(device, non_blocking=True)
+
+        return self.map(move)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Chunk:
         """The chunk with every tensor changed, and the same number of tokens."""
@@ -63,7 +67,9 @@ class Batch(NamedTuple):
     num_columns: int  # C
     num_global_rows: int  # rows over all ranks
     labels: Tensor | None  # [B] float32
-    text_ids: Tensor  # [C, B] int64, 64-bit hash of each text (prompt excluded)
+    text_ids: (
+        np.ndarray
+    )  # [C, B] uint64, hash of each text (prompt excluded); no tensor, for it stays here
     source: str
     step: int  # position in the epoch's plan
     num_tokens: int  # real tokens of `chunks`, counted before they travel to a device

@@ -83,19 +83,31 @@ def make_chunks(
 def halve_chunks(chunks: Sequence[Chunk]) -> tuple[Chunk, ...]:
     """Each chunk of several texts in two, and each half cut to its longest text.
 
-    Waits for the device, which has to tell the length.
+    Waits once for the device, which has to tell the lengths.
     """
     halves = []
-    for chunk in chunks:
-        middle = -(-chunk.num_texts // 2)
+    for chunk, (lengths_n, first_n) in zip(chunks, _lengths(chunks)):
+        left = bool(np.any((first_n == 0) & (lengths_n > 0)))  # padding on the left
+        full, middle = chunk.input_ids.shape[1], -(-chunk.num_texts // 2)
         for part in (slice(0, middle), slice(middle, chunk.num_texts)):
-            half = chunk.map(itemgetter(part))
+            half, lengths = chunk.map(itemgetter(part)), lengths_n[part]
             if half.num_texts:
-                real = half.attention_mask.any(0).nonzero()
-                width = slice(int(real[0]), int(real[-1]) + 1) if len(real) else slice(0, 1)
+                longest = max(int(lengths.max()), 1)
+                width = slice(full - longest, full) if left else slice(0, longest)
                 ids, mask = half.input_ids[:, width], half.attention_mask[:, width]
-                halves.append(Chunk(ids, mask, half.prompt_lengths, half.index, int(mask.sum())))
+                num_tokens = int(lengths.sum())
+                halves.append(Chunk(ids, mask, half.prompt_lengths, half.index, num_tokens))
     return tuple(halves)
+
+
+def _lengths(chunks: Sequence[Chunk]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of each chunk, the lengths of its texts and the mask of their first places, all in one transfer."""
+    if not chunks:
+        return []
+    both = [torch.stack([c.attention_mask.sum(1), c.attention_mask[:, :1].sum(1)]) for c in chunks]
+    on_host = torch.cat(both, dim=1).cpu().numpy()
+    ends = np.cumsum([chunk.num_texts for chunk in chunks])[:-1]
+    return [(lengths_n, first_n) for lengths_n, first_n in np.split(on_host, ends, axis=1)]
 
 
 def _cuts(padded_N: np.ndarray, *, rows: int | None, tokens: int | None) -> list[int]:

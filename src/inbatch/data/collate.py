@@ -143,7 +143,7 @@ class Collator:
             num_columns=num_columns,
             num_global_rows=num_global_rows,
             labels=None if read.labels is None else torch.from_numpy(read.labels),
-            text_ids=torch.from_numpy(read.text_ids.view(np.int64)),
+            text_ids=read.text_ids,
             source=name,
             step=step,
             num_tokens=sum(int(chunk.attention_mask.sum()) for chunk in chunks),

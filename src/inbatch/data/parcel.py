@@ -1,7 +1,7 @@
 """A batch on its way from a worker to a device: the tokens of all chunks in one buffer of int32.
 
 A tensor that a worker hands over costs a file handle and shared memory, a pinned one an allocation of its
-own, a copy to a device a call; a large batch has thousands of them. A parcel has three tensors. Masks
+own, a copy to a device a call; a large batch has thousands of them. A parcel has two tensors. Masks
 are left out, since the length of a text and the side of its padding tell them.
 
 Shape letters: n texts of a chunk, T tokens, as in data/batch.py.
@@ -49,7 +49,7 @@ class Parcel(NamedTuple):
     def open(self, device: torch.device | str) -> Batch:
         """The batch on a device, without waiting where this is pinned.
 
-        The hashes of the texts stay where they are: a guide's store is looked up on the CPU.
+        The hashes of the texts are no tensor, which DDP would move: a store is looked up on the CPU.
         """
         numbers = self.numbers.to(device, non_blocking=True).long()
         sizes = [size for shape in self.shapes for size in shape.sizes]

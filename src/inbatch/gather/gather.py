@@ -182,8 +182,12 @@ class _PackedRows:
 
     def wait(self) -> list[Tensor]:
         parts = self._pending.wait().split(self._widths, dim=1)
+        if (
+            len(parts) > 1
+        ):  # also a single row, which is contiguous as it is, may lie at an odd place
+            parts = [part.clone(memory_format=torch.contiguous_format) for part in parts]
         return [
-            part.contiguous().view(dtype).view(len(part), *shape)
+            part.view(dtype).view(len(part), *shape)
             for part, (dtype, shape) in zip(parts, self._like, strict=True)
         ]
 

@@ -123,7 +123,7 @@ class StoredGuide:
         Raises:
             ConfigError: a text whose embedding is not in the store.
         """
-        keys_CB = batch.text_ids.cpu().numpy().view(np.uint64)
+        keys_CB = batch.text_ids
         prompts = self._prompts_of[batch.source]
         table = self._tables[prompts[0]]
         shape = (*keys_CB.shape, table.dimension)
