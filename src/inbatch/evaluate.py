@@ -46,7 +46,7 @@ def evaluate(run: EvaluateConfig) -> dict[str, float]:
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     shown = {key: f"{value:.4f}" for key, value in metrics.items()}
-    run_table({"metrics": shown, "written": {"json": str(output)}})
+    run_table({"metrics": shown, "written": {"metrics": str(output)}})
     return metrics
 
 

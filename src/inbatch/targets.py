@@ -208,12 +208,15 @@ def describe(hint: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(describe(inner) for inner in arguments))
     if origin is Literal:
-        return f"one of {', '.join(str(choice) for choice in arguments)}"
+        names = [
+            str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in arguments
+        ]
+        return f"one of {', '.join(names)}" if len(names) > 1 else names[0]
     if hint in _WORDS:
         return _WORDS[hint]
     kind = origin or hint
     if inspect.isclass(kind) and issubclass(kind, Mapping):
-        return "a mapping"
+        return "a mapping {key: value, ...}"
     if inspect.isclass(kind) and issubclass(kind, Sequence):
         inner = [describe(item) for item in arguments if item is not Ellipsis]
         return f"a list ({', '.join(inner)})" if inner else "a list"

@@ -185,7 +185,22 @@ def test_empty_csv_field_is_null_and_a_column_of_them_too(tmp_path: Path) -> Non
         load_one({"path": path, "on_empty": "drop"}, tmp_path)
 
 
-@pytest.mark.parametrize("label", [None, "nan", "high"])
+def test_truth_values_of_a_csv_file(tmp_path: Path) -> None:
+    rows = [{"query": "q", "pos": "p", "label": value} for value in ("True", "false", "FALSE")]
+    labels = load_one(str(write(tmp_path / "a.csv", rows)), tmp_path).labels()
+    assert labels is not None
+    assert labels.tolist() == [1.0, 0.0, 0.0]
+
+
+def test_white_space_is_no_text(tmp_path: Path) -> None:
+    rows = [{"query": query, "pos": "p"} for query in ("red phone", " \t", " usb ")]
+    path = str(write(tmp_path / "a.jsonl", rows))
+    assert load_one(path, tmp_path).text_lengths()[0].tolist() == [9, 0, 3]
+    kept = load_one({"path": path, "on_empty": "drop"}, tmp_path)
+    assert kept.read(np.arange(kept.num_rows))[0][0] == ["red phone", " usb "]
+
+
+@pytest.mark.parametrize("label", [None, "nan", "high", "true"])
 def test_labels_must_be_numbers(label: str | None, tmp_path: Path) -> None:
     rows = [{"query": "q", "pos": "p", "label": value} for value in ("0.5", label)]
     path = str(write(tmp_path / "a.jsonl", rows))

@@ -122,7 +122,16 @@ def test_texts_that_are_not_utf8(suffix: str, tmp_path: Path, log: list[str]) ->
     path.write_bytes("\n".join([*rows, ""]).encode("latin-1"))
     message = refused(path, cache_dir=str(tmp_path))
     assert message.startswith(f"data.train: {path} is not UTF-8 (line {len(rows)}): convert it")
+    assert "iconv -f latin1 " in message
     assert log == []
+
+
+def test_texts_in_utf16(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("query,positive\na,b\n".encode("utf-16"))
+    assert "is not UTF-8 (line 1): convert it, for example with iconv -f utf-16 " in refused(
+        path, cache_dir=str(tmp_path)
+    )
 
 
 def test_reading_a_text_that_is_not_utf8(tmp_path: Path) -> None:

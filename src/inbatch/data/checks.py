@@ -52,7 +52,8 @@ def kept_rows(
     others = [name for name in (roles.label, roles.key) if name is not None]
     if on_empty == "drop":
         for name in roles.texts:
-            filled = pc.greater(pc.binary_length(dataset.data.column(name)), 0)
+            texts = pc.utf8_trim_whitespace(dataset.data.column(name))
+            filled = pc.greater(pc.binary_length(texts), 0)
             keep &= pc.fill_null(filled, False).to_numpy()
         for name in others:
             keep &= pc.is_valid(dataset.data.column(name)).to_numpy()
@@ -80,7 +81,7 @@ def read_labels(
         return None
     column = dataset.data.column(roles.label)
     try:
-        values = pc.cast(column, pa.float32(), safe=False).to_numpy()
+        values = pc.cast(_truths_as_numbers(column), pa.float32(), safe=False).to_numpy()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ConfigError(
             f"{columns_key(place.field)}: label column '{roles.label}' of {place.origin} holds "
@@ -92,6 +93,14 @@ def read_labels(
         _refuse("no label (null or NaN)", roles.label, missing, place)
     labels: np.ndarray = kept(values)
     return labels
+
+
+def _truths_as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of "True" and "False", as csv files have them, as booleans; any other as it is."""
+    if not _is_text(column.type):
+        return column
+    words = pc.unique(pc.utf8_lower(column)).drop_null().to_pylist()
+    return pc.cast(column, pa.bool_()) if set(words) <= {"true", "false"} else column
 
 
 def numbers_only(texts: Sequence[str]) -> bool:

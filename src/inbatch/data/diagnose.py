@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import zlib
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import fsspec
 
 SEPARATORS = {",": "','", "\t": "a tab", ";": "';'", "|": "'|'"}
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LONG = 200  # characters of a parser's message that are shown
 
 
@@ -69,7 +71,7 @@ def _encoding_fault(path: str) -> Iterator[str]:
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError:
-                yield _not_utf8(number)
+                yield _not_utf8(number, line)
 
 
 def _json_fault(path: str) -> Iterator[str]:
@@ -82,13 +84,14 @@ def _json_fault(path: str) -> Iterator[str]:
                 if (text := line.strip()) and not isinstance(json.loads(text), dict):
                     yield f"has no object ({{...}}) in line {number}: mend that line"
             except UnicodeDecodeError:
-                yield _not_utf8(number)
+                yield _not_utf8(number, line)
             except json.JSONDecodeError as error:
                 yield f"has a broken line {number} ({error.msg}, column {error.colno}): mend it"
 
 
-def _not_utf8(line: int) -> str:
+def _not_utf8(number: int, line: bytes) -> str:
+    encoding = "utf-16" if line.startswith(UTF_16) else "latin1"
     return (
-        f"is not UTF-8 (line {line}): convert it, "
-        "for example with iconv -f latin1 -t utf-8 FILE > NEW"
+        f"is not UTF-8 (line {number}): convert it, "
+        f"for example with iconv -f {encoding} -t utf-8 FILE > NEW"
     )

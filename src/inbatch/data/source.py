@@ -192,10 +192,13 @@ class Source:
         return None if self.roles.key is None else self._stored(KEY_HASHES, self._hash_keys)
 
     def text_lengths(self) -> np.ndarray:
-        """Characters of every text, int32 [C, N]."""
+        """Characters of every text without white space around it, int32 [C, N]."""
         if self.stored is not None:
             return self.stored.array(TEXT_LENGTHS)[:, : self.num_rows]
-        arrays = [pc.utf8_length(self._filled(name)).to_numpy() for name in self.columns]
+        arrays = [
+            pc.utf8_length(pc.utf8_trim_whitespace(self._filled(name))).to_numpy()
+            for name in self.columns
+        ]
         return self._kept(np.stack(arrays).astype(np.int32, copy=False))
 
     def _column(self, name: str) -> pa.ChunkedArray:
