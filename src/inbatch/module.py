@@ -152,6 +152,7 @@ class BiEncoderModule(LightningModule):
             batch.step, int(self.trainer.num_training_batches), self.settings.accumulate
         )
         last = position == size - 1
+        self._gradient_norm = None
         if position == 0:
             self._reduction.start()
         batch, output = self._headroom.run(

@@ -23,7 +23,7 @@ class StepReport:
     num_tokens: int  # real tokens of this rank
     num_padded_tokens: int  # tokens that this rank computed, padding included
     learning_rate: float  # of the first parameter group
-    gradient_norm: Tensor | None  # scalar, before clipping
+    gradient_norm: Tensor | None  # scalar, before clipping; None where no optimizer step was taken
     phases: Mapping[str, float]  # seconds per part of the step, as far as the device has come
     source: str  # name of the source that the rows come from
     compiled_graphs: int | None = None  # by torch.compile up to now; None where it is not in use
