@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
@@ -18,7 +19,6 @@ from inbatch.config import check_evaluate
 from inbatch.console import run_table
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
-from inbatch.evaluation import Encode
 from inbatch.hydra_app import instantiate, launch, user_errors
 from inbatch.schema import EvaluateConfig
 from inbatch.train import CONF_DIR, quiet
@@ -50,7 +50,19 @@ def evaluate(run: EvaluateConfig) -> dict[str, float]:
     return metrics
 
 
-def _encode(encoder: Encoder, run: EvaluateConfig) -> Encode:
+@dataclass(frozen=True)
+class _Encode:
+    """The saved model, for evaluators."""
+
+    encoder: Encoder
+    chunk_tokens: int
+    device: torch.device
+
+    def __call__(self, texts: Sequence[str], *, role: str | None) -> torch.Tensor:
+        return self.encoder.encode(texts, role=role, chunk_tokens=self.chunk_tokens)
+
+
+def _encode(encoder: Encoder, run: EvaluateConfig) -> _Encode:
     device = run.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -60,10 +72,7 @@ def _encode(encoder: Encoder, run: EvaluateConfig) -> Encode:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ConfigError(f"device={device} cannot be used ({reason}): set cpu or cuda") from error
 
-    def encode(texts: Sequence[str], *, role: str | None) -> torch.Tensor:
-        return encoder.encode(texts, role=role, chunk_tokens=run.chunk_tokens)
-
-    return encode
+    return _Encode(encoder, run.chunk_tokens, torch.device(device))
 
 
 def main() -> None:

@@ -23,13 +23,18 @@ class ShardedEncode:
     Args:
         trainer: of the run; its precision applies.
         encoder: the encoder in training; it is put in eval mode for the call.
-        chunk_tokens: padded tokens per forward.
+        chunk_tokens: padded tokens per forward; a longer text goes alone.
     """
 
     def __init__(self, trainer: Trainer, encoder: Encoder, *, chunk_tokens: int = 16384) -> None:
         self._trainer = trainer
         self._encoder = encoder
         self._chunk_tokens = chunk_tokens
+
+    @property
+    def device(self) -> torch.device:
+        """Where this rank embeds."""
+        return self._trainer.strategy.root_device
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str], *, role: str | None) -> Tensor:
@@ -46,14 +51,15 @@ class ShardedEncode:
         return embeddings
 
     def _embed(self, texts: Sequence[str], role: str | None) -> Tensor:
-        device = self._trainer.strategy.root_device
+        device = self.device
         tokenizer = self._encoder.tokenizer
         token_ids, prompt_length = tokenizer(texts, self._encoder.prompt_for(role))
         chunks = make_chunks(
             token_ids,
             [prompt_length] * len(token_ids),
             chunk_rows=None,
-            chunk_tokens=self._chunk_tokens,
+            # Never too small for a text: one rank would raise, and the others wait for its number of chunks.
+            chunk_tokens=max(self._chunk_tokens, max(map(len, token_ids), default=0)),
             pad_id=tokenizer.pad_id,
             padding_side=tokenizer.padding_side,
         )

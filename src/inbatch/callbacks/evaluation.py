@@ -19,7 +19,8 @@ from inbatch.targets import nearest
 class Evaluation(Callback):
     """Runs evaluators at the start, every N optimizer steps and after each epoch.
 
-    Every rank computes every metric from the same embeddings, so all agree on the best model.
+    Every rank computes every metric from the same embeddings. Their last bits may differ even so, with
+    the GPU or the libraries of a node, hence the metrics and the decision of rank 0 are those of all.
 
     Args:
         evaluators: by name.
@@ -96,13 +97,15 @@ class Evaluation(Callback):
         with pause(trainer, "evaluate") as shown:
             for evaluator in self._evaluators:
                 metrics.update(evaluator(encode))
+            metrics = trainer.strategy.broadcast(metrics)
             self._check_metric(metrics)
             shown[self._metric] = metrics[self._metric]
         self.last, self._evaluated_step = metrics, trainer.global_step
         logged = {"epoch": epoch, **{f"eval/{key}": value for key, value in metrics.items()}}
         for logger in trainer.loggers:
             logger.log_metrics(logged, step=trainer.global_step)
-        if keep_best and self._improved(metrics[self._metric]):
+        # `on_best` is collective.
+        if trainer.strategy.broadcast(keep_best and self._improved(metrics[self._metric])):
             self.best_value, self.best_step = metrics[self._metric], trainer.global_step
             self.best = metrics
             self._on_best(trainer)

@@ -23,6 +23,15 @@ class Encode(Protocol):
         """Embeddings of `texts`."""
 
 
+@runtime_checkable
+class EncodesOn(Protocol):
+    """An `Encode` that tells where it computes."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the encoder."""
+
+
 class Evaluator(Protocol):
     """Called with `encode`, returns metrics under ``{name}_{key}``; ``{key}`` if the name is empty.
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from inbatch.errors import ConfigError
 from inbatch.evaluation.base import (
     Encode,
+    EncodesOn,
     Examples,
     check_truncate_dim,
     embed_distinct,
@@ -30,6 +31,7 @@ from inbatch.evaluation.retrieval_files import read_retrieval_data
 from inbatch.evaluation.rows import Rows
 from inbatch.evaluation.search import hit_ranks, no_hits, search_block
 
+DEVICES = ("auto", "cpu", "cuda")
 EXAMPLE_QUERIES, EXAMPLE_HITS = 10, 3
 
 
@@ -40,7 +42,8 @@ class InformationRetrievalEvaluator:
     Keys ``{similarity}_{accuracy, precision, recall, ndcg, mrr, map}@{k}``. The primary metric is
     the nDCG of the first similarity at its largest k. Equal scores are ranked by document id.
     Queries are embedded in the role "query", the corpus in the role "document", block by block: no
-    more than `corpus_chunk_size` document embeddings are held.
+    more than `corpus_chunk_size` document embeddings are held, and a device that searches holds as many
+    beside those of the queries.
 
     Args:
         path: one of
@@ -60,11 +63,13 @@ class InformationRetrievalEvaluator:
         accuracy_at_k, precision_recall_at_k, ndcg_at_k, mrr_at_k, map_at_k: where to take each
             metric.
         corpus_chunk_size: documents that are embedded and searched at a time.
-        device: where to search, "cpu" or "cuda".
+        device: where to search: "cpu", "cuda" (of several GPUs the current one), or "auto" for where
+            `encode` computes, or else the GPU if there is one.
         truncate_dim: keep the first dimensions of embeddings only.
 
     Raises:
-        ConfigError: files, columns, ids or grades that cannot be used; an unknown similarity.
+        ConfigError: files, columns, ids or grades that cannot be used; an unknown similarity or
+            device.
     """
 
     description: ClassVar[str] = "Information Retrieval"
@@ -84,11 +89,12 @@ class InformationRetrievalEvaluator:
         mrr_at_k: Sequence[int] = (10,),
         map_at_k: Sequence[int] = (100,),
         corpus_chunk_size: int = 50_000,
-        device: str = "cpu",
+        device: str = "auto",
         truncate_dim: int | None = None,
     ) -> None:
         field = field_of(name, "retrieval")
-        self.name, self.graded, self.device = name, graded, device
+        self.name, self.graded = name, graded
+        self.device = _check_device(device, field=field)
         self.similarity = parse_similarity(similarity, field=field)
         self.truncate_dim = check_truncate_dim(truncate_dim, field=field)
         self.cutoffs = Cutoffs(
@@ -157,15 +163,16 @@ class InformationRetrievalEvaluator:
         embedding is not finite.
         """
         options = {"truncate_dim": self.truncate_dim}
+        device = search_device(self.device, encode)
         (queries_QD,) = embed_distinct(encode, (self.data.queries,), role="query", **options)
-        queries_QD = queries_QD.to(self.device)
+        queries_QD = queries_QD.to(device)
         if not bool(queries_QD.isfinite().all()):
             return {}
         k = self.cutoffs.largest
-        keys = {name: no_hits(len(queries_QD), k, device=self.device) for name in self.similarity}
+        keys = {name: no_hits(len(queries_QD), k, device=device) for name in self.similarity}
         for texts, ranks_N in self._blocks():
             (documents_ND,) = embed_distinct(encode, (texts,), role="document", **options)
-            documents_ND = documents_ND.to(self.device)
+            documents_ND, ranks_N = documents_ND.to(device), ranks_N.to(device)
             if not bool(documents_ND.isfinite().all()):
                 return {}
             for name in self.similarity:
@@ -177,7 +184,7 @@ class InformationRetrievalEvaluator:
     def _blocks(self) -> Iterator[tuple[list[str], Tensor]]:
         for start in range(0, len(self.data.corpus), self.corpus_chunk_size):
             block = slice(start, start + self.corpus_chunk_size)
-            yield self.data.corpus[block], torch.from_numpy(self.data.ranks[block]).to(self.device)
+            yield self.data.corpus[block], torch.from_numpy(self.data.ranks[block])
 
     def _judge(self, ranks_QK: Tensor | None) -> dict[str, float]:
         if ranks_QK is None:
@@ -189,6 +196,28 @@ class InformationRetrievalEvaluator:
         return retrieval_metrics(
             gains, ideal_QK=ideal, num_relevant_Q=self.data.num_relevant, cutoffs=self.cutoffs
         )
+
+
+def search_device(choice: str, encode: Encode) -> torch.device:
+    """Where to search; for "auto" where `encode` computes, or else the GPU if there is one.
+
+    It is found at each call, since a rank gets its GPU after its evaluators.
+    """
+    if choice != "auto":
+        return torch.device(choice)
+    if isinstance(encode, EncodesOn):
+        return encode.device
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _check_device(device: str, *, field: str) -> str:
+    if device not in DEVICES:
+        raise ConfigError(
+            f"{field}.device={device!r} is not known; choose from {', '.join(DEVICES)}."
+        )
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"{field}.device='cuda' but torch finds no GPU; set auto or cpu.")
+    return device
 
 
 def _cutoffs(values: Sequence[int], key: str, *, field: str) -> tuple[int, ...]:
