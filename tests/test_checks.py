@@ -12,6 +12,7 @@ from inbatch.checks import (
     check_gather,
     check_kernels,
     check_loss,
+    check_scaling,
     check_sizes,
 )
 from inbatch.config import check_config
@@ -27,7 +28,7 @@ from inbatch.losses import (
     OnlineContrastive,
 )
 from inbatch.losses.base import Loss
-from inbatch.strategies import World
+from inbatch.strategies import DDP, FSDP, DeepSpeed, World
 from runs import TINY, compose_run
 
 CPU = World("cpu", 1, 1)
@@ -101,6 +102,15 @@ def test_kernels_do_not_mask_duplicates(monkeypatch: pytest.MonkeyPatch) -> None
     loss = GIST(implementation="triton", mask_duplicates=True)
     with pytest.raises(ConfigError, match="cannot mask duplicates"):
         check_kernels({"a": loss}, World("cuda", 1, 1), "fp32")
+
+
+def test_strategies_and_precisions() -> None:
+    with pytest.raises(ConfigError, match="precision='fp16' is not computed under FSDP: set"):
+        check_scaling(FSDP(), "fp16")
+    with pytest.raises(ConfigError, match="precision='fp64' is not computed under DeepSpeed: set"):
+        check_scaling(DeepSpeed(), "fp64")
+    for scaling in (DDP(), FSDP(), DeepSpeed()):
+        check_scaling(scaling, "bf16")
 
 
 def test_a_ring_needs_candidates_and_the_tiled_form() -> None:

@@ -89,6 +89,18 @@ def test_parts_of_memory_are_known_numbers() -> None:
     assert "optimizer 0.82" in whole.describe()
 
 
+def test_gradients_lie_beside_the_buckets_of_ddp() -> None:
+    options = {"chunk_tokens": 1024, "optimizer_states": 2.0}
+
+    def gradients(world_size: int, sharding: Sharding) -> float:
+        step = replace(STEP, world_size=world_size)
+        return step_memory(BERT, step, sharding=sharding, **options).gradients  # type: ignore[arg-type]
+
+    assert gradients(4, Sharding()) == 2 * 4 * BERT.trainable
+    assert gradients(1, Sharding()) == 4 * BERT.trainable
+    assert gradients(4, Sharding(optimizer=True)) == 4 * BERT.trainable
+
+
 def test_auto_fills_the_memory_and_no_more() -> None:
     small, large = plan(usable_bytes=6 * GIB), plan(usable_bytes=40 * GIB)
     for found, usable in ((small, 6), (large, 40)):

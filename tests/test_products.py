@@ -16,6 +16,7 @@ CUDA, CPU = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
 def restored() -> Iterator[None]:
     before = CUDA.fp32_precision, CPU.fp32_precision
     yield
+    torch.set_float32_matmul_precision("highest")
     CUDA.fp32_precision, CPU.fp32_precision = before
 
 
@@ -24,6 +25,15 @@ def test_tf32_is_allowed_outside_only() -> None:
     with exact_products():
         assert (CUDA.fp32_precision, CPU.fp32_precision) == ("ieee", "ieee")
     assert CUDA.fp32_precision == "tf32"
+
+
+def test_the_older_setting_can_be_read_throughout() -> None:
+    """Lightning reads it when it sets up a GPU; torch raises if it was set by the newer name alone."""
+    allow_tf32()
+    assert torch.get_float32_matmul_precision() == "high"
+    with exact_products():
+        torch.get_float32_matmul_precision()
+    assert torch.get_float32_matmul_precision() == "high"
 
 
 def test_an_error_inside_changes_nothing() -> None:

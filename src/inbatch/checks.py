@@ -16,7 +16,7 @@ from inbatch.data.typed import columns_key, to_set
 from inbatch.errors import ConfigError
 from inbatch.losses import Contrastive, CosineSimilarity, OnlineContrastive
 from inbatch.losses.base import Loss
-from inbatch.strategies import World
+from inbatch.strategies import Scaling, World
 
 # Least and largest label; what a cosine cannot reach would be learned for ever.
 LABELS: dict[type, tuple[float, float]] = {
@@ -90,6 +90,19 @@ def _check_labels(source: Source, least: float, most: float, *, name: str) -> No
         raise ConfigError(
             f"source {source.name!r} has labels from {low:g} to {high:g}, and loss {name} takes "
             f"{least:g} to {most:g}: scale them, or set loss=cosent, which takes any"
+        )
+
+
+def check_scaling(scaling: Scaling, precision: str) -> None:
+    """Whether a strategy can compute in a precision.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if precision in scaling.refuses:
+        raise ConfigError(
+            f"precision={precision!r} is not computed under {type(scaling).__name__}: set precision=fp32 "
+            "or precision=bf16, or strategy=ddp"
         )
 
 

@@ -82,7 +82,7 @@ class StepSize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sharding:
-    """What a strategy divides over ranks."""
+    """What a strategy divides over ranks; DDP divides nothing."""
 
     parameters: bool = False
     gradients: bool = False
@@ -94,7 +94,7 @@ class Memory:
     """Bytes of one rank by part."""
 
     weights: float
-    gradients: float
+    gradients: float  # and the buckets in which DDP reduces them
     optimizer: float
     embeddings: float  # embeddings, their gradients, the loss's buffers
     guide: float  # guide embeddings of the batch; a live guide's weights
@@ -173,9 +173,12 @@ def step_memory(
     row_bytes = step.held_rows * (4 * num_blocks + 5 * bool(step.guide_dimension))
     tile = max(LOSS_TILE_BYTES[step.device], MIN_PANEL_ROWS[step.device] * row_bytes)
     guide_values = step.num_columns * step.guide_dimension
+    # DDP's buckets live on, and backwards before a step's last one add up gradients beside them.
+    buckets = model.trainable if step.world_size > 1 and sharding == Sharding() else 0
     return Memory(
         weights=divided(model.parameters * model.bytes_per_value, sharding.parameters),
-        gradients=divided(model.trainable * model.bytes_per_value, sharding.gradients),
+        gradients=divided(model.trainable * model.bytes_per_value, sharding.gradients)
+        + buckets * model.bytes_per_value,
         optimizer=divided(4 * optimizer_states * model.trainable, sharding.optimizer),
         embeddings=embeddings + tile,
         guide=4.0 * (guide_values * (step.local_rows + 2 * step.held_rows) + live_guide_parameters),

@@ -12,7 +12,9 @@ _BACKENDS = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
 
 def allow_tf32() -> None:
     """Round the factors of products on a GPU to TF32 (10 bits); sums stay in float32."""
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    # Not `backends.cuda.matmul.fp32_precision`: after it, torch.get_float32_matmul_precision() raises,
+    # which Lightning calls when it sets up a GPU.
+    torch.set_float32_matmul_precision("high")
 
 
 @contextmanager

@@ -148,9 +148,9 @@ def optimizer_states(node: Mapping[str, Any], scaling: Scaling) -> float:
 
 
 def sharding_of(scaling: Scaling) -> Sharding:
-    """What a strategy divides over ranks. ZeRO's gradients are whole until they are reduced."""
+    """What a strategy divides over ranks. Gradients are whole until they are reduced, under all of them."""
     if isinstance(scaling, FSDP):
-        return Sharding(parameters=True, gradients=True, optimizer=True)
+        return Sharding(parameters=True, optimizer=True)
     if isinstance(scaling, DeepSpeed):
         return Sharding(parameters=scaling.stage == 3, optimizer=True)
     return Sharding()

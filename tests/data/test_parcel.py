@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import HalfPrecision
 from torch import Tensor
 from torch.distributed.utils import _recursive_to
 from torch.utils.data import DataLoader
@@ -69,6 +70,13 @@ def test_it_opens_to_the_same_batch(lengths: tuple[int, ...], side: Any) -> None
 def test_two_tokenizers_may_pad_on_two_sides() -> None:
     batch = make_batch(chunks_of(3, 5, 1, side="left"), chunks_of(2, 7, 7, side="right"))
     assert_same(batch, wrap(batch).open("cpu"))
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_labels_are_not_rounded(precision: Any) -> None:
+    batch = make_batch(chunks_of(3, 5, side="right"))._replace(labels=torch.tensor([0.7501, 0.75]))
+    parcel = HalfPrecision(precision).convert_input(wrap(batch))
+    assert_same(batch.labels, parcel.open("cpu").labels)
 
 
 def test_the_hashes_stay_where_they_are() -> None:

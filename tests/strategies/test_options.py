@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import pytest
 import torch
 
 from distributed import run
+from inbatch.encoder import Encoder
+from inbatch.encoder.compiled import num_compiled_graphs
+from inbatch.strategies import DDP
 from keystone import (
     LOSSES,
     STRATEGIES,
@@ -78,6 +82,41 @@ def test_frozen_parameters_stay(tiny_bert: Path, strategy: str) -> None:
 def test_gradient_checkpointing(tiny_bert: Path, strategy: str) -> None:
     options = {"encoder_options": {"gradient_checkpointing": True}}
     assert _error(tiny_bert, strategy, options) <= 5e-6
+
+
+def _states(rank: int, world_size: int, path: Path, strategy: str) -> list[str]:
+    return [*_train(rank, world_size, path, strategy, {"num_steps": 1})]
+
+
+@EACH
+def test_the_whole_state_is_held_by_rank_0_alone(tiny_bert: Path, strategy: str) -> None:
+    first, *others = run(_states, 3, tiny_bert, strategy)
+    assert first == [*dict(make_encoder(tiny_bert, torch.float32).named_parameters())]
+    assert others == [[], []]
+
+
+def _compiled(rank: int, world_size: int, path: Path) -> tuple[dict[str, torch.Tensor], int]:
+    """The backend is the eager one, which compiles no code."""
+    quiet()
+    eager = partialmethod(Encoder.compile_backbone, backend="aot_eager")
+    with pytest.MonkeyPatch.context() as monkey:
+        monkey.setattr(Encoder, "compile_backbone", eager)
+        monkey.setitem(STRATEGIES, "ddp", DDP(timeout_s=60, bucket_mib=0.01))
+        before = num_compiled_graphs()
+        state = _train(rank, world_size, path, "ddp", {**CACHED, "compile": True})
+        return state, num_compiled_graphs() - before
+
+
+def test_compiled_under_ddp_with_small_buckets(tiny_bert: Path) -> None:
+    """Nor are graphs split at buckets: there is one with and one without gradient."""
+    torch._dynamo.reset()
+    found, num_graphs = run(_compiled, 2, tiny_bert)[0]
+    start = {
+        n: p.detach().clone() for n, p in make_encoder(tiny_bert, torch.float32).named_parameters()
+    }
+    wanted = reference(tiny_bert, LOSSES["gist"], 12, 2, torch.float32)
+    assert relative_error(found, wanted, start) <= 5e-6
+    assert num_graphs == 2
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])

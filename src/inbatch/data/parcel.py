@@ -38,7 +38,7 @@ class Parcel(NamedTuple):
     numbers: Tensor  # int32, all chunks one behind another
     shapes: tuple[_Shape, ...]  # of the chunks, then of the guide's chunks
     num_chunks: int
-    rest: Batch  # without chunks
+    rest: Batch  # without chunks, and labels as the bits of int32, which no precision plugin rounds
 
     def pin_memory(self) -> Parcel:
         """Page-locked copy; called by the DataLoader's pinning thread."""
@@ -57,7 +57,9 @@ class Parcel(NamedTuple):
         chunks = tuple(_chunk(shape, *(next(parts) for _ in range(4))) for shape in self.shapes)
         labels = self.rest.labels
         return self.rest._replace(
-            labels=None if labels is None else labels.to(device, non_blocking=True),
+            labels=None
+            if labels is None
+            else labels.to(device, non_blocking=True).view(torch.float32),
             chunks=chunks[: self.num_chunks],
             guide_chunks=chunks[self.num_chunks :],
         )
@@ -66,11 +68,12 @@ class Parcel(NamedTuple):
 def wrap(batch: Batch) -> Parcel:
     """A batch whose chunks are padded on one side, on the CPU, as a parcel."""
     chunks = (*batch.chunks, *batch.guide_chunks)
+    labels = None if batch.labels is None else batch.labels.view(torch.int32)
     return Parcel(
         numbers=_join([part for chunk in chunks for part in _parts(chunk)]),
         shapes=tuple(_shape(chunk) for chunk in chunks),
         num_chunks=len(batch.chunks),
-        rest=batch._replace(chunks=(), guide_chunks=()),
+        rest=batch._replace(chunks=(), guide_chunks=(), labels=labels),
     )
 
 

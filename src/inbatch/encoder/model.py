@@ -114,6 +114,9 @@ class Encoder(nn.Module):
             raise ConfigError(
                 "compile=true cannot have encoder.attention='varlen' on a CPU: set encoder.attention=auto."
             )
+        # A step runs inside DDP's forward, where dynamo would split graphs at its gradient buckets. That
+        # gains nothing, as only the last backward of a step reduces, and fails with small buckets.
+        torch._dynamo.config.optimize_ddp = False
         # In place, since a wrapper would be a second submodule.
         self.backbone.compile(dynamic=True, backend=backend)
         self._widest = position_limit(self.backbone) or self.tokenizer.max_length

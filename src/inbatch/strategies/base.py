@@ -48,6 +48,8 @@ class Scaling(ABC):
     collective_forward: bool = False
     #: gradient clipping is done by the engine's own configuration
     clips_gradients: bool = False
+    #: values of `precision` that it cannot compute in
+    refuses: tuple[str, ...] = ()
 
     def resolve(self, world_size: int) -> Scaling:
         """The strategy for a number of processes: this one."""
@@ -71,5 +73,10 @@ class Scaling(ABC):
         return None
 
     def full_state(self, module: BiEncoderModule) -> dict[str, Tensor]:
-        """The encoder's whole state dict; collective where parameters are sharded."""
+        """The encoder's whole state dict, on the CPU of rank 0; empty elsewhere.
+
+        Collective where parameters are sharded, so every rank calls it.
+        """
+        if module.global_rank != 0:
+            return {}
         return {name: tensor.detach().cpu() for name, tensor in module.encoder.state_dict().items()}

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from inbatch.errors import ConfigError
 from inbatch.strategies.base import Reduction, Scaling
+from inbatch.strategies.deepspeed_precision import InbatchDeepSpeedStrategy
 
 if TYPE_CHECKING:
     from inbatch.module import BiEncoderModule
@@ -44,6 +45,7 @@ class DeepSpeed(Scaling):
     persistence_threshold: int = 100_000
 
     clips_gradients = True
+    refuses = ("fp64",)
 
     def __post_init__(self) -> None:
         if self.stage not in (1, 2, 3):
@@ -65,7 +67,7 @@ class DeepSpeed(Scaling):
             "timeout": timedelta(seconds=self.timeout_s),
         }
         if accelerator == "cuda":
-            return DeepSpeedStrategy(**options)
+            return InbatchDeepSpeedStrategy(**options)
         return _CPUDeepSpeedStrategy(**options, process_group_backend="gloo")
 
     def _config(self, clip_norm: float | None) -> dict[str, Any]:
@@ -93,9 +95,10 @@ class DeepSpeed(Scaling):
         return _Coalesced(module.trainer.model)
 
     def gradient_norm(self, module: BiEncoderModule) -> Tensor | None:
-        """The norm of the last step, before clipping."""
+        """The norm of the last step, before clipping; inf where DeepSpeed has skipped the step."""
         engine: Any = module.trainer.model
-        return torch.as_tensor(engine.get_global_grad_norm())
+        norm = engine.get_global_grad_norm()  # a float where the step was skipped
+        return torch.as_tensor(norm, dtype=torch.float32, device=module.device)
 
     def full_state(self, module: BiEncoderModule) -> dict[str, Tensor]:
         """Whole parameters; stage 3 gathers them."""
@@ -104,6 +107,8 @@ class DeepSpeed(Scaling):
         import deepspeed  # here, since importing it takes seconds and probes the device
 
         with deepspeed.zero.GatheredParameters(list(module.encoder.parameters())):
+            if module.global_rank != 0:
+                return {}
             return {n: t.detach().cpu().clone() for n, t in module.encoder.state_dict().items()}
 
 
@@ -129,7 +134,7 @@ class _Coalesced(Reduction):
         self._open = None
 
 
-class _CPUDeepSpeedStrategy(DeepSpeedStrategy):
+class _CPUDeepSpeedStrategy(InbatchDeepSpeedStrategy):
     """Runs without a GPU, for tests and dry runs."""
 
     def setup_environment(self) -> None:

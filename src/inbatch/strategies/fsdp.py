@@ -33,6 +33,7 @@ class FSDP(Scaling):
     reshard_after_forward: bool = True
 
     collective_forward = True
+    refuses = ("fp16", "fp64")
 
     def lightning_strategy(
         self, *, accelerator: str, num_processes: int, num_nodes: int, clip_norm: float | None

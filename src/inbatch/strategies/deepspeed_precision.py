@@ -1,0 +1,69 @@
+"""Precision under DeepSpeed: weights stay in float32 under bf16, and labels under every precision.
+
+Left alone, Lightning turns bf16 into DeepSpeed's own: weights in bf16, in which gradients of chunks add
+up too, so that an update depends on the chunks by some percent. Here bf16 is autocast, as under DDP. fp16
+stays DeepSpeed's own, with its scaling of the loss: its autocast clips by the norm of scaled gradients,
+and lets each rank decide alone whether a step is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.precision import DeepSpeedPrecision, Precision
+from lightning.pytorch.strategies import DeepSpeedStrategy
+
+
+class InbatchDeepSpeedStrategy(DeepSpeedStrategy):
+    """Lightning's strategy with the precision above, whichever plugin the trainer chooses."""
+
+    @property
+    def precision_plugin(self) -> Precision:
+        """What the trainer has chosen, replaced."""
+        plugin = self._precision_plugin
+        return Precision() if plugin is None else plugin
+
+    @precision_plugin.setter
+    def precision_plugin(self, plugin: Precision | None) -> None:
+        if isinstance(plugin, DeepSpeedPrecision):
+            plugin = _Precision(plugin.precision, self)
+        self._precision_plugin = plugin
+
+    def _format_config(self) -> None:
+        assert isinstance(self.config, dict)
+        if self.precision_plugin.precision == "bf16-mixed":
+            # Without safe modules, gradients are reduced in their own precision, float32.
+            self.config["torch_autocast"] = {
+                "enabled": True,
+                "dtype": "bfloat16",
+                "lower_precision_safe_modules": [],
+            }
+            self.config["bf16"] = {"enabled": False}  # else Lightning would set it
+        super()._format_config()
+
+
+class _Precision(DeepSpeedPrecision):
+    """Casts no input, and computes in bf16 under bf16-mixed."""
+
+    def __init__(self, precision: Any, strategy: DeepSpeedStrategy) -> None:
+        super().__init__(precision)
+        self._strategy = strategy
+
+    def convert_input(self, data: Any) -> Any:
+        """As it is: a batch's floating-point values are labels, which the loss takes in float32."""
+        return data
+
+    @contextmanager
+    def forward_context(self) -> Iterator[None]:
+        """Autocast, here as well as in DeepSpeed's engine, which evaluation does not run through."""
+        if self.precision != "bf16-mixed":
+            with super().forward_context():
+                yield
+            return
+        device = self._strategy.root_device.type
+        # As Lightning's autocast: casts that are kept would hold a copy of the weights.
+        with torch.autocast(device, dtype=torch.bfloat16, cache_enabled=False):
+            yield
