@@ -1,4 +1,4 @@
-"""Evaluate a saved model: python scripts/evaluate.py MODEL --similarity FILE (see --help)."""
+"""Evaluate a saved model: python scripts/evaluate.py encoder.model=MODEL data.eval=FILE (see --help)."""
 
 from inbatch.evaluate import main
 

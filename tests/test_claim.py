@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import distributed
 from inbatch.assemble import prepare_output
 from inbatch.claim import check_free
 from inbatch.config import RunConfig, check_config
@@ -69,6 +70,38 @@ def test_another_run_is_refused(folder: Path, change: str, said: str) -> None:
         check_free(_run(folder, change), folder)
     assert said in str(error.value)
     assert (folder / "config.yaml").read_bytes() == before
+
+
+def _write_and_read(rank: int, world_size: int, folder: Path) -> int:
+    """Rank 0 writes the configuration again and again; what the other reads meanwhile is whole."""
+    run, done = _run(folder, "resume=auto"), folder / "done"
+    times = 0
+    if rank == 0:
+        for _ in range(60):
+            prepare_output(run, folder)
+        done.touch()
+        return 0
+    while not done.exists():
+        check_free(run, folder)
+        times += 1
+    return times
+
+
+def test_a_start_beside_another_reads_a_whole_configuration(folder: Path) -> None:
+    assert distributed.run(_write_and_read, 2, folder)[1] > 10
+
+
+def _prepare(rank: int, world_size: int, folder: Path) -> None:
+    prepare_output(_run(folder), folder / str(rank))
+
+
+def test_rank_0_alone_writes_the_configuration(tmp_path: Path) -> None:
+    distributed.run(_prepare, 2, tmp_path)
+    assert [path.name for path in sorted((tmp_path / "0").iterdir())] == [
+        "checkpoints",
+        "config.yaml",
+    ]
+    assert [path.name for path in (tmp_path / "1").iterdir()] == ["checkpoints"]
 
 
 def test_a_folder_in_which_nothing_was_trained_is_free(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from inbatch.hydra_app import split_options
 from inbatch.train import main
-from runs import TINY, write_triplets
+from runs import TINY, run_train, write_triplets
 
 ROOT = Path(__file__).parents[1]
 
@@ -64,7 +65,16 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "choice": ([*TRIPLETS, "loss=cached_gits"], "loss=cached_gits names no file: did you mean"),
     "experiment": (["experiment=dmo"], "experiment=dmo names no file: did you mean 'demo'?"),
     "choice in a sweep": (["seed=1,2", "-m", "loss=cached_gits"], "loss=cached_gits names no file"),
-    "syntax": ([*TRIPLETS, "loss"], "the override 'loss' cannot be read"),
+    "syntax": ([*TRIPLETS, "loss=[1"], "the override 'loss=[1' cannot be read"),
+    "no value": ([*TRIPLETS, "loss"], "'loss' is no key=value: set loss=..., or"),
+    "a model": (
+        ["some/model", *TRIPLETS],
+        "'some/model' is no key=value: to name a model, set encoder.model=some/model",
+    ),
+    "a file": (
+        ["triplets.jsonl"],
+        "'triplets.jsonl' is no key=value: to name a file, set data.train=triplets.jsonl or",
+    ),
     "missing value": (["encoder=minilm"], "data.train is not set"),
     "batch size": (
         [*TRIPLETS, "trainer.devices=3"],
@@ -126,6 +136,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         ["--config-dir=conf", "experiment=broken"],
         "mapping values are not allowed here",
     ),
+    "config dir among overrides": (
+        ["encoder=tiny", "--config-dir", "conf", "experiment=broken"],
+        "mapping values are not allowed here",
+    ),
 }
 
 
@@ -152,7 +166,7 @@ def test_a_mistake_ends_in_one_line(
     (folder / "conf" / "experiment").mkdir(parents=True)
     (folder / "conf" / "experiment" / "broken.yaml").write_text("loss: a: b\n")
     overrides, message = MISTAKES[mistake]
-    bare = mistake in ("encoder", "experiment", "config dir") or "sweep" in mistake
+    bare = mistake in ("encoder", "experiment") or "sweep" in mistake or "config dir" in mistake
     tiny = [] if bare else list(TINY)
     error = ends([*tiny, *overrides], monkeypatch, capfd)
     assert error.startswith("error: ")
@@ -165,6 +179,7 @@ def test_devices_that_differ_from_the_launchers(
 ) -> None:
     for name, value in {
         "TORCHELASTIC_RUN_ID": "x",
+        "RANK": "0",
         "LOCAL_WORLD_SIZE": "2",
         "WORLD_SIZE": "2",
     }.items():
@@ -174,6 +189,33 @@ def test_devices_that_differ_from_the_launchers(
         "trainer.devices=4 and trainer.num_nodes=1, but the launcher started 2 processes" in error
     )
     assert error.count("\n") == 1
+
+
+def test_the_log_of_another_run_stays_as_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = run_train(*TRIPLETS, "output_dir=run", "trainer.max_steps=1") / "train.log"
+    log.write_text("what was shown\n")
+    capfd.readouterr()
+    error = ends([*TINY, *TRIPLETS, "output_dir=run", "seed=7"], monkeypatch, capfd)
+    assert "holds another run (seed was 42 and is 7)" in error
+    assert log.read_text() == "what was shown\n"
+    ends([*TINY, "data.train.triplets=x.csv", "output_dir=mine"], monkeypatch, capfd)
+    assert "error: data.train.triplets.path=x.csv" in (folder / "mine" / "train.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("a=1 --config-dir x b=2 -m", ("a=1 b=2", "--config-dir x -m")),
+        ("-cn x ~a +b=1", ("~a +b=1", "-cn x")),
+        ("--config-d x a=1 --config-name=y", ("a=1", "--config-d x --config-name=y")),
+        ("--info a=1", ("a=1", "--info")),
+        ("--info plugins a=1 -c job some/model", ("a=1 some/model", "--info plugins -c job")),
+    ],
+)
+def test_options_may_stand_anywhere(line: str, expected: tuple[str, str]) -> None:
+    assert tuple(map(" ".join, split_options(line.split()))) == expected
 
 
 def test_the_script_itself(folder: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -32,14 +34,20 @@ from inbatch.losses.base import Loss
 from inbatch.module import BiEncoderModule, StepSettings
 from inbatch.planner import Plan
 from inbatch.sizing import guide_chunk_tokens, num_workers
-from inbatch.strategies import Scaling, World
+from inbatch.strategies import Scaling, World, is_first_process
 from inbatch.targets import named_keys
 
 
 def prepare_output(run: RunConfig, output_dir: Path) -> None:
-    """Make the output directory and write the resolved config; once all else has been checked."""
+    """Make the output directory and write the resolved config; once all else has been checked.
+
+    One process writes, at once: others may just read the file, to see whose directory it is.
+    """
     (output_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.structured(run), output_dir / CONFIG, resolve=True)
+    if is_first_process():
+        fresh = output_dir / f"{CONFIG}.new"
+        OmegaConf.save(OmegaConf.structured(run), fresh, resolve=True)
+        os.replace(fresh, output_dir / CONFIG)
 
 
 def prepare_data(run: RunConfig) -> None:
@@ -251,7 +259,25 @@ def _guide_rows(run: RunConfig, losses: Mapping[str, Loss]) -> dict[str, str]:
     }
 
 
-@rank_zero_only
 def _write_demo(folder: Path) -> None:
-    if not (folder / "retrieval" / "qrels.parquet").exists():
-        write_demo(folder)
+    """Every process that finds none writes the same files, beside, and puts them in place.
+
+    So none waits for another, and nobody reads half a file, whether or not nodes share the folder.
+    """
+    last = Path("retrieval") / "qrels.parquet"
+    if (folder / last).exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="demo-", dir=folder.parent) as beside:
+        fresh = Path(beside) / folder.name
+        write_demo(fresh)
+        try:
+            fresh.rename(folder)  # of a folder onto one that holds files, it fails
+            return
+        except OSError:
+            if (folder / last).exists():  # another process has been faster
+                return
+        (folder / last).parent.mkdir(parents=True, exist_ok=True)  # what a killed process has left
+        names = [path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()]
+        for name in sorted(names, key=lambda name: name == last):
+            os.replace(fresh / name, folder / name)

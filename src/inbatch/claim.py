@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from inbatch.callbacks.checkpoints import LAST
+from inbatch.console import stop_recording
 from inbatch.errors import ConfigError
 from inbatch.schema import RunConfig
 
@@ -40,11 +41,19 @@ _MAY_DIFFER = (
 
 
 def check_free(run: RunConfig, output_dir: Path) -> None:
-    """Whether a run may write into a directory.
+    """Whether a run may write into a directory; where it may not, its log is that other run's, too.
 
     Raises:
         ConfigError: another run has left its results there, or this one, which is told not to go on.
     """
+    try:
+        _check_free(run, output_dir)
+    except ConfigError:
+        stop_recording()
+        raise
+
+
+def _check_free(run: RunConfig, output_dir: Path) -> None:
     config = output_dir / CONFIG
     started = (output_dir / "checkpoints" / LAST).exists() or (output_dir / "model").exists()
     if not started or not config.exists():

@@ -39,6 +39,15 @@ def record(line: str) -> None:
             handler.handle(entry)
 
 
+def stop_recording() -> None:
+    """Write no more to the log files that this process has; they are another run's."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, logging.FileHandler):
+            root.removeHandler(handler)
+            handler.close()
+
+
 def run_table(rows: Rows, *, console: Console | None = None) -> None:
     """Print what will run: {section: {name: value}}."""
     console = console or make_console()

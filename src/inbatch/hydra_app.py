@@ -11,6 +11,7 @@ import inspect
 import os
 import re
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from typing import Any
 
 import yaml
 from hydra import utils
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import (
     ConfigCompositionException,
@@ -33,6 +35,7 @@ from omegaconf.errors import InterpolationResolutionError
 from inbatch.config import check_local, omegaconf_line
 from inbatch.console import record
 from inbatch.errors import ConfigError
+from inbatch.strategies.launcher import is_first_process, rank_name
 from inbatch.targets import locate, named_keys, nearest
 
 #: What composing a configuration raises when the command line or a YAML file is wrong.
@@ -44,6 +47,8 @@ COMPOSITION_ERRORS = (
 )
 _SOURCE = re.compile(r"data\.train\.(\w+)=[^{]")
 _MULTIRUN = ("-m", "--multirun")
+_INFO = ("-i", "--info")  # its value may be left out
+_WAIT_S = 10.0  # of an error of another rank, for the one of rank 0
 _FOLDERS = ("output_dir", "guide.store_dir", "data.cache_dir")
 _PLAIN = re.compile(r"(?P<group>[A-Za-z_][\w/]*)(?P<key>@?[\w.\-]*)=(?P<value>.*)", re.DOTALL)
 
@@ -55,8 +60,8 @@ def launch(app: Callable[[], None], *, conf: str) -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors; else it prints them itself
     with user_errors(), _recorded_warnings():
-        arguments = sorted(sys.argv[1:], key=lambda a: a not in _MULTIRUN)  # it must come first
-        sys.argv[1:] = complete_overrides(arguments, Path(conf))
+        overrides, options = split_options(sys.argv[1:])
+        sys.argv[1:] = [*complete_overrides(overrides, Path(conf)), *options]
         try:
             app()
         except COMPOSITION_ERRORS as error:
@@ -139,6 +144,34 @@ def with_choice(message: str) -> str:
     return f"{message[: found.start(2)]}{found[1]}={choice}{message[found.end(2) :]}"
 
 
+def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Overrides, and Hydra's options with their values, of a command line without the program's name.
+
+    Hydra's parser wants all overrides in one place.
+    """
+    takes_value = [
+        name
+        for action in get_args_parser()._actions
+        if action.nargs is None
+        for name in action.option_strings
+    ]
+    overrides: list[str] = []
+    options: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        options.append(argument)
+        long = argument.startswith("--")  # may be cut short
+        known = any(n.startswith(argument) if long else n == argument for n in takes_value)
+        choice = argument in _INFO and rest and re.fullmatch(r"[a-z-]+", rest[0])
+        if rest and (known or choice):
+            options.append(rest.pop(0))
+    return overrides, options
+
+
 def complete_overrides(arguments: Sequence[str], conf: Path) -> list[str]:
     """The command line with `++` before each plain `key=value` that is not a choice of a file.
 
@@ -180,16 +213,36 @@ def one_line(error: Exception) -> str:
         close = nearest(name, options) or f"choose one of {', '.join(options)}"
         return f"{group}={name} names no file: {close}" if group else f"{name} names no file"
     if isinstance(error, OverrideParseException):
+        if re.fullmatch(r"[^=+~-][^=]*", error.override):
+            return f"{error.override!r} is no key=value: {_meant(error.override)}"
         return f"the override {error.override!r} cannot be read ({_flat(error).split('See http')[0].strip()})"
     if isinstance(error, InterpolationResolutionError):
         return omegaconf_line(error)
     return _flat(error)
 
 
-@rank_zero_only
+def _meant(argument: str) -> str:
+    """What an argument without a value may have been meant for."""
+    if Path(argument).is_file():
+        return f"to name a file, set data.train={argument} or data.eval={argument}"
+    if re.fullmatch(r"[A-Za-z_][\w.]*", argument) and not Path(argument).exists():
+        return f"set {argument}=..., or encoder.model={argument} to name a model"
+    return f"to name a model, set encoder.model={argument}"
+
+
 def _say_error(message: str) -> None:
-    record(f"error: {message}")
-    print(f"error: {message}", file=sys.stderr)
+    """Rank 0 at once. Another rank only if it still runs after a while: most mistakes are those of
+    all ranks, and the end of rank 0 ends the others."""
+    line = f"error: {message}"
+    if not is_first_process():
+        parent, deadline = os.getppid(), time.monotonic() + _WAIT_S
+        while time.monotonic() < deadline:
+            time.sleep(0.1)
+            if os.getppid() != parent:  # rank 0, where Lightning has started the ranks
+                return
+        line = f"{rank_name()}: {line}"
+    record(line)
+    print(line, file=sys.stderr, flush=True)
 
 
 def _flat(error: Exception) -> str:

@@ -23,17 +23,24 @@ from inbatch import assemble as parts_of
 from inbatch import watch
 from inbatch.allocation import grow_gpu_segments, keep_freed_memory
 from inbatch.callbacks.preemption import StopRequest
-from inbatch.checks import check_batch, check_dims, check_gather, check_kernels, check_sizes
+from inbatch.checks import (
+    check_batch,
+    check_dims,
+    check_gather,
+    check_kernels,
+    check_scaling,
+    check_sizes,
+)
 from inbatch.claim import check_free
 from inbatch.config import RunConfig, check_config, check_precision
 from inbatch.data.sources import load_sources
 from inbatch.finish import finish
 from inbatch.hydra_app import instantiate, launch, user_errors
 from inbatch.products import allow_tf32
-from inbatch.requeue import preempted_exits
+from inbatch.requeue import leave_early, preempted_exits
 from inbatch.schema import CONF
 from inbatch.sizing import batch_sizes, plan_run
-from inbatch.strategies import find_world
+from inbatch.strategies import find_world, is_first_process
 from inbatch.sweep_app import in_sweep, run_job
 
 CONF_DIR = str(CONF)
@@ -44,7 +51,7 @@ def train(run: RunConfig, stop: StopRequest | None = None) -> Path:
 
     Args:
         run: what to run.
-        stop: where signals are noted; None leaves the process's signals alone.
+        stop: where signals are noted, once training has begun; None leaves the process's signals alone.
 
     Raises:
         Preempted: `stop` was asked for, and a checkpoint is written.
@@ -74,6 +81,7 @@ def train(run: RunConfig, stop: StopRequest | None = None) -> Path:
     guide = parts_of.make_guide(run, world, sources, losses)
 
     scaling = instantiate(run.strategy).resolve(world.size)
+    check_scaling(scaling, run.precision)
     run, plan = plan_run(run, world, sources, encoder, losses, guide, scaling)
     data = parts_of.make_data(run, world, sources, encoder, guide)
     module = parts_of.make_module(run, encoder, losses, guide, scaling)
@@ -103,14 +111,13 @@ def main() -> None:
 @hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="train")
 def _main(cfg: DictConfig) -> float | None:
     quiet()
-    stop = StopRequest()
-    stop.listen()
     with_output_dir = OmegaConf.merge(cfg, {"output_dir": HydraConfig.get().runtime.output_dir})
     assert isinstance(with_output_dir, DictConfig)
-    if in_sweep():
-        return run_job(with_output_dir, partial(train, stop=stop))
-    with user_errors(), preempted_exits():
-        train(check_config(with_output_dir), stop)
+    with StopRequest(partial(leave_early, first=is_first_process())) as stop:
+        if in_sweep():
+            return run_job(with_output_dir, partial(train, stop=stop))
+        with user_errors(), preempted_exits():
+            train(check_config(with_output_dir), stop)
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ from inbatch.planner import Plan
 from inbatch.strategies import Scaling, World, cluster_environment
 from inbatch.sweep.pruning import check_is_point
 
+CHECKPOINT = "checkpoint to go on from"
 # Parts of a configuration that name places, or are compared as what they lead to.
 OF_A_NODE = (
     "data",
@@ -95,7 +97,8 @@ def make_parts(
         metric=None if evaluation is None else evaluation.best_metric,
         mode=run.evaluation.mode,  # type: ignore[arg-type]
     )
-    watching: list[Callback] = [Agreement(shared_facts(run, module, data))]
+    facts = shared_facts(run, module, data, output_dir)
+    watching: list[Callback] = [Agreement(facts, remedies={CHECKPOINT: seen_by_all(run)})]
     watching += [wandb, summary, StepLog(every_steps=run.trainer.log_every_steps)]
     watching.append(Progress(every_steps=run.trainer.log_every_steps))
     if evaluation is not None:
@@ -122,7 +125,7 @@ def make_parts(
 
 
 def shared_facts(
-    run: RunConfig, module: BiEncoderModule, data: BatchModule
+    run: RunConfig, module: BiEncoderModule, data: BatchModule, output_dir: Path
 ) -> dict[str, Callable[[], Any]]:
     """What must be the same on all ranks. Folders and files may be others, if their content is not."""
     alike = {key: value for key, value in asdict(run).items() if key not in OF_A_NODE}
@@ -130,6 +133,7 @@ def shared_facts(
         "configuration": lambda: alike,
         "plan of batches": lambda: data.fingerprint,
         "tokenizer": lambda: hash_tokenizer(module.encoder.tokenizer),
+        CHECKPOINT: lambda: checkpoint_fact(run, output_dir),
     }
 
 
@@ -142,8 +146,8 @@ def make_pruning(run: RunConfig, evaluation: Evaluation | None, folder: Path) ->
 
 
 def make_trainer(run: RunConfig, world: World, scaling: Scaling, parts: Parts) -> Trainer:
-    """The Lightning trainer; it brings no sampler, bar or checkpoint of its own."""
-    return Trainer(
+    """The Lightning trainer; it brings no sampler, bar, checkpoint or signal handler of its own."""
+    trainer = Trainer(
         accelerator=world.accelerator,
         devices=world.devices,
         num_nodes=world.num_nodes,
@@ -165,6 +169,9 @@ def make_trainer(run: RunConfig, world: World, scaling: Scaling, parts: Parts) -
         enable_checkpointing=False,
         enable_model_summary=False,
     )
+    if parts.preemption is not None:
+        parts.preemption.take_signals(trainer)
+    return trainer
 
 
 def make_loggers(run: RunConfig) -> list[Logger]:
@@ -190,6 +197,25 @@ def resume_path(run: RunConfig, output_dir: Path) -> Path | None:
     if not path.exists():
         raise ConfigError(f"resume={run.resume!r} does not exist: set auto, never, or a checkpoint")
     return path
+
+
+def checkpoint_fact(run: RunConfig, output_dir: Path) -> Any:
+    """What a run goes on from, by its content; None where it begins."""
+    path = resume_path(run, output_dir)
+    if path is None:
+        return None
+    if path.is_file():  # its index has a checksum of each tensor
+        with zipfile.ZipFile(path) as file:
+            return sorted(entry.CRC for entry in file.infolist())
+    saved = read_checkpoint(path, resume=run.resume)  # without the weights
+    return "shards" if saved is None else [saved["global_step"], saved["epoch"]]
+
+
+def seen_by_all(run: RunConfig) -> str:
+    """What to do where ranks go on from different checkpoints, or only some find one."""
+    if run.resume not in ("auto", "never"):
+        return f"resume={run.resume!r} must be a checkpoint that all nodes see"
+    return f"output_dir={run.output_dir!r} must be one folder that all nodes see"
 
 
 def check_resume(run: RunConfig, output_dir: Path, data: BatchModule) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from watched_run import WatchedModule
 from distributed import run
 from inbatch.callbacks.agreement import Agreement, digest
 from inbatch.errors import ConfigError
+from keystone import quiet
+from runs import run_train, write_triplets
 
 
 def fit(rank: int, world_size: int, facts: dict[str, list[Any]]) -> str | None:
@@ -57,6 +61,37 @@ def test_ranks_compare_what_they_have(facts: dict[str, list[Any]], named: str | 
             assert result is not None
             assert result.startswith(f"{named}: give all nodes")
             assert result.endswith("(0 batches)")
+
+
+def go_on(rank: int, world_size: int, folders: list[Path], options: list[str]) -> str | None:
+    """Train where each rank sees a folder of its own as the output directory; what was refused."""
+    quiet()
+    try:
+        run_train(*options, f"output_dir={folders[rank]}")
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_ranks_that_see_different_checkpoints_do_not_go_on(tmp_path: Path, strategy: str) -> None:
+    data = write_triplets(tmp_path / "triplets.jsonl")
+    options = [f"data.train.triplets={data}", "global_batch_size=8", f"strategy={strategy}"]
+    options += ["trainer.max_epochs=5", "checkpoint.every_n_steps=1"]
+    shared, other, copy = (tmp_path / name for name in ("shared", "other", "copy"))
+    assert run(go_on, 2, [shared] * 2, [*options, "trainer.max_steps=2"]) == [None, None]
+    shutil.copytree(shared, copy)
+    assert run(go_on, 2, [copy] * 2, [*options, "trainer.max_steps=3"]) == [None, None]
+    for folders in ([shared, other], [other, shared], [shared, copy]):
+        before = (shared / "metrics.jsonl").read_bytes()
+        refused = run(go_on, 2, folders, [*options, "trainer.max_steps=6"])
+        for rank, message in enumerate(refused):
+            assert message == (
+                "rank 1 has another checkpoint to go on from than rank 0: "
+                f"output_dir={str(folders[rank])!r} must be one folder that all nodes see"
+            )
+        assert (shared / "metrics.jsonl").read_bytes() == before
+    assert run(go_on, 2, [shared] * 2, [*options, "trainer.max_steps=3"]) == [None, None]
 
 
 def test_a_digest_depends_on_values_alone() -> None:

@@ -17,7 +17,7 @@ from inbatch.callbacks.checkpoints import LAST
 from inbatch.callbacks.preemption import SIGNALS, Preempted, StopRequest
 from inbatch.callbacks.run_id import with_run_id
 from inbatch.config import check_config
-from inbatch.requeue import job_fields, preempted_exits, requeue, why_not
+from inbatch.requeue import job_fields, leave_early, preempted_exits, requeue, why_not
 from inbatch.train import train
 from keystone import collectives_of, quiet
 from runs import TINY, compose_run, metrics, weights, write_triplets
@@ -46,12 +46,11 @@ def options(tmp_path: Path) -> list[str]:
 
 def run_until_stopped(output: Path, *overrides: str) -> Preempted | None:
     """Train as the entry point does; what ended the run, if it was a signal."""
-    stop = StopRequest()
-    stop.listen()
-    try:
-        train(check_config(compose_run(*TINY, *overrides, f"output_dir={output}")), stop)
-    except Preempted as stopped:
-        return stopped
+    with StopRequest() as stop:
+        try:
+            train(check_config(compose_run(*TINY, *overrides, f"output_dir={output}")), stop)
+        except Preempted as stopped:
+            return stopped
     return None
 
 
@@ -138,10 +137,41 @@ def test_which_jobs_are_requeued(change: dict[str, str], reason: str | None) -> 
     assert why_not({**job_fields(SHOWN), **change}) == reason
 
 
+@pytest.mark.parametrize(
+    ("name", "preempt_time", "requeued"),
+    [
+        ("SIGUSR1", "None", True),
+        ("SIGTERM", "None", False),  # as srun sends it where another rank has failed
+        ("SIGTERM", "2026-01-01T00:00:00", True),
+    ],
+)
+def test_which_jobs_are_requeued_before_their_first_step(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    preempt_time: str,
+    requeued: bool,
+) -> None:
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(
+        f'#!/bin/sh\n[ "$1" = requeue ] || echo "{SHOWN} PreemptTime={preempt_time}"\n'
+    )
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert leave_early(name, first=False) == 0
+    assert leave_early(name, first=True) == (75 if requeued else 143)
+    said = capsys.readouterr().err
+    assert ("job 7 is requeued" in said) == requeued
+    assert ("(it is not being preempted)" in said) != requeued
+
+
 def test_outside_slurm_nothing_is_requeued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert requeue({}) == "the same command goes on from there"
+    assert requeue({}).said == "the same command goes on from there"
     monkeypatch.setenv("PATH", str(tmp_path))  # as in a container
-    told = requeue({"SLURM_JOB_ID": "7"})
+    told, refused = requeue({"SLURM_JOB_ID": "7"})
+    assert refused
     assert told.startswith("job 7 is not requeued by itself (")
     assert "scontrol" in told
 

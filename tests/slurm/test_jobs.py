@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -129,6 +129,23 @@ def test_a_killed_rank_ends_the_job_with_the_cause(
     assert ended["JobState"] == "FAILED"
     assert "n2: task 1: Killed" in sent.log.read_text()
     assert not (sent.output / "model").exists()
+
+
+def test_a_mistake_on_one_node_fails_the_job(cluster: Cluster, data: Path, tmp_path: Path) -> None:
+    """srun then ends the other rank by SIGTERM, before its first step: no reason to start again."""
+    rows = tmp_path / "rows-0.jsonl"
+    rows.write_bytes(data.read_bytes())
+    line = [*TINY, *JOB, *options(rows, tmp_path / "run")]
+    job = prepare(line, now=datetime.now(), cwd=tmp_path)
+    job = replace(job, config=job.config.replace("rows-0", "rows-${oc.env:SLURM_PROCID}"))
+    sbatch = ["env", f"SLURM_CONF={cluster.environ['SLURM_CONF']}", *cluster.on("login", "sbatch")]
+    job_id = submit(write(job), sbatch=sbatch)
+    ended = cluster.wait_for_end(job_id, seconds=90)
+    log = job.log(job_id).read_text()
+    assert (ended["JobState"], ended["Restarts"]) == ("FAILED", "0"), log
+    assert f"rank 1: error: data.train.triplets.path={tmp_path}/rows-1.jsonl" in log
+    assert "before the first step of this start; job" in log
+    assert "is not requeued by itself (it is not being preempted)" in log
 
 
 def sweep_options(data: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 Nodes may see different files, configurations or versions of a tokenizer under the same names. Each rank
 would then plan other batches than its neighbours, and their common gradient would be that of no batch.
+Where only some see the checkpoint of a run that goes on, the others would begin anew, with other weights.
 """
 
 from __future__ import annotations
@@ -16,19 +17,29 @@ from inbatch.data.hashing import hash_json
 from inbatch.errors import ConfigError
 from inbatch.gather import sum_over_ranks
 
+SAME_INPUT = "give all nodes the same files and the same command"
+
 
 class Agreement(Callback):
     """Compares facts over ranks, once they have met and before parameters are wrapped.
 
     Args:
         facts: {what it is: what gives it}, the same on each rank; values go through JSON.
+        remedies: {what it is: what to do where it differs}, where that is more than `SAME_INPUT`.
     """
 
-    def __init__(self, facts: Mapping[str, Callable[[], Any]]) -> None:
+    def __init__(
+        self,
+        facts: Mapping[str, Callable[[], Any]],
+        *,
+        remedies: Mapping[str, str] | None = None,
+    ) -> None:
         self._facts = facts
+        self._remedies = remedies or {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Compare; a strategy, which would compare shapes in its own words, is set up afterwards.
+        """Compare. A strategy, which would compare shapes in its own words, is set up afterwards, and a
+        checkpoint, for which the ranks of some strategies wait for each other, is loaded afterwards.
 
         Raises:
             ConfigError: on all ranks, if one differs from rank 0; the first is named.
@@ -44,9 +55,10 @@ class Agreement(Callback):
         if differs_WF.any():
             rank = int(differs_WF.any(1).nonzero()[0])
             names = [name for name, differs in zip(self._facts, differs_WF[rank]) if differs]
+            remedies = dict.fromkeys(self._remedies.get(name, SAME_INPUT) for name in names)
             raise ConfigError(
-                f"rank {rank} has another {' and another '.join(names)} than rank 0: give all nodes the "
-                "same files and the same command"
+                f"rank {rank} has another {' and another '.join(names)} than rank 0: "
+                f"{', and '.join(remedies)}"
             )
 
 

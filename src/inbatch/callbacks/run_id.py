@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_only
+from inbatch.strategies.launcher import is_first_process
 
 FILE = "wandb_id.txt"
 
@@ -22,10 +22,10 @@ def with_run_id(node: Mapping[str, Any], output_dir: Path, *, fresh: bool) -> di
     """
     if not str(node["_target_"]).endswith(".WandbLogger") or node.get("id") is not None:
         return dict(node)
-    return {**node, "id": _run_id(output_dir / FILE, fresh=fresh)}
+    is_first = is_first_process()  # the only one that logs
+    return {**node, "id": _run_id(output_dir / FILE, fresh=fresh) if is_first else None}
 
 
-@rank_zero_only
 def _run_id(path: Path, *, fresh: bool) -> str:
     if fresh or not path.exists():
         path.write_text(secrets.token_hex(4))

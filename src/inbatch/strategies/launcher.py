@@ -11,6 +11,8 @@ from lightning.fabric.plugins.environments import (
 
 from inbatch.strategies.topology import find_launcher
 
+_RANK_0 = "rank 0"
+
 
 def cluster_environment() -> ClusterEnvironment:
     """torchrun's or srun's; where neither is, Lightning starts the processes of a node itself.
@@ -22,3 +24,17 @@ def cluster_environment() -> ClusterEnvironment:
     if launcher == "torchrun":
         return TorchElasticEnvironment()
     return SLURMEnvironment(auto_requeue=False) if launcher == "srun" else LightningEnvironment()
+
+
+def rank_name() -> str:
+    """Of this process, from what its launcher says; ranks may not have met yet."""
+    environment = cluster_environment()
+    if not isinstance(environment, LightningEnvironment):
+        return f"rank {environment.global_rank()}"
+    node, local = environment.node_rank(), environment.local_rank()
+    return f"node {node}, its rank {local}" if node else f"rank {local}"
+
+
+def is_first_process() -> bool:
+    """Whether this process is, or starts, rank 0."""
+    return rank_name() == _RANK_0

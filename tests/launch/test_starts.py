@@ -1,0 +1,227 @@
+"""What happens before the first step: made-up data, mistakes of one rank, and requests to stop."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from distributed import free_port
+from inbatch.assemble import prepare_data
+from inbatch.config import check_config
+from launching import MARK, ROOT, command, environment, processes, run
+from runs import TINY, compose_run, metrics, run_train, write_triplets
+
+pytestmark = pytest.mark.slow
+WITHIN_S = 150.0
+PER_RANK = "${oc.env:LOCAL_RANK}"
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run, all its processes included."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    mark: str
+
+    def wait_until(self, reached: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + WITHIN_S
+        while not reached():
+            running = self.process.poll() is None
+            assert running and time.monotonic() < deadline, self.log.read_text()  # noqa: PT018
+            time.sleep(0.05)
+
+    def stop(self, number: int, *, within_s: float = 20) -> int:
+        """Exit code after a signal; nothing that it has started may outlive it for long."""
+        self.process.send_signal(number)
+        code = self.process.wait(timeout=within_s)
+        deadline = time.monotonic() + 10
+        while self.left():
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+        return code
+
+    def left(self) -> list[int]:
+        return processes({f"{MARK}={self.mark}"})
+
+
+@contextmanager
+def started(folder: Path, line: list[str], **variables: str) -> Iterator[Started]:
+    mark = secrets.token_hex(8)
+    log = folder / f"{mark}.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            line,
+            cwd=folder,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment(**{MARK: mark}, **variables),
+        )
+    run = Started(process, log, mark)
+    try:
+        yield run
+    finally:
+        for pid in run.left():
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def one_of_two_nodes(node: int, folder: Path, *overrides: str) -> Iterator[Started]:
+    """A node whose other one never comes: it waits where ranks meet, in code that is not Python."""
+    line = [sys.executable, str(ROOT / "scripts" / "train.py"), *TINY, *overrides]
+    line += ["trainer.devices=1", "trainer.num_nodes=2"]
+    variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    with started(folder, line, **variables, NODE_RANK=str(node)) as run:
+        yield run
+
+
+# --- a request to stop -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("node", "name", "code"), [(0, "SIGTERM", 75), (1, "SIGUSR1", 0)])
+def test_a_rank_that_waits_for_others_leaves_at_once(
+    training: list[str], tmp_path: Path, node: int, name: str, code: int
+) -> None:
+    output = tmp_path / "run"
+    with one_of_two_nodes(node, tmp_path, *training, f"output_dir={output}") as run:
+        run.wait_until(lambda: (output / "data_report.md").exists() or bool(node))
+        run.wait_until(lambda: (output / "checkpoints").exists())
+        time.sleep(2)
+        assert run.stop(signal.Signals[name]) == code, run.log.read_text()
+        said = f"stopped by {name} before the first step of this start; the same command goes on"
+        assert (said in run.log.read_text()) == (node == 0)
+
+
+def test_a_resumed_run_that_has_not_begun_keeps_its_checkpoint(
+    training: list[str], tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    options = [*training, f"output_dir={output}"]
+    run_train(*options, "trainer.max_steps=3")
+    checkpoint = output / "checkpoints" / "last.ckpt"
+    before, rows = checkpoint.read_bytes(), metrics(output)
+    report = output / "data_report.md"
+    report.unlink()
+    with one_of_two_nodes(0, tmp_path, *options) as run:
+        run.wait_until(report.exists)
+        time.sleep(1)
+        assert run.stop(signal.SIGUSR1) == 75, run.log.read_text()
+    assert checkpoint.read_bytes() == before
+    assert metrics(output) == rows
+    assert [row["step"] for row in metrics(run_train(*options))] == list(range(1, 9))
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_ranks_that_lightning_has_started_leave_too(
+    training: list[str], tmp_path: Path, name: str
+) -> None:
+    line = command("lightning", *training, f"output_dir={tmp_path / 'run'}")
+    with started(tmp_path, line) as run:
+        run.wait_until(lambda: len(run.left()) > 1)
+        assert run.stop(signal.Signals[name]) == 75, run.log.read_text()
+        assert f"stopped by {name} before the first step" in run.log.read_text()
+        assert "Traceback" not in run.log.read_text()
+
+
+SLOW = """
+import signal, sys, time
+from inbatch.callbacks.preemption import StopRequest
+stop = StopRequest(lambda name: print(name, flush=True) or 75)
+with stop:
+    if sys.argv[1] == "begun":
+        stop.begin()
+    try:
+        print("ready", flush=True)
+        time.sleep(2)
+    finally:
+        print("tidy", flush=True)
+print("noted", stop.number, flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "expected"),
+    [("starting", 75, "SIGTERM\ntidy\n"), ("begun", 0, f"tidy\nnoted {int(signal.SIGTERM)}\n")],
+)
+def test_a_process_that_runs_python_leaves_in_order(state: str, code: int, expected: str) -> None:
+    line = [sys.executable, "-c", SLOW, state]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, env=environment(), text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == expected
+    assert process.returncode == code
+
+
+FORKING = """
+import multiprocessing, os, signal, time
+from inbatch.callbacks.preemption import StopRequest
+with StopRequest(lambda name: 75):
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1,))
+    child.start()
+    os.kill(child.pid, signal.SIGUSR1)
+    child.join()
+    time.sleep(0.5)
+print("on")
+"""
+
+
+def test_signals_of_forked_processes_are_their_own() -> None:
+    line = [sys.executable, "-c", FORKING]
+    done = subprocess.run(line, capture_output=True, text=True, env=environment(), check=False)
+    assert (done.returncode, done.stdout) == (0, "on\n"), done.stderr
+
+
+# --- data and mistakes of a rank -------------------------------------------------------------------------
+
+
+def test_ranks_that_find_no_demo_make_it(tmp_path: Path) -> None:
+    line = command(
+        "torchrun",
+        *("data=demo", f"data_dir={tmp_path}", f"output_dir={tmp_path / 'run'}"),
+        *("global_batch_size=8", "trainer.max_steps=2"),
+    )
+    ended = run(line, folder=tmp_path, within_s=WITHIN_S)
+    assert ended.code == 0, ended.output
+    assert not list(tmp_path.glob("demo-*"))
+
+
+def test_half_a_demo_is_completed(tmp_path: Path) -> None:
+    config = check_config(compose_run("data=demo", "encoder=tiny", f"data_dir={tmp_path}"))
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "train-0.parquet").write_bytes(b"half")
+    prepare_data(config)
+    whole = tmp_path / "whole"
+    config.data_dir = str(whole)
+    prepare_data(config)
+    names = [path.relative_to(whole) for path in whole.rglob("*.*")]
+    assert len(names) == 6
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_mistake_of_one_rank_is_printed(tmp_path: Path) -> None:
+    data = write_triplets(tmp_path / "triplets-0.jsonl")
+    options = [f"data.train.triplets={data.parent}/triplets-{PER_RANK}.jsonl"]
+    options += ["global_batch_size=8", f"output_dir={tmp_path / 'run'}"]
+    ended = run(command("torchrun", *options), folder=tmp_path, within_s=WITHIN_S)
+    assert ended.code != 0
+    assert f"rank 1: error: data.train.triplets.path={data.parent}/triplets-1" in ended.output
+
+
+def test_a_mistake_of_all_ranks_is_printed_once(tmp_path: Path) -> None:
+    options = ["data.train.triplets=none.jsonl", "global_batch_size=8"]
+    ended = run(command("torchrun", *options), folder=tmp_path, within_s=WITHIN_S)
+    assert ended.code != 0
+    assert ended.output.count("error: data.train.triplets.path=none.jsonl matches no file") == 1
