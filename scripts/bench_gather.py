@@ -23,11 +23,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from inbatch.gather import Gather, GlobalGather, RingGather, split_rows
+from inbatch.gather import Gather, GlobalGather, LocalGather, RowsRing, split_rows
 from inbatch.losses import GIST, LossInput
 from side_by_side import add_arguments, environment, start_peak, wait
 
-KINDS = {"gathered": GlobalGather, "ring": RingGather}
+KINDS = {"gathered": GlobalGather, "ring": LocalGather}
 MAX_ERROR = 1e-5  # relative, of float32 gradients
 CHECK_BATCH = 203  # rows differ between ranks
 Run = Callable[[], Tensor]
@@ -125,7 +125,8 @@ def make_run(args: argparse.Namespace, batch: int, kind: str) -> Run:
         data = gather.start_data([guide.transpose(0, 1)], rows)
         columns = gather.embeddings(leaf, rows)
         theirs = data.wait()[0].unbind(1)
-        output = loss(LossInput(columns, rows.owned, None, theirs, None, gather.ring(rows)))
+        ring = RowsRing(rows.counts, rank) if kind == "ring" else None
+        output = loss(LossInput(columns, rows.owned, None, theirs, None, ring))
         (gradient,) = torch.autograd.grad(output.loss * rows.weight, leaf)
         return gradient
 

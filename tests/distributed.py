@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 
 
 def run(fn: Callable[..., Any], world_size: int, *args: Any, timeout_s: float = 240.0) -> list[Any]:
@@ -40,6 +41,14 @@ def run(fn: Callable[..., Any], world_size: int, *args: Any, timeout_s: float = 
 def gloo() -> None:
     """Start the default process group from the variables that `run` has set."""
     torch.distributed.init_process_group("gloo")
+
+
+def bare_trainer(world_size: int, **options: Any) -> Trainer:
+    """Lightning's trainer on CPUs, with nothing around the steps that is not asked for."""
+    quiet = {"logger": False, "enable_checkpointing": False}
+    quiet |= {"enable_model_summary": False, "enable_progress_bar": False}
+    strategy = "ddp" if world_size > 1 else "auto"
+    return Trainer(accelerator="cpu", devices=world_size, strategy=strategy, **{**quiet, **options})
 
 
 def free_port() -> int:

@@ -52,9 +52,9 @@ def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
             f"{to_set(source.field, 'columns.label')}, or choose a loss for pairs, as "
             "loss=multiple_negatives_ranking"
         )
-    inner = getattr(loss, "loss", loss)
-    if type(inner) in LABELS:
-        _check_labels(source, *LABELS[type(inner)], name=name)
+    kind = type(_inner(loss))
+    if kind in LABELS:
+        _check_labels(source, *LABELS[kind], name=name)
     if loss.needs_guide and not guided:
         raise ConfigError(
             f"loss {name} needs a guide: set guide.model=NAME_OR_PATH, or guide=minilm"
@@ -126,8 +126,13 @@ def check_gather(losses: Mapping[str, Loss], gather: str) -> None:
         )
 
 
+def _inner(loss: Loss) -> Any:
+    """The loss that a Matryoshka is around, or the loss itself."""
+    return getattr(loss, "loss", loss)
+
+
 def _implementation(loss: Loss) -> str:
-    return getattr(getattr(loss, "loss", loss), "implementation", "tiled")
+    return getattr(_inner(loss), "implementation", "tiled")
 
 
 def check_kernels(losses: Mapping[str, Loss], world: World, precision: str) -> None:
@@ -137,11 +142,10 @@ def check_kernels(losses: Mapping[str, Loss], world: World, precision: str) -> N
         ConfigError: Triton kernels without a GPU of capability 8.0, without triton, or in float64.
     """
     for name, loss in losses.items():
-        inner: Any = getattr(loss, "loss", loss)
         if name == MIXED or _implementation(loss) == "tiled":
             continue
         problem = _obstacle(world, precision)
-        if problem is None and inner.mask_duplicates:
+        if problem is None and _inner(loss).mask_duplicates:
             problem = "cannot mask duplicates"
         if problem is not None:
             raise ConfigError(

@@ -25,7 +25,7 @@ from inbatch.data.batch import Batch, Chunk
 from inbatch.encoder import Encoder
 from inbatch.encoder.compiled import num_compiled_graphs
 from inbatch.encoder.lookup import shared_lookup
-from inbatch.gather import Gather, GlobalGather, LocalGather, RingGather, Rows, max_over_ranks
+from inbatch.gather import Gather, GlobalGather, LocalGather, Rows, RowsRing, max_over_ranks
 from inbatch.gather.gather import Pending
 from inbatch.gradcache import Engine, Headroom, KeepBudget, cached_backward, fill_chunks
 from inbatch.guide import Guide, Process
@@ -49,6 +49,9 @@ class View(NamedTuple):
     gather: Gather
     rows: Rows
     loss: Loss
+    ring: (
+        RowsRing | None
+    )  # to the rows of other ranks, where the loss needs them and `gather` has none
 
 
 class BiEncoderModule(LightningModule):
@@ -196,13 +199,15 @@ class BiEncoderModule(LightningModule):
         """
         loss = self.losses[batch.source]
         world = {"rank": self.global_rank, "world_size": self.trainer.world_size}
-        kinds = {"global": GlobalGather, "ring": RingGather, "local": LocalGather}
-        kind = "local" if loss.scope == "row" else self.settings.gather
-        ring_is_out = kind == "ring" and loss.scope == "global"
-        if ring_is_out or batch.num_global_rows < self.trainer.world_size:
-            kind = "global"
-        gather: Gather = kinds["local" if world["world_size"] == 1 else kind](**world)
-        return View(gather, gather.rows(batch.num_rows, batch.num_global_rows), loss)
+        alone, full = world["world_size"] == 1, batch.num_global_rows >= world["world_size"]
+        in_ring = self.settings.gather == "ring" and loss.scope == "candidates"
+        apart = in_ring or loss.scope == "row" or self.settings.gather == "local"
+        gather: Gather = (
+            LocalGather(**world) if alone or (apart and full) else GlobalGather(**world)
+        )
+        rows = gather.rows(batch.num_rows, batch.num_global_rows)
+        ring = RowsRing(rows.counts, rows.rank) if in_ring and full and not alone else None
+        return View(gather, rows, loss, ring)
 
     def _start_data(self, batch: Batch, view: View) -> Pending:
         """Begin to gather what a loss needs beside embeddings, so that it travels during the embedding."""
@@ -231,8 +236,7 @@ class BiEncoderModule(LightningModule):
         ids = tensors.pop(0).unbind(1) if view.loss.needs_text_ids else None
         owned = view.rows.owned if batch.num_rows else slice(0, 1)
         with torch.autocast(self.device.type, enabled=False):
-            ring = view.gather.ring(view.rows)
-            output = view.loss(LossInput(columns, owned, labels, guide, ids, ring))
+            output = view.loss(LossInput(columns, owned, labels, guide, ids, view.ring))
         metrics = dict(output.metrics)
         if labels is None:
             metrics |= alignment_and_uniformity(columns[0], columns[1])

@@ -82,10 +82,9 @@ class StepSize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sharding:
-    """What a strategy divides over ranks; DDP divides nothing."""
+    """What a strategy divides over ranks; DDP divides nothing, and none the gradients of a chunked step."""
 
     parameters: bool = False
-    gradients: bool = False
     optimizer: bool = False
 
 
@@ -174,11 +173,10 @@ def step_memory(
     tile = max(LOSS_TILE_BYTES[step.device], MIN_PANEL_ROWS[step.device] * row_bytes)
     guide_values = step.num_columns * step.guide_dimension
     # DDP's buckets live on, and backwards before a step's last one add up gradients beside them.
-    buckets = model.trainable if step.world_size > 1 and sharding == Sharding() else 0
+    copies = 2 if step.world_size > 1 and sharding == Sharding() else 1
     return Memory(
         weights=divided(model.parameters * model.bytes_per_value, sharding.parameters),
-        gradients=divided(model.trainable * model.bytes_per_value, sharding.gradients)
-        + buckets * model.bytes_per_value,
+        gradients=float(copies * model.trainable * model.bytes_per_value),
         optimizer=divided(4 * optimizer_states * model.trainable, sharding.optimizer),
         embeddings=embeddings + tile,
         guide=4.0 * (guide_values * (step.local_rows + 2 * step.held_rows) + live_guide_parameters),

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 from watched_run import WatchedModule
 
-from distributed import run
+from distributed import bare_trainer, run
 from inbatch.callbacks.agreement import Agreement, digest
 from inbatch.errors import ConfigError
 from keystone import quiet
@@ -22,17 +21,7 @@ from runs import run_train, write_triplets
 def fit(rank: int, world_size: int, facts: dict[str, list[Any]]) -> str | None:
     """Train a step; what was refused, if anything."""
     given = {name: (lambda value=values[rank]: value) for name, values in facts.items()}
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=world_size,
-        strategy="ddp",
-        max_steps=1,
-        logger=False,
-        callbacks=[Agreement(given)],
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-    )
+    trainer = bare_trainer(world_size, max_steps=1, callbacks=[Agreement(given)])
     module = WatchedModule(total_steps=1)
     try:
         trainer.fit(module, DataLoader(list(torch.zeros(2 * world_size, 1)), batch_size=1))

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader
 
-from distributed import run
+from distributed import bare_trainer, run
 from inbatch.callbacks.encode import ShardedEncode
 from inbatch.data.batch import Chunk
 from inbatch.encoder import Encoder, build_encoder
@@ -48,16 +48,7 @@ class Embeds(LightningModule):
 def embed(rank: int, world_size: int, path: Path, texts: list[str], chunk_tokens: int) -> Any:
     """The embeddings of all texts, as a rank gets them."""
     module = Embeds(build_encoder(str(path)), texts, chunk_tokens)
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=world_size,
-        strategy="ddp",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-    )
+    trainer = bare_trainer(world_size, max_epochs=1)
     trainer.fit(module, DataLoader(list(torch.zeros(world_size, 1)), batch_size=1))
     return module.embeddings.numpy()
 

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from distributed import run
+from distributed import bare_trainer, run
 from inbatch.callbacks.evaluation import Evaluation
 from inbatch.callbacks.pauses import PauseWatcher
 from inbatch.evaluation import Encode
@@ -96,17 +96,12 @@ def train(rank: int, world_size: int, folder: Path) -> dict[str, Any]:
         [Scripted([values[rank] for values in VALUES])], every_steps=1, on_best=on_best
     )
     shown, logged = Shown(), Logged()
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=world_size,
-        strategy="ddp",
+    trainer = bare_trainer(
+        world_size,
         max_steps=len(VALUES) - 1,
         logger=logged,
         log_every_n_steps=1,
         callbacks=[evaluation, shown],
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
         default_root_dir=folder,
     )
     rows = DataLoader(list(torch.zeros(world_size * len(VALUES), 1)), batch_size=1)
@@ -144,15 +139,6 @@ def test_one_process_chooses_by_its_own_metrics(mode: Any) -> None:
         mode=mode,
         on_best=lambda trainer: chosen.append(trainer.global_step),
     )
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_steps=len(scores),
-        logger=False,
-        callbacks=[evaluation],
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-    )
+    trainer = bare_trainer(1, max_steps=len(scores), callbacks=[evaluation])
     trainer.fit(Steps(), DataLoader(list(torch.zeros(len(scores), 1)), batch_size=1))
     assert chosen == {"max": [1, 3], "min": [1, 2]}[mode]

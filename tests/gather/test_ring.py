@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from distributed import gloo, run
-from inbatch.gather import RingGather, split_rows
-from inbatch.gather.ring import PendingHop, RowsRing
+from inbatch.gather import LocalGather, RowsRing, split_rows
+from inbatch.gather.ring import PendingHop
 from inbatch.losses import GIST, Matryoshka, MultipleNegativesRanking, streaming
 from inbatch.losses.base import Loss, LossInput
 
@@ -48,7 +48,7 @@ def _losses_and_gradients(
 ) -> dict[str, tuple[float, dict[str, Tensor], Tensor, float]]:
     gloo()
     streaming.MIN_PANEL_ROWS["cpu"] = streaming.MAX_PANEL_ROWS["cpu"] = 3  # several panels a visit
-    gather, union = RingGather(rank, world_size), union_batch(num_rows)
+    gather, union = LocalGather(rank, world_size), union_batch(num_rows)
     counts = split_rows(num_rows, world_size)
     own = slice(sum(counts[:rank]), sum(counts[: rank + 1]))
     rows = gather.rows(counts[rank], num_rows)
@@ -62,7 +62,7 @@ def _losses_and_gradients(
                 None,
                 tuple(column[own] for column in union.guide or ()),
                 tuple(ids[own] for ids in union.text_ids or ()),
-                gather.ring(rows),
+                RowsRing(rows.counts, rank),
             )
         )
         (output.loss * rows.weight / world_size).backward()

@@ -31,9 +31,8 @@ from inbatch.callbacks.step_report import Watched
 from inbatch.gather import PendingMax
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
-GRACE_S = (
-    4.0  # for the main thread to leave in order; Lightning ends it after 5 s without its ranks
-)
+# For the main thread to leave in order; Lightning ends it after 5 s without its ranks.
+GRACE_S = 4.0
 
 
 class StopRequest:
@@ -55,9 +54,8 @@ class StopRequest:
         self._code: int | None = None  # to exit with
         self._decided = threading.Event()
         self._pid = os.getpid()
-        self._signalled: socket.socket | None = (
-            None  # the system writes the numbers of signals into it
-        )
+        # The system writes the numbers of signals into it.
+        self._signalled: socket.socket | None = None
 
     def __enter__(self) -> StopRequest:
         for number in SIGNALS:

@@ -67,9 +67,7 @@ class Batch(NamedTuple):
     num_columns: int  # C
     num_global_rows: int  # rows over all ranks
     labels: Tensor | None  # [B] float32
-    text_ids: (
-        np.ndarray
-    )  # [C, B] uint64, hash of each text (prompt excluded); no tensor, for it stays here
+    text_ids: np.ndarray  # [C, B] uint64, hash of each text (prompt excluded); stays on the host
     source: str
     step: int  # position in the epoch's plan
     num_tokens: int  # real tokens of `chunks`, counted before they travel to a device

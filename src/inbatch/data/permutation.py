@@ -15,6 +15,7 @@ release may change.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -144,6 +145,26 @@ class ShuffledRange:
         return blocks * self.block_rows + offsets
 
 
+def slice_windows(
+    bounds: np.ndarray, start: int, stop: int, rows_of: Callable[[int, np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Rows [stop - start] int64 at positions ``start .. stop - 1`` of an order that is made in windows.
+
+    Args:
+        bounds: first position of each window, and the end.
+        start: first position.
+        stop: end of the positions.
+        rows_of: number of a window, positions inside it -> rows.
+    """
+    parts = [np.empty(0, np.int64)]
+    window = int(np.searchsorted(bounds, start, side="right")) - 1
+    while start < stop:
+        last = int(bounds[window + 1])
+        parts.append(rows_of(window, np.arange(start, min(stop, last))))
+        start, window = last, window + 1
+    return np.concatenate(parts)
+
+
 @dataclass(frozen=True)
 class FilesRange:
     """An order of rows that lie in files, of which few are to be read at a time.
@@ -163,13 +184,7 @@ class FilesRange:
 
     def slice(self, start: int, stop: int) -> np.ndarray:
         """Rows [stop - start] int64 at positions ``start .. stop - 1``."""
-        parts = [np.empty(0, np.int64)]
-        window = int(np.searchsorted(self._bounds, start, side="right")) - 1
-        while start < stop:
-            last = self.windows[window][1]
-            parts.append(self._rows_of_window(window, np.arange(start, min(stop, last))))
-            start, window = last, window + 1
-        return np.concatenate(parts)
+        return slice_windows(self._bounds, start, stop, self._rows_of_window)
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
         """Rows [n] int64 at any `positions` [n]."""

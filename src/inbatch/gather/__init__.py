@@ -6,15 +6,16 @@ from inbatch.gather.collectives import (
     max_over_ranks,
     sum_over_ranks,
 )
-from inbatch.gather.gather import Gather, GlobalGather, LocalGather, RingGather, Rows, split_rows
+from inbatch.gather.gather import Gather, GlobalGather, LocalGather, Rows, split_rows
+from inbatch.gather.ring import RowsRing
 
 __all__ = [
     "Gather",
     "GlobalGather",
     "LocalGather",
     "PendingMax",
-    "RingGather",
     "Rows",
+    "RowsRing",
     "all_gather_rows",
     "max_over_ranks",
     "split_rows",

@@ -16,8 +16,8 @@ loss backward      reduce-scatter         (W - 1) * b * C * D * 4
 last chunk         gradient reduction     the strategy's, once per parameter bucket
 =================  =====================  =====================================================
 
-`RingGather` has point-to-point transfers instead: W - 1 hops in the loss's forward (embeddings and data), and
-W - 1 of the same with W of the gradients in its backward (see `losses.ring`).
+With a `ring.RowsRing` beside `LocalGather` there are point-to-point transfers instead: W - 1 hops in the
+forward of the loss (embeddings and data), and W - 1 of the same with W of gradients in its backward.
 
 Shape letters: C columns, b local rows, G global rows, D dimension.
 """
@@ -33,7 +33,6 @@ import torch
 from torch import Tensor
 
 from inbatch.gather.collectives import PendingRows, all_gather_rows
-from inbatch.gather.ring import RowsRing
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +77,6 @@ class Gather(Protocol):
         """Begin to gather tensors without gradient, each [b, ...]."""
         ...
 
-    def ring(self, rows: Rows) -> RowsRing | None:
-        """The way to the rows of other ranks, where the loss needs all and the two above give the own."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
@@ -93,7 +88,10 @@ class _Ready:
 
 @dataclass(frozen=True, slots=True)
 class LocalGather:
-    """Each rank contrasts its own rows only. With one process this is the whole batch."""
+    """Each rank holds its own rows only, and contrasts them alone but for a `RowsRing`.
+
+    With one process they are the whole batch.
+    """
 
     rank: int = 0
     world_size: int = 1
@@ -111,36 +109,6 @@ class LocalGather:
     def start_data(self, tensors: Sequence[Tensor], rows: Rows) -> Pending:
         """The tensors themselves."""
         return _Ready(list(tensors))
-
-    def ring(self, rows: Rows) -> None:
-        """None: the loss needs no other rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class RingGather:
-    """As `GlobalGather` in what the loss is, and no rank ever holds the embeddings of all ranks.
-
-    For losses of scope "candidates", and batches with a row for each rank at least.
-    """
-
-    rank: int
-    world_size: int
-
-    def rows(self, num_local: int, num_global: int) -> Rows:
-        """Own rows, weighted by their share of the global batch."""
-        return LocalGather(self.rank, self.world_size).rows(num_local, num_global)
-
-    def embeddings(self, local_CbD: Tensor, rows: Rows) -> tuple[Tensor, ...]:
-        """The local columns themselves."""
-        return local_CbD.unbind(0)
-
-    def start_data(self, tensors: Sequence[Tensor], rows: Rows) -> Pending:
-        """The tensors themselves."""
-        return _Ready(list(tensors))
-
-    def ring(self, rows: Rows) -> RowsRing:
-        """The way to all other rows."""
-        return RowsRing(rows.counts, self.rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +135,6 @@ class GlobalGather:
         """All tensors as the bytes of one asynchronous all-gather; none for no tensors."""
         return _PackedRows(tensors, rows) if tensors else _Ready([])
 
-    def ring(self, rows: Rows) -> None:
-        """None: all rows are here."""
-
 
 class _PackedRows:
     """Tensors of any type side by side as bytes, so that one collective carries all of them."""
@@ -182,9 +147,7 @@ class _PackedRows:
 
     def wait(self) -> list[Tensor]:
         parts = self._pending.wait().split(self._widths, dim=1)
-        if (
-            len(parts) > 1
-        ):  # also a single row, which is contiguous as it is, may lie at an odd place
+        if len(parts) > 1:  # even a single row, contiguous as it is, may lie at an odd place
             parts = [part.clone(memory_format=torch.contiguous_format) for part in parts]
         return [
             part.view(dtype).view(len(part), *shape)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Protocol
 
 import numpy as np
 
 from inbatch.data.permutation import FilesRange, KeyedPermutation, derive_key
-from inbatch.data.plan import BatchStream, Plan, SourceInfo
+from inbatch.data.plan import BatchStream, Plan, SourceInfo, StreamInfo
 from inbatch.errors import ConfigError
 
 _KEY_SALT = np.uint64(0xA5A5_5A5A_C3C3_3C3C)  # a row's key and a text are never the same value
@@ -103,8 +103,7 @@ class SourcePool:
 
     def file_order(self, key: int) -> FilesRange | None:
         """The order of a source that is read file by file."""
-        stream = self.source.stream
-        return None if stream is None else FilesRange(stream.file_rows, key, stream.buffer_files)
+        return None if self.source.stream is None else files_range(self.source.stream, key)
 
     def values(self, rows: np.ndarray) -> np.ndarray:
         """Hashes of the texts, and of the key where the source has one."""
@@ -124,6 +123,12 @@ class SourcePool:
             )
         columns = [np.asarray(column) for column in self.source.hashes()]
         return columns if self.source.keys is None else [*columns, np.asarray(self.source.keys())]
+
+
+@lru_cache(maxsize=16)  # of what it derives from many files
+def files_range(stream: StreamInfo, key: int) -> FilesRange:
+    """The order of rows that lie in files."""
+    return FilesRange(stream.file_rows, key, stream.buffer_files)
 
 
 @dataclass(eq=False)

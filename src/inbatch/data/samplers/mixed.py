@@ -13,13 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 
 from inbatch.data.permutation import FilesRange, KeyedPermutation, derive_key
-from inbatch.data.plan import Plan, SourceInfo, StreamInfo
-from inbatch.data.samplers.base import Epoch, SourcePool, WithinSource, check_sources, open_pool
+from inbatch.data.plan import Plan, SourceInfo
+from inbatch.data.samplers.base import (
+    Epoch,
+    SourcePool,
+    WithinSource,
+    check_sources,
+    files_range,
+    open_pool,
+)
 from inbatch.data.samplers.mixed_files import MixedFiles
 from inbatch.errors import ConfigError
 
@@ -51,7 +58,7 @@ class MixedPool:
         """The order of a pool with a source that is read file by file."""
         if not self._has_files:
             return None
-        bounds = max((self._bounds(number) for number in range(len(self.sources))), key=len)
+        bounds = max(map(self._bounds, self.sources, self.counts), key=len)
         return MixedFiles(
             np.stack(
                 [
@@ -98,13 +105,12 @@ class MixedPool:
     def _has_files(self) -> bool:
         return any(source.stream is not None for source in self.sources)
 
-    def _bounds(self, number: int) -> np.ndarray:
+    def _bounds(self, source: SourceInfo, count: int) -> np.ndarray:
         """Bounds of the windows of files in the rows of a source, over all its passes."""
-        source, count = self.sources[number], self.counts[number]
         bounds = [0, count]
-        for first in range(0, count, source.num_rows):
-            order = self._order(source, first // source.num_rows)
-            if isinstance(order, FilesRange):
+        if source.stream is not None:
+            for number, first in enumerate(range(0, count, source.num_rows)):
+                order = files_range(source.stream, self._key_of(source, number))
                 bounds += [first + last for _, last in order.windows]
         return np.unique(np.minimum(bounds, count))
 
@@ -119,15 +125,13 @@ class MixedPool:
 
     def _order(self, source: SourceInfo, number: int) -> KeyedPermutation | FilesRange:
         """The order in which a pass goes through a source."""
-        key = derive_key(self.key, source.name, number)
+        key = self._key_of(source, number)
         if source.stream is None:
             return KeyedPermutation(source.num_rows, key)
-        return _files_range(source.stream, key)
+        return files_range(source.stream, key)
 
-
-@lru_cache(maxsize=16)
-def _files_range(stream: StreamInfo, key: int) -> FilesRange:
-    return FilesRange(stream.file_rows, key, stream.buffer_files)
+    def _key_of(self, source: SourceInfo, number: int) -> int:
+        return derive_key(self.key, source.name, number)
 
 
 def mixed_plan(

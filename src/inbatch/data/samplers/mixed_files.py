@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from inbatch.data.permutation import KeyedPermutation, derive_key
+from inbatch.data.permutation import KeyedPermutation, derive_key, slice_windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,22 +39,17 @@ class MixedFiles:
 
     def slice(self, start: int, stop: int) -> np.ndarray:
         """Numbers [stop - start] int64 at positions ``start .. stop - 1``."""
-        parts = [np.empty(0, np.int64)]
-        window = int(np.searchsorted(self._starts, start, side="right")) - 1
-        while start < stop:
-            first, last = self.windows[window]
-            inside = KeyedPermutation(last - first, derive_key(self.key, "mixed", window))
-            parts.append(self._numbers(window, inside(np.arange(start, min(stop, last)) - first)))
-            start, window = last, window + 1
-        return np.concatenate(parts)
+        return slice_windows(self._starts, start, stop, self._numbers_of_window)
 
     @cached_property
     def _starts(self) -> np.ndarray:
         """First position of each window, int64 [W + 1]."""
         return (self.bounds_SW - self.bounds_SW[:, :1]).sum(axis=0)
 
-    def _numbers(self, window: int, places: np.ndarray) -> np.ndarray:
-        """Numbers at places [n] of a window in which one source follows the other."""
+    def _numbers_of_window(self, window: int, positions: np.ndarray) -> np.ndarray:
+        start, stop = self.windows[window]
+        inside = KeyedPermutation(stop - start, derive_key(self.key, "mixed", window))
+        places = inside(positions - start)  # of a window in which one source follows the other
         first, last = self.bounds_SW[:, window], self.bounds_SW[:, window + 1]
         ends = np.cumsum(last - first)
         source_n = np.searchsorted(ends, places, side="right")
