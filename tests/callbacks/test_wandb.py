@@ -16,6 +16,7 @@ from inbatch.sweep.points import Point, write_point
 from inbatch.train import train
 from runs import TINY, compose_run, metrics, write_triplets
 
+pytestmark = pytest.mark.xdist_group("wandb")  # one run for all
 OWN = {"_runtime", "_step", "_timestamp", "trainer/global_step", "epoch", "time_s", "step"}
 
 

@@ -12,6 +12,8 @@ import pytest
 from inbatch.train import main
 from runs import TINY, metrics, run_train, write_triplets
 
+pytestmark = pytest.mark.xdist_group("results")  # one run for all
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

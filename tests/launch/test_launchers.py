@@ -19,7 +19,7 @@ from launching import ROOT, command, environment, run
 from namespaces import Hosts, why_not
 from runs import TINY, metrics, weights
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("launchers")]  # one `alone` for all
 TIMEOUT_S = 10
 
 

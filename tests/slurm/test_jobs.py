@@ -123,7 +123,8 @@ def test_a_killed_rank_ends_the_job_with_the_cause(
 ) -> None:
     sent = send(cluster, data, tmp_path / "run")
     wait_for_rows(cluster, sent, 3)
-    rank_1 = {f"SLURM_JOB_ID={sent.job_id}", "SLURM_PROCID=1", "SLURM_STEP_ID=0"}
+    here = f"SLURM_CONF={cluster.environ['SLURM_CONF']}"  # other clusters number their jobs alike
+    rank_1 = {here, f"SLURM_JOB_ID={sent.job_id}", "SLURM_PROCID=1", "SLURM_STEP_ID=0"}
     os.kill(processes(rank_1)[0], signal.SIGKILL)
     ended = cluster.wait_for_end(sent.job_id, seconds=60)  # strategy.timeout_s
     assert ended["JobState"] == "FAILED"
