@@ -6,9 +6,12 @@ import re
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import Callback, Trainer
+from torch.utils.data import DataLoader
 from watched_run import WatchedModule, fit, log_console, terminal
 
+from distributed import bare_trainer, run
 from inbatch.callbacks.pauses import pause
 from inbatch.callbacks.progress import Position, Progress
 from inbatch.errors import ConfigError
@@ -50,6 +53,24 @@ def test_plain_lines_every_n_steps() -> None:
     assert float(speed.replace(",", "")) > 0
     assert unit == "samples/s"
     assert "epoch 2.00/2  step 12/12  left 0:00:00  loss 6.5000" in lines[-1]
+
+
+def _lines_of_a_rank(rank: int, world_size: int) -> list[str]:
+    module = WatchedModule(total_steps=12)
+    module.num_batches = 10 * rank  # batch t has the loss t + 10 on rank 1
+    console, stream = log_console()
+    callback = Progress(console=console, every_steps=5, min_interval_s=0)
+    trainer = bare_trainer(world_size, max_epochs=2, callbacks=[callback], enable_progress_bar=True)
+    trainer.fit(module, DataLoader(list(torch.zeros(6 * world_size, 1)), batch_size=1))
+    return stream.getvalue().splitlines()
+
+
+def test_the_loss_is_that_of_all_ranks() -> None:
+    lines, none = run(_lines_of_a_rank, 2)
+    assert [re.search(r"step (\d+)/12 .* loss (\S+)", line).groups() for line in lines] == [  # type: ignore[union-attr]
+        *(("1", "6.0000"), ("5", "8.0000"), ("10", "10.5000"), ("12", "11.5000"))
+    ]
+    assert none == []
 
 
 def test_plain_output_has_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:

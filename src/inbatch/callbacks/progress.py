@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 
 from inbatch.callbacks.pauses import PauseWatcher
-from inbatch.callbacks.step_report import StepReport, Watched, mean_scalars
+from inbatch.callbacks.step_report import StepReport, Watched, mean_scalars, means_over_ranks
 from inbatch.callbacks.throughput import StepClock, ThroughputMeter
 from inbatch.console import Display, duration, make_console, make_display, quantity, record
 from inbatch.errors import ConfigError
@@ -52,13 +52,14 @@ class Position:
 class Progress(ProgressBar, PauseWatcher):
     """Epoch, step, loss, learning rate, samples/s and time left, in place of Lightning's bar.
 
-    On a terminal the line moves with the steps; the loss in it, a mean over the last steps, is read
-    from the device every `every_steps` optimizer steps. Elsewhere a line is printed every
+    On a terminal the line moves with the steps; the loss in it, a mean over the last steps and all
+    ranks, is read every `every_steps` optimizer steps. Elsewhere a line is printed every
     `every_steps` optimizer steps, but not sooner than `min_interval_s` after the last one. The
-    first and the last step are always shown. Only rank zero shows anything, and the loss of its rows.
+    first and the last step are always shown. Only rank zero shows anything.
 
     Args:
-        every_steps: optimizer steps between readings of the loss, for which the host waits.
+        every_steps: optimizer steps between readings of the loss, for which the host waits and
+            which all ranks take part in.
         min_interval_s: seconds between plain lines, at least.
         smooth_steps: steps that the shown loss is the mean of.
         console: where to print; None for standard output.
@@ -84,7 +85,7 @@ class Progress(ProgressBar, PauseWatcher):
         self._reports: deque[StepReport] = deque(maxlen=smooth_steps)
         self._meter = ThroughputMeter()
         self._clock = StepClock()
-        self._first_step = self._step = self._shown_step = 0
+        self._first_step = self._step = self._shown_step = self._read_step = 0
         self._shown_at_s = self._printed_at_s = float("-inf")
         self._epoch = 0.0
         self._seconds = 0.0
@@ -105,7 +106,8 @@ class Progress(ProgressBar, PauseWatcher):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count."""
-        self._first_step = self._step = self._shown_step = trainer.global_step
+        self._first_step = self._step = trainer.global_step
+        self._shown_step = self._read_step = trainer.global_step
         self._clock.start()
 
     def on_train_batch_end(
@@ -113,7 +115,7 @@ class Progress(ProgressBar, PauseWatcher):
     ) -> None:
         """Count a batch; show the step that it ends, where that is due."""
         module = cast(Watched, pl_module)
-        if not self._enabled or module.last_step is None:
+        if module.last_step is None:
             return
         seconds = self._clock.lap()
         self._seconds += seconds
@@ -125,16 +127,22 @@ class Progress(ProgressBar, PauseWatcher):
         self._epoch = trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches
         on_grid = self._step % self._every_steps == 0
         at_edge = self._step in (self._first_step + 1, module.total_steps)
+        if on_grid or at_edge:
+            self._read_loss(trainer)
+        if not self._enabled:
+            return
         waited_s = time.monotonic() - self._shown_at_s
         printed_s = time.monotonic() - self._printed_at_s
         line = at_edge or (on_grid and printed_s >= self._min_interval_s)
         if line or (self._open().moves and (on_grid or waited_s >= REDRAW_S)):
-            self._show(trainer, module.total_steps, read_loss=on_grid or at_edge, line=line)
+            self._show(trainer, module.total_steps, line=line)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the last step, whatever ended the run."""
+        if self._read_step != self._step:
+            self._read_loss(trainer)
         if self._enabled and self._shown_step != self._step:
-            self._show(trainer, cast(Watched, pl_module).total_steps, read_loss=True, line=True)
+            self._show(trainer, cast(Watched, pl_module).total_steps, line=True)
         self._close()
 
     def on_exception(
@@ -158,10 +166,16 @@ class Progress(ProgressBar, PauseWatcher):
                 f"{name}  step {trainer.global_step}{numbers}  took {duration(seconds)}"
             )
 
-    def _show(self, trainer: Trainer, total_steps: int, *, read_loss: bool, line: bool) -> None:
+    def _read_loss(self, trainer: Trainer) -> None:
+        """Every rank comes here at the same steps."""
+        self._read_step = self._step
+        loss = {"loss": mean_scalars(self._reports)["loss"]}
+        if trainer.world_size > 1:
+            loss = means_over_ranks(loss, trainer.strategy.root_device)
+        self._loss = loss["loss"]
+
+    def _show(self, trainer: Trainer, total_steps: int, *, line: bool) -> None:
         """Show the step; `line` is whether a log is to have it as a line."""
-        if read_loss:
-            self._loss = mean_scalars(self._reports)["loss"]
         position = Position(
             step=self._step,
             total_steps=total_steps,

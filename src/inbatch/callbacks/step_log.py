@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from inbatch.callbacks.metrics_file import MetricsFile
 from inbatch.callbacks.pauses import PauseWatcher
-from inbatch.callbacks.step_report import StepReport, Watched, mean_scalars
+from inbatch.callbacks.step_report import StepReport, Watched, mean_scalars, means_over_ranks
 from inbatch.callbacks.throughput import (
     StepClock,
     ThroughputMeter,
@@ -21,7 +20,6 @@ from inbatch.callbacks.throughput import (
     product_dtype,
 )
 from inbatch.errors import ConfigError
-from inbatch.gather import sum_over_ranks
 
 _OF_ONE_RANK = ("perf/tokens_per_s", "perf/padding_share", "perf/mfu")  # as the meter counts them
 
@@ -135,16 +133,6 @@ class StepLog(Callback, PauseWatcher):
         self._reports = []
         for logger in trainer.loggers:
             logger.log_metrics(row, step=self._step)
-
-
-def means_over_ranks(scalars: Mapping[str, float], device: torch.device) -> dict[str, float]:
-    """Mean of each scalar over the ranks; all ranks have the same names, since they run the same steps.
-
-    A loss is weighted by rows already, so the mean of the ranks' losses is that of the global batch.
-    """
-    values = torch.tensor(list(scalars.values()), dtype=torch.float64, device=device)
-    means = sum_over_ranks(values) / torch.distributed.get_world_size()
-    return dict(zip(scalars, means.tolist(), strict=True))
 
 
 def num_computing_parameters(module: nn.Module) -> int:

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from inbatch.gather import sum_over_ranks
+
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
@@ -57,3 +59,13 @@ def mean_scalars(reports: Sequence[StepReport]) -> dict[str, float]:
         return {}
     means = torch.stack([torch.stack(values).mean() for values in found.values()])
     return dict(zip(found, means.tolist(), strict=True))
+
+
+def means_over_ranks(scalars: Mapping[str, float], device: torch.device) -> dict[str, float]:
+    """Mean of each scalar over the ranks; all ranks have the same names, since they run the same steps.
+
+    A loss is weighted by rows already, so the mean of the ranks' losses is that of the global batch.
+    """
+    values = torch.tensor(list(scalars.values()), dtype=torch.float64, device=device)
+    means = sum_over_ranks(values) / torch.distributed.get_world_size()
+    return dict(zip(scalars, means.tolist(), strict=True))
