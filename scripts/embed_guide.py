@@ -1,6 +1,6 @@
 """Embed a run's texts ahead of it: python scripts/embed_guide.py experiment=... (as for training)."""
 
-from inbatch.embed_guide import main
+from inbatch.commands import embed_guide
 
 if __name__ == "__main__":
-    main()
+    embed_guide()

@@ -1,6 +1,6 @@
 """Evaluate a saved model: python scripts/evaluate.py encoder.model=MODEL data.eval=FILE (see --help)."""
 
-from inbatch.evaluate import main
+from inbatch.commands import evaluate
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    evaluate()

@@ -1,6 +1,6 @@
 """Turn data into shards: python scripts/prepare.py data.train=FILE prepare.output=DIR prepare.workers=4."""
 
-from inbatch.prepare import main
+from inbatch.commands import prepare
 
 if __name__ == "__main__":
-    main()
+    prepare()

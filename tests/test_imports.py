@@ -27,7 +27,7 @@ LAYERS = [
     ("framework", r"(strategies|callbacks|export|sweep)/.*|(module|datamodule|requeue|sizing)\.py"),
     (
         "entry",
-        r"(train|assemble|checks|claim|watch|sizing|finish|hydra_app|evaluate|embed_guide|prepare|submit|sbatch|sweep_app|__main__)\.py",
+        r"(train|assemble|checks|claim|watch|sizing|finish|hydra_app|evaluate|embed_guide|prepare|submit|sbatch|sweep_app|sweep_report|commands|__main__)\.py",
     ),
 ]
 MAY_IMPORT = {

@@ -1,6 +1,6 @@
 """`python -m inbatch key=value ...` trains, as `inbatch-train` does."""
 
-from inbatch.train import main
+from inbatch.commands import train
 
 if __name__ == "__main__":
-    main()
+    train()
