@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import socket
@@ -73,6 +74,7 @@ def _rank(
         GLOO_SOCKET_IFNAME="lo",
     )
     torch.set_num_threads(1)
+    gc.freeze()  # what the parent has imported is never garbage
     try:
         result = fn(rank, world_size, *args)
         (Path(folder) / f"{rank}.ok").write_bytes(pickle.dumps(result))

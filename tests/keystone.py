@@ -132,13 +132,13 @@ def distributed(
     """Parameters after the same steps, each rank holding its slice; whole on rank 0."""
     precision = options.pop("precision", None)
     encoder = make_encoder(path, dtype, **options.pop("encoder_options", {}))
+    names = [name for name, _ in encoder.named_parameters()]
     guide = LiveGuide(make_encoder(path, torch.float32))
     world = {"rank": rank, "world_size": world_size, "scaling": scaling, "guide": guide}
     module, batches = make_step(encoder, loss, num_rows, num_steps=num_steps, **world, **options)
     fit(module, batches, world_size, precision=precision)
     state = scaling.full_state(module)
-    names = dict(make_encoder(path, dtype).named_parameters())
-    return {name: tensor for name, tensor in state.items() if name in names}
+    return {name: state[name] for name in names} if state else {}
 
 
 def make_step(

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
@@ -33,9 +34,15 @@ def compose_run(*overrides: str) -> DictConfig:
         return compose("train", overrides=complete_overrides(overrides, Path(CONF_DIR)))
 
 
-def run_train(*overrides: str) -> Path:
-    """Train in this process; returns the output directory."""
-    return train(check_config(compose_run(*TINY, *overrides)))
+def run_train(*overrides: str, plots: bool = False) -> Path:
+    """Train in this process; returns the output directory.
+
+    Drawing plots takes half the time of a tiny run, so that is left out where nobody looks at them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if not plots:
+            patch.setattr("inbatch.finish.plot_run", lambda *args, **kwargs: [])
+        return train(check_config(compose_run(*TINY, *overrides)))
 
 
 def write_triplets(path: Path, num_rows: int = 60, *, seed: int = 0) -> Path:

@@ -42,6 +42,7 @@ def test_a_run_leaves_a_model_that_sentence_transformers_loads(
         f"data.eval={dev}",
         "gradcache=rows",
         "trainer.max_epochs=2",
+        plots=True,
     )
     texts = ["red phone case", "usb cable", "leather wallet 2021"]
     ours = build_encoder(str(output / "model")).encode(texts)
