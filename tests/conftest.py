@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -16,6 +18,14 @@ import torch
 from tiny import save_tiny_bert
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """A run ignores signals from its end on; processes that other tests fork are to be ended by them."""
+    yield
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 import distributed
 from faults import fault
 from inbatch.callbacks.checkpoints import LAST
-from inbatch.callbacks.preemption import SIGNALS, Preempted, StopRequest
+from inbatch.callbacks.preemption import Preempted, StopRequest
 from inbatch.callbacks.run_id import with_run_id
 from inbatch.config import check_config
 from inbatch.requeue import job_fields, leave_early, preempted_exits, requeue, why_not
@@ -26,15 +25,6 @@ SHOWN = (
     "JobId=7 JobName=run UserId=root(0) JobState=RUNNING Reason=None Requeue=1 Restarts=0 BatchFlag=1 "
     "Command=a job.sh"
 )
-
-
-@pytest.fixture(autouse=True)
-def _handlers() -> Iterator[None]:
-    """This process keeps its own."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture
