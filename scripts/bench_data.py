@@ -180,15 +180,12 @@ def measure_plan(args: argparse.Namespace) -> dict[str, Any]:
     start_s, start_cpu_s = time.perf_counter() - begin, time.process_time() - begin_cpu
 
     begin = time.perf_counter()
-    plan.next({"epoch": 0, "step": plan.num_steps * 3 // 4})
+    plan.batch(plan.num_steps * 3 // 4)
     resume_s = time.perf_counter() - begin
 
-    state, batches = plan.start(), []
     steps = min(args.steps, plan.num_steps)
     begin, begin_cpu = time.perf_counter(), time.process_time()
-    for _ in range(steps):
-        batch, state = plan.next(state)
-        batches.append(batch.rows)
+    batches = [plan.batch(step).rows for step in range(steps)]
     wall_s, cpu_s = time.perf_counter() - begin, time.process_time() - begin_cpu
     rss, private = memory.stop()
     with_duplicates = sum(holds_text_twice(hashes[:, rows]) for rows in batches)

@@ -203,11 +203,7 @@ def shuffled_rows(args: argparse.Namespace) -> list[list[int]]:
 
     info = SourceInfo(name="texts", num_rows=args.batch * (1 + args.repeat), hashes=None)
     plan = Shuffled().plan([info], global_batch_size=args.batch, seed=0, epoch=0, drop_last=True)
-    state, rows = plan.start(), []
-    for _ in range(plan.num_steps):
-        batch, state = plan.next(state)
-        rows.append(batch.rows.tolist())
-    return rows
+    return [batch.rows.tolist() for batch in plan]
 
 
 def counted_tokens(features: list[dict[str, Tensor]], size: int) -> dict[str, int]:

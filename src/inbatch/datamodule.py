@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 
 from inbatch.data.batch import Batch
 from inbatch.data.collate import BatchDataset, Collator, Tokenize, check_mixable
-from inbatch.data.feed import RankFeed
+from inbatch.data.feed import Position, RankFeed
 from inbatch.data.fingerprint import check_same_plan, plan_fingerprint
 from inbatch.data.parcel import Parcel, wrap
-from inbatch.data.plan import Plan, Sampler, SourceInfo, State, StreamInfo
+from inbatch.data.plan import Plan, Sampler, SourceInfo, StreamInfo
 from inbatch.data.sources import Source
 from inbatch.data.tokens import check_tokens, describe_tokens
 from inbatch.encoder.tokenize import TextTokenizer
@@ -67,8 +67,8 @@ class BatchModule(LightningDataModule):
         self._loader = loader or LoaderSettings()
         self._plan: Plan | None = None
         self._feed: RankFeed | None = None
-        self._saved: State | None = None  # position of a loaded checkpoint
-        self._position: State | None = None  # after the last batch trained on
+        self._saved: Position | None = None  # position of a loaded checkpoint
+        self._position: Position | None = None  # after the last batch trained on
 
     def plan(self, epoch: int) -> Plan:
         """The global batches of an epoch; the last one asked for is kept."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,6 @@ from inbatch.data.plan import (
     Plan,
     Sampler,
     SourceInfo,
-    State,
     duplicate_share,
     slice_rows,
 )
@@ -59,27 +57,17 @@ def config(request: pytest.FixtureRequest) -> Path:
     return request.param
 
 
-def test_resume_from_every_state_equals_the_uninterrupted_epoch(config: Path) -> None:
+def test_a_batch_is_found_from_its_number_as_in_order(config: Path) -> None:
     sampler, sources = sampler_of(config)
     plan = plan_of(sampler, sources)
-    state = plan.start()
-    states: list[State] = []
-    batches: list[tuple[int, list[int]]] = []
-    while len(batches) < plan.num_steps:
-        states.append(json.loads(json.dumps(state)))  # a state survives being printed and read
-        batch, state = plan.next(state)
-        batches.append((batch.source, batch.rows.tolist()))
-    assert batches == listed(plan)
+    batches = listed(plan)
+    assert len(batches) == plan.num_steps
     for step in reversed(range(plan.num_steps)):
-        again, after = (
-            plan_of(sampler, sources).next(states[step])
-            if step % 10 == 0
-            else plan.next(states[step])
-        )
+        fresh = plan_of(sampler, sources) if step % 10 == 0 else plan
+        again = fresh.batch(step)
         assert (again.step, again.source, again.rows.tolist()) == (step, *batches[step])
-        assert after == [*states, state][step + 1]
     with pytest.raises(IndexError, match=f"step {plan.num_steps}"):
-        plan.next(state)
+        plan.batch(plan.num_steps)
 
 
 def test_order_depends_on_seed_and_epoch_alone(config: Path) -> None:
@@ -128,12 +116,6 @@ def test_slices_of_all_ranks_are_the_global_batch(num_rows: int, world_size: int
     sizes = [len(part) for part in slices]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] - sizes[-1] <= 1
-
-
-def test_state_of_another_epoch_is_refused() -> None:
-    plan = plan_of(Shuffled(), [source("a", 100)], epoch=2)
-    with pytest.raises(ConfigError, match=r"state\['epoch'\] is 1"):
-        plan.next({"epoch": 1, "step": 0})
 
 
 def test_several_sources_need_a_mixer() -> None:

@@ -193,7 +193,7 @@ def test_resuming_fetches_one_window_and_space_is_bounded(tmp_path: Path) -> Non
             copy.unlink()
         again = load(path, cache)
         fetched = count_decoded(again)
-        batch, _ = plan_of(NoDuplicates(), [again]).next({"epoch": 0, "step": step})
+        batch = plan_of(NoDuplicates(), [again]).batch(step)
         assert again.read(batch.rows)[0] == whole[step]
         assert 0 < len(fetched) <= 4  # the index is there: two windows of two files at most
         assert len(list(cache.glob("stream-*/rows-*.arrow"))) <= 4

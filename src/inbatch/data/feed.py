@@ -17,9 +17,10 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from inbatch.data.collate import PlannedSlice
-from inbatch.data.plan import Plan, State, slice_rows
+from inbatch.data.plan import Plan, slice_rows
 
-_ORIGIN: State = {"epoch": 0, "step": 0, "plan": 0, "plan_step": 0}
+Position = dict[str, int]
+_ORIGIN: Position = {"epoch": 0, "step": 0, "plan": 0, "plan_step": 0}
 
 
 class RankFeed(Sampler[PlannedSlice]):
@@ -62,16 +63,16 @@ class RankFeed(Sampler[PlannedSlice]):
             )
             place = self._walk(place, 1)
 
-    def resume(self, position: State) -> None:
+    def resume(self, position: Position) -> None:
         """Begin the next iteration at a position."""
         self._known, self._epoch = dict(position), position["epoch"]
 
-    def position_after(self, step: int) -> State:
+    def position_after(self, step: int) -> Position:
         """The position behind a step of this epoch."""
         start = self._start()
         return self._walk(start, step + 1 - start["step"])
 
-    def _start(self) -> State:
+    def _start(self) -> Position:
         """Where this epoch begins, or goes on."""
         if self._epoch < self._known["epoch"]:
             self._known = dict(_ORIGIN)
@@ -81,7 +82,7 @@ class RankFeed(Sampler[PlannedSlice]):
             self._known = self._walk(self._known, left + epochs * len(self))
         return self._known
 
-    def _walk(self, place: State, count: int) -> State:
+    def _walk(self, place: Position, count: int) -> Position:
         """The position `count` batches later."""
         plan, inside = place["plan"], place["plan_step"] + count
         while inside and inside >= self._size(plan):  # at 0 the next plan need not be made yet

@@ -7,7 +7,7 @@
 Rank, world size and number of workers never enter: every process computes the same plan, without
 communication, and cuts its own slice out of each global batch. So 1, 2 or 8 ranks train on the same batches,
 all ranks are on the same source at a step, and a run may go on with another world size. A batch is found from
-its number at a cost that does not grow with the number, so the state of an epoch is two integers.
+its number at a cost that does not grow with the number, so a place in an epoch is one integer.
 fingerprint.py says what a plan was made of, for a resumed run to compare.
 """
 
@@ -19,10 +19,6 @@ from functools import cached_property
 from typing import Literal, Protocol, final
 
 import numpy as np
-
-from inbatch.errors import ConfigError
-
-State = dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,26 +106,12 @@ class Plan:
         """Exact number of global batches."""
         return len(self.source_of_step)
 
-    def start(self) -> State:
-        """The state before the first step: plain integers, to be printed, saved and compared."""
-        return {"epoch": self.epoch, "step": 0}
-
-    def next(self, state: State) -> tuple[GlobalBatch, State]:
-        """The batch that follows a state, and the state after it.
+    def batch(self, step: int) -> GlobalBatch:
+        """The global batch of a step.
 
         Raises:
-            ConfigError: The state belongs to another epoch.
-            IndexError: The epoch is over.
+            IndexError: the epoch is over.
         """
-        if state["epoch"] != self.epoch:
-            raise ConfigError(
-                f"state['epoch'] is {state['epoch']} and this plan is of epoch {self.epoch}: "
-                f"call Sampler.plan with epoch={state['epoch']}"
-            )
-        return self.batch(state["step"]), {"epoch": self.epoch, "step": state["step"] + 1}
-
-    def batch(self, step: int) -> GlobalBatch:
-        """The global batch of a step."""
         if not 0 <= step < self.num_steps:
             raise IndexError(f"step {step} of an epoch of {self.num_steps} steps")
         source = int(self.source_of_step[step])
