@@ -9,13 +9,18 @@ import socket
 import tempfile
 import traceback
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
+from itertools import cycle
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+
+# A thousand for each worker, below those that the system hands out.
+_FIRST_PORT = 20_000 + 1_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = cycle(range(_FIRST_PORT, _FIRST_PORT + 1_000))
 
 
 def run(fn: Callable[..., Any], world_size: int, *args: Any, timeout_s: float = 240.0) -> list[Any]:
@@ -53,10 +58,15 @@ def bare_trainer(world_size: int, **options: Any) -> Trainer:
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on now."""
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A TCP port that nothing listens on now, and that no other worker of the tests is given.
+
+    One that the system chose would be free again until a rank listens on it: ranks of two tests met there.
+    """
+    while True:
+        port = next(_PORTS)
+        with closing(socket.socket()) as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def _rank(
