@@ -1,6 +1,6 @@
 """Evaluate a saved model: python scripts/evaluate.py encoder.model=MODEL data.eval=FILE (see --help)."""
 
-from inbatch.commands import evaluate
+from inbatch.commands import run
 
 if __name__ == "__main__":
-    evaluate()
+    run("evaluate")

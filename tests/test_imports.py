@@ -55,7 +55,7 @@ ONLY_IN = {
     "hydra": r"(train|hydra_app|evaluate|embed_guide|prepare|submit|sweep_app)\.py",
     "deepspeed": r"strategies/deepspeed\.py",
     "wandb": r"callbacks/.*",
-    "torch.distributed": r"gather/.*|strategies/.*|callbacks/(step_report|evaluation)\.py|module\.py",
+    "torch.distributed": r"gather/.*|strategies/.*|callbacks/evaluation\.py|module\.py",
     "flash_attn": r"encoder/varlen\.py",
     "triton": r"losses/triton_\w+\.py",
     "optuna": r"sweep/.*",

@@ -1,6 +1,6 @@
 """`python -m inbatch key=value ...` trains, as `inbatch-train` does."""
 
-from inbatch.commands import train
+from inbatch.commands import run
 
 if __name__ == "__main__":
-    train()
+    run("train")

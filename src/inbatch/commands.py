@@ -18,45 +18,17 @@ from typing import Any, NoReturn
 
 
 def train() -> NoReturn:
-    """`inbatch-train`, `python scripts/train.py`."""
-    _run("train")
+    """`inbatch-train`."""
+    run("train")
 
 
 def evaluate() -> NoReturn:
-    """`inbatch-evaluate`, `python scripts/evaluate.py`."""
-    _run("evaluate")
+    """`inbatch-evaluate`."""
+    run("evaluate")
 
 
-def embed_guide() -> NoReturn:
-    """`python scripts/embed_guide.py`."""
-    _run("embed_guide")
-
-
-def prepare() -> NoReturn:
-    """`python scripts/prepare.py`."""
-    _run("prepare")
-
-
-def submit() -> NoReturn:
-    """`python scripts/submit.py`."""
-    _run("submit")
-
-
-def sweep_report() -> NoReturn:
-    """`python scripts/sweep_report.py`."""
-    _run("sweep_report")
-
-
-def leave(code: int) -> NoReturn:
-    """End the process as the interpreter would, but for taking every object apart."""
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def _run(name: str) -> NoReturn:
+def run(name: str) -> NoReturn:
+    """Run `main` of an entry point, a module of this package, and end the process with its exit code."""
     main = _imported(f"inbatch.{name}").main
     try:
         code = main()
@@ -64,7 +36,16 @@ def _run(name: str) -> NoReturn:
         if not isinstance(end.code, int | None):  # a message, which the interpreter prints
             raise
         code = end.code
-    leave(code or 0)
+    _leave(code or 0)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process as the interpreter would, but for taking every object apart."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _imported(name: str) -> Any:

@@ -49,9 +49,8 @@ class View(NamedTuple):
     gather: Gather
     rows: Rows
     loss: Loss
-    ring: (
-        RowsRing | None
-    )  # to the rows of other ranks, where the loss needs them and `gather` has none
+    # To the rows of other ranks, where the loss needs them and `gather` has none.
+    ring: RowsRing | None
 
 
 class BiEncoderModule(LightningModule):

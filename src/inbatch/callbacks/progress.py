@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 
 from inbatch.callbacks.pauses import PauseWatcher
-from inbatch.callbacks.step_report import StepReport, Watched, mean_scalars, means_over_ranks
+from inbatch.callbacks.step_report import StepReport, Watched, means_over_ranks
 from inbatch.callbacks.throughput import StepClock, ThroughputMeter
 from inbatch.console import Display, duration, make_console, make_display, quantity, record
 from inbatch.errors import ConfigError
@@ -169,10 +170,8 @@ class Progress(ProgressBar, PauseWatcher):
     def _read_loss(self, trainer: Trainer) -> None:
         """Every rank comes here at the same steps."""
         self._read_step = self._step
-        loss = {"loss": mean_scalars(self._reports)["loss"]}
-        if trainer.world_size > 1:
-            loss = means_over_ranks(loss, trainer.strategy.root_device)
-        self._loss = loss["loss"]
+        loss = torch.stack([report.loss.float() for report in self._reports]).mean()
+        self._loss = means_over_ranks({"loss": loss.item()}, trainer)["loss"]
 
     def _show(self, trainer: Trainer, total_steps: int, *, line: bool) -> None:
         """Show the step; `line` is whether a log is to have it as a line."""

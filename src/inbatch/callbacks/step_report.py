@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from inbatch.gather import sum_over_ranks
@@ -61,11 +62,14 @@ def mean_scalars(reports: Sequence[StepReport]) -> dict[str, float]:
     return dict(zip(found, means.tolist(), strict=True))
 
 
-def means_over_ranks(scalars: Mapping[str, float], device: torch.device) -> dict[str, float]:
+def means_over_ranks(scalars: Mapping[str, float], trainer: Trainer) -> dict[str, float]:
     """Mean of each scalar over the ranks; all ranks have the same names, since they run the same steps.
 
     A loss is weighted by rows already, so the mean of the ranks' losses is that of the global batch.
     """
+    if trainer.world_size == 1:
+        return dict(scalars)
+    device = trainer.strategy.root_device
     values = torch.tensor(list(scalars.values()), dtype=torch.float64, device=device)
-    means = sum_over_ranks(values) / torch.distributed.get_world_size()
+    means = sum_over_ranks(values) / trainer.world_size
     return dict(zip(scalars, means.tolist(), strict=True))
