@@ -32,8 +32,10 @@ def run(name: str) -> NoReturn:
     main = _imported(f"inbatch.{name}").main
     try:
         code = main()
-    except SystemExit as end:
-        if not isinstance(end.code, int | None):  # a message, which the interpreter prints
+    except BaseException as end:
+        # The interpreter prints what it is; bindings complain of what it then finds frozen.
+        if not (isinstance(end, SystemExit) and isinstance(end.code, int | None)):
+            gc.unfreeze()
             raise
         code = end.code
     _leave(code or 0)
