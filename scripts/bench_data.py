@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 
 from bench_synthetic import synthetic_hashes
-from inbatch.data.permutation import FilesRange, KeyedPermutation, ShuffledRange
-from inbatch.data.plan import Sampler, SourceInfo
-from inbatch.data.samplers import NoDuplicates, Shuffled
+from inbatch.data.plan.permutation import FilesRange, KeyedPermutation, ShuffledRange
+from inbatch.data.plan.plan import Sampler, SourceInfo
+from inbatch.data.plan.samplers import NoDuplicates, Shuffled
 
 GIB = 1 << 30
 

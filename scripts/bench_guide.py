@@ -20,9 +20,9 @@ from statistics import median
 import numpy as np
 import torch
 
+from inbatch.batch.transfer import wrap
 from inbatch.data.collate import Collator
-from inbatch.data.parcel import wrap
-from inbatch.data.sources import Source
+from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.guide import Guide, LiveGuide, Process, StoredGuide
 from inbatch.guide.fill import FillSettings

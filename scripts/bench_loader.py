@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 from torch.utils.data import DataLoader
 
 from bench_texts import make_triplets
+from inbatch.batch.transfer import PackedBatch, wrap
 from inbatch.data.collate import BatchDataset, Collator
-from inbatch.data.feed import RankFeed
-from inbatch.data.parcel import Parcel, wrap
-from inbatch.data.samplers import NoDuplicates
-from inbatch.data.shards import ShardJob, finish_job, open_job, write_shards
-from inbatch.data.sources import Source, load_sources
-from inbatch.datamodule import describe_tokenizer, source_info
+from inbatch.data.plan.rank_feed import RankFeed
+from inbatch.data.plan.samplers import NoDuplicates
+from inbatch.data.sources.load import Source, load_sources
+from inbatch.data.sources.shards import ShardJob, finish_job, open_job, write_shards
 from inbatch.encoder.tokenize import TextTokenizer, train_wordpiece
+from inbatch.run.datamodule import describe_tokenizer, source_info
 
 
 def loader_table(rows: int, *, batch: int, workers: Sequence[int], folder: Path) -> None:
@@ -74,7 +74,7 @@ def measure(
         rank=0,
         world_size=1,
     )
-    loader: DataLoader[Parcel] = DataLoader(
+    loader: DataLoader[PackedBatch] = DataLoader(
         BatchDataset([source], collator),
         sampler=feed,
         batch_size=None,

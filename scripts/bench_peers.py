@@ -10,8 +10,8 @@ from functools import partial
 import numpy as np
 
 from bench_synthetic import synthetic_hashes
-from inbatch.data.plan import SourceInfo
-from inbatch.data.samplers import NoDuplicates
+from inbatch.data.plan.plan import SourceInfo
+from inbatch.data.plan.samplers import NoDuplicates
 
 Timing = tuple[float, float, float, list[int]]  # hashing, first batch, epoch, in CPU s; batch sizes
 

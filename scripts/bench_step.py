@@ -26,7 +26,7 @@ import torch
 
 from bench_step_sides import StepClock, run_inbatch, run_peer
 from bench_texts import make_triplets, model_directory
-from inbatch.planner import AUTO_CHUNK_TOKENS
+from inbatch.run.memory_plan import AUTO_CHUNK_TOKENS
 from side_by_side import add_arguments, environment, in_process
 
 CHECK_BATCH = 64

@@ -67,17 +67,17 @@ def run_inbatch(
 ) -> dict[str, Any]:
     from lightning.pytorch import Callback, Trainer
 
-    from inbatch.allocation import keep_freed_memory
     from inbatch.data.collate import Collator
-    from inbatch.data.samplers import Shuffled
-    from inbatch.data.sources import Source
-    from inbatch.datamodule import BatchModule, LoaderSettings
+    from inbatch.data.plan.samplers import Shuffled
+    from inbatch.data.sources.load import Source
+    from inbatch.device.allocator import keep_freed_memory
     from inbatch.encoder import build_encoder
     from inbatch.guide import LiveGuide, Process, StoredGuide
     from inbatch.guide.fill import FillSettings
     from inbatch.losses import GIST
-    from inbatch.module import BiEncoderModule, StepSettings
     from inbatch.optim import Constant, adamw
+    from inbatch.run.datamodule import BatchModule, LoaderSettings
+    from inbatch.run.module import BiEncoderModule, StepSettings
     from inbatch.strategies import SingleDevice
 
     class Watch(Callback):
@@ -116,7 +116,7 @@ def run_inbatch(
     module = BiEncoderModule(
         encoder=encoder,
         losses={"texts": GIST(temperature=TEMPERATURE)},
-        scaling=SingleDevice(),
+        strategy=SingleDevice(),
         optimizer=lambda groups: adamw(
             groups, lr=LEARNING_RATE, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0
         ),
@@ -198,8 +198,8 @@ def run_peer(
 
 def shuffled_rows(args: argparse.Namespace) -> list[list[int]]:
     """The rows of each step in inbatch's plan."""
-    from inbatch.data.plan import SourceInfo
-    from inbatch.data.samplers import Shuffled
+    from inbatch.data.plan.plan import SourceInfo
+    from inbatch.data.plan.samplers import Shuffled
 
     info = SourceInfo(name="texts", num_rows=args.batch * (1 + args.repeat), hashes=None)
     plan = Shuffled().plan([info], global_batch_size=args.batch, seed=0, epoch=0, drop_last=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inbatch.data.permutation import keyed_hash
+from inbatch.data.plan.permutation import keyed_hash
 
 
 def synthetic_hashes(

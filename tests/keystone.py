@@ -20,20 +20,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from inbatch import losses
-from inbatch.data.batch import Batch
+from inbatch.batch.batch import Batch
 from inbatch.data.collate import Collator
-from inbatch.data.plan import slice_rows
-from inbatch.data.sources import Source
+from inbatch.data.plan.plan import slice_rows
+from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.guide import LiveGuide
 from inbatch.losses.base import Loss, LossInput
-from inbatch.module import BiEncoderModule, StepSettings
 from inbatch.optim import Constant
-from inbatch.strategies import DDP, FSDP, DeepSpeed, Scaling, SingleDevice
+from inbatch.run.module import BiEncoderModule, StepSettings
+from inbatch.strategies import DDP, FSDP, DeepSpeed, SingleDevice, Strategy
 from tiny import tiny_texts
 
 LR = 0.5
-STRATEGIES: dict[str, Scaling] = {
+STRATEGIES: dict[str, Strategy] = {
     "ddp": DDP(timeout_s=60),
     "fsdp": FSDP(timeout_s=60),
     **{
@@ -122,7 +122,7 @@ def distributed(
     rank: int,
     world_size: int,
     path: Path,
-    scaling: Scaling,
+    strategy: Strategy,
     loss: Loss,
     num_rows: int,
     num_steps: int,
@@ -134,10 +134,10 @@ def distributed(
     encoder = make_encoder(path, dtype, **options.pop("encoder_options", {}))
     names = [name for name, _ in encoder.named_parameters()]
     guide = LiveGuide(make_encoder(path, torch.float32))
-    world = {"rank": rank, "world_size": world_size, "scaling": scaling, "guide": guide}
+    world = {"rank": rank, "world_size": world_size, "strategy": strategy, "guide": guide}
     module, batches = make_step(encoder, loss, num_rows, num_steps=num_steps, **world, **options)
     fit(module, batches, world_size, precision=precision)
-    state = scaling.full_state(module)
+    state = strategy.full_state(module)
     return {name: state[name] for name in names} if state else {}
 
 
@@ -148,7 +148,7 @@ def make_step(
     *,
     rank: int = 0,
     world_size: int = 1,
-    scaling: Scaling | None = None,
+    strategy: Strategy | None = None,
     guide: LiveGuide | None = None,
     num_steps: int = 1,
     chunk_rows: int | None = None,
@@ -164,7 +164,7 @@ def make_step(
     module = BiEncoderModule(
         encoder=encoder,
         losses={"rows": loss},
-        scaling=scaling or SingleDevice(),
+        strategy=strategy or SingleDevice(),
         optimizer=lambda groups: torch.optim.SGD(groups, lr=LR),
         schedule=Constant(),
         guide=guide,
@@ -175,7 +175,7 @@ def make_step(
 
 def fit(module: BiEncoderModule, batches: list[Batch], world_size: int, **options: Any) -> Trainer:
     """One epoch over ready batches under the module's strategy."""
-    strategy = module.scaling.lightning_strategy(
+    strategy = module.strategy.lightning_strategy(
         accelerator="cpu",
         num_processes=world_size,
         num_nodes=1,

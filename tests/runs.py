@@ -11,9 +11,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from inbatch.config import check_config
-from inbatch.hydra_app import complete_overrides
-from inbatch.train import CONF_DIR, train
+from inbatch.cli.hydra_app import complete_overrides
+from inbatch.cli.train import CONF_DIR
+from inbatch.config.check import check_config
+from inbatch.run.train import train
 from tiny import tiny_texts
 
 TINY = (
@@ -41,7 +42,7 @@ def run_train(*overrides: str, plots: bool = False) -> Path:
     """
     with pytest.MonkeyPatch.context() as patch:
         if not plots:
-            patch.setattr("inbatch.finish.plot_run", lambda *args, **kwargs: [])
+            patch.setattr("inbatch.run.results.plot_run", lambda *args, **kwargs: [])
         return train(check_config(compose_run(*TINY, *overrides)))
 
 

@@ -11,7 +11,7 @@ import pytest
 # A step in small: activations of 4 MiB, and for each chunk the gradient of an embedding table of 48 MiB.
 SCRIPT = """
 import resource, sys, torch
-from inbatch.allocation import keep_freed_memory
+from inbatch.device.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 def step():

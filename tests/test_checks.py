@@ -6,17 +6,8 @@ from typing import Any
 
 import pytest
 
-from inbatch.checks import (
-    check_batch,
-    check_dims,
-    check_gather,
-    check_kernels,
-    check_loss,
-    check_scaling,
-    check_sizes,
-)
-from inbatch.config import check_config
-from inbatch.data.sources import Source
+from inbatch.config.check import check_config
+from inbatch.data.sources.load import Source
 from inbatch.errors import ConfigError
 from inbatch.losses import (
     GIST,
@@ -28,6 +19,15 @@ from inbatch.losses import (
     OnlineContrastive,
 )
 from inbatch.losses.base import Loss
+from inbatch.run.compatibility import (
+    check_batch,
+    check_dims,
+    check_gather,
+    check_kernels,
+    check_loss,
+    check_sizes,
+    check_strategy,
+)
 from inbatch.strategies import DDP, FSDP, DeepSpeed, World
 from runs import TINY, compose_run
 
@@ -98,7 +98,7 @@ def test_labels_that_a_loss_cannot_take(loss: Loss, labels: list[float], span: s
 
 
 def test_kernels_do_not_mask_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inbatch.checks._obstacle", lambda world, precision: None)
+    monkeypatch.setattr("inbatch.run.compatibility._obstacle", lambda world, precision: None)
     loss = GIST(implementation="triton", mask_duplicates=True)
     with pytest.raises(ConfigError, match="cannot mask duplicates"):
         check_kernels({"a": loss}, World("cuda", 1, 1), "fp32")
@@ -106,11 +106,11 @@ def test_kernels_do_not_mask_duplicates(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_strategies_and_precisions() -> None:
     with pytest.raises(ConfigError, match="precision='fp16' is not computed under FSDP: set"):
-        check_scaling(FSDP(), "fp16")
+        check_strategy(FSDP(), "fp16")
     with pytest.raises(ConfigError, match="precision='fp64' is not computed under DeepSpeed: set"):
-        check_scaling(DeepSpeed(), "fp64")
-    for scaling in (DDP(), FSDP(), DeepSpeed()):
-        check_scaling(scaling, "bf16")
+        check_strategy(DeepSpeed(), "fp64")
+    for strategy in (DDP(), FSDP(), DeepSpeed()):
+        check_strategy(strategy, "bf16")
 
 
 def test_a_ring_needs_candidates_and_the_tiled_form() -> None:

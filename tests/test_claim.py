@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import distributed
-from inbatch.assemble import prepare_output
-from inbatch.claim import check_free
-from inbatch.config import RunConfig, check_config
+from inbatch.config.check import RunConfig, check_config
 from inbatch.errors import ConfigError
+from inbatch.run.build import prepare_output
+from inbatch.run.folder import check_free
 from runs import compose_run
 
 RUN = ("encoder=tiny", "data.train=a.csv")

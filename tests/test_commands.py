@@ -10,7 +10,7 @@ import pytest
 PROGRAM = """
 import atexit, gc, sys, threading, time, types
 from concurrent.futures import ThreadPoolExecutor
-from inbatch import commands
+from inbatch.cli import start as commands
 
 atexit.register(print, "exit handler")
 pool = ThreadPoolExecutor(1)  # waits for work until the interpreter ends
@@ -28,7 +28,7 @@ def main():
     print("main", end=" ")
     {end}
 
-sys.modules["inbatch.train"] = types.SimpleNamespace(main=main)
+sys.modules["inbatch.cli.train"] = types.SimpleNamespace(main=main)
 commands.train()
 """
 

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import pytest
 
-from inbatch.config import check_config, check_precision, rows_per_rank
+from inbatch.cli.hydra_app import complete_overrides
+from inbatch.cli.train import CONF_DIR
+from inbatch.config.check import check_config, check_precision, rows_per_rank
+from inbatch.config.targets import describe, fits
 from inbatch.errors import ConfigError
-from inbatch.hydra_app import complete_overrides
 from inbatch.losses.base import Loss
-from inbatch.targets import describe, fits
-from inbatch.train import CONF_DIR
 from runs import compose_run
 
 PAIRS = ("encoder=tiny", "data.train.pairs=x.csv")
@@ -31,7 +31,7 @@ UNKNOWN_KEYS = {
     "did you mean 'max_length'?",
     "++optimizer.learning_rate=1": "optimizer.learning_rate is no key of inbatch.optim.adamw: it takes",
     "++schedule.warmup=1": "schedule.warmup is no key of inbatch.optim.Linear: did you mean 'warmup_steps'?",
-    "++sampler.blockrows=1": "sampler.blockrows is no key of inbatch.data.samplers.NoDuplicates: "
+    "++sampler.blockrows=1": "sampler.blockrows is no key of inbatch.data.plan.samplers.NoDuplicates: "
     "did you mean 'block_rows'?",
     "++data.train.pairs.colums=x": "data.train.pairs has the unknown key 'colums': did you mean 'columns'",
     "++zzz=1": "zzz is no key of the configuration: it takes accumulate",

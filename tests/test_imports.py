@@ -1,6 +1,6 @@
 """Who may import whom, and other rules that a reader relies on; checked on the source itself.
 
-A module's layer decides what it may import: pure < core < framework < entry, and process beside core.
+A module's layer decides what it may import: pure < core < framework < run < cli, and process beside core.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ MAX_LINES = 300
 
 # Patterns over paths below src/inbatch; the first that matches decides.
 LAYERS = [
-    ("pure", r"losses/.*|(errors|__init__|allocation|phases|planner|products|steps)\.py"),
-    ("pure", r"evaluation/metrics\.py|optim/.*|encoder/pooling\.py"),
-    ("pure", r"data/(batch|chunks|plan|permutation)\.py|data/samplers/.*"),
-    ("core", r"(encoder|data|guide|gradcache|evaluation)/.*|(schema|targets|config|console)\.py"),
-    ("process", r"gather/.*|strategies/topology\.py"),
-    ("framework", r"(strategies|callbacks|export|sweep)/.*|(module|datamodule|requeue|sizing)\.py"),
+    ("pure", r"(__init__|errors)\.py|(batch|device|losses|optim|data/plan(?!/rank_feed))/.*"),
     (
-        "entry",
-        r"(train|assemble|checks|claim|watch|sizing|finish|hydra_app|evaluate|embed_guide|prepare|submit|sbatch|sweep_app|sweep_report|commands|__main__)\.py",
+        "pure",
+        r"evaluation/metrics\.py|encoder/pooling\.py|run/memory_plan\.py|step/(settings|timer)\.py",
     ),
+    ("core", r"console\.py|(data|encoder|gradcache|guide|evaluation)/.*|config/(?!instantiate).*"),
+    ("process", r"gather/.*|strategies/topology\.py"),
+    ("framework", r"(step|strategies|callbacks|cluster|export|sweep)/.*|config/instantiate\.py"),
+    ("run", r"run/.*"),
+    ("cli", r"cli/.*|__main__\.py"),
 ]
 MAY_IMPORT = {
     "pure": {"pure"},
     "core": {"pure", "core"},
     "process": {"pure", "process"},
     "framework": {"pure", "core", "process", "framework"},
-    "entry": {"pure", "core", "process", "framework", "entry"},
+    "run": {"pure", "core", "process", "framework", "run"},
+    "cli": {"pure", "core", "process", "framework", "run", "cli"},
 }
 ALWAYS = {*sys.stdlib_module_names, "torch", "numpy"}
-# Further packages. Entry points may import everything.
+# Further packages. Runs and commands may import everything.
 PACKAGES = {
-    "pure": {"scipy", "sklearn"},
+    "pure": {"scipy", "sklearn", "xxhash"},
     "core": {
         *("transformers", "tokenizers", "datasets", "pyarrow", "safetensors", "huggingface_hub"),
         *("xxhash", "fsspec", "omegaconf", "rich", "scipy", "sklearn"),
@@ -52,14 +53,14 @@ PACKAGES = {
 }
 # Packages that few files may import, whatever their layer.
 ONLY_IN = {
-    "hydra": r"(train|hydra_app|evaluate|embed_guide|prepare|submit|sweep_app)\.py",
+    "hydra": r"cli/.*|config/instantiate\.py",
     "deepspeed": r"strategies/deepspeed\.py",
     "wandb": r"callbacks/.*",
-    "torch.distributed": r"gather/.*|strategies/.*|callbacks/evaluation\.py|module\.py",
+    "torch.distributed": r"gather/.*|strategies/.*|callbacks/evaluation\.py|run/module\.py",
     "flash_attn": r"encoder/varlen\.py",
-    "triton": r"losses/triton_\w+\.py",
+    "triton": r"losses/softmax/triton_\w+\.py",
     "optuna": r"sweep/.*",
-    "os.environ": r"(strategies|sweep)/.*|(allocation|hydra_app|submit|sbatch|requeue)\.py",
+    "os.environ": r"(strategies|sweep|cluster|cli)/.*|device/allocator\.py",
 }
 
 
@@ -110,7 +111,11 @@ def test_a_module_imports_from_its_layers(path: str) -> None:
             target = file_of(name)
             if target != "__init__.py" and layer(target) not in MAY_IMPORT[own]:
                 wrong.append(f"{target} ({layer(target)})")
-        elif own != "entry" and package not in {*ALWAYS, *PACKAGES[own]} and not limits_of(name):
+        elif (
+            own not in ("run", "cli")
+            and package not in {*ALWAYS, *PACKAGES[own]}
+            and not limits_of(name)
+        ):
             wrong.append(name)
         wrong += [name for key in limits_of(name) if not re.fullmatch(ONLY_IN[key], path)]
     assert wrong == [], f"{path} is {own}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inbatch.phases import HostMark, Phases
+from inbatch.step.timer import HostMark, StepTimer
 
 
 class Lagging:
@@ -29,7 +29,7 @@ def _start() -> None:
     Lagging.made = Lagging.done = 0
 
 
-def step(phases: Phases) -> None:
+def step(phases: StepTimer) -> None:
     """Marks: embed 0-1, loss 2-5 around gather 3-4."""
     with phases.measure("embed"):
         pass
@@ -38,7 +38,7 @@ def step(phases: Phases) -> None:
 
 
 def test_phases_inside_are_told_apart() -> None:
-    phases = Phases(Lagging)
+    phases = StepTimer(Lagging)
     step(phases)
     Lagging.done = 6
     assert phases.pop() == {"embed": 1.0, "gather": 1.0, "loss": 2.0}
@@ -46,7 +46,7 @@ def test_phases_inside_are_told_apart() -> None:
 
 
 def test_what_the_device_has_not_done_is_counted_later() -> None:
-    phases, total = Phases(Lagging), dict.fromkeys(("embed", "gather", "loss"), 0.0)
+    phases, total = StepTimer(Lagging), dict.fromkeys(("embed", "gather", "loss"), 0.0)
     for done in (2, 8, 18):
         step(phases)
         Lagging.done = done
@@ -56,7 +56,7 @@ def test_what_the_device_has_not_done_is_counted_later() -> None:
 
 
 def test_a_phase_that_fails_is_left_out() -> None:
-    phases = Phases(Lagging)
+    phases = StepTimer(Lagging)
     with pytest.raises(ValueError, match="broken"), phases.measure("embed"):
         raise ValueError("broken")
     step(phases)
@@ -65,7 +65,7 @@ def test_a_phase_that_fails_is_left_out() -> None:
 
 
 def test_on_the_host() -> None:
-    phases = Phases()
+    phases = StepTimer()
     with phases.measure("embed"):
         sum(range(100_000))
     (seconds,) = phases.pop().values()

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from inbatch.data.batch import Batch
-from inbatch.data.chunks import halve_chunks, make_chunks
+from inbatch.batch.batch import Batch
+from inbatch.batch.chunks import halve_chunks, make_chunks
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.errors import ConfigError
 from inbatch.gradcache import Engine, Headroom, KeepBudget, cached_backward
 from inbatch.losses import LossInput, LossOutput, MultipleNegativesRanking
-from inbatch.planner import (
+from inbatch.run.auto_sizes import model_size
+from inbatch.run.memory_plan import (
     GIB,
+    MemoryPlan,
     ModelSize,
-    Plan,
     Sharding,
     StepSize,
     activation_bytes_per_token,
@@ -26,7 +27,6 @@ from inbatch.planner import (
     step_flop,
     step_memory,
 )
-from inbatch.sizing import model_size
 from inbatch.strategies import base
 from tiny import tiny_texts
 
@@ -53,7 +53,7 @@ STEP = StepSize(
 WHOLE = {"num_blocks": 4, "optimizer_states": 2.0, "max_length": 512}
 
 
-def plan(**changes: object) -> Plan:
+def plan(**changes: object) -> MemoryPlan:
     options = {"chunk_tokens": "auto", "keep_gib": "auto", "usable_bytes": 40 * GIB, **WHOLE}
     return choose(BERT, STEP, **{"sharding": Sharding(), **options, **changes})  # type: ignore[arg-type]
 
@@ -189,7 +189,7 @@ class Limited:
                 LossInput((flat[:8], flat[8:]), slice(0, 8))
             ),
             backward=self._backward,
-            reduction=base.LocalReduction().backward,
+            gradient_sync=base.NoSync().backward,
         )
         self._count = 0
         return cached_backward(engine, chunks, num_keep=self.budget.num_keep(chunks))

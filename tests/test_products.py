@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from inbatch.products import allow_tf32, exact_products
+from inbatch.device.matmul_precision import allow_tf32, exact_products
 
 CUDA, CPU = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
 

@@ -1,6 +1,6 @@
 """`python -m inbatch key=value ...` trains, as `inbatch-train` does."""
 
-from inbatch.commands import run
+from inbatch.cli.start import run
 
 if __name__ == "__main__":
     run("train")

@@ -22,7 +22,7 @@ from rich.text import Text
 LABEL_WIDTH = len("checkpoint")
 WIDTH_OF_BAR = 110  # columns that a terminal needs for the bar beside the text
 
-Rows = Mapping[str, Mapping[str, str]]
+TableRows = Mapping[str, Mapping[str, str]]
 
 
 def make_console() -> Console:
@@ -48,7 +48,7 @@ def stop_recording() -> None:
             handler.close()
 
 
-def run_table(rows: Rows, *, console: Console | None = None) -> None:
+def run_table(rows: TableRows, *, console: Console | None = None) -> None:
     """Print what will run: {section: {name: value}}."""
     console = console or make_console()
     lines = [f"{section}.{n}: {v}" for section, values in rows.items() for n, v in values.items()]

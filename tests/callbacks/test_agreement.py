@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from watched_run import WatchedModule
 
 from distributed import bare_trainer, run
-from inbatch.callbacks.agreement import Agreement, digest
+from inbatch.callbacks.rank_consistency import RankConsistency, digest
 from inbatch.errors import ConfigError
 from keystone import quiet
 from runs import run_train, write_triplets
@@ -21,7 +21,7 @@ from runs import run_train, write_triplets
 def fit(rank: int, world_size: int, facts: dict[str, list[Any]]) -> str | None:
     """Train a step; what was refused, if anything."""
     given = {name: (lambda value=values[rank]: value) for name, values in facts.items()}
-    trainer = bare_trainer(world_size, max_steps=1, callbacks=[Agreement(given)])
+    trainer = bare_trainer(world_size, max_steps=1, callbacks=[RankConsistency(given)])
     module = WatchedModule(total_steps=1)
     try:
         trainer.fit(module, DataLoader(list(torch.zeros(2 * world_size, 1)), batch_size=1))

@@ -14,8 +14,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader
 
 from distributed import bare_trainer, run
+from inbatch.batch.batch import Chunk
 from inbatch.callbacks.encode import ShardedEncode
-from inbatch.data.batch import Chunk
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.gradcache import fill_chunks
 from inbatch.gradcache.fill import filler_chunk

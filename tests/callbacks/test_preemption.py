@@ -13,11 +13,11 @@ import torch
 import distributed
 from faults import fault
 from inbatch.callbacks.checkpoints import LAST
-from inbatch.callbacks.preemption import Preempted, StopRequest
 from inbatch.callbacks.run_id import with_run_id
-from inbatch.config import check_config
-from inbatch.requeue import job_fields, leave_early, preempted_exits, requeue, why_not
-from inbatch.train import train
+from inbatch.cluster.requeue import job_fields, leave_early, preempted_exits, requeue, why_not
+from inbatch.cluster.stop_request import Preempted, StopRequest
+from inbatch.config.check import check_config
+from inbatch.run.train import train
 from keystone import collectives_of, quiet
 from runs import TINY, compose_run, metrics, weights, write_triplets
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from watched_run import COMPUTED, ROWS, TOKENS, report
 
-from inbatch.callbacks.step_report import mean_scalars
 from inbatch.callbacks.throughput import (
     StepClock,
     StepCost,
@@ -17,6 +16,7 @@ from inbatch.callbacks.throughput import (
     throughput,
 )
 from inbatch.errors import ConfigError
+from inbatch.step.report import mean_scalars
 
 
 def test_rates_are_sums_by_seconds() -> None:

@@ -10,10 +10,10 @@ import pytest
 from wandb_file import OfflineRun, read_runs
 
 from inbatch.callbacks.wandb_run import named
-from inbatch.config import check_config
+from inbatch.config.check import check_config
 from inbatch.errors import ConfigError
+from inbatch.run.train import train
 from inbatch.sweep.points import Point, write_point
-from inbatch.train import train
 from runs import TINY, compose_run, metrics, write_triplets
 
 pytestmark = pytest.mark.xdist_group("wandb")  # one run for all

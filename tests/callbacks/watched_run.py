@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from inbatch.callbacks.step_report import StepReport
+from inbatch.step.report import StepReport
 
 ROWS, TOKENS, COMPUTED = 8, 60, 80  # of each batch
 

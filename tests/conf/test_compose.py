@@ -12,12 +12,12 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from inbatch.config import check_config
-from inbatch.hydra_app import instantiate
+from inbatch.config.check import check_config
+from inbatch.config.instantiate import instantiate
+from inbatch.config.schema import RunConfig
+from inbatch.config.targets import locate
 from inbatch.optim import parameter_groups
-from inbatch.schema import RunConfig
-from inbatch.strategies import Scaling
-from inbatch.targets import locate
+from inbatch.strategies import Strategy
 from runs import compose_run
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -81,7 +81,7 @@ CARDS: dict[str, dict[str, Any]] = {
         "gradcache.chunk_size": 32,
         "encoder.max_length": 8192,
         "encoder.pooling": "mean",
-        "sampler._target_": "inbatch.data.samplers.NoDuplicates",
+        "sampler._target_": "inbatch.data.plan.samplers.NoDuplicates",
         "global_batch_size": 16,
         "trainer.max_epochs": 10,
         "schedule.warmup_ratio": 0.1,
@@ -106,8 +106,8 @@ OF_ALL_CARDS = {
     "trainer.max_steps": -1,
 }
 ROUND_ROBIN = {
-    "sampler._target_": "inbatch.data.samplers.RoundRobin",
-    "sampler.within._target_": "inbatch.data.samplers.Shuffled",
+    "sampler._target_": "inbatch.data.plan.samplers.RoundRobin",
+    "sampler.within._target_": "inbatch.data.plan.samplers.Shuffled",
     "precision": "fp32",
 }
 
@@ -238,7 +238,7 @@ def test_a_sampler_is_built(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for group, name in FILES if group == "strategy"])
 def test_a_strategy_is_built(name: str) -> None:
-    assert isinstance(instantiate(composed("strategy", name).strategy).resolve(2), Scaling)
+    assert isinstance(instantiate(composed("strategy", name).strategy).resolve(2), Strategy)
 
 
 @pytest.mark.parametrize("name", [name for group, name in FILES if group == "optimizer"])

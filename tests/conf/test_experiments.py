@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from inbatch.config import check_config
-from inbatch.train import train
+from inbatch.config.check import check_config
+from inbatch.run.train import train
 from runs import compose_run, metrics
 from tiny import tiny_texts
 

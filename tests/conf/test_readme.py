@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from inbatch.config import check_config
+from inbatch.config.check import check_config
 from inbatch.errors import ConfigError
 from runs import compose_run
 

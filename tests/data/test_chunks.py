@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from inbatch.data.chunks import halve_chunks, make_chunks
+from inbatch.batch.chunks import halve_chunks, make_chunks
 from inbatch.errors import ConfigError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inbatch.data.columns import Roles, find_roles, resolve_prompts
+from inbatch.data.sources.columns import Roles, find_roles, resolve_prompts
 from inbatch.errors import ConfigError
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from inbatch.data.demo import LINE, OMIT, Product, grade, write_demo
-from inbatch.data.demo_words import CATEGORIES, COLOURS, LANGUAGES, MATERIALS, UNITS
-from inbatch.data.sources import load_sources
+from inbatch.data.demo.catalogue import LINE, OMIT, Product, grade, write_demo
+from inbatch.data.demo.words import CATEGORIES, COLOURS, LANGUAGES, MATERIALS, UNITS
+from inbatch.data.sources.load import load_sources
 from inbatch.evaluation import InformationRetrievalEvaluator
 
 NUM_TRAIN, NUM_DEV = 4096, 288

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from inbatch.data.collate import PlannedSlice
-from inbatch.data.feed import RankFeed
-from inbatch.data.plan import Plan
+from inbatch.data.plan.plan import Plan
+from inbatch.data.plan.rank_feed import RankFeed
 
 SIZES = [5, 4, 4, 7, 1, 2, 5, 6, 3, 9]
 FIRST_OF_PLAN = [0, *accumulate(SIZES)]

@@ -10,17 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from inbatch.data.batch import Batch
+from inbatch.batch.batch import Batch
 from inbatch.data.collate import Collator
-from inbatch.data.columns import find_roles
 from inbatch.data.hashing import hash_texts
-from inbatch.data.plan import Sampler
-from inbatch.data.report import build_report
-from inbatch.data.samplers import NoDuplicates, Proportional, Shuffled
-from inbatch.data.sources import Source, load_sources
-from inbatch.datamodule import BatchModule
+from inbatch.data.plan.plan import Sampler
+from inbatch.data.plan.samplers import NoDuplicates, Proportional, Shuffled
+from inbatch.data.report.build import build_report
+from inbatch.data.sources.columns import find_roles
+from inbatch.data.sources.load import Source, load_sources
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.errors import ConfigError
+from inbatch.run.datamodule import BatchModule
 from tiny import tiny_tokenizer
 
 KEYED = {"key": "product_id"}

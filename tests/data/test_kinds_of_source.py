@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inbatch.data.report import build_report
-from inbatch.data.samplers import NoDuplicates, Shuffled
-from inbatch.data.shards import ShardJob, finish_job, open_job, write_shards
-from inbatch.data.source import check_stored_guide, label_range
-from inbatch.data.sources import Source, load_sources
-from inbatch.datamodule import source_info
+from inbatch.data.plan.samplers import NoDuplicates, Shuffled
+from inbatch.data.report.build import build_report
+from inbatch.data.sources.load import Source, load_sources
+from inbatch.data.sources.shards import ShardJob, finish_job, open_job, write_shards
+from inbatch.data.sources.source import check_stored_guide, label_range
 from inbatch.errors import ConfigError
+from inbatch.run.datamodule import source_info
 
 
 def write_files(folder: Path, *, empty: tuple[int, ...] = ()) -> str:

@@ -7,9 +7,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from inbatch.data.plan import Plan, Sampler, SourceInfo, StreamInfo
-from inbatch.data.samplers import NoDuplicates, Proportional, RoundRobin, Shuffled, Weighted
-from inbatch.data.samplers.mixed_files import MixedFiles
+from inbatch.data.plan.plan import Plan, Sampler, SourceInfo, StreamInfo
+from inbatch.data.plan.samplers import NoDuplicates, Proportional, RoundRobin, Shuffled, Weighted
+from inbatch.data.plan.samplers.mixed_files import MixedFiles
 
 BATCH = 16
 LONG, SHORT, TABLE = (40, 70, 55, 61, 38, 90, 47, 52, 66, 41), (120, 75), 300

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.distributed.utils import _recursive_to
 from torch.utils.data import DataLoader
 
-from inbatch.data.batch import Batch, Chunk
-from inbatch.data.chunks import make_chunks
+from inbatch.batch.batch import Batch, Chunk
+from inbatch.batch.chunks import make_chunks
+from inbatch.batch.transfer import PackedBatch, wrap
 from inbatch.data.collate import BatchDataset, Collator, PlannedSlice
-from inbatch.data.parcel import Parcel, wrap
-from inbatch.data.sources import Source
+from inbatch.data.sources.load import Source
 from inbatch.encoder.tokenize import TextTokenizer
 from tiny import tiny_texts, tiny_tokenizer
 
@@ -95,7 +95,7 @@ def test_a_worker_hands_over_two_tensors() -> None:
     source = Source.from_columns("tiny", {**texts, "label": [0.5] * 400})
     collator = Collator(tokenizer=TextTokenizer(hf=tiny_tokenizer(), max_length=12), chunk_rows=1)
     plan = [PlannedSlice(step, 0, np.arange(400), 400) for step in range(2)]
-    loader: DataLoader[Parcel] = DataLoader(
+    loader: DataLoader[PackedBatch] = DataLoader(
         BatchDataset([source], collator),
         sampler=plan,  # type: ignore[arg-type]
         batch_size=None,

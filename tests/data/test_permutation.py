@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from inbatch.data.permutation import KeyedPermutation, ShuffledRange, derive_key, keyed_hash
+from inbatch.data.plan.permutation import KeyedPermutation, ShuffledRange, derive_key, keyed_hash
 
 SIZES = [1, 2, 3, 7, 100, 4095, 4096, 4097, 5000, 65_535, 65_536, 65_537, 200_003]
 

@@ -12,15 +12,15 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from inbatch.data.permutation import keyed_hash
-from inbatch.data.plan import (
+from inbatch.data.plan.permutation import keyed_hash
+from inbatch.data.plan.plan import (
     Plan,
     Sampler,
     SourceInfo,
     duplicate_share,
     slice_rows,
 )
-from inbatch.data.samplers import NoDuplicates, Proportional, Shuffled
+from inbatch.data.plan.samplers import NoDuplicates, Proportional, Shuffled
 from inbatch.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "sampler").glob("*.yaml"))

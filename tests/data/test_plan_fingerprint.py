@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from hydra.utils import instantiate
 
-from inbatch.data.fingerprint import check_same_plan, digest, plan_fingerprint
-from inbatch.data.plan import SourceInfo, StreamInfo
-from inbatch.data.samplers import NoDuplicates, Proportional, Shuffled, Weighted
+from inbatch.data.plan.fingerprint import check_same_plan, digest, plan_fingerprint
+from inbatch.data.plan.plan import SourceInfo, StreamInfo
+from inbatch.data.plan.samplers import NoDuplicates, Proportional, Shuffled, Weighted
 from inbatch.errors import ConfigError
 
 ROWS = 20_000  # some blocks are not whole, and most rows are far from any sample
@@ -102,9 +102,9 @@ def test_the_source_that_differs_is_named() -> None:
 def test_configs_are_read_as_hydra_gives_them() -> None:
     sampler = instantiate(
         {
-            "_target_": "inbatch.data.samplers.Weighted",
+            "_target_": "inbatch.data.plan.samplers.Weighted",
             "weights": {"a": 1.0},
-            "within": {"_target_": "inbatch.data.samplers.Shuffled"},
+            "within": {"_target_": "inbatch.data.plan.samplers.Shuffled"},
         }
     )
     assert printed(sampler=sampler) == printed(sampler=Weighted({"a": 1.0}, Shuffled()))

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from inbatch.data import shards
 from inbatch.data.collate import BatchDataset, Collator, PlannedSlice
-from inbatch.data.prepared import MANIFEST, write_json
 from inbatch.data.read import read_mixed
-from inbatch.data.shards import ShardJob, finish_job, open_job, write_shards
-from inbatch.data.sources import Source, load_sources
-from inbatch.datamodule import check_stored_tokens, describe_tokenizer
+from inbatch.data.sources import shards
+from inbatch.data.sources.load import Source, load_sources
+from inbatch.data.sources.prepared import MANIFEST, write_json
+from inbatch.data.sources.shards import ShardJob, finish_job, open_job, write_shards
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.errors import ConfigError
+from inbatch.run.datamodule import check_stored_tokens, describe_tokenizer
 from tiny import tiny_texts, tiny_tokenizer
 
 PROMPTS = {"query": "red: "}

@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from inbatch.data.hashing import hash_rows, hash_texts
-from inbatch.data.report import DataReport, build_report, shared, write
-from inbatch.data.sources import Source, load_sources
+from inbatch.data.report.build import DataReport, build_report, shared, write
+from inbatch.data.sources.load import Source, load_sources
 from inbatch.encoder.tokenize import TextTokenizer
 from tiny import tiny_tokenizer
 

@@ -8,8 +8,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from inbatch.data.plan import GlobalBatch, Plan, SourceInfo
-from inbatch.data.samplers import (
+from inbatch.data.plan.plan import GlobalBatch, Plan, SourceInfo
+from inbatch.data.plan.samplers import (
     NoDuplicates,
     Proportional,
     RoundRobin,
@@ -17,7 +17,7 @@ from inbatch.data.samplers import (
     Temperature,
     Weighted,
 )
-from inbatch.data.samplers.weighted import apportion
+from inbatch.data.plan.samplers.weighted import apportion
 from inbatch.errors import ConfigError
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inbatch.data.plan import Plan, SourceInfo
-from inbatch.data.samplers import NoDuplicates
-from inbatch.data.samplers.conflicts import assign_batches, find_conflicts
+from inbatch.data.plan.plan import Plan, SourceInfo
+from inbatch.data.plan.samplers import NoDuplicates
+from inbatch.data.plan.samplers.conflicts import assign_batches, find_conflicts
 from inbatch.errors import ConfigError
 
 

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 
-from inbatch.data.columns import Roles, find_roles
 from inbatch.data.hashing import hash_texts
-from inbatch.data.sources import Source, load_sources
+from inbatch.data.sources.columns import Roles, find_roles
+from inbatch.data.sources.load import Source, load_sources
 from inbatch.errors import ConfigError
 
 ROWS = [

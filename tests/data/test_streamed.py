@@ -14,14 +14,14 @@ import fsspec
 import numpy as np
 import pytest
 
-from inbatch.data.permutation import FilesRange
-from inbatch.data.plan import Plan, Sampler, SourceInfo, StreamInfo
-from inbatch.data.report import build_report
-from inbatch.data.samplers import NoDuplicates, Proportional, RoundRobin, Shuffled
-from inbatch.data.sources import Source, load_sources
-from inbatch.data.streamed import StreamedRows
-from inbatch.datamodule import source_info
+from inbatch.data.plan.permutation import FilesRange
+from inbatch.data.plan.plan import Plan, Sampler, SourceInfo, StreamInfo
+from inbatch.data.plan.samplers import NoDuplicates, Proportional, RoundRobin, Shuffled
+from inbatch.data.report.build import build_report
+from inbatch.data.sources.load import Source, load_sources
+from inbatch.data.sources.streamed import StreamedRows
 from inbatch.errors import ConfigError
+from inbatch.run.datamodule import source_info
 from tiny import tiny_texts
 
 SIZES = (30, 7, 50, 21, 40, 33, 3, 60)

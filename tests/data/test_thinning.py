@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inbatch.data import thinning
 from inbatch.data.hashing import hash_texts
-from inbatch.data.report import build_report
-from inbatch.data.sources import Source
-from inbatch.data.thinning import thinned_rows
+from inbatch.data.report import thinning
+from inbatch.data.report.build import build_report
+from inbatch.data.report.thinning import thinned_rows
+from inbatch.data.sources.load import Source
 
 
 def test_all_rows_of_a_text_are_in_the_part_or_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ import datasets
 import numpy as np
 import pytest
 
-from inbatch.data.files import resolve_files
-from inbatch.data.sources import load_sources
+from inbatch.data.sources.files import resolve_files
+from inbatch.data.sources.load import load_sources
 from inbatch.errors import ConfigError
 
 PAIRS = [{"query": f"q{i}", "positive": f"p{i}"} for i in range(9)]

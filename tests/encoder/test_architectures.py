@@ -11,8 +11,8 @@ import torch
 from st_oracle import assert_same_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from inbatch.data.batch import Chunk
-from inbatch.data.chunks import make_chunks
+from inbatch.batch.batch import Chunk
+from inbatch.batch.chunks import make_chunks
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.errors import ConfigError
 from tiny import tiny_texts, tiny_tokenizer

@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_packing import make, make_chunk
 
-from inbatch.data.chunks import make_chunks
+from inbatch.batch.chunks import make_chunks
 from inbatch.encoder.compiled import num_compiled_graphs, widen
 from inbatch.errors import ConfigError
 from inbatch.gradcache.rng import RngState

@@ -11,7 +11,7 @@ import torch
 from st_oracle import TEXTS
 
 import inbatch.encoder.model as model_module
-from inbatch.data.chunks import make_chunks
+from inbatch.batch.chunks import make_chunks
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.errors import ConfigError
 from tiny import save_tiny_bert, tiny_texts

@@ -10,8 +10,8 @@ import torch
 from test_architectures import SIZES
 from torch import Tensor
 
-from inbatch.data.batch import Chunk
-from inbatch.data.chunks import make_chunks
+from inbatch.batch.batch import Chunk
+from inbatch.batch.chunks import make_chunks
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.encoder.packing import pack
 from inbatch.encoder.pooling import POOLING_MODES

@@ -10,9 +10,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from distributed import run
-from inbatch import watch
-from inbatch.config import check_config
-from inbatch.train import train
+from inbatch.config.check import check_config
+from inbatch.run import callbacks as watch
+from inbatch.run.train import train
 from keystone import quiet
 from runs import TINY, compose_run, metrics, run_train, weights, write_triplets
 

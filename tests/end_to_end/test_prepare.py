@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from inbatch.data.sources import load_sources
+from inbatch.cli.prepare import prepare, read_config, read_settings
+from inbatch.cli.train import CONF_DIR
+from inbatch.data.sources.load import load_sources
 from inbatch.errors import ConfigError
-from inbatch.prepare import prepare, read_config, read_settings
-from inbatch.train import CONF_DIR
 from runs import TINY, compose_run, metrics, run_train, weights, write_triplets
 
 ROOT = Path(CONF_DIR).parent

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from distributed import run
-from inbatch.assemble import make_data
-from inbatch.config import check_config
-from inbatch.data.saved import read_checkpoint
-from inbatch.data.sources import load_sources
+from inbatch.config.check import check_config
+from inbatch.data.sources.load import load_sources
 from inbatch.encoder import build_encoder
 from inbatch.errors import ConfigError
+from inbatch.run.build import make_data
+from inbatch.run.callbacks import check_resume
+from inbatch.run.saved_checkpoint import read_checkpoint
 from inbatch.strategies import World
-from inbatch.watch import check_resume
 from keystone import quiet
 from runs import TINY, compose_run, metrics, run_train
 from tiny import tiny_texts

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from inbatch.train import main
+from inbatch.cli.train import main
 from runs import TINY, metrics, run_train, write_triplets
 
 pytestmark = pytest.mark.xdist_group("results")  # one run for all

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from distributed import run
-from inbatch.config import check_config
-from inbatch.data.sources import load_sources
-from inbatch.datamodule import source_info
-from inbatch.hydra_app import instantiate
-from inbatch.module import BiEncoderModule
+from inbatch.config.check import check_config
+from inbatch.config.instantiate import instantiate
+from inbatch.data.sources.load import load_sources
+from inbatch.run.datamodule import source_info
+from inbatch.run.module import BiEncoderModule
 from keystone import quiet
 from runs import TINY, compose_run, metrics, run_train, weights
 

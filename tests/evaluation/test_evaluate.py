@@ -13,8 +13,8 @@ from evaluation_oracle import assert_same
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import evaluation as oracle
 
+from inbatch.cli.evaluate import main
 from inbatch.encoder import build_encoder
-from inbatch.evaluate import main
 from inbatch.evaluation import InformationRetrievalEvaluator
 from inbatch.evaluation.retrieval_data import make_retrieval_data
 from tiny import tiny_texts

@@ -11,7 +11,7 @@ import pytest
 from evaluation_oracle import ALL_FOUR, OracleModel, Table, assert_same, constant, text_columns
 from sentence_transformers.sentence_transformer import evaluation as oracle
 
-from inbatch.data.sources import Source
+from inbatch.data.sources.load import Source
 from inbatch.errors import ConfigError
 from inbatch.evaluation import (
     BinaryClassificationEvaluator,

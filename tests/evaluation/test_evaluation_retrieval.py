@@ -19,7 +19,7 @@ from sentence_transformers.sentence_transformer import evaluation as oracle
 from sklearn.metrics import ndcg_score
 from torchmetrics.functional import retrieval as torchmetrics
 
-from inbatch.data.sources import Source
+from inbatch.data.sources.load import Source
 from inbatch.errors import ConfigError
 from inbatch.evaluation import InformationRetrievalEvaluator
 from inbatch.evaluation.metrics import Cutoffs, retrieval_metrics

@@ -10,10 +10,10 @@ import torch
 from evaluation_oracle import ALL_FOUR, Table, assert_same
 from yaml import safe_load
 
+from inbatch.cli.train import CONF_DIR
 from inbatch.evaluation import InformationRetrievalEvaluator
 from inbatch.evaluation.information_retrieval import search_device
 from inbatch.evaluation.retrieval_data import make_retrieval_data
-from inbatch.train import CONF_DIR
 
 RNG = np.random.default_rng(0)
 QUERIES = {f"q{i}": f"query {i}" for i in range(10)}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inbatch.data.batch import Chunk
+from inbatch.batch.batch import Chunk
 from inbatch.gradcache import Engine, KeepBudget, cached_backward, fill_chunks
 from inbatch.losses.base import LossOutput
 
@@ -50,13 +50,13 @@ def run_engine(
     marks: list[bool] = []
 
     @contextmanager
-    def reduction(last: bool):
+    def gradient_sync(last: bool):
         marks.append(last)
         yield
 
     net.zero_grad()
     torch.manual_seed(11)
-    engine = Engine(net, contrast, lambda s: s.backward(), reduction)
+    engine = Engine(net, contrast, lambda s: s.backward(), gradient_sync)
     output = cached_backward(engine, chunks, num_keep=num_keep)
     return output.loss, [p.grad.clone() for p in net.parameters()], marks
 

@@ -12,7 +12,7 @@ from test_engine import Net, chunks_of, contrast
 from torch import Tensor
 
 from distributed import run
-from inbatch.data.batch import Chunk
+from inbatch.batch.batch import Chunk
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
 from inbatch.gradcache import Engine, cached_backward
@@ -44,7 +44,7 @@ class Step:
             self._encode,
             contrast,
             lambda surrogate: surrogate.backward(),
-            base.LocalReduction().backward,
+            base.NoSync().backward,
             rescue=self._rescue if may else None,
         )
         self.loss = cached_backward(engine, chunks_of(SIZES), num_keep=num_keep).loss

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from inbatch.data.hashing import hash_texts
-from inbatch.data.sources import Source
+from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.guide import Process
 from inbatch.guide.fill import FillSettings, fill

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from distributed import run
-from inbatch.assemble import make_guide, make_losses
-from inbatch.config import check_config
-from inbatch.data.sources import load_sources
-from inbatch.embed_guide import embed_guide
+from inbatch.cli.embed_guide import embed_guide
+from inbatch.config.check import check_config
+from inbatch.data.sources.load import load_sources
 from inbatch.errors import ConfigError
 from inbatch.guide import LiveGuide
+from inbatch.run.build import make_guide, make_losses
 from inbatch.strategies import World
 from keystone import quiet
 from runs import TINY, compose_run, metrics, run_train, write_triplets

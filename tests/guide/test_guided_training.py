@@ -13,12 +13,12 @@ from torch import Tensor
 from distributed import run
 from inbatch import losses
 from inbatch.data.collate import Collator
-from inbatch.data.plan import slice_rows
+from inbatch.data.plan.plan import slice_rows
 from inbatch.guide import Guide, LiveGuide, StoredGuide
 from inbatch.guide.fill import FillSettings
-from inbatch.module import BiEncoderModule, StepSettings
 from inbatch.optim import Constant
-from inbatch.strategies import DDP, Scaling, SingleDevice
+from inbatch.run.module import BiEncoderModule, StepSettings
+from inbatch.strategies import DDP, SingleDevice, Strategy
 from keystone import LR, fit, make_encoder, make_source, quiet, reference, relative_error
 
 NUM_ROWS, STEPS = 11, 2
@@ -34,11 +34,11 @@ def _module(
     )
     own = slice_rows(np.arange(NUM_ROWS), rank, world_size)
     batch = collator(make_source(LOSS, NUM_ROWS), own, step=0, num_global_rows=NUM_ROWS)
-    scaling: Scaling = SingleDevice() if world_size == 1 else DDP(timeout_s=60)
+    strategy: Strategy = SingleDevice() if world_size == 1 else DDP(timeout_s=60)
     module = BiEncoderModule(
         encoder=encoder,
         losses={"rows": LOSS},
-        scaling=scaling,
+        strategy=strategy,
         optimizer=lambda groups: torch.optim.SGD(groups, lr=LR),
         schedule=Constant(),
         guide=guide,

@@ -9,9 +9,9 @@ import pytest
 import torch
 from guide_helpers import ALONE, make_guide, make_source
 
-from inbatch.data.batch import Batch
+from inbatch.batch.batch import Batch
 from inbatch.data.collate import MIXED, BatchDataset, Collator, PlannedSlice
-from inbatch.data.sources import Source
+from inbatch.data.sources.load import Source
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.guide import Guide, LiveGuide, StoredGuide
 from inbatch.guide.fill import FillSettings

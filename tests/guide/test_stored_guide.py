@@ -12,10 +12,10 @@ import pytest
 import torch
 from guide_helpers import ALONE, Counter, distinct_texts, make_guide, make_source
 
-from inbatch.data.batch import Batch
+from inbatch.batch.batch import Batch
 from inbatch.data.collate import Collator
 from inbatch.data.hashing import hash_texts
-from inbatch.data.sources import Source
+from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
 from inbatch.guide import Guide, LiveGuide, Process, StoredGuide, stored

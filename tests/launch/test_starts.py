@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from distributed import free_port
-from inbatch.assemble import prepare_data
-from inbatch.config import check_config
+from inbatch.config.check import check_config
+from inbatch.run.build import prepare_data
 from launching import MARK, ROOT, command, environment, processes, run
 from runs import TINY, compose_run, metrics, run_train, write_triplets
 
@@ -136,7 +136,7 @@ def test_ranks_that_lightning_has_started_leave_too(
 
 SLOW = """
 import signal, sys, time
-from inbatch.callbacks.preemption import StopRequest
+from inbatch.cluster.stop_request import StopRequest
 stop = StopRequest(lambda name: print(name, flush=True) or 75)
 with stop:
     if sys.argv[1] == "begun":
@@ -166,7 +166,7 @@ def test_a_process_that_runs_python_leaves_in_order(state: str, code: int, expec
 
 FORKING = """
 import multiprocessing, os, signal, time
-from inbatch.callbacks.preemption import StopRequest
+from inbatch.cluster.stop_request import StopRequest
 with StopRequest(lambda name: 75):
     child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1,))
     child.start()

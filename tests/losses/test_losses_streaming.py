@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from inbatch.losses import streaming
-from inbatch.losses.panels import Block, GuideFilter
-from inbatch.losses.streaming import similarity_metrics, streamed_cross_entropy
+from inbatch.losses.softmax import walk
+from inbatch.losses.softmax.cross_entropy import similarity_metrics, streamed_cross_entropy
+from inbatch.losses.softmax.panels import Block, GuideFilter
 
 ROWS, DIM = 23, 6
 BLOCKS = {
@@ -76,7 +76,7 @@ def example_guide(columns: int = 3) -> GuideFilter:
 def test_equals_dense(
     monkeypatch: pytest.MonkeyPatch, name: str, rows: slice, guided: bool, panel_rows: int
 ) -> None:
-    monkeypatch.setitem(streaming.MIN_PANEL_ROWS, "cpu", 1)
+    monkeypatch.setitem(walk.MIN_PANEL_ROWS, "cpu", 1)
     columns, blocks = random_columns(3, ROWS, DIM), BLOCKS[name]
     guide = example_guide() if guided else None
     mine, reference = leaves(columns), leaves(columns)
@@ -213,7 +213,7 @@ def test_memory_is_one_panel(num_rows: int) -> None:
             panel_bytes=1,
         )
         value.backward()
-    assert largest.numel == streaming.MIN_PANEL_ROWS["cpu"] * 4 * num_rows < num_rows**2
+    assert largest.numel == walk.MIN_PANEL_ROWS["cpu"] * 4 * num_rows < num_rows**2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from inbatch.errors import ConfigError
-from inbatch.losses import GIST, LossInput, Matryoshka, MultipleNegativesRanking, streaming
+from inbatch.losses import GIST, LossInput, Matryoshka, MultipleNegativesRanking
 from inbatch.losses.base import Loss
+from inbatch.losses.softmax import walk
 
 # Rows 0 and 3 share a query, 1 and 3 a positive, 2's positive is 4's query, 5's negative is 0's positive,
 # 6's negative is its own query. 7 shares nothing.
@@ -73,8 +74,8 @@ CASES: dict[str, tuple[Loss, list[tuple[int, int]], float]] = {
 @pytest.mark.parametrize("panel_rows", [3, 64])
 def test_equals_the_comparison(name: str, panel_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     loss, blocks, temperature = CASES[name]
-    monkeypatch.setitem(streaming.MIN_PANEL_ROWS, "cpu", 1)
-    monkeypatch.setitem(streaming.MAX_PANEL_ROWS, "cpu", panel_rows)
+    monkeypatch.setitem(walk.MIN_PANEL_ROWS, "cpu", 1)
+    monkeypatch.setitem(walk.MAX_PANEL_ROWS, "cpu", panel_rows)
     columns = random_columns(3, ROWS, 6)
     mine, reference = leaves(columns), leaves(columns)
     # To this guide all texts are alike, so that all tie and it removes none.

@@ -16,8 +16,9 @@ from test_losses_streaming import BLOCKS, example_guide
 from torch import Tensor
 
 from inbatch.losses.gist import guide_filter
-from inbatch.losses.panels import Block
-from inbatch.losses.streaming import StreamStats, Sweep, streamed_cross_entropy
+from inbatch.losses.softmax.cross_entropy import streamed_cross_entropy
+from inbatch.losses.softmax.panels import Block
+from inbatch.losses.softmax.walk import SoftmaxSpec, StreamStats
 
 pytest.importorskip("triton")
 
@@ -79,13 +80,13 @@ def test_compiles_for_gpus(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from inbatch.losses import triton_kernels, triton_loss
+    from inbatch.losses.softmax import triton_kernels, triton_loss
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    sweep = Sweep(
+    spec = SoftmaxSpec(
         (block,), slice(0, 9), 0.1, True, 3.0, example_guide() if guided else None, None, None
     )
-    plan = triton_loss._Plan(sweep, dtype, precision, triton_loss.TILING)
+    plan = triton_loss._Plan(spec, dtype, precision, triton_loss.TILING)
     options = triton_loss._options(plan, block, [torch.empty(0, 768)])
     kernel = getattr(triton_kernels, name)
     constants = {key: value for key, value in options.items() if key.isupper()}

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from inbatch.losses import streaming, triton_loss
 from inbatch.losses.gist import guide_filter
-from inbatch.losses.panels import Block, GuideFilter
-from inbatch.losses.streaming import Sweep, similarity_metrics, streamed_cross_entropy
-from inbatch.losses.triton_loss import fused_cross_entropy
+from inbatch.losses.softmax import triton_loss, walk
+from inbatch.losses.softmax.cross_entropy import similarity_metrics, streamed_cross_entropy
+from inbatch.losses.softmax.panels import Block, GuideFilter
+from inbatch.losses.softmax.triton_loss import fused_cross_entropy
+from inbatch.losses.softmax.walk import SoftmaxSpec, StreamStats
 
 # Global rows, dimension, guide dimension (0: no guide), owned rows; tiles have 16 rows, 32
 # candidates, 64 dimensions. Less than a tile; more; splits of one row; exact tiles.
@@ -50,7 +51,7 @@ def example_guide(num: int, rows: int, dim: int, **options: Any) -> GuideFilter:
 
 def run(
     columns: list[Tensor], blocks: list[Block], implementation: str = "triton", **options: Any
-) -> tuple[Result, streaming.StreamStats]:
+) -> tuple[Result, StreamStats]:
     mine = leaves(columns)
     value, stats = streamed_cross_entropy(mine, blocks, implementation=implementation, **options)
     grads = torch.autograd.grad(value, mine, allow_unused=True, materialize_grads=True)
@@ -77,7 +78,7 @@ def assert_close(actual: Result, expected: Result, *, tolerance: float = 1e-5) -
         torch.testing.assert_close(mine, reference, rtol=0, atol=atol)
 
 
-def assert_same_statistics(mine: streaming.StreamStats, reference: streaming.StreamStats) -> None:
+def assert_same_statistics(mine: StreamStats, reference: StreamStats) -> None:
     torch.testing.assert_close(mine.positive, reference.positive, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(mine.hardest, reference.hardest, rtol=1e-5, atol=1e-6)
     assert mine.filtered.dtype == torch.int64
@@ -187,7 +188,7 @@ def test_ranks_average_to_the_global_batch() -> None:
 def test_splits_and_panels_change_nothing(
     monkeypatch: pytest.MonkeyPatch, programs: int, panel_rows: int
 ) -> None:
-    monkeypatch.setitem(streaming.MIN_PANEL_ROWS, "cpu", 1)
+    monkeypatch.setitem(walk.MIN_PANEL_ROWS, "cpu", 1)
     columns, guide = floats(3, 70, 24), example_guide(3, 70, 24)
     options = {"rows": slice(40, 49), "temperature": 0.05, "guide": guide}
     expected, reference = run(columns, BLOCKS["hardened"], "tiled", **options)
@@ -258,8 +259,8 @@ def test_memory_is_one_panel_of_one_block(num_global: int) -> None:
         # Columns; and lse, hardest and positive of each block and of the 2 splits of a row.
         assert largest.num_bytes == 4 * max(4 * num_global, 3 * 2 * 2 * num_rows)
         value.backward()
-    assert largest.num_bytes == 4 * streaming.MIN_PANEL_ROWS["cpu"] * num_global
-    assert num_rows > streaming.MIN_PANEL_ROWS["cpu"]
+    assert largest.num_bytes == 4 * walk.MIN_PANEL_ROWS["cpu"] * num_global
+    assert num_rows > walk.MIN_PANEL_ROWS["cpu"]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -278,8 +279,8 @@ def test_half_precision_and_autocast_do_not_reach_the_products(dtype: torch.dtyp
 
 def test_inputs_dtype_rounds_embeddings_but_not_the_guide() -> None:
     columns, guide = floats(3, 40, 48), example_guide(3, 40, 48)
-    sweep = Sweep(tuple(BLOCKS["gist"]), slice(4, 20), 0.05, True, 0.0, guide, None, None)
-    value, stats = fused_cross_entropy(sweep, columns, inputs_dtype=torch.bfloat16)
+    spec = SoftmaxSpec(tuple(BLOCKS["gist"]), slice(4, 20), 0.05, True, 0.0, guide, None, None)
+    value, stats = fused_cross_entropy(spec, columns, inputs_dtype=torch.bfloat16)
     rounded = [normalize(column, dim=1).bfloat16().float() for column in columns]
     options = {"rows": slice(4, 20), "temperature": 0.05, "guide": guide}
     (expected, _), reference = run(rounded, BLOCKS["gist"], "tiled", normalize=False, **options)
@@ -288,7 +289,7 @@ def test_inputs_dtype_rounds_embeddings_but_not_the_guide() -> None:
     (exact, _), _ = run(columns, BLOCKS["gist"], "tiled", **options)
     assert abs(value - exact) > 1e-4
     with pytest.raises(ValueError, match="inputs_dtype is torch"):
-        fused_cross_entropy(sweep, columns, inputs_dtype=torch.int8)
+        fused_cross_entropy(spec, columns, inputs_dtype=torch.int8)
 
 
 def test_double_precision_is_refused() -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from cluster import Cluster
 
-from inbatch.submit import prepare, submit, write
+from inbatch.cli.submit import prepare, submit, write
 from inbatch.sweep.points import read_points
 from launching import ROOT, command, processes, run
 from runs import TINY, metrics, weights, write_triplets

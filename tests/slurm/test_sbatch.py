@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from inbatch.cli.submit import Job, main, prepare, read_slurm, submit, write
+from inbatch.cluster.job_script import Slurm, job_options, job_variables, render
 from inbatch.errors import ConfigError
-from inbatch.sbatch import Slurm, job_options, job_variables, render
-from inbatch.submit import Job, main, prepare, read_slurm, submit, write
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = """\
@@ -108,7 +108,7 @@ def test_a_job_holds_what_it_runs(tmp_path: Path) -> None:
     config = OmegaConf.load(script.parent / "config.yaml")
     assert (config.name, config.seed, config.output_dir) == ("demo", 7, str(tmp_path / "here"))
     assert config.hydra.run.dir == config.output_dir
-    for path in ("src/inbatch/train.py", "conf/train.yaml", "scripts/train.py", "slurm/env.sh"):
+    for path in ("src/inbatch/run/train.py", "conf/train.yaml", "scripts/train.py", "slurm/env.sh"):
         assert (script.parent / "code" / path).read_bytes() == (ROOT / path).read_bytes()
     assert options_of(script.read_text())["nodes"] == "2"
     subprocess.run(["bash", "-n", str(script)], check=True)

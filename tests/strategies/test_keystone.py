@@ -37,13 +37,13 @@ def _train_all(
     rank: int, world_size: int, path: Path, strategy: str, dtype: torch.dtype, modes: list[str]
 ) -> dict[tuple[str, str], dict[str, torch.Tensor]] | None:
     quiet()
-    scaling = SingleDevice() if strategy == "single" else STRATEGIES[strategy]
+    strategy = SingleDevice() if strategy == "single" else STRATEGIES[strategy]
     found = {
         (name, mode): distributed(
             rank,
             world_size,
             path,
-            scaling,
+            strategy,
             loss,
             num_rows=12,
             num_steps=2,

@@ -15,7 +15,7 @@ from torch import Tensor
 from distributed import run
 from inbatch.losses import CosineSimilarity
 from inbatch.losses.base import LossInput, LossOutput
-from inbatch.strategies import DeepSpeed, Scaling
+from inbatch.strategies import DeepSpeed, Strategy
 from keystone import (
     STRATEGIES,
     distributed,
@@ -28,7 +28,7 @@ from keystone import (
 )
 
 OFFLOADED = replace(STRATEGIES["deepspeed_2"], offload_optimizer=True)  # type: ignore[type-var]
-SCALINGS: dict[str, Scaling] = {**STRATEGIES, "deepspeed_2_offload": OFFLOADED}
+SCALINGS: dict[str, Strategy] = {**STRATEGIES, "deepspeed_2_offload": OFFLOADED}
 CHUNKS = (5, 2)
 
 
@@ -100,10 +100,10 @@ def test_the_loss_is_in_float32_where_weights_are_not(tiny_bert: Path) -> None:
 
 def _evaluation(rank: int, world_size: int, path: Path, strategy: str) -> bool:
     quiet()
-    scaling = STRATEGIES[strategy]
+    strategy = STRATEGIES[strategy]
     encoder = make_encoder(path, torch.float32)
     module, batches = make_step(
-        encoder, InFloat32(), 12, rank=rank, world_size=world_size, scaling=scaling
+        encoder, InFloat32(), 12, rank=rank, world_size=world_size, strategy=strategy
     )
     trainer = fit(module, batches, world_size, precision="bf16-mixed")
     with trainer.precision_plugin.forward_context():

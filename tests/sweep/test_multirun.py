@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from inbatch.cli.train import main
 from inbatch.guide.store import Table
 from inbatch.sweep.points import Point, read_points
-from inbatch.train import main
 from runs import TINY, run_train, weights, write_triplets
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from inbatch.data.chunks import make_chunks
+from inbatch.batch.chunks import make_chunks
 from inbatch.encoder import Encoder
 from inbatch.gather import all_gather_rows, max_over_ranks, split_rows
 from inbatch.gradcache import fill_chunks

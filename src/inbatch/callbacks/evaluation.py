@@ -10,10 +10,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from inbatch.callbacks.encode import ShardedEncode
 from inbatch.callbacks.pauses import pause
+from inbatch.config.targets import nearest
 from inbatch.errors import ConfigError
 from inbatch.evaluation import Evaluator
 from inbatch.evaluation.base import NamesMetrics
-from inbatch.targets import nearest
 
 
 class Evaluation(Callback):

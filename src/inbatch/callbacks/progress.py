@@ -14,10 +14,10 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 
 from inbatch.callbacks.pauses import PauseWatcher
-from inbatch.callbacks.step_report import StepReport, Watched, means_over_ranks
 from inbatch.callbacks.throughput import StepClock, ThroughputMeter
 from inbatch.console import Display, duration, make_console, make_display, quantity, record
 from inbatch.errors import ConfigError
+from inbatch.step.report import StepReport, Watched, means_over_ranks
 
 REDRAW_S = 0.1  # between two redraws of a terminal's line
 NOTABLE_S = 5.0  # a pause without results is worth a line from here on

@@ -11,7 +11,6 @@ from torch import nn
 
 from inbatch.callbacks.metrics_file import MetricsFile
 from inbatch.callbacks.pauses import PauseWatcher
-from inbatch.callbacks.step_report import StepReport, Watched, mean_scalars, means_over_ranks
 from inbatch.callbacks.throughput import (
     StepClock,
     ThroughputMeter,
@@ -20,6 +19,7 @@ from inbatch.callbacks.throughput import (
     product_dtype,
 )
 from inbatch.errors import ConfigError
+from inbatch.step.report import StepReport, Watched, mean_scalars, means_over_ranks
 
 _OF_ONE_RANK = ("perf/tokens_per_s", "perf/padding_share", "perf/mfu")  # as the meter counts them
 

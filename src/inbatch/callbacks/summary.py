@@ -11,10 +11,9 @@ from rich.console import Console
 from torch import Tensor
 
 from inbatch.callbacks.pauses import PauseWatcher
-from inbatch.callbacks.step_report import Watched
 from inbatch.callbacks.throughput import matmul_flop_per_s, peak_memory_gib, product_dtype
 from inbatch.console import (
-    Rows,
+    TableRows,
     make_console,
     metrics_table,
     quantity,
@@ -22,6 +21,7 @@ from inbatch.console import (
     summary_panel,
 )
 from inbatch.export.card_sections import in_words
+from inbatch.step.report import Watched
 
 
 class Summary(Callback, PauseWatcher):
@@ -34,7 +34,7 @@ class Summary(Callback, PauseWatcher):
     """
 
     def __init__(
-        self, rows: Rows, *, step_flop: float | None = None, console: Console | None = None
+        self, rows: TableRows, *, step_flop: float | None = None, console: Console | None = None
     ) -> None:
         self._rows = rows
         self._step_flop = step_flop

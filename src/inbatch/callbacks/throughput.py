@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from inbatch.callbacks.step_report import StepReport
 from inbatch.errors import ConfigError
-from inbatch.phases import Phases
+from inbatch.step.report import StepReport
+from inbatch.step.timer import StepTimer
 
 GIB = 2**30
 
@@ -77,7 +77,7 @@ def matmul_flop_per_s(device: torch.device, dtype: torch.dtype) -> float:
     left, right = (
         torch.randn(size, size, device=device, generator=draws).to(dtype) for _ in range(2)
     )
-    phases = Phases.on(device)
+    phases = StepTimer.on(device)
     seconds = []
     for _ in range(5):
         with phases.measure("product"):

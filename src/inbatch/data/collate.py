@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from inbatch.data.batch import Batch, Chunk
-from inbatch.data.chunks import make_chunks
-from inbatch.data.columns import resolve_prompts
+from inbatch.batch.batch import Batch, Chunk
+from inbatch.batch.chunks import make_chunks
 from inbatch.data.read import ReadRows, StoredTokens, read_mixed, read_rows
-from inbatch.data.source import Source
+from inbatch.data.sources.columns import resolve_prompts
+from inbatch.data.sources.source import Source
 from inbatch.errors import ConfigError
 
 #: Name of the source of a batch that holds rows of several.

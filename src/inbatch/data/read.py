@@ -12,10 +12,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from inbatch.data.hashing import hash_texts
-from inbatch.data.source import Source
+from inbatch.data.sources.source import Source
 
 T = TypeVar("T")
-Texts = list[list[str]]  # by column and row
+TextColumns = list[list[str]]  # by column and row
 
 
 class StoredTokens(NamedTuple):
@@ -28,7 +28,7 @@ class StoredTokens(NamedTuple):
 class ReadRows(NamedTuple):
     """Rows of one source, or of several with the same columns."""
 
-    texts: Texts | None  # None where nobody asked and the tokens are there
+    texts: TextColumns | None  # None where nobody asked and the tokens are there
     labels: np.ndarray | None  # float32 [B]
     text_ids: np.ndarray  # uint64 [C, B], hashes of the texts
     tokens: StoredTokens | None

@@ -28,7 +28,7 @@ from inbatch.encoder.tokenize import TextTokenizer, load_tokenizer, train_wordpi
 from inbatch.encoder.transformer_config import make_config, read_config
 from inbatch.errors import ConfigError
 
-Texts = Callable[[], Iterable[str]]
+TextStream = Callable[[], Iterable[str]]
 
 _UNLIMITED = 10**9  # transformers states a tokenizer without limit as 1e30
 
@@ -54,7 +54,7 @@ def build_encoder(
     truncate_dim: int | None = None,
     gradient_checkpointing: bool = False,
     freeze: Sequence[str] = (),
-    texts: Texts | None = None,
+    texts: TextStream | None = None,
 ) -> Encoder:
     """An encoder from a saved model (`model`), or with random weights from a `config`.
 
@@ -182,7 +182,7 @@ def _from_saved(
 def _from_config(
     config: Mapping[str, Any],
     tokenizer: str | Mapping[str, Any] | None,
-    texts: Texts | None,
+    texts: TextStream | None,
     options: LoadOptions,
 ) -> tuple[Backbone, PreTrainedTokenizerBase]:
     if tokenizer is None:

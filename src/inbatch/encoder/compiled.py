@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from inbatch.data.batch import Chunk
+from inbatch.batch.batch import Chunk
 
 MULTIPLE = 8
 

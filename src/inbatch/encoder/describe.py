@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from inbatch.encoder.packing import obstacle
-from inbatch.encoder.st_format import module_configs
+from inbatch.encoder.st_write import module_configs
 
 if TYPE_CHECKING:
     from inbatch.encoder.model import Encoder

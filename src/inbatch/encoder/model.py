@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from inbatch.data.batch import Chunk
-from inbatch.data.chunks import make_chunks
+from inbatch.batch.batch import Chunk
+from inbatch.batch.chunks import make_chunks
 from inbatch.encoder.backbone import position_limit, position_padding_id
 from inbatch.encoder.compiled import widen, widened_shape
 from inbatch.encoder.describe import describe_encoder
 from inbatch.encoder.head import Dense
 from inbatch.encoder.packing import Packing, packed_tokens, packs
 from inbatch.encoder.pooling import Pooling
-from inbatch.encoder.st_format import write_directory
 from inbatch.encoder.st_read import SIMILARITIES
+from inbatch.encoder.st_write import write_directory
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.errors import ConfigError
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from inbatch.data.batch import Chunk
+from inbatch.batch.batch import Chunk
 from inbatch.encoder.pooling import padding_lengths
 from inbatch.encoder.varlen import (
     ATTENTION,
     KERNEL_DTYPES,
-    Texts,
+    TextLengths,
     compute_dtype,
     kernel_runs_on,
     register,
@@ -41,7 +41,7 @@ class Packed(NamedTuple):
     input_ids: Tensor  # [1, P] int64
     position_ids: Tensor  # [1, P] int64
     place: Tensor  # [P] int64, of each token among the n * T of the padded chunk
-    texts: Texts
+    texts: TextLengths
 
 
 def obstacle(model: PreTrainedModel) -> str | None:
@@ -107,7 +107,7 @@ def pack(chunk: Chunk, *, position_padding_id: int | None) -> Packed:
         input_ids=ids_nT.flatten()[place_P][None],
         position_ids=position_P[None],
         place=place_P,
-        texts=Texts(torch.nn.functional.pad(ends_n, (1, 0)).to(torch.int32), width),
+        texts=TextLengths(torch.nn.functional.pad(ends_n, (1, 0)).to(torch.int32), width),
     )
 
 

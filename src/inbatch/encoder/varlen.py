@@ -27,7 +27,7 @@ KERNEL_DTYPES = (torch.float16, torch.bfloat16)
 _KERNEL_CAPABILITY = (8, 0)  # compute capability of the first GPUs that flash attention runs on
 
 
-class Texts(NamedTuple):
+class TextLengths(NamedTuple):
     """Where packed texts begin and end."""
 
     offsets: Tensor  # [n + 1] int32: text i is tokens offsets[i] to offsets[i + 1]
@@ -58,7 +58,7 @@ def attention_forward(
     attention_mask: Tensor | None,
     *,
     dropout: float = 0.0,
-    scaling: float | None = None,
+    strategy: float | None = None,
     sliding_window: int | None = None,
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int = 0,
@@ -70,7 +70,7 @@ def attention_forward(
     """
     if cu_seq_lens_q is None:
         sdpa = AttentionInterface()["sdpa"]
-        options = {"dropout": dropout, "scaling": scaling, **others}
+        options = {"dropout": dropout, "strategy": strategy, **others}
         output: tuple[Tensor, None] = sdpa(module, query, key, value, attention_mask, **options)
         return output
     dtype = compute_dtype(query.device.type, query.dtype)
@@ -79,9 +79,9 @@ def attention_forward(
         query_PHd,
         key_PHd,
         value_PHd,
-        Texts(cu_seq_lens_q, max_length_q),
+        TextLengths(cu_seq_lens_q, max_length_q),
         dropout=dropout,
-        scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        scale=query.shape[-1] ** -0.5 if strategy is None else strategy,
         reach=None if sliding_window is None else sliding_window - 1,
     )
     return attended[None], None
@@ -105,7 +105,7 @@ def packed_attention(
     query_PHd: Tensor,
     key_PHd: Tensor,
     value_PHd: Tensor,
-    texts: Texts,
+    texts: TextLengths,
     *,
     dropout: float,
     scale: float,
@@ -126,7 +126,7 @@ def per_text_attention(
     query_PHd: Tensor,
     key_PHd: Tensor,
     value_PHd: Tensor,
-    texts: Texts,
+    texts: TextLengths,
     *,
     dropout: float,
     scale: float,
@@ -149,7 +149,7 @@ def torch_attention(
     query_PHd: Tensor,
     key_PHd: Tensor,
     value_PHd: Tensor,
-    texts: Texts,
+    texts: TextLengths,
     *,
     dropout: float,
     scale: float,
@@ -179,7 +179,7 @@ def _flash_attn(
     query_PHd: Tensor,
     key_PHd: Tensor,
     value_PHd: Tensor,
-    texts: Texts,
+    texts: TextLengths,
     *,
     dropout: float,
     scale: float,

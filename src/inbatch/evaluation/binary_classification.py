@@ -20,7 +20,7 @@ from inbatch.evaluation.base import (
     with_summary,
 )
 from inbatch.evaluation.metrics import BINARY_KEYS, DISTANCES, binary_metrics, pairwise_similarity
-from inbatch.evaluation.rows import Rows, read_labelled_pairs
+from inbatch.evaluation.rows import RowSource, read_labelled_pairs
 
 
 @final
@@ -48,7 +48,7 @@ class BinaryClassificationEvaluator:
 
     def __init__(
         self,
-        path: Rows,
+        path: RowSource,
         *,
         columns: Mapping[str, object] | None = None,
         limit: int | None = None,

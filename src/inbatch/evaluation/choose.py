@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from inbatch.data.columns import MAPPING_KEYS
+from inbatch.data.sources.columns import MAPPING_KEYS
 from inbatch.evaluation.base import Evaluator
 from inbatch.evaluation.binary_classification import BinaryClassificationEvaluator
 from inbatch.evaluation.embedding_similarity import EmbeddingSimilarityEvaluator
 from inbatch.evaluation.information_retrieval import InformationRetrievalEvaluator
-from inbatch.evaluation.rows import Rows, load_rows
+from inbatch.evaluation.rows import RowSource, load_rows
 from inbatch.evaluation.triplet import TripletEvaluator
 
 
 def evaluator_for(
-    path: Rows | Mapping[str, Any],
+    path: RowSource | Mapping[str, Any],
     *,
     columns: Mapping[str, object] | None = None,
     limit: int | None = None,

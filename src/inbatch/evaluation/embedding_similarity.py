@@ -17,7 +17,7 @@ from inbatch.evaluation.base import (
     with_summary,
 )
 from inbatch.evaluation.metrics import correlations, pairwise_similarity
-from inbatch.evaluation.rows import Rows, read_labelled_pairs
+from inbatch.evaluation.rows import RowSource, read_labelled_pairs
 
 
 @final
@@ -44,7 +44,7 @@ class EmbeddingSimilarityEvaluator:
 
     def __init__(
         self,
-        path: Rows,
+        path: RowSource,
         *,
         columns: Mapping[str, object] | None = None,
         limit: int | None = None,

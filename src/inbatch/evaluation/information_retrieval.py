@@ -28,7 +28,7 @@ from inbatch.evaluation.base import (
 from inbatch.evaluation.metrics import Cutoffs, retrieval_metrics
 from inbatch.evaluation.retrieval_data import RetrievalData
 from inbatch.evaluation.retrieval_files import read_retrieval_data
-from inbatch.evaluation.rows import Rows
+from inbatch.evaluation.rows import RowSource
 from inbatch.evaluation.search import hit_ranks, no_hits, search_block
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -76,7 +76,7 @@ class InformationRetrievalEvaluator:
 
     def __init__(
         self,
-        path: Rows | Mapping[str, Any] | RetrievalData,
+        path: RowSource | Mapping[str, Any] | RetrievalData,
         *,
         columns: Mapping[str, Any] | None = None,
         limit: int | None = None,

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from inbatch.data.columns import Roles, suggest
-from inbatch.data.files import KINDS, load_files, peek_columns, resolve_files
+from inbatch.data.sources.columns import Roles, suggest
+from inbatch.data.sources.files import KINDS, load_files, peek_columns, resolve_files
 from inbatch.errors import ConfigError
 from inbatch.evaluation.retrieval_data import (
     RetrievalData,
     make_retrieval_data,
     retrieval_data_of_pairs,
 )
-from inbatch.evaluation.rows import Rows, read_rows
+from inbatch.evaluation.rows import RowSource, read_rows
 
 _PARTS = ("corpus", "queries", "qrels")
 # Names that are recognised for each key of `columns`, those of BEIR and of MS MARCO among them.
@@ -33,7 +33,7 @@ _NAMES = {
 
 
 def read_retrieval_data(
-    path: Rows | Mapping[str, Any],
+    path: RowSource | Mapping[str, Any],
     *,
     columns: Mapping[str, Any] | None,
     limit: int | None,

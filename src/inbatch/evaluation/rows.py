@@ -1,4 +1,4 @@
-"""Rows to evaluate on: files, or whatever else `data.train` takes -> texts and labels."""
+"""RowSource to evaluate on: files, or whatever else `data.train` takes -> texts and labels."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inbatch.data.sources import Source, load_sources
+from inbatch.data.sources.load import Source, load_sources
 from inbatch.errors import ConfigError
 
-Rows = str | Sequence[str] | Mapping[str, object] | Source
+RowSource = str | Sequence[str] | Mapping[str, object] | Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class TextRows:
 
 
 def read_rows(
-    path: Rows,
+    path: RowSource,
     *,
     columns: Mapping[str, object] | None,
     limit: int | None,
@@ -66,7 +66,7 @@ def check_columns(rows: TextRows, *, num: int, roles: str, field: str) -> None:
 
 
 def read_labelled_pairs(
-    path: Rows, *, columns: Mapping[str, object] | None, limit: int | None, field: str
+    path: RowSource, *, columns: Mapping[str, object] | None, limit: int | None, field: str
 ) -> tuple[list[str], list[str], np.ndarray]:
     """First texts, second texts and labels [N] of pairs, at least two labels of which differ.
 
@@ -90,7 +90,7 @@ def read_labelled_pairs(
 
 
 def load_rows(
-    path: Rows, *, columns: Mapping[str, object] | None, limit: int | None, field: str
+    path: RowSource, *, columns: Mapping[str, object] | None, limit: int | None, field: str
 ) -> Source:
     """The source that `read_rows` reads; arguments and errors as there."""
     if limit is not None and limit < 1:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from inbatch.device.matmul_precision import exact_products
 from inbatch.evaluation.metrics import DISTANCES
-from inbatch.products import exact_products
 
 _TILE_SCORES = 2**24  # scores held at once: 64 MiB
 _LOW = 2**32 - 1

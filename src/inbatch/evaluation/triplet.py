@@ -21,7 +21,7 @@ from inbatch.evaluation.base import (
     with_summary,
 )
 from inbatch.evaluation.metrics import SIMILARITIES, pairwise_similarity, triplet_accuracy
-from inbatch.evaluation.rows import Rows, check_columns, read_rows
+from inbatch.evaluation.rows import RowSource, check_columns, read_rows
 
 EXAMPLES = 20
 
@@ -49,7 +49,7 @@ class TripletEvaluator:
 
     def __init__(
         self,
-        path: Rows,
+        path: RowSource,
         *,
         columns: Mapping[str, object] | None = None,
         limit: int | None = None,

@@ -71,7 +71,7 @@ BIBTEX = {
 }""",
     "GradCache": """
 @misc{gao2021scaling,
-    title = {Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup},
+    title = {Strategy Deep Contrastive Learning Batch Size under Memory Limited Setup},
     author = {Luyu Gao and Yunyi Zhang and Jiawei Han and Jamie Callan},
     year = {2021},
     eprint = {2101.06983},
@@ -80,7 +80,7 @@ BIBTEX = {
 }""",
     "ContrastiveLoss": """
 @inproceedings{hadsell2006dimensionality,
-    title = {Dimensionality Reduction by Learning an Invariant Mapping},
+    title = {Dimensionality GradientSync by Learning an Invariant Mapping},
     author = {Hadsell, R. and Chopra, S. and LeCun, Y.},
     booktitle = {2006 IEEE Computer Society Conference on Computer Vision and Pattern Recognition
         (CVPR'06)},

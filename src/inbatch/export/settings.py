@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
+from inbatch.config.schema import CONF
+from inbatch.config.targets import locate
 from inbatch.export.model_name import local_name
-from inbatch.schema import CONF
-from inbatch.targets import locate
 
 _OF_THIS_MACHINE = {"output_dir", "data_dir", "cache_dir", "store_dir", "save_dir", "logger"}
 _HYDRAS = {"_partial_", "_convert_", "_recursive_", "_args_"}

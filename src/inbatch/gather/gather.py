@@ -171,5 +171,5 @@ def _check_rows(num_local: int, expected: int, num_global: int) -> None:
     if num_local != expected:
         raise ValueError(
             f"this rank holds {num_local} rows of a global batch of {num_global} where the plan gives "
-            f"it {expected}: batches must be sliced by inbatch.data.plan.slice_rows"
+            f"it {expected}: batches must be sliced by inbatch.data.plan.plan.slice_rows"
         )

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from inbatch.data.batch import Chunk
+from inbatch.batch.batch import Chunk
 from inbatch.gradcache.rescue import Embedded, Replay, Rescue, embed_all
 from inbatch.gradcache.rng import RngState
 from inbatch.losses.base import LossOutput
@@ -39,7 +39,7 @@ class Engine(NamedTuple):
     encode: chunk -> embeddings [n, D].
     loss: embeddings [N, D] in the batch's flat order -> LossOutput; called once a step.
     backward: scalar -> None; accumulates into the parameters.
-    reduction: last -> context; outside the last backward of a step gradients stay on their rank.
+    gradient_sync: last -> context; outside the last backward of a step gradients stay on their rank.
     phase: name -> context that measures time ("embed", "loss", "backward").
     sharing: chunks -> context of the first forwards, whose kept graphs then go backward in one call.
     rescue: called after a forward ran out of memory, before it is done again with less; None lets the
@@ -49,7 +49,7 @@ class Engine(NamedTuple):
     encode: Callable[[Chunk], Tensor]
     loss: Callable[[Tensor], LossOutput]
     backward: Callable[[Tensor], None]
-    reduction: Callable[[bool], AbstractContextManager[None]]
+    gradient_sync: Callable[[bool], AbstractContextManager[None]]
     phase: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
     sharing: Callable[[Sequence[Chunk]], AbstractContextManager[None]] = lambda chunks: (
         nullcontext()
@@ -107,11 +107,11 @@ def _backward_all(engine: Engine, embedded: list[Embedded], grad_ND: Tensor, *, 
     if kept:
         surrogate = torch.stack([_surrogate(e.chunk, e.embeddings, grad_ND) for e in kept]).sum()
         kept.clear()
-        with engine.reduction(last and not replayed):
+        with engine.gradient_sync(last and not replayed):
             engine.backward(surrogate)
     replay = Replay(engine.encode, engine.rescue)
     for position, e in enumerate(replayed):
-        with engine.reduction(last and position == len(replayed) - 1):
+        with engine.gradient_sync(last and position == len(replayed) - 1):
             engine.backward(_surrogate(e.chunk, replay(e), grad_ND))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from inbatch.data.batch import Chunk
+from inbatch.batch.batch import Chunk
 
 
 def filler_chunk(device: torch.device, *, token_id: int = 0) -> Chunk:

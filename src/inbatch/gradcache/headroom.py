@@ -14,8 +14,8 @@ from typing import TypeVar
 
 import torch
 
-from inbatch.data.batch import Batch, Chunk
-from inbatch.data.chunks import halve_chunks
+from inbatch.batch.batch import Batch, Chunk
+from inbatch.batch.chunks import halve_chunks
 from inbatch.errors import ConfigError
 from inbatch.gradcache.keep import KeepBudget
 from inbatch.gradcache.rescue import Rescue, free_memory

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from inbatch.data.batch import Chunk
+from inbatch.batch.batch import Chunk
 
 GIB = 1 << 30
 

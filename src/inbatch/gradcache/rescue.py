@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import save_on_cpu
 
-from inbatch.data.batch import Chunk
-from inbatch.data.chunks import halve_chunks
+from inbatch.batch.batch import Chunk
+from inbatch.batch.chunks import halve_chunks
 from inbatch.gradcache.rng import RngState
 
 Encode = Callable[[Chunk], Tensor]

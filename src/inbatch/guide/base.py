@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from inbatch.data.batch import Batch
+from inbatch.batch.batch import Batch
 from inbatch.encoder.tokenize import TextTokenizer
 
 

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inbatch.data.batch import Chunk
-from inbatch.data.chunks import make_chunks
+from inbatch.batch.batch import Chunk
+from inbatch.batch.chunks import make_chunks
 from inbatch.encoder import Encoder
 from inbatch.guide.base import Process
 from inbatch.guide.store import Table
@@ -49,7 +49,7 @@ class FillSettings:
     shard_s: float = 60.0
 
 
-class Window(NamedTuple):
+class TextWindow(NamedTuple):
     """Tokenized texts."""
 
     keys_n: np.ndarray  # uint64
@@ -98,7 +98,7 @@ def _windows(
     prompt: str,
     settings: FillSettings,
     skip: Callable[[int], None],
-) -> Iterator[Window]:
+) -> Iterator[TextWindow]:
     """The texts in tokens, less what other runs have added since `missing` was found."""
     order = np.argsort(missing.keys_n)
     sorted_keys, place = missing.keys_n[order], np.empty(len(order), dtype=np.int64)
@@ -114,7 +114,7 @@ def _windows(
         skip(len(part) - len(left))
         if len(left):
             wanted = missing[left]
-            yield Window(wanted.keys_n, _chunks(encoder, wanted.read(), prompt, settings))
+            yield TextWindow(wanted.keys_n, _chunks(encoder, wanted.read(), prompt, settings))
 
 
 def _chunks(
@@ -132,7 +132,7 @@ def _chunks(
     )
 
 
-def _ahead(windows: Iterator[Window]) -> Iterator[Window]:
+def _ahead(windows: Iterator[TextWindow]) -> Iterator[TextWindow]:
     """The same windows; a thread makes the next one while one is in use."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         coming = thread.submit(next, windows, None)

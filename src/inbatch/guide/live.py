@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from inbatch.data.batch import Batch
+from inbatch.batch.batch import Batch
 from inbatch.encoder import Encoder
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.guide.base import Process

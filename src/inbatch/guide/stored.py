@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inbatch.data.batch import Batch
+from inbatch.batch.batch import Batch
 from inbatch.data.collate import MIXED
-from inbatch.data.columns import resolve_prompts
-from inbatch.data.sources import Source
+from inbatch.data.sources.columns import resolve_prompts
+from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
 from inbatch.guide.base import Process

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from inbatch.data.columns import resolve_prompts
 from inbatch.data.hashing import hash_texts
-from inbatch.data.sources import Source
+from inbatch.data.sources.columns import resolve_prompts
+from inbatch.data.sources.load import Source
 from inbatch.errors import ConfigError
 from inbatch.guide.store import Table
 

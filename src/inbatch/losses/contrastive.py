@@ -38,7 +38,7 @@ class Contrastive:
     Mean over the rows of ``(y d^2 + (1 - y) max(0, margin - d)^2) / 2``; with
     ``size_average=False`` the sum over the global batch. Labels between 0 and 1 weigh both terms.
     Equals sentence-transformers' ContrastiveLoss. Paper: Hadsell et al. 2006, "Dimensionality
-    Reduction by Learning an Invariant Mapping".
+    GradientSync by Learning an Invariant Mapping".
     """
 
     margin: float = 0.5

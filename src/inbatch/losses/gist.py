@@ -16,13 +16,13 @@ from torch.nn.functional import normalize
 from inbatch.losses.base import LossInput, LossOutput
 from inbatch.losses.checks import check_choice, check_inputs, check_number
 from inbatch.losses.pairs import full_precision
-from inbatch.losses.panels import Block, GuideFilter
-from inbatch.losses.streaming import (
+from inbatch.losses.softmax.cross_entropy import (
     IMPLEMENTATIONS,
     Implementation,
     similarity_metrics,
     streamed_cross_entropy,
 )
+from inbatch.losses.softmax.panels import Block, GuideFilter
 
 # Two equal texts score equal in exact arithmetic but not in floating point, where it depends on the
 # place in a matrix product. Scores this close to the threshold count as equal to it.

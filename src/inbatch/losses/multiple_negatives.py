@@ -15,13 +15,13 @@ from torch import Tensor
 from inbatch.errors import ConfigError
 from inbatch.losses.base import LossInput, LossOutput
 from inbatch.losses.checks import check_choice, check_inputs, check_number
-from inbatch.losses.panels import Block
-from inbatch.losses.streaming import (
+from inbatch.losses.softmax.cross_entropy import (
     IMPLEMENTATIONS,
     Implementation,
     similarity_metrics,
     streamed_cross_entropy,
 )
+from inbatch.losses.softmax.panels import Block
 
 Direction = Literal["query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"]
 HardnessMode = Literal["in_batch_negatives", "hard_negatives", "all_negatives"]

@@ -1,6 +1,6 @@
 """Strategies: accumulate gradients locally, reduce them once a step."""
 
-from inbatch.strategies.base import LocalReduction, Reduction, Scaling
+from inbatch.strategies.base import GradientSync, NoSync, Strategy
 from inbatch.strategies.ddp import DDP, Auto, SingleDevice
 from inbatch.strategies.deepspeed import DeepSpeed
 from inbatch.strategies.fsdp import FSDP
@@ -12,9 +12,9 @@ __all__ = [
     "FSDP",
     "Auto",
     "DeepSpeed",
-    "LocalReduction",
-    "Reduction",
-    "Scaling",
+    "NoSync",
+    "GradientSync",
+    "Strategy",
     "SingleDevice",
     "World",
     "cluster_environment",

@@ -1,7 +1,7 @@
 """What a strategy owes to a training step: accumulate locally, reduce once.
 
 Scale contract, the strategy's part: gradients are averaged over ranks, once per optimizer step, after
-the backward that is marked as last. Everything in `conf/strategy/` is a final subclass of `Scaling`.
+the backward that is marked as last. Everything in `conf/strategy/` is a final subclass of `Strategy`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.strategies import Strategy as LightningStrategy
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from inbatch.module import BiEncoderModule
+    from inbatch.run.module import BiEncoderModule
 
 
-class Reduction(ABC):
+class GradientSync(ABC):
     """Decides for each backward of an optimizer step whether its gradients are reduced over ranks."""
 
     def start(self) -> None:  # noqa: B027 - most strategies have nothing to do here
@@ -32,7 +32,7 @@ class Reduction(ABC):
         """Called after the last backward of an optimizer step."""
 
 
-class LocalReduction(Reduction):
+class NoSync(GradientSync):
     """One process: nothing to reduce."""
 
     @contextmanager
@@ -41,7 +41,7 @@ class LocalReduction(Reduction):
         yield
 
 
-class Scaling(ABC):
+class Strategy(ABC):
     """How a run uses its processes."""
 
     #: forward or backward of the encoder runs collectives, so ranks must run equally many chunks
@@ -51,19 +51,19 @@ class Scaling(ABC):
     #: values of `precision` that it cannot compute in
     refuses: tuple[str, ...] = ()
 
-    def resolve(self, world_size: int) -> Scaling:
+    def resolve(self, world_size: int) -> Strategy:
         """The strategy for a number of processes: this one."""
         return self
 
     @abstractmethod
     def lightning_strategy(
         self, *, accelerator: str, num_processes: int, num_nodes: int, clip_norm: float | None
-    ) -> Strategy | str:
+    ) -> LightningStrategy | str:
         """The Lightning strategy; `num_processes` is per node."""
 
     @abstractmethod
-    def reduction(self, module: BiEncoderModule) -> Reduction:
-        """The reduction of a module that is set up for training."""
+    def gradient_sync(self, module: BiEncoderModule) -> GradientSync:
+        """The gradient synchronisation of a module that is set up for training."""
 
     def shard(self, module: BiEncoderModule) -> None:  # noqa: B027
         """Replace parameters by shards, before the optimizer sees them."""

@@ -8,31 +8,32 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import Strategy as LightningStrategy
 
-from inbatch.strategies.base import LocalReduction, Reduction, Scaling
+from inbatch.strategies.base import GradientSync, NoSync, Strategy
 
 if TYPE_CHECKING:
-    from inbatch.module import BiEncoderModule
+    from inbatch.run.module import BiEncoderModule
 
 
 @dataclass(frozen=True)
-class SingleDevice(Scaling):
+class SingleDevice(Strategy):
     """One process on one device."""
 
     def lightning_strategy(
         self, *, accelerator: str, num_processes: int, num_nodes: int, clip_norm: float | None
-    ) -> Strategy | str:
+    ) -> LightningStrategy | str:
         """Lightning's own single-device strategy."""
         return "auto"
 
-    def reduction(self, module: BiEncoderModule) -> Reduction:
+    def gradient_sync(self, module: BiEncoderModule) -> GradientSync:
         """Nothing to reduce."""
-        return LocalReduction()
+        return NoSync()
 
 
 @dataclass(frozen=True)
-class DDP(Scaling):
+class DDP(Strategy):
     """Every rank holds the whole model; gradients are all-reduced in buckets, once per step.
 
     Args:
@@ -45,7 +46,7 @@ class DDP(Scaling):
 
     def lightning_strategy(
         self, *, accelerator: str, num_processes: int, num_nodes: int, clip_norm: float | None
-    ) -> Strategy | str:
+    ) -> LightningStrategy | str:
         """DDP without a search for unused parameters: the encoder has none. Never static_graph.
 
         With no_sync, static_graph gives wrong gradients from the second step on without an error.
@@ -58,12 +59,12 @@ class DDP(Scaling):
             bucket_cap_mb=self.bucket_mib,
         )
 
-    def reduction(self, module: BiEncoderModule) -> Reduction:
+    def gradient_sync(self, module: BiEncoderModule) -> GradientSync:
         """Synchronise in the last backward only."""
         return _NoSync(module)
 
 
-class _NoSync(Reduction):
+class _NoSync(GradientSync):
     """Lightning prepares DDP's reducer in `manual_backward`, and only outside `no_sync`."""
 
     def __init__(self, module: BiEncoderModule) -> None:
@@ -90,6 +91,6 @@ class Auto:
 
     timeout_s: float = 600.0
 
-    def resolve(self, world_size: int) -> Scaling:
+    def resolve(self, world_size: int) -> Strategy:
         """SingleDevice or DDP."""
         return SingleDevice() if world_size == 1 else DDP(timeout_s=self.timeout_s)

@@ -15,19 +15,20 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
+from lightning.pytorch.strategies import DeepSpeedStrategy
+from lightning.pytorch.strategies import Strategy as LightningStrategy
 from torch import Tensor
 
 from inbatch.errors import ConfigError
-from inbatch.strategies.base import Reduction, Scaling
+from inbatch.strategies.base import GradientSync, Strategy
 from inbatch.strategies.deepspeed_precision import InbatchDeepSpeedStrategy
 
 if TYPE_CHECKING:
-    from inbatch.module import BiEncoderModule
+    from inbatch.run.module import BiEncoderModule
 
 
 @dataclass(frozen=True)
-class DeepSpeed(Scaling):
+class DeepSpeed(Strategy):
     """ZeRO at one stage.
 
     Args:
@@ -60,7 +61,7 @@ class DeepSpeed(Scaling):
 
     def lightning_strategy(
         self, *, accelerator: str, num_processes: int, num_nodes: int, clip_norm: float | None
-    ) -> Strategy | str:
+    ) -> LightningStrategy | str:
         """Lightning's strategy; a subclass on the CPU, which Lightning itself refuses."""
         options: dict[str, Any] = {
             "config": self._config(clip_norm),
@@ -90,7 +91,7 @@ class DeepSpeed(Scaling):
             config["gradient_clipping"] = clip_norm
         return config
 
-    def reduction(self, module: BiEncoderModule) -> Reduction:
+    def gradient_sync(self, module: BiEncoderModule) -> GradientSync:
         """One coalesced reduction per optimizer step."""
         return _Coalesced(module.trainer.model)
 
@@ -112,7 +113,7 @@ class DeepSpeed(Scaling):
             return {n: t.detach().cpu().clone() for n, t in module.encoder.state_dict().items()}
 
 
-class _Coalesced(Reduction):
+class _Coalesced(GradientSync):
     def __init__(self, engine: Any) -> None:
         self._engine = engine
         self._open: AbstractContextManager[None] | None = None

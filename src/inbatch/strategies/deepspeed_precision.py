@@ -2,7 +2,7 @@
 
 Left alone, Lightning turns bf16 into DeepSpeed's own: weights in bf16, in which gradients of chunks add
 up too, so that an update depends on the chunks by some percent. Here bf16 is autocast, as under DDP. fp16
-stays DeepSpeed's own, with its scaling of the loss: its autocast clips by the norm of scaled gradients,
+stays DeepSpeed's own, with its strategy of the loss: its autocast clips by the norm of scaled gradients,
 and lets each rank decide alone whether a step is skipped.
 """
 

@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
+from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import Strategy as LightningStrategy
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from inbatch.strategies.base import Reduction, Scaling
+from inbatch.strategies.base import GradientSync, Strategy
 
 if TYPE_CHECKING:
-    from inbatch.module import BiEncoderModule
+    from inbatch.run.module import BiEncoderModule
 
 
 @dataclass(frozen=True)
-class FSDP(Scaling):
+class FSDP(Strategy):
     """Each transformer layer and the rest of the encoder are one unit that is gathered when it runs.
 
     Args:
@@ -37,7 +38,7 @@ class FSDP(Scaling):
 
     def lightning_strategy(
         self, *, accelerator: str, num_processes: int, num_nodes: int, clip_norm: float | None
-    ) -> Strategy | str:
+    ) -> LightningStrategy | str:
         """Lightning's strategy around `fully_shard`; checkpoints are whole files, as DDP's."""
         return ModelParallelStrategy(
             data_parallel_size=num_processes * num_nodes,
@@ -57,7 +58,7 @@ class FSDP(Scaling):
             fully_shard(layer, **options)
         fully_shard(module.encoder, **options)
 
-    def reduction(self, module: BiEncoderModule) -> Reduction:
+    def gradient_sync(self, module: BiEncoderModule) -> GradientSync:
         """Reduce-scatter in the last backward only."""
         assert isinstance(module.encoder, FSDPModule)
         return _LastBackward(module.encoder)
@@ -68,7 +69,7 @@ class FSDP(Scaling):
         return get_model_state_dict(module.encoder, options=options)
 
 
-class _LastBackward(Reduction):
+class _LastBackward(GradientSync):
     """The flags belong to the unit tree and hold until they are set again."""
 
     def __init__(self, encoder: FSDPModule) -> None:

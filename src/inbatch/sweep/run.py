@@ -26,9 +26,9 @@ from pathlib import Path
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from inbatch.callbacks.preemption import SIGNALS
+from inbatch.cluster.requeue import EXIT_PREEMPTED
+from inbatch.cluster.stop_request import SIGNALS
 from inbatch.errors import ConfigError
-from inbatch.requeue import EXIT_PREEMPTED
 from inbatch.sweep.points import RESULT, Point, Result, read_result, write_point
 
 _RANK = re.compile(r"^\[rank\d+\]: ?")  # torch marks the lines of several ranks

@@ -1,0 +1,1 @@
+"""One typed batch: its texts, its chunks, and its way to a device."""

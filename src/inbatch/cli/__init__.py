@@ -1,0 +1,1 @@
+"""Commands: Hydra and argparse live here, and nothing below imports it."""

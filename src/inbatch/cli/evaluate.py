@@ -1,0 +1,88 @@
+"""The entry point of evaluation: a saved model and files -> a table and `metrics.json`.
+
+The encoder and the evaluators are those of a training run, under the same keys; so are the metrics.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra
+import torch
+from omegaconf import DictConfig
+
+from inbatch.cli.hydra_app import launch, user_errors
+from inbatch.cli.train import CONF_DIR, quiet
+from inbatch.config.check import check_evaluate
+from inbatch.config.instantiate import instantiate
+from inbatch.config.schema import EvaluateConfig
+from inbatch.console import run_table
+from inbatch.encoder import Encoder
+from inbatch.errors import ConfigError
+
+METRICS = "metrics.json"
+
+
+def evaluate(run: EvaluateConfig) -> dict[str, float]:
+    """All metrics; written to `metrics.json` in the output directory.
+
+    Raises:
+        ConfigError: a model, file or device that cannot be used.
+    """
+    evaluators = instantiate(run.evaluation.evaluators)
+    encode = _encode(instantiate(run.encoder), run)
+    metrics: dict[str, float] = {}
+    for evaluator in evaluators.values():
+        metrics.update(evaluator(encode))
+    result = {
+        "model": run.encoder.get("model"),
+        "data": run.data.eval,
+        "metrics": {key: None if math.isnan(value) else value for key, value in metrics.items()},
+    }
+    output = Path(run.output_dir) / METRICS
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    shown = {key: f"{value:.4f}" for key, value in metrics.items()}
+    run_table({"metrics": shown, "written": {"metrics": str(output)}})
+    return metrics
+
+
+@dataclass(frozen=True)
+class _Encode:
+    """The saved model, for evaluators."""
+
+    encoder: Encoder
+    chunk_tokens: int
+    device: torch.device
+
+    def __call__(self, texts: Sequence[str], *, role: str | None) -> torch.Tensor:
+        return self.encoder.encode(texts, role=role, chunk_tokens=self.chunk_tokens)
+
+
+def _encode(encoder: Encoder, run: EvaluateConfig) -> _Encode:
+    device = run.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        encoder.to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(f"device={device} cannot be used ({reason}): set cpu or cuda") from error
+
+    return _Encode(encoder, run.chunk_tokens, torch.device(device))
+
+
+def main() -> None:
+    """Console command `inbatch-evaluate`."""
+    launch(_main, conf=CONF_DIR)
+
+
+@hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="evaluate")
+def _main(cfg: DictConfig) -> None:
+    quiet()
+    with user_errors():
+        evaluate(check_evaluate(cfg))

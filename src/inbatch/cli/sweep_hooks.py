@@ -1,0 +1,123 @@
+"""How `--multirun` of the entry point uses Hydra: a point from a job, and the report at the end."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from inbatch.cli.hydra_app import user_errors
+from inbatch.cluster.requeue import preempted_exits
+from inbatch.config.check import RunConfig, check_config
+from inbatch.errors import ConfigError
+from inbatch.strategies import find_world
+from inbatch.sweep.points import Point
+from inbatch.sweep.report import report
+from inbatch.sweep.run import run_apart, run_point
+
+EXIT_SOME_FAILED = 1
+
+
+class SweepReport(Callback):
+    """Checks a sweep before its first point, and reports on it after the last."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse what every point would fail of. Hydra swallows errors here, but no exit."""
+        with user_errors():
+            check_sweep(config)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Write table, plots and link; exit code 1 where a point has failed."""
+        if is_array(config):  # one of several processes, none of which knows whether it is the last
+            return
+        with user_errors():
+            points = report(Path(config.hydra.sweep.dir))
+        if not all(point.succeeded for point in points.values()):
+            sys.exit(EXIT_SOME_FAILED)
+
+
+def check_sweep(config: DictConfig) -> None:
+    """Whether a sweep can start.
+
+    Raises:
+        ConfigError: several processes would each run it, a folder that has no effect, or a plugin that
+            is not installed.
+    """
+    if launched() and not is_array(config):
+        raise ConfigError(
+            "--multirun under torchrun or srun would run the whole sweep on each rank: start it once, "
+            "with trainer.devices=..., and each point starts its own ranks"
+        )
+    for override in config.hydra.overrides.task:
+        if override.lstrip("+").startswith("output_dir="):
+            raise ConfigError(f"{override} has no effect on a sweep: set hydra.sweep.dir=...")
+    for group in ("launcher", "sweeper"):
+        target = str(config.hydra[group]._target_)
+        if importlib.util.find_spec(target.split(".")[0]) is None or not _found(target):
+            raise ConfigError(
+                f"hydra/{group}={config.hydra.runtime.choices[f'hydra/{group}']} needs a plugin that is "
+                "not installed: pip install 'inbatch[sweep]'"
+            )
+
+
+def is_array(config: DictConfig) -> bool:
+    """Whether this process runs one point of a sweep, and others run the others."""
+    return bool(config.hydra.runtime.choices["hydra/launcher"] == "array")
+
+
+def in_sweep() -> bool:
+    """Whether this job is a point of a sweep."""
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+def launched() -> bool:
+    """Whether torchrun or srun has started this process as one of several."""
+    return find_world("cpu", "auto", 1).size > 1
+
+
+def run_job(config: DictConfig, train: Callable[[RunConfig], object]) -> float | None:
+    """Run the point that this job is; returns its metric, None where it has none or has failed."""
+
+    def work() -> None:
+        run = check_config(config)
+        world = find_world(run.trainer.accelerator, run.trainer.devices, run.trainer.num_nodes)
+        with preempted_exits():  # ends the sweep; what is left of it is not to be trained now
+            if world.size > 1 and not launched():
+                run_apart(command_of_job())
+            else:
+                train(run)
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    return run_point(point_of_job(), folder, work, one_of_several=launched())
+
+
+def point_of_job() -> Point:
+    """The point that this job is."""
+    job: HydraConf = HydraConfig.get()
+    return Point(number=int(job.job.num), overrides=tuple(job.overrides.task))
+
+
+def command_of_job() -> list[str]:
+    """A command line that runs this job alone."""
+    job: HydraConf = HydraConfig.get()
+    command = [sys.executable, "-m", "inbatch", f"--config-name={job.job.config_name}"]
+    for source in job.runtime.config_sources:
+        if source.provider == "command-line":
+            command.append(f"--config-dir={source.path}")
+    path = str(job.runtime.output_dir).replace("\\", "\\\\").replace("'", "\\'")
+    return [*command, *job.overrides.task, f"hydra.run.dir='{path}'"]
+
+
+def _found(target: str) -> bool:
+    try:
+        return importlib.util.find_spec(target.rpartition(".")[0]) is not None
+    except ModuleNotFoundError:
+        return False

@@ -1,0 +1,55 @@
+"""`inbatch train`: from a command line to a training run."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from functools import partial
+
+import datasets
+import hydra
+import transformers
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from inbatch.cli.hydra_app import launch, user_errors
+from inbatch.cli.sweep_hooks import in_sweep, run_job
+from inbatch.cluster.requeue import leave_early, preempted_exits
+from inbatch.cluster.stop_request import StopRequest
+from inbatch.config.check import check_config
+from inbatch.config.schema import CONF
+from inbatch.run.train import train
+from inbatch.strategies import is_first_process
+
+CONF_DIR = str(CONF)
+
+
+def main() -> None:
+    """Console command `inbatch-train`."""
+    launch(_main, conf=CONF_DIR)
+
+
+@hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="train")
+def _main(cfg: DictConfig) -> float | None:
+    quiet()
+    with_output_dir = OmegaConf.merge(cfg, {"output_dir": HydraConfig.get().runtime.output_dir})
+    assert isinstance(with_output_dir, DictConfig)
+    with StopRequest(partial(leave_early, first=is_first_process())) as stop:
+        if in_sweep():
+            return run_job(with_output_dir, partial(train, stop=stop))
+        with user_errors(), preempted_exits():
+            train(check_config(with_output_dir), stop)
+    return None
+
+
+def quiet() -> None:
+    """One progress line is enough: no bars of libraries, no tips of Lightning."""
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    for name in ("lightning.pytorch", "lightning.fabric", "compilers"):  # the last is deepspeed's
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # A filter, since deepspeed sets the level when accelerate imports it; it warns of every CPU.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
+    warnings.filterwarnings("ignore", ".*_tensor` is deprecated", FutureWarning)  # deepspeed's
+    warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning's, on each rank
+    warnings.filterwarnings("ignore", "The `srun` command is available")  # find_launcher knows

@@ -1,0 +1,1 @@
+"""What a run owes to Slurm: job scripts, stop requests, requeueing."""

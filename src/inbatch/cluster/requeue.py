@@ -1,0 +1,118 @@
+"""Asks Slurm to start a job again that has stopped before its end.
+
+Only a job that still runs is requeued. Where it is ending, its user has cancelled it, or Slurm itself
+has taken its nodes and starts it again by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from inbatch.cluster.stop_request import Preempted
+
+EXIT_TERMINATED = 128 + signal.SIGTERM  # as a shell says it
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on where this one stopped
+
+
+class Asked(NamedTuple):
+    """What came of asking."""
+
+    said: str  # what the user should know
+    refused: bool = False
+
+
+def requeue(environ: Mapping[str, str] | None = None, *, if_preempted: bool = False) -> Asked:
+    """Requeue the job of this process, if it is one that can be.
+
+    Args:
+        environ: variables of the job; those of this process by default.
+        if_preempted: only where Slurm is taking the job's nodes.
+    """
+    job = (os.environ if environ is None else environ).get("SLURM_JOB_ID")
+    if job is None:
+        return Asked("the same command goes on from there")
+    shown = _scontrol("show", "job", "--oneliner", job)
+    fields = job_fields(shown.stdout)
+    refused = shown.stderr.strip() if shown.returncode else why_not(fields)
+    if refused is None and if_preempted and not is_preempted(fields):
+        refused = "it is not being preempted"
+    if refused is None:
+        asked = _scontrol("requeue", job)
+        refused = asked.stderr.strip() if asked.returncode else None
+    if refused is not None:
+        said = (
+            f"job {job} is not requeued by itself ({refused}): started again, it goes on from there"
+        )
+        return Asked(said, refused=True)
+    return Asked(f"job {job} is requeued and goes on from there")
+
+
+def job_fields(line: str) -> dict[str, str]:
+    """``Name=value`` pairs of ``scontrol show job --oneliner``; values with spaces are cut short."""
+    return dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", line))
+
+
+def why_not(fields: Mapping[str, str]) -> str | None:
+    """Why a job is not to be requeued; None if it is."""
+    if fields.get("JobState") != "RUNNING":
+        return f"it is {fields.get('JobState', 'unknown')}"
+    if fields.get("BatchFlag") != "1":
+        return "it is no batch job"
+    if fields.get("Requeue") != "1":
+        return "it was submitted with --no-requeue"
+    return None
+
+
+def is_preempted(fields: Mapping[str, str]) -> bool:
+    """Whether Slurm is taking a job's nodes, and has given it time to end."""
+    return fields.get("PreemptTime", "None") not in ("None", "N/A", "Unknown")
+
+
+def _scontrol(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["scontrol", *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", str(error))
+
+
+def leave_early(signal_name: str, *, first: bool) -> int:
+    """Exit code of a process that is asked to stop before the first step, as in `preempted_exits`.
+
+    It is that of a failure where a job is ended that Slurm will not start again.
+
+    Args:
+        signal_name: what asked for it.
+        first: whether this is the process of rank 0, which requeues and says so.
+    """
+    if not first:
+        return 0
+    # Launchers send SIGTERM to the others when a rank has failed, for ever if each start is followed by
+    # the next.
+    ended = signal_name == "SIGTERM"
+    then = requeue(if_preempted=ended)
+    said = f"stopped by {signal_name} before the first step of this start; {then.said}"
+    print(said, file=sys.stderr, flush=True)
+    return EXIT_TERMINATED if ended and then.refused else EXIT_PREEMPTED
+
+
+@contextmanager
+def preempted_exits() -> Iterator[None]:
+    """A `Preempted` inside ends the process: rank 0 requeues, says so, and exits with 75.
+
+    The other ranks exit with 0: a launcher takes anything else for a failure and kills rank 0.
+    """
+    try:
+        yield
+    except Preempted as stopped:
+        if stopped.rank:
+            sys.exit(0)
+        print(f"{stopped}; {requeue().said}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_PREEMPTED)

@@ -1,0 +1,1 @@
+"""Which rows form which global batch, on every rank alike."""

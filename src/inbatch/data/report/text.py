@@ -1,0 +1,220 @@
+"""The data report in words: warnings, a Markdown page, a table for the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from inbatch.data.report.values import ColumnReport, Lengths, SourceReport
+
+if TYPE_CHECKING:
+    from inbatch.data.report.build import DataReport
+
+# Below this share a peculiarity of the data is counted but not warned about.
+WARN_SHARE = 0.01
+UNPLACED_SHARE = 0.001  # the same for rows that are never trained on
+SAMPLE_CHARACTERS = 200
+
+
+def warnings_of(report: SourceReport, max_length: int | None, *, guided: bool) -> list[str]:
+    """What a person should know of one source, in plain sentences.
+
+    Texts that occur several times are no fault where the sampler keeps them apart or a guide looks.
+    """
+    apart = guided or report.batches_with_duplicates == 0.0
+    lines = ([] if apart else _batch_warnings(report)) + _row_warnings(report)
+    for column in report.columns:
+        of = f"column '{column.name}' of source '{report.name}'"
+        if column.num_empty:
+            lines.append(
+                f"{column.num_empty} texts in {of} are empty: set on_empty=drop to leave them out."
+            )
+        if column.numbers_only:
+            # Not refused: codes that are all digits may well be what is to be matched.
+            lines.append(
+                f"all texts in {of} that were looked at are numbers: if they are no codes to be "
+                "learnt as texts, name another column in data.columns."
+            )
+        if column.truncated_share is not None and column.truncated_share >= WARN_SHARE:
+            lines.append(
+                f"{column.truncated_share:.0%} of the texts in {of} are longer than "
+                f"max_length={max_length} tokens and are cut."
+            )
+    return lines
+
+
+def to_markdown(report: DataReport) -> str:
+    """Warnings first, then each source: columns, counts, labels, samples."""
+    lines = ["# Data report", ""]
+    if report.warnings:
+        lines += ["**Warnings**", "", *(f"- {line}" for line in report.warnings), ""]
+    for source in report.sources:
+        lines += _source_markdown(source)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def to_table(report: DataReport) -> Table:
+    """One line a column."""
+    table = Table(title="Data")
+    heads = ("source", "rows", "column", "role", "tokens p50", "p95", "max", "cut", "distinct")
+    for head in heads:
+        left = head in ("source", "column", "role")
+        table.add_column(head, justify="left" if left else "right")
+    for source in report.sources:
+        for i, column in enumerate(source.columns):
+            name, rows = (source.name, f"{source.num_rows:,}") if i == 0 else ("", "")
+            tokens = ["-"] * 3
+            if column.tokens is not None:
+                lengths = column.tokens
+                tokens = [f"{lengths.p50:.0f}", f"{lengths.p95:.0f}", f"{lengths.max}"]
+            distinct = f"{column.num_distinct:,}"
+            cells = (name, rows, column.name, column.role, *tokens, _cut(column), distinct)
+            table.add_row(*cells)
+    return table
+
+
+def unplaced_warnings(name: str, count: int, num_rows: int) -> list[str]:
+    """A line on rows that no batch of the first epoch holds, if they are many."""
+    if count <= UNPLACED_SHARE * num_rows:
+        return []
+    return [
+        f"{count} rows of {name} ({count / num_rows:.1%}) are in no batch of the first epoch: they "
+        "share a text with every batch that had room, or the sampler ends the epoch before them."
+    ]
+
+
+def _batch_warnings(report: SourceReport) -> list[str]:
+    """Rows that would be false negatives of each other."""
+    lines = []
+    name = f"source '{report.name}'"
+    fix = "use sampler=no_duplicates or a guide"
+    for what, others, count in (
+        ("queries", "positives", report.shared_queries),
+        ("positives", "queries", report.shared_positives),
+    ):
+        if count is not None and count.row_share >= WARN_SHARE:
+            lines.append(
+                f"{count.text_share:.0%} of the {what} of {name} ({count.row_share:.0%} of its "
+                f"rows) stand beside several {others}, and become false negatives of each other "
+                f"in a batch: {fix}."
+            )
+    if report.batches_with_duplicates:
+        lines.append(
+            f"{report.batches_with_duplicates:.0%} of the global batches of {name} would hold a "
+            f"text twice, as a false negative: {fix}."
+        )
+    return lines
+
+
+def _row_warnings(report: SourceReport) -> list[str]:
+    lines = []
+    name, rows = f"source '{report.name}'", report.num_rows
+    if report.num_dropped:
+        lines.append(
+            f"{report.num_dropped} rows of {name} were dropped for an empty text or label."
+        )
+    lines += unplaced_warnings(name, report.num_unplaced, rows)
+    if report.num_duplicate_rows >= WARN_SHARE * rows:
+        lines.append(
+            f"{report.num_duplicate_rows} rows of {name} ({report.num_duplicate_rows / rows:.0%}) "
+            "repeat an earlier row: remove them, or they count twice."
+        )
+    # A labelled pair may well hold a text twice; as a query and its positive that teaches nothing.
+    if report.label is None and report.num_positive_is_query >= WARN_SHARE * rows:
+        lines.append(
+            f"{report.num_positive_is_query} rows of {name} have a positive equal to the query: "
+            "they teach nothing."
+        )
+    if report.num_negative_is_own:
+        lines.append(
+            f"{report.num_negative_is_own} rows of {name} have a negative equal to their own query "
+            "or positive: remove them."
+        )
+    if report.label is not None and report.label.num_distinct == 1:
+        lines.append(
+            f"all labels of {name} are {report.label.min:g}: a loss on labels learns nothing."
+        )
+    return lines
+
+
+def _source_markdown(report: SourceReport) -> list[str]:
+    lines = [f"## {report.name}", "", f"{report.num_rows:,} rows from `{report.origin}`."]
+    if report.ignored_columns:
+        lines.append(f"Ignored columns: {', '.join(report.ignored_columns)}.")
+    lines += ["", *_column_table(report), "", *_counts(report), ""]
+    if report.label is not None:
+        label = report.label
+        values = f"min {label.min:g}, mean {label.mean:.4g}, max {label.max:g}"
+        lines += [f"Label `{label.name}`: {values}.", "", "| value | rows |", "|---|---|"]
+        for part in label.bins:
+            value = f"{part.low:g}" if part.low == part.high else f"{part.low:g} to {part.high:g}"
+            lines.append(f"| {value} | {part.count:,} |")
+        lines.append("")
+    names = list(report.samples[0])
+    lines += [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+    for sample in report.samples:
+        lines.append(f"| {' | '.join(_cell(sample[name]) for name in names)} |")
+    return [*lines, ""]
+
+
+def _column_table(report: SourceReport) -> list[str]:
+    sampled = f" ({report.num_sampled:,} rows)" if report.num_sampled else ""
+    lines = [
+        f"| column | role | characters | tokens{sampled} | cut | empty | distinct |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for column in report.columns:
+        cells = [column.name, column.role, _span(column.characters), _span(column.tokens)]
+        cells += [_cut(column), f"{column.num_empty:,}", f"{column.num_distinct:,}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, "", "Lengths: min / mean / median / 95th percentile / max."]
+
+
+def _counts(report: SourceReport) -> list[str]:
+    lines = [f"- repeated rows: {report.num_duplicate_rows:,}"]
+    for what, count in (
+        ("queries with several positives", report.shared_queries),
+        ("positives with several queries", report.shared_positives),
+    ):
+        if count is not None:
+            lines.append(
+                f"- {what}: {count.num_texts:,} ({count.text_share:.1%}), in {count.num_rows:,} "
+                f"rows ({count.row_share:.1%})"
+            )
+    if report.counted_one_in > 1:
+        lines.append(
+            f"- estimates from one text in {report.counted_one_in}, as all counts of distinct ones"
+        )
+    lines.append(f"- positive equal to its query: {report.num_positive_is_query:,}")
+    lines.append(f"- negative equal to its query or positive: {report.num_negative_is_own:,}")
+    if report.key is not None:
+        lines.append(
+            f"- key `{report.key.name}`: {report.key.num_distinct:,} distinct; "
+            f"{report.key.num_sharing_rows:,} rows share theirs, at most {report.key.most_rows:,} one"
+        )
+    if report.num_dropped:
+        lines.append(f"- dropped rows: {report.num_dropped:,}")
+    if report.num_unplaced:
+        lines.append(f"- rows in no batch of the first epoch: {report.num_unplaced:,}")
+    if report.batches_with_duplicates is not None:
+        lines.append(f"- global batches with a text twice: {report.batches_with_duplicates:.1%}")
+    return lines
+
+
+def _span(lengths: Lengths | None) -> str:
+    if lengths is None:
+        return "-"
+    middle = f"{lengths.mean:.1f} / {lengths.p50:.0f} / {lengths.p95:.0f}"
+    return f"{lengths.min} / {middle} / {lengths.max}"
+
+
+def _cut(column: ColumnReport) -> str:
+    return "-" if column.truncated_share is None else f"{column.truncated_share:.1%}"
+
+
+def _cell(value: object) -> str:
+    text = " ".join(str(value).split())
+    if len(text) > SAMPLE_CHARACTERS:
+        text = text[: SAMPLE_CHARACTERS - 1] + "…"
+    return text.replace("|", "\\|")

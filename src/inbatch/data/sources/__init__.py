@@ -1,0 +1,1 @@
+"""Files and data sets as columns with roles."""

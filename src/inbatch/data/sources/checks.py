@@ -1,0 +1,152 @@
+"""What the rows of a source must be, checked once at loading. Shape letters: N rows of the table.
+
+No null text, label or key can then turn up in the middle of a run. Errors name the file and the row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from inbatch.data.sources.columns import Roles
+from inbatch.data.sources.config_keys import columns_key, path_key, to_set
+from inbatch.data.sources.diagnose import shorten
+from inbatch.data.sources.files import Files, locate_row
+from inbatch.errors import ConfigError
+
+OnEmpty = Literal["error", "drop"]
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where rows come from, for messages.
+
+    origin: what to call it. files: the files, to find the one that holds a row. field:
+    configuration key of the source.
+    """
+
+    origin: str
+    files: Files | None
+    field: str
+
+
+def kept_rows(
+    dataset: datasets.Dataset, roles: Roles, *, on_empty: OnEmpty, place: Place
+) -> np.ndarray | None:
+    """Row numbers of the table that can be used, int64; None where all can.
+
+    Raises:
+        ConfigError: A column that holds no texts, a key column that holds neither texts nor whole
+            numbers, or with ``on_empty="error"`` a null text or key.
+    """
+    _check_types(dataset, roles, place)
+    keep = np.ones(dataset.num_rows, dtype=bool)
+    others = [name for name in (roles.label, roles.key) if name is not None]
+    if on_empty == "drop":
+        for name in roles.texts:
+            texts = pc.utf8_trim_whitespace(dataset.data.column(name))
+            filled = pc.greater(pc.binary_length(texts), 0)
+            keep &= pc.fill_null(filled, False).to_numpy()
+        for name in others:
+            keep &= pc.is_valid(dataset.data.column(name)).to_numpy()
+    else:
+        for name in roles.texts:
+            _refuse_nulls(dataset, name, "an empty (null) text", place)
+        if roles.key is not None:
+            _refuse_nulls(dataset, roles.key, "no key (null)", place)
+    return None if keep.all() else np.flatnonzero(keep)
+
+
+def read_labels(
+    dataset: datasets.Dataset,
+    roles: Roles,
+    *,
+    kept: Callable[[np.ndarray], np.ndarray],
+    place: Place,
+) -> np.ndarray | None:
+    """Labels of the kept rows, float32; None where the rows have none.
+
+    Raises:
+        ConfigError: A label that is no number.
+    """
+    if roles.label is None:
+        return None
+    column = dataset.data.column(roles.label)
+    try:
+        values = pc.cast(_truths_as_numbers(column), pa.float32(), safe=False).to_numpy()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ConfigError(
+            f"{columns_key(place.field)}: label column '{roles.label}' of {place.origin} holds "
+            f"{column.type} values that are no numbers ({shorten(error)}): mend it, or set "
+            f"{to_set(place.field, 'columns.label')}"
+        ) from error
+    missing = np.isnan(values)
+    if kept(missing).any():
+        _refuse("no label (null or NaN)", roles.label, missing, place)
+    labels: np.ndarray = kept(values)
+    return labels
+
+
+def _truths_as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of "True" and "False", as csv files have them, as booleans; any other as it is."""
+    if not _is_text(column.type):
+        return column
+    words = pc.unique(pc.utf8_lower(column)).drop_null().to_pylist()
+    return pc.cast(column, pa.bool_()) if set(words) <= {"true", "false"} else column
+
+
+def numbers_only(texts: Sequence[str]) -> bool:
+    """Whether every text that is not empty reads as a number, as in a csv column of ids or labels."""
+    filled = [text for text in map(str.strip, texts) if text]
+    return bool(filled) and all(_NUMBER.fullmatch(text) for text in filled)
+
+
+def _check_types(dataset: datasets.Dataset, roles: Roles, place: Place) -> None:
+    for name in roles.texts:
+        kind = dataset.data.column(name).type
+        if not _is_text(kind):
+            raise ConfigError(
+                f"{columns_key(place.field)}: column '{name}' holds {kind}, not "
+                f"texts: set {to_set(place.field, f'columns.{_role_of(name, roles)}')} to another "
+                "column, or store it as strings"
+            )
+    if roles.key is not None:
+        kind = dataset.data.column(roles.key).type
+        if not (_is_text(kind) or pa.types.is_integer(kind)):
+            raise ConfigError(
+                f"{columns_key(place.field)}.key: key column '{roles.key}' holds {kind}, "
+                "and keys are texts or whole numbers: store it as such, or set "
+                f"{to_set(place.field, 'columns.key')}"
+            )
+
+
+def _role_of(name: str, roles: Roles) -> str:
+    role = roles.role(roles.texts.index(name))
+    return "negatives" if role == "negative" else role
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _refuse_nulls(dataset: datasets.Dataset, name: str, what: str, place: Place) -> None:
+    column = dataset.data.column(name)
+    if column.null_count:
+        _refuse(what, name, pc.is_null(column).to_numpy(), place)
+
+
+def _refuse(what: str, column: str, wrong_N: np.ndarray, place: Place) -> None:
+    row = int(np.flatnonzero(wrong_N)[0])
+    name, row = (place.origin, row) if place.files is None else locate_row(place.files, row)
+    raise ConfigError(
+        f"{path_key(place.field)}: {name} has {what} in column '{column}', row {row} (counted from "
+        f"0): fill it, or set {to_set(place.field, 'on_empty=drop')}"
+    )

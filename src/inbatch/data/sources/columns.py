@@ -1,0 +1,247 @@
+"""Which column of a data set plays which part: query, positive, negatives, label, key.
+
+Common names are recognised (case does not count); anything else must be named in the configuration.
+There is no fallback to the order of the columns, because a wrong order trains without any error. A
+key (a product, a cluster: rows that share it never meet as negatives) is always named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from inbatch.data.sources.config_keys import columns_key, to_set
+from inbatch.errors import ConfigError
+
+QUERY_NAMES = ("query", "anchor", "question")
+POSITIVE_NAMES = ("positive", "pos", "answer", "document", "passage", "doc")
+LABEL_NAMES = ("label", "labels", "score", "scores", "similarity", "similarity_score")
+# Words for several columns in `prompts`, from the narrow to the wide.
+DOCUMENT_WORDS = ("document", "passage", "corpus")
+
+_NEGATIVE = re.compile(r"(?:hard_?)?neg(?:ative)?s?(?:_?(\d+))?")
+_NUMBERED = re.compile(r"(sentence|sent|text|question|title|input)_?(\d+|a|b)")
+_SIDED = re.compile(r"(.*?)_?(left|right)")
+_SYNONYMS = {"anchor": "query", "negative": "negatives", "score": "label"}
+MAPPING_KEYS = ("query", "positive", "negatives", "label", "key", *_SYNONYMS)
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Column names by role; `ignored` are the columns that have none."""
+
+    query: str
+    positive: str
+    negatives: tuple[str, ...] = ()
+    label: str | None = None
+    ignored: tuple[str, ...] = ()
+    key: str | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Text columns in the order of a batch: query, positive, negatives."""
+        return (self.query, self.positive, *self.negatives)
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """Text columns, and the columns of the label and the key if there are any."""
+        return (*self.texts, *(name for name in (self.label, self.key) if name is not None))
+
+    def role(self, column: int) -> str:
+        """Role of text column number `column`: "query", "positive" or "negative"."""
+        return ("query", "positive")[column] if column < 2 else "negative"
+
+
+def find_roles(
+    names: Sequence[str], *, mapping: Mapping[str, object] | None = None, field: str = "data.train"
+) -> Roles:
+    """Give each column its role, by the user's mapping or else by common names.
+
+    Args:
+        names: Columns of the data set.
+        mapping: ``{query, positive, negatives, label, key}`` -> column name (negatives: one or
+            several); anchor, negative and score are other words for three of them. With `query` and
+            `positive` it alone decides; with less, the other columns are found by their names.
+        field: Configuration key of the source, for messages.
+
+    Raises:
+        ConfigError: An unknown column or key, or names that fit no role or more than one.
+    """
+    if mapping:
+        return _mapped_roles(list(names), _completed(names, mapping, field=field), field=field)
+    by_lower = {name.lower(): name for name in names}
+    layouts = [*_named_pairs(by_lower), *_numbered_pairs(by_lower), *_sided_pairs(by_lower)]
+    labels = [by_lower[name] for name in LABEL_NAMES if name in by_lower]
+    if len(layouts) == 1 and len(labels) <= 1:
+        texts = [by_lower[name] for name in (*layouts[0], *_negative_names(by_lower))]
+        label = labels[0] if labels else None
+        return _roles(list(names), texts, label, None)
+    if layouts:
+        seen = [by_lower[name] for layout in layouts for name in layout] + labels
+        reason = f"fit the roles in more than one way ({', '.join(dict.fromkeys(seen))})"
+    else:
+        reason = "fit no known pair of names (such as query and positive, sentence1 and sentence2)"
+    raise ConfigError(
+        f"{field}: the columns {list(names)} {reason}: say which to use, as "
+        f"{to_set(field, 'columns.query=COLUMN')} and {to_set(field, 'columns.positive=COLUMN')}"
+    )
+
+
+def resolve_prompts(
+    prompts: Mapping[str, str] | None, roles: Roles, *, field: str = "data.prompts"
+) -> tuple[str, ...]:
+    """The prompt of each text column ("" for none).
+
+    Keys are column names, or the words query, positive, negative, or document (also passage,
+    corpus: every column but the query). A narrow key wins over a wide one.
+
+    Raises:
+        ConfigError: A key that is neither a column nor one of these words.
+    """
+    prompts = dict(prompts or {})
+    known = ("query", "positive", "negative", *DOCUMENT_WORDS, *roles.texts)
+    for key in prompts:
+        if key not in known:
+            raise ConfigError(f"{field} has the unknown key '{key}'{suggest(str(key), known)}")
+    resolved = []
+    for column, name in enumerate(roles.texts):
+        wide = () if column == 0 else DOCUMENT_WORDS
+        keys = (name, roles.role(column), *wide)
+        resolved.append(next((prompts[key] for key in keys if key in prompts), ""))
+    return tuple(resolved)
+
+
+def suggest(value: str, known: Sequence[str]) -> str:
+    """The end of a sentence: the nearest known word, or all of them."""
+    near = get_close_matches(value, known, n=1)
+    if near:
+        return f": did you mean '{near[0]}'?"
+    return f": choose from {', '.join(dict.fromkeys(known))}"
+
+
+def _named_pairs(by_lower: Mapping[str, str]) -> list[tuple[str, ...]]:
+    pairs = [("premise", "hypothesis")]
+    pairs += [(query, positive) for query in QUERY_NAMES for positive in POSITIVE_NAMES]
+    return [pair for pair in pairs if all(name in by_lower for name in pair)]
+
+
+def _numbered_pairs(by_lower: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Families such as sentence_0, sentence_1, sentence_2 or text_a, text_b, in their order."""
+    families: dict[str, dict[int, str]] = {}
+    for name in by_lower:
+        if match := _NUMBERED.fullmatch(name):
+            stem, place = match.groups()
+            number = int(place) if place.isdigit() else "ab".index(place)
+            families.setdefault(stem, {})[number] = name
+    layouts = []
+    for family in families.values():
+        first, count = min(family), len(family)
+        if first in (0, 1) and count >= 2 and max(family) == first + count - 1:
+            layouts.append(tuple(family[first + i] for i in range(count)))
+    return layouts
+
+
+def _sided_pairs(by_lower: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Pairs such as left and right, title_left and title_right."""
+    sides: dict[str, dict[str, str]] = {}
+    for name in by_lower:
+        if match := _SIDED.fullmatch(name):
+            sides.setdefault(match[1], {})[match[2]] = name
+    return [(pair["left"], pair["right"]) for pair in sides.values() if len(pair) == 2]
+
+
+def _negative_names(by_lower: Mapping[str, str]) -> list[str]:
+    """Negatives by their number; a name without one comes first."""
+    numbered = [
+        (int(match[1] or -1), name) for name in by_lower if (match := _NEGATIVE.fullmatch(name))
+    ]
+    return [name for _, name in sorted(numbered)]
+
+
+def _completed(
+    names: Sequence[str], mapping: Mapping[str, object], *, field: str
+) -> dict[str, object]:
+    """The mapping by the first word of each role, with query and positive."""
+    given = {_SYNONYMS.get(key, key): value for key, value in mapping.items()}
+    for word, value in given.items():
+        if word not in MAPPING_KEYS:
+            raise ConfigError(
+                f"{columns_key(field)} has the unknown key '{word}'"
+                f"{suggest(str(word), MAPPING_KEYS)}"
+            )
+        if word != "negatives" and value is not None:
+            _one(given, word, field=field)
+    if {"query", "positive"} <= given.keys():
+        return given
+    taken = {column for value in given.values() for column in _as_list(value)}
+    left = [name for name in names if name not in taken]
+    if not {"query", "positive"} & given.keys():
+        found = find_roles(left, field=field)
+        roles = {"query": found.query, "positive": found.positive, "label": found.label}
+        return {**roles, "negatives": found.negatives, **given}
+    by_lower = {name.lower(): name for name in left}
+    missing, words = ("query", QUERY_NAMES) if "positive" in given else ("positive", POSITIVE_NAMES)
+    fits = [by_lower[word] for word in words if word in by_lower]
+    if len(fits) != 1:
+        raise ConfigError(
+            f"{columns_key(field)}.{missing} is not set and {fits or 'none'} of the columns {left} "
+            f"can be it: set {to_set(field, f'columns.{missing}')}"
+        )
+    labels = [by_lower[name] for name in LABEL_NAMES if name in by_lower]
+    others = {"negatives": _negative_names(by_lower), "label": labels[0] if labels else None}
+    return {**others, missing: fits[0], **given}
+
+
+def _mapped_roles(names: list[str], mapping: Mapping[str, object], *, field: str) -> Roles:
+    query, positive = _one(mapping, "query", field=field), _one(mapping, "positive", field=field)
+    negatives = _as_list(mapping.get("negatives"))
+    label, key = (
+        None if mapping.get(name) is None else _one(mapping, name, field=field)
+        for name in ("label", "key")
+    )
+    extra = [name for name in (label, key) if name is not None]
+    chosen = [_known(name, names, field=field) for name in (query, positive, *negatives, *extra)]
+    if len(set(chosen)) < len(chosen):
+        raise ConfigError(
+            f"{columns_key(field)} uses a column twice in {chosen}: name each one once"
+        )
+    return _roles(names, [query, positive, *negatives], label, key)
+
+
+def _roles(names: list[str], texts: list[str], label: str | None, key: str | None) -> Roles:
+    ignored = tuple(name for name in names if name not in (*texts, label, key))
+    return Roles(texts[0], texts[1], tuple(texts[2:]), label, ignored, key)
+
+
+def _known(column: str, names: Sequence[str], *, field: str) -> str:
+    if column not in names:
+        hint = suggest(column, names)
+        if field.startswith("data.eval"):  # its columns need not be those of the training data
+            own = to_set(field, "columns.ROLE=COLUMN")
+            hint = f": where the set has columns of its own ({', '.join(names)}), set {own}"
+        raise ConfigError(
+            f"{columns_key(field)} names '{column}', which the data does not hold{hint}"
+        )
+    return column
+
+
+def _one(mapping: Mapping[str, object], key: str, *, field: str) -> str:
+    columns = _as_list(mapping.get(key))
+    if len(columns) != 1:
+        raise ConfigError(
+            f"{columns_key(field)}.{key}={columns} must name one column: "
+            "write one source for each further one"
+        )
+    return columns[0]
+
+
+def _as_list(value: object) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Sequence):
+        return [str(item) for item in value]
+    raise ConfigError(f"a column is given as {value!r}: give its name")

@@ -1,0 +1,297 @@
+"""Paths -> memory-mapped tables, through `datasets`.
+
+A path, a glob or a list of them becomes a list of files of one kind (`resolve_files`), whose
+columns can be looked at without reading them (`peek_columns`) and which load as one Arrow table
+(`load_files`) that lies on disk and is shared by all processes of a machine. Remote paths go
+through fsspec.
+"""
+
+from __future__ import annotations
+
+import glob
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import PurePosixPath
+from typing import Any
+
+import datasets
+import fsspec
+import pyarrow as pa
+
+from inbatch.data.sources.columns import Roles, suggest
+from inbatch.data.sources.config_keys import path_key
+from inbatch.data.sources.diagnose import find_fault, find_separator, shorten
+from inbatch.data.sources.spec import SourceSpec
+from inbatch.errors import ConfigError
+
+KINDS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
+SEPARATOR = {".csv": ",", ".tsv": "\t"}
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+# What `datasets` raises for files that do not parse and for hub data sets that cannot be had.
+LOAD_ERRORS = (
+    datasets.exceptions.DatasetsError,
+    OSError,
+    ValueError,
+    EOFError,
+    zlib.error,
+    pa.ArrowInvalid,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Files of one kind, in reading order."""
+
+    paths: tuple[str, ...]
+    suffix: str  # a key of KINDS
+
+    @property
+    def builder(self) -> str:
+        """Name of the `datasets` builder that reads them."""
+        return KINDS[self.suffix]
+
+
+def resolve_files(path: str | Sequence[str], *, field: str = "data.train") -> Files:
+    """Expand paths and globs to the files they name.
+
+    Args:
+        path: A path, a glob or a list of them; ``protocol://`` paths go through fsspec.
+        field: Configuration key, for messages.
+
+    Raises:
+        ConfigError: Nothing matches, a suffix is unknown, kinds are mixed or a file comes twice.
+    """
+    patterns = [path] if isinstance(path, str) else [str(item) for item in path]
+    if not patterns:
+        raise ConfigError(f"{path_key(field)}=[] names no file: give a path or a glob")
+    paths = [found for pattern in patterns for found in _expand(pattern, field=field)]
+    if twice := [found for found, count in Counter(paths).items() if count > 1]:
+        raise ConfigError(f"{path_key(field)}={path} names the file {twice[0]} twice: name it once")
+    suffixes = {_suffix(found, field=field): found for found in paths}
+    if len({KINDS[suffix] for suffix in suffixes}) > 1 or {".csv", ".tsv"} <= set(suffixes):
+        raise ConfigError(
+            f"{path_key(field)}={path} mixes {' and '.join(sorted(suffixes))} files: "
+            "write one source for each kind"
+        )
+    return Files(tuple(paths), next(iter(suffixes)))
+
+
+def peek_columns(files: Files, *, field: str = "data.train") -> list[str]:
+    """Column names of the files, from the schema or the first row.
+
+    Raises:
+        ConfigError: The files cannot be read or hold no row.
+    """
+    for path in files.paths:
+        if _num_bytes(path) == 0:
+            raise _no_rows(path, field=field)
+    try:
+        with _quiet():
+            stream = _load(files, streaming=True)
+            # `datasets` looks for the first row itself, and does not expect that there is none.
+            names = stream.column_names or next((list(row) for row in stream), [])
+    except StopIteration:
+        names = []
+    except LOAD_ERRORS as error:
+        raise _unreadable(files, error, field=field) from error
+    if files.suffix in SEPARATOR and (clause := _separator(files)):
+        raise ConfigError(f"{path_key(field)}: {files.paths[0]} {clause}")
+    if not names:
+        raise _no_rows(files.paths[0], field=field)
+    return names
+
+
+def load_files(
+    files: Files,
+    roles: Roles,
+    *,
+    cache_dir: str | None = None,
+    workers: int = 1,
+    field: str = "data.train",
+) -> datasets.Dataset:
+    """The used columns of the files as one memory-mapped table.
+
+    Fields of csv and tsv files are read as they stand (``00123`` and ``NA`` stay texts); an empty
+    field is null.
+
+    Args:
+        files: From `resolve_files`.
+        roles: Columns to keep.
+        cache_dir: Where the Arrow copy of the files is kept; None for the default of `datasets`.
+        workers: Processes that make this copy, at most one for each file.
+        field: Configuration key, for messages.
+
+    Raises:
+        ConfigError: The files do not parse, or differ in their columns.
+    """
+    used = list(roles.used)
+    try:
+        num_proc = min(workers, len(files.paths))
+        options = {"num_proc": num_proc} if num_proc > 1 else {}
+        return _load(files, columns=used, cache_dir=cache_dir, **options).select_columns(used)
+    except LOAD_ERRORS as error:
+        raise _unreadable(files, error, field=field) from error
+
+
+def load_hub(spec: SourceSpec, *, field: str, cache_dir: str | None) -> datasets.Dataset:
+    """One split of a hub data set, memory-mapped.
+
+    Raises:
+        ConfigError: It cannot be had.
+    """
+    where = {"split": spec.split, "revision": spec.revision, "cache_dir": cache_dir}
+    try:
+        with _quiet():
+            return datasets.load_dataset(spec.hub, spec.subset, **where)
+    except LOAD_ERRORS as error:
+        raise ConfigError(
+            f"{field}.hub={spec.hub} (subset {spec.subset}, split {spec.split}) cannot be loaded "
+            f"({shorten(error)}): check the name and the connection, or give a path"
+        ) from error
+
+
+def locate_row(files: Files, row: int) -> tuple[str, int]:
+    """The file that holds row number `row` of the whole, and its row number there (from 0).
+
+    Counts rows file by file, so it is for messages only.
+    """
+    for path in files.paths[:-1]:
+        stream = _load(Files((path,), files.suffix), streaming=True).with_format("arrow")
+        num_rows = sum(table.num_rows for table in stream.iter(10_000))
+        if row < num_rows:
+            return path, row
+        row -= num_rows
+    return files.paths[-1], row
+
+
+def _load(
+    files: Files,
+    *,
+    columns: list[str] | None = None,
+    **options: Any,
+) -> Any:
+    if files.builder == "csv":
+        options |= {"sep": SEPARATOR[files.suffix]}
+        options |= {"keep_default_na": False, "na_values": [""]}
+        if columns is not None:
+            texts = datasets.Features({name: datasets.Value("string") for name in columns})
+            options |= {"features": texts, "usecols": columns}
+    elif files.builder == "parquet" and columns is not None:
+        options |= {"columns": columns}
+    # The paths are exact by now; characters that mean something in a glob must not.
+    paths = [path if "://" in path else glob.escape(path) for path in files.paths]
+    with _quiet():
+        return datasets.load_dataset(
+            files.builder,
+            data_files={"train": paths},
+            split="train",
+            **options,
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep `datasets` from logging the errors that it raises."""
+    level = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(level)
+
+
+def _expand(pattern: str, *, field: str) -> Iterable[str]:
+    pattern = pattern.replace("::file://", "::")  # which `datasets` takes for a relative path
+    fs, place = fsspec.core.url_to_fs(pattern)
+    if fs.isfile(place):
+        # As it was written: a chained path (zip://a.jsonl::b.zip) is more than its first part.
+        return [pattern if "://" in pattern else place]
+    key = path_key(field)
+    if fs.isdir(place):
+        raise ConfigError(
+            f"{key}={pattern} is a folder: name its files, for example {pattern}/*.parquet"
+        )
+    found = sorted(match for match in fs.glob(place) if fs.isfile(match))
+    if not found:
+        raise ConfigError(f"{key}={pattern} matches no file: {_nearest(fs, place)}")
+    if "://" not in pattern:
+        return found
+    _, chained, rest = pattern.partition("::")
+    return [fs.unstrip_protocol(match) + chained + rest for match in found]
+
+
+def _nearest(fs: Any, place: str) -> str:
+    """A clause with the nearest file name, or with what the nearest folder holds."""
+    folder = PurePosixPath(place).parent
+    while not fs.isdir(str(folder)) and folder != folder.parent:
+        place, folder = str(folder), folder.parent
+    names = sorted(PurePosixPath(entry).name for entry in fs.ls(str(folder), detail=False))
+    name = PurePosixPath(place).name
+    if not glob.has_magic(name) and (near := _similar(name, names)):
+        return f"did you mean {folder / near}?"
+    return f"{folder} holds {', '.join(names[:8]) or 'nothing'}"
+
+
+def _similar(name: str, names: Sequence[str]) -> str | None:
+    """The nearest of some file names; an equal suffix makes no two names alike."""
+    stems = {known: known.partition(".")[0] for known in names}
+    stem = name.partition(".")[0]
+    near = get_close_matches(name, names, n=4, cutoff=0.75)
+    alike = [known for known in near if get_close_matches(stem, [stems[known]], cutoff=0.7)]
+    return alike[0] if alike else None
+
+
+def _num_bytes(path: str) -> int | None:
+    fs, place = fsspec.core.url_to_fs(path)
+    size: int | None = fs.size(place)
+    return size
+
+
+def _separator(files: Files) -> str | None:
+    try:
+        return find_separator(files.paths[0], SEPARATOR[files.suffix])
+    except (OSError, EOFError, zlib.error):  # the parser has its own words for this
+        return None
+
+
+def _suffix(path: str, *, field: str) -> str:
+    name = PurePosixPath(path.partition("::")[0].lower())
+    compressed = name.suffix in COMPRESSIONS
+    suffix = PurePosixPath(name.stem).suffix if compressed else name.suffix
+    if suffix not in KINDS or (compressed and KINDS[suffix] not in ("csv", "json")):
+        shown = suffix + name.suffix if compressed else suffix
+        hint = suggest(shown, list(KINDS))
+        raise ConfigError(f"{path_key(field)}: {path} has the unknown suffix '{shown}'{hint}")
+    return suffix
+
+
+def _no_rows(path: str, *, field: str) -> ConfigError:
+    return ConfigError(f"{path_key(field)}: {path} holds no rows: remove it or fill it")
+
+
+def _unreadable(files: Files, error: BaseException, *, field: str) -> ConfigError:
+    """The fault of the first file that has one by itself, or else the parser's words."""
+    key = path_key(field)
+    for path in files.paths:
+        clause = _separator(Files((path,), files.suffix)) if files.suffix in SEPARATOR else None
+        if clause := clause or find_fault(path, files.builder):
+            return ConfigError(f"{key}: {path} {clause}")
+    one = len(files.paths) == 1
+    shown = files.paths[0] if one else f"one of {len(files.paths)} files"
+    fix = "mend the file" if one else "mend it, or give all files of the source the same columns"
+    if isinstance(error, ConnectionError):
+        fix = "check the connection, or copy the files to this machine"
+    kind, reason = files.suffix[1:], shorten(error.__cause__ or error)
+    return ConfigError(f"{key}: {shown} cannot be read as {kind} ({reason}): {fix}")

@@ -1,0 +1,143 @@
+"""Configuration -> sources: files, prepared folders or hub data sets, each as a `Source`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from inbatch.data.sources.checks import OnEmpty
+from inbatch.data.sources.columns import Roles, find_roles
+from inbatch.data.sources.config_keys import path_key, source_field
+from inbatch.data.sources.files import Files, load_files, load_hub, peek_columns, resolve_files
+from inbatch.data.sources.prepared import (
+    KEY_HASHES,
+    TEXT_HASHES,
+    TEXT_LENGTHS,
+    expand_prepared,
+    open_prepared,
+)
+from inbatch.data.sources.source import Source
+from inbatch.data.sources.spec import SourceSpec, parse_spec
+from inbatch.data.sources.streamed import LABELS, DecodedFile, StreamedRows
+from inbatch.errors import ConfigError
+
+__all__ = ["Source", "load_sources"]
+
+
+def load_sources(
+    spec: str | Sequence[str] | Mapping[str, Any],
+    *,
+    field: str = "data.train",
+    cache_dir: str | None = None,
+    workers: int = 1,
+) -> list[Source]:
+    """Load every source of a configuration entry, in its order.
+
+    Args:
+        spec: ``{name: SourceSpec keys}``; a bare path (or list) in place of the keys, or in
+            place of the whole, which then is one source named as the last part of `field`.
+        field: Configuration key of `spec`, for messages.
+        cache_dir: Where Arrow copies of the files and text hashes are kept. None: copies where
+            `datasets` keeps them, hashes in memory only.
+        workers: Processes that make these copies, where a source has several files.
+
+    Raises:
+        ConfigError: Anything about keys, files, columns or rows that cannot be used.
+    """
+    if not isinstance(spec, Mapping):
+        spec = {field.rpartition(".")[2]: spec}
+    if not spec:
+        raise ConfigError(f"{field} names no source: give at least one path")
+    return [
+        _load_source(
+            str(name),
+            value,
+            field=source_field(field, str(name)),
+            cache_dir=cache_dir,
+            workers=workers,
+        )
+        for name, value in expand_prepared(spec).items()
+    ]
+
+
+def _load_source(
+    name: str, value: Any, *, field: str, cache_dir: str | None, workers: int
+) -> Source:
+    spec = parse_spec(value, field=field)
+    options: dict[str, Any] = {"prompts": spec.prompts, "on_empty": spec.on_empty, "field": field}
+    prepared = open_prepared(spec.path, mapping=spec.columns, on_empty=spec.on_empty, field=field)
+    if prepared is not None:
+        dataset, roles = prepared.dataset(), prepared.roles
+        options |= {"origin": str(spec.path), "prepared": prepared}
+        if spec.prompts is None:
+            options["prompts"] = prepared.manifest["prompts"]
+    elif spec.path is not None:
+        files = resolve_files(spec.path, field=field)
+        roles = find_roles(peek_columns(files, field=field), mapping=spec.columns, field=field)
+        options |= {"files": files, "origin": str(spec.path)}
+        if spec.streaming:
+            streamed = _stream(spec, files, roles, cache_dir=cache_dir, field=field)
+            return _filled(Source(name, streamed, roles, cache_dir=cache_dir, **options))
+        dataset = load_files(files, roles, cache_dir=cache_dir, workers=workers, field=field)
+    else:
+        dataset = load_hub(spec, field=field, cache_dir=cache_dir)
+        roles = find_roles(dataset.column_names, mapping=spec.columns, field=field)
+        dataset = dataset.select_columns(list(roles.used))
+        options |= {"origin": f"hub {spec.hub}, split {spec.split}"}
+    if spec.limit is not None:
+        dataset = dataset.select(range(min(spec.limit, dataset.num_rows)))
+    return _filled(Source(name, dataset, roles, cache_dir=cache_dir, **options))
+
+
+def _filled(source: Source) -> Source:
+    """The source, unless no row is left of it."""
+    if source.num_rows == 0:
+        dropped = f" ({source.num_dropped} were dropped)" if source.num_dropped else ""
+        raise ConfigError(
+            f"{path_key(source.field)}: source '{source.name}' ({source.origin}) holds no rows{dropped}: "
+            "remove it or fill it"
+        )
+    return source
+
+
+def _stream(
+    spec: SourceSpec, files: Files, roles: Roles, *, cache_dir: str | None, field: str
+) -> StreamedRows:
+    if cache_dir is None:
+        raise ConfigError(
+            f"{field}.streaming=true keeps an index and copies of few files: name a folder for them "
+            "in data.cache_dir"
+        )
+    return StreamedRows(
+        files,
+        roles,
+        partial(decode_file, roles=roles, on_empty=spec.on_empty, field=field),
+        folder=Path(cache_dir),
+        buffer_files=spec.buffer_files,
+        variant=spec.on_empty,
+        field=field,
+    )
+
+
+def decode_file(
+    files: Files, folder: str, *, roles: Roles, on_empty: OnEmpty, field: str
+) -> DecodedFile:
+    """The rows of one file and what is known of them."""
+    dataset = load_files(files, roles, cache_dir=folder, field=field)
+    origin = files.paths[0]
+    source = Source(
+        "file", dataset, roles, files=files, origin=origin, on_empty=on_empty, field=field
+    )
+    arrays = {
+        TEXT_HASHES: source.text_hashes(),
+        TEXT_LENGTHS: source.text_lengths(),
+        KEY_HASHES: source.keys(),
+        LABELS: source.labels(),
+    }
+    return DecodedFile(
+        source.table(0, source.num_rows),
+        {name: array for name, array in arrays.items() if array is not None},
+        source.num_dropped,
+    )

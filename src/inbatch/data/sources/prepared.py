@@ -1,0 +1,202 @@
+"""Folders that `scripts/prepare.py` has written. Shape letters: C text columns, N rows.
+
+::
+
+    DIR/manifest.json                   the names of the sources
+    DIR/NAME/manifest.json              rows, roles, prompts, shards, what the tokens were made with
+    DIR/NAME/shard-00000/rows.arrow     texts, label and key
+    DIR/NAME/shard-00000/token_*.npy    token ids, where they were asked for
+    DIR/NAME/text_hashes.npy ...        arrays over all rows
+
+A manifest is written last, by a rename: a folder without one is not finished. Everything is
+memory-mapped as it stands, so that start-up reads no text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from inbatch.data.sources.columns import Roles, find_roles
+from inbatch.data.sources.config_keys import columns_key, path_key
+from inbatch.data.sources.tokens import TokenStore
+from inbatch.errors import ConfigError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+ROWS = "rows.arrow"
+TEXT_HASHES, KEY_HASHES, TEXT_LENGTHS = "text_hashes", "key_hashes", "text_lengths"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One source of a prepared folder."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    field: str
+
+    @property
+    def roles(self) -> Roles:
+        """The part each column plays."""
+        roles = dict(self.manifest["roles"])
+        return Roles(
+            **{**roles, "negatives": tuple(roles["negatives"]), "ignored": tuple(roles["ignored"])}
+        )
+
+    @property
+    def num_dropped(self) -> int:
+        """Rows of the raw data that were left out."""
+        return int(self.manifest["num_dropped"])
+
+    @property
+    def shards(self) -> list[Path]:
+        """Folders of the shards, in order."""
+        return [self.folder / shard["name"] for shard in self.manifest["shards"]]
+
+    def array(self, name: str) -> np.ndarray:
+        """An array over all rows [..., N], memory-mapped."""
+        array: np.ndarray = self._checked(np.load, self.folder / f"{name}.npy", mmap_mode="r")
+        if array.shape[-1] != self.manifest["num_rows"]:
+            raise ConfigError(self._damaged)
+        return array
+
+    def dataset(self) -> datasets.Dataset:
+        """The rows, memory-mapped."""
+        parts = [
+            self._checked(datasets.Dataset.from_file, str(shard / ROWS)) for shard in self.shards
+        ]
+        if [part.num_rows for part in parts] != [s["num_rows"] for s in self.manifest["shards"]]:
+            raise ConfigError(self._damaged)
+        return datasets.concatenate_datasets(parts)
+
+    @cached_property
+    def tokens(self) -> TokenStore | None:
+        """The stored token ids."""
+        if self.manifest["tokens"] is None:
+            return None
+        counts = [shard["num_rows"] for shard in self.manifest["shards"]]
+        return TokenStore(
+            self.shards,
+            np.cumsum([0, *counts[:-1]]),
+            num_columns=len(self.roles.texts),
+            description=self.manifest["tokens"],
+            prompt_lengths=self.manifest["prompt_lengths"],
+        )
+
+    def _checked(self, read: Any, path: Any, **options: Any) -> Any:
+        try:
+            return read(path, **options)
+        except (OSError, ValueError, EOFError, pa.ArrowInvalid) as error:
+            raise ConfigError(self._damaged) from error
+
+    @property
+    def _damaged(self) -> str:
+        return (
+            f"{path_key(self.field)}: {self.folder} is damaged: "
+            "delete it and prepare the data again"
+        )
+
+
+def expand_prepared(sources: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace each prepared folder of several sources by these, under the names that they have there.
+
+    Args:
+        sources: source by name, as in `data.train`; the other ones stay as they are.
+
+    Raises:
+        ConfigError: two sources get one name.
+    """
+    expanded: dict[str, Any] = {}
+    for name, value in sources.items():
+        keys = dict(value) if isinstance(value, Mapping) else {"path": value}
+        manifest = _read(keys.get("path"))
+        found = {name: value}
+        if manifest is not None and "sources" in manifest:
+            folder = _local(keys["path"])
+            found = {each: {**keys, "path": str(folder / each)} for each in manifest["sources"]}
+        for each, spec in found.items():
+            if each in expanded:
+                raise ConfigError(
+                    f"data.train.{name}={keys['path']} holds a source '{each}', and there is one of "
+                    "that name already: name the folders of its sources one by one"
+                )
+            expanded[each] = spec
+    return expanded
+
+
+def open_prepared(
+    path: str | Sequence[str] | None,
+    *,
+    mapping: Mapping[str, object] | None,
+    on_empty: str,
+    field: str,
+) -> Prepared | None:
+    """The prepared source at a path; None where the path is anything else.
+
+    Raises:
+        ConfigError: it was written in another format, or columns or rows are asked for that it does
+            not have.
+    """
+    manifest = _read(path)
+    if manifest is None:
+        return None
+    if manifest["format"] != FORMAT:
+        raise ConfigError(
+            f"{path_key(field)}={path} has format {manifest['format']}, and this version reads {FORMAT}: "
+            "prepare the data again"
+        )
+    if "sources" in manifest:
+        raise ConfigError(
+            f"{path_key(field)}={path} holds the sources {', '.join(manifest['sources'])}: name one of "
+            f"them, as {path}/{manifest['sources'][0]}"
+        )
+    prepared = Prepared(_local(path), manifest, field)
+    own = prepared.roles
+    stored = {name: value for name, value in manifest["roles"].items() if name != "ignored"}
+    wanted = find_roles(own.used, mapping={**stored, **(mapping or {})}, field=field)
+    if wanted.used != own.used:
+        raise ConfigError(
+            f"{columns_key(field)} asks for {list(wanted.used)}, and {path} was prepared with "
+            f"{list(own.used)}: prepare the data again, or leave the columns out"
+        )
+    if on_empty == "drop" and manifest["on_empty"] != "drop":
+        raise ConfigError(
+            f"{field}.on_empty=drop is decided when data are prepared, and {path} keeps empty texts: "
+            "prepare the data again, or leave it out"
+        )
+    return prepared
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a file that is either whole or not there."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def _local(path: object) -> Path:
+    """A path, also of a local URL."""
+    return Path(str(path).removeprefix("file://"))
+
+
+def _read(path: object) -> dict[str, Any] | None:
+    """The manifest of a folder; None where the path is no prepared folder."""
+    if not isinstance(path, str) or not (_local(path) / MANIFEST).is_file():
+        return None
+    try:
+        manifest = json.loads((_local(path) / MANIFEST).read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    ours = (
+        isinstance(manifest, dict) and "format" in manifest and {"sources", "roles"} & {*manifest}
+    )
+    return manifest if ours else None

@@ -1,0 +1,231 @@
+"""Source -> a folder of shards (prepared.py says what lies in it).
+
+A shard is a folder that appears whole, by a rename. So a killed run leaves finished shards, which the
+next run keeps, and nothing that could be taken for one. Shards are written by several processes.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+from datasets.table import InMemoryTable
+
+from inbatch.data.sources.prepared import (
+    FORMAT,
+    KEY_HASHES,
+    MANIFEST,
+    ROWS,
+    TEXT_HASHES,
+    TEXT_LENGTHS,
+    write_json,
+)
+from inbatch.data.sources.source import Source
+from inbatch.data.sources.tokens import write_tokens
+from inbatch.errors import ConfigError
+
+JOB = "job.json"  # what the shards of a folder are made of
+_BLOCK_ROWS = 4096  # rows that are tokenized together
+
+
+class Tokenize(Protocol):
+    """Texts and a prompt -> token ids of each text, and the prompt's number of tokens."""
+
+    def __call__(self, texts: Sequence[str], prompt: str = "") -> tuple[list[list[int]], int]:
+        """Tokenize."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardJob:
+    """What is to be written.
+
+    folder: of the source. shard_rows: rows of a shard, fewer in the last. tokenize, tokens: the
+    tokenizer and its description (`tokens.describe_tokens`); None for no tokens.
+    """
+
+    source: Source
+    folder: Path
+    shard_rows: int
+    tokenize: Tokenize | None = None
+    tokens: Mapping[str, Any] | None = None
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of the source."""
+        return -(-self.source.num_rows // self.shard_rows)
+
+    def shard(self, number: int) -> Path:
+        """Folder of a shard."""
+        return self.folder / f"shard-{number:05d}"
+
+    def rows_of(self, number: int) -> tuple[int, int]:
+        """First row of a shard, and the first of the next."""
+        start = number * self.shard_rows
+        return start, min(start + self.shard_rows, self.source.num_rows)
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that the shards depend on, ready for JSON."""
+        source = self.source
+        return {
+            "format": FORMAT,
+            "source": source.fingerprint,
+            "roles": {key: _plain(value) for key, value in asdict(source.roles).items()},
+            "on_empty": source.on_empty,
+            "num_rows": source.num_rows,
+            "shard_rows": self.shard_rows,
+            "tokens": None if self.tokens is None else dict(self.tokens),
+        }
+
+
+def open_job(job: ShardJob) -> list[int]:
+    """Make or reopen the folder; returns the numbers of the shards that are missing.
+
+    Raises:
+        ConfigError: the folder holds shards of something else.
+    """
+    description, path = job.describe(), job.folder / JOB
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for part, value in description.items():
+            if found.get(part) != value:
+                raise ConfigError(
+                    f"prepare.output: {job.folder} was begun with another {part} ({found.get(part)}, now "
+                    f"{value}): choose another folder, or delete this one"
+                )
+    elif job.folder.exists() and any(job.folder.iterdir()):
+        raise ConfigError(f"prepare.output: {job.folder} holds other files: choose another folder")
+    try:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, description)
+    except OSError as error:
+        raise ConfigError(
+            f"prepare.output: {job.folder} cannot be written ({error.strerror}): choose another folder"
+        ) from error
+    for left in job.folder.glob(".shard-*"):
+        shutil.rmtree(left)
+    if (job.folder / MANIFEST).exists():
+        return []
+    return [number for number in range(job.num_shards) if not job.shard(number).exists()]
+
+
+def write_shards(job: ShardJob, numbers: Sequence[int], *, workers: int) -> Iterator[int]:
+    """Write shards, in this process or in several; gives the rows of each as it is finished."""
+    if workers == 1 or len(numbers) < 2:
+        for number in numbers:
+            yield write_shard(job, number)
+        return
+    with ProcessPoolExecutor(
+        min(workers, len(numbers)),
+        # A forked process could inherit a lock that one of the tokenizer's threads holds.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_take_job,
+        initargs=(job,),
+    ) as pool:
+        try:
+            for done in as_completed([pool.submit(_write_shard, number) for number in numbers]):
+                yield done.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def write_shard(job: ShardJob, number: int) -> int:
+    """Write one shard; returns its rows."""
+    start, stop = job.rows_of(number)
+    part = job.folder / f".{job.shard(number).name}.{os.getpid()}"
+    part.mkdir()
+    table = job.source.table(start, stop)
+    with pa.OSFile(str(part / ROWS), "wb") as file, pa.ipc.new_stream(file, table.schema) as out:
+        out.write_table(table, max_chunksize=1 << 16)
+    hashed = Source(
+        job.source.name,
+        Dataset(InMemoryTable(table)),
+        job.source.roles,
+        files=job.source.files,
+        origin=job.source.origin,
+        field=job.source.field,
+    )
+    np.save(part / f"{TEXT_HASHES}.npy", hashed.text_hashes())
+    np.save(part / f"{TEXT_LENGTHS}.npy", hashed.text_lengths())
+    if (keys := hashed.keys()) is not None:
+        np.save(part / f"{KEY_HASHES}.npy", keys)
+    if job.tokenize is not None and job.tokens is not None:
+        ids = _tokenize(job.tokenize, hashed, job.tokens["prompts"], job.tokens["dtype"])
+        write_tokens(part, ids, dtype=job.tokens["dtype"])
+    part.rename(job.shard(number))
+    return stop - start
+
+
+def finish_job(job: ShardJob, *, versions: Mapping[str, str]) -> None:
+    """Join the arrays of all shards and write the manifest; a finished folder stays as it is."""
+    if (job.folder / MANIFEST).exists():
+        return
+    shards = [job.shard(number) for number in range(job.num_shards)]
+    names = [TEXT_HASHES, TEXT_LENGTHS, *([KEY_HASHES] if job.source.roles.key else [])]
+    for name in names:
+        _join([shard / f"{name}.npy" for shard in shards], job.folder / f"{name}.npy", job)
+    prompts = [] if job.tokens is None else job.tokens["prompts"]
+    manifest = {
+        **job.describe(),
+        "name": job.source.name,
+        "origin": job.source.origin,
+        "prompts": job.source.prompts,
+        "num_dropped": job.source.num_dropped,
+        "prompt_lengths": [job.tokenize([], prompt)[1] for prompt in prompts if job.tokenize],
+        "shards": [
+            {"name": shard.name, "num_rows": job.rows_of(number)[1] - job.rows_of(number)[0]}
+            for number, shard in enumerate(shards)
+        ],
+        "versions": dict(versions),
+    }
+    write_json(job.folder / MANIFEST, manifest)
+    for name in names:
+        for shard in shards:
+            (shard / f"{name}.npy").unlink()
+
+
+def _join(parts: Sequence[Path], target: Path, job: ShardJob) -> None:
+    first = np.load(parts[0], mmap_mode="r")
+    shape = (*first.shape[:-1], job.source.num_rows)
+    part = target.with_name(f".{target.name}.part")
+    out = np.lib.format.open_memmap(part, "w+", first.dtype, shape)
+    for number, path in enumerate(parts):
+        start, stop = job.rows_of(number)
+        out[..., start:stop] = np.load(path, mmap_mode="r")
+    out.flush()
+    part.replace(target)
+
+
+def _tokenize(
+    tokenize: Tokenize, source: Source, prompts: Sequence[str], dtype: str
+) -> list[list[np.ndarray]]:
+    columns: list[list[np.ndarray]] = [[] for _ in prompts]
+    for start in range(0, source.num_rows, _BLOCK_ROWS):
+        rows = np.arange(start, min(start + _BLOCK_ROWS, source.num_rows))
+        for column, texts, prompt in zip(columns, source.read(rows)[0], prompts, strict=True):
+            column += [np.asarray(ids, dtype=dtype) for ids in tokenize(texts, prompt)[0]]
+    return columns
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+_jobs: list[ShardJob] = []  # of a worker: the job comes once, with the process
+
+
+def _take_job(job: ShardJob) -> None:
+    _jobs.append(job)
+
+
+def _write_shard(number: int) -> int:
+    return write_shard(_jobs[0], number)

@@ -1,0 +1,63 @@
+"""One entry of `data.train`: the keys a user may write, checked before any file is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from inbatch.data.sources.columns import suggest
+from inbatch.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSpec:
+    """Where the rows of a source are and which of them to use."""
+
+    path: str | Sequence[str] | None = None  # files, globs; or else:
+    hub: str | None = None  # name of a hub data set
+    subset: str | None = None  # its configuration, where it has several
+    split: str = "train"
+    revision: str | None = None
+    columns: Mapping[str, object] | None = None  # {query, positive, negatives, label, key}
+    limit: int | None = None  # the first rows only
+    prompts: Mapping[str, str] | None = None  # see columns.resolve_prompts
+    on_empty: Literal["error", "drop"] = "error"
+    streaming: bool = False  # leave the rows where they are, see streamed.py
+    buffer_files: int = 8  # files whose rows are mixed, with streaming
+
+
+def parse_spec(value: Any, *, field: str) -> SourceSpec:
+    """The keys of a source, or a bare path (or list of paths).
+
+    Raises:
+        ConfigError: An unknown key or a value that no source can have.
+    """
+    keys = [item.name for item in fields(SourceSpec)]
+    values = dict(value) if isinstance(value, Mapping) else {"path": value}
+    for key in values:
+        if key not in keys:
+            raise ConfigError(f"{field} has the unknown key '{key}'{suggest(str(key), keys)}")
+    spec = SourceSpec(**values)
+    if (spec.path is None) == (spec.hub is None):
+        raise ConfigError(
+            f"{field} must have either a path or a hub name, not both or neither: write one of them"
+        )
+    if spec.on_empty not in ("error", "drop"):
+        raise ConfigError(f"{field}.on_empty={spec.on_empty} is unknown: use 'error' or 'drop'")
+    if spec.limit is not None and (not isinstance(spec.limit, int) or spec.limit < 1):
+        raise ConfigError(f"{field}.limit={spec.limit} must be a whole number of at least 1")
+    _check_streaming(spec, values, field=field)
+    return spec
+
+
+def _check_streaming(spec: SourceSpec, values: Mapping[str, Any], *, field: str) -> None:
+    if not isinstance(spec.streaming, bool):
+        raise ConfigError(f"{field}.streaming={spec.streaming} must be true or false")
+    if not isinstance(spec.buffer_files, int) or spec.buffer_files < 1:
+        raise ConfigError(f"{field}.buffer_files={spec.buffer_files} must be at least 1")
+    if spec.streaming and (spec.hub is not None or spec.limit is not None):
+        what = "a hub data set" if spec.hub is not None else f"a limit ({spec.limit})"
+        raise ConfigError(f"{field}.streaming=true reads whole files, not {what}: leave one out")
+    if "buffer_files" in values and not spec.streaming:
+        raise ConfigError(f"{field}.buffer_files has an effect only with {field}.streaming=true")

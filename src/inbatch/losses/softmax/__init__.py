@@ -1,0 +1,1 @@
+"""Softmax cross-entropy whose score matrix is never held."""

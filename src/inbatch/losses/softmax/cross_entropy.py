@@ -1,0 +1,100 @@
+"""The engine under every in-batch loss: softmax cross-entropy whose score matrix is never held.
+
+A loss names *blocks*: queries against positives, queries against queries, and so on. Row i of the
+loss is the cross-entropy of one softmax over all blocks side by side, with the query's own positive
+as the target. The sweep walks over panels of some hundred rows: one matrix product a block fills
+the panel with logits, the guide's mask and the softmax are applied in place, and two more products
+turn it into gradients, which accumulate. A panel holds *all* candidates of its rows, so that each
+softmax is complete at once: no online rescaling, and no second pass in backward, which would repeat
+the products of embeddings and of guide (a third of all arithmetic). The price: gradients, of the
+size of the embeddings, are computed in forward and wait. The loss is a mean; backward scales them.
+
+Memory beyond inputs and outputs: one panel (`panel_bytes`), a tile of guide scores with its mask,
+and the normalised columns while forward runs. Nothing grows with the square of the batch.
+`tiled` is the reference, for any device and dtype. On CUDA, `triton_loss` computes the same; `ring`
+computes it where no rank holds all columns.
+
+Shape letters: G global rows, Q rows this rank owns, R rows of a panel, D dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from inbatch.losses.base import Ring
+from inbatch.losses.softmax.panels import Block, GuideFilter
+from inbatch.losses.softmax.ring import ring_cross_entropy
+from inbatch.losses.softmax.tiled import tiled_cross_entropy
+from inbatch.losses.softmax.walk import SoftmaxSpec, StreamStats
+
+Implementation = Literal["tiled", "triton"]
+IMPLEMENTATIONS = ("tiled", "triton")
+
+
+def streamed_cross_entropy(
+    columns: Sequence[Tensor],
+    blocks: Sequence[Block],
+    *,
+    rows: slice,
+    temperature: float,
+    normalize: bool = True,
+    hardness_strength: float = 0.0,
+    guide: GuideFilter | None = None,
+    text_ids: Sequence[Tensor] | None = None,
+    panel_bytes: int | None = None,
+    implementation: Implementation = "tiled",
+    ring: Ring | None = None,
+) -> tuple[Tensor, StreamStats]:
+    """Mean over the owned rows of ``logsumexp(logits of all blocks) - logit of the own positive``.
+
+    A logit is a score over `temperature`; a score is the cosine of two embeddings, or their dot
+    product where `normalize` is False. Computed in float32 (float64 if a column is), whatever the
+    dtype of the columns and whether or not autocast is on; gradients have the columns' dtype.
+
+    Args:
+        columns: each [G, D], the embeddings of the global batch.
+        blocks: what goes into the softmax; exactly one has ``own="positive"``.
+        rows: rows of the global batch to average over, ``0 <= start < stop <= G``.
+        temperature: positive divisor of the scores.
+        normalize: bring embeddings to unit length; the gradient passes through.
+        hardness_strength: strength for the blocks' hardened entries.
+        guide: mask of false negatives; it never removes a row's own positive.
+        text_ids: int64 [G] of each column, to leave out known positives (`panels.mask_equal_texts`); only
+            where implementation is "tiled".
+        panel_bytes: memory of a panel of logits, of `MIN_PANEL_ROWS` at least; None takes the default
+            of the device.
+        implementation: "tiled" is this file, for any device and dtype; "triton" the kernels of
+            `triton_loss`, for CUDA and float32. The default stays "tiled" on every device until the
+            kernels have been measured faster on a card.
+        ring: where each rank holds its own rows only: the way to those of all others. Then all tensors are of
+            the own rows, `rows` is all of them, and implementation is "tiled".
+
+    Returns:
+        The loss, a scalar that can be differentiated once, and detached statistics.
+
+    """
+    if sum(block.own == "positive" for block in blocks) != 1:
+        raise ValueError("exactly one block of a softmax holds the positive")
+    spec = SoftmaxSpec(
+        tuple(blocks), rows, temperature, normalize, hardness_strength, guide, text_ids, panel_bytes
+    )
+    if ring is not None:
+        if implementation != "tiled":
+            raise ValueError(f"implementation is {implementation}: a ring needs the tiled form")
+        return ring_cross_entropy(spec, columns, ring)
+    if implementation == "triton":
+        from inbatch.losses.softmax.triton_loss import fused_cross_entropy  # imports triton
+
+        return fused_cross_entropy(spec, columns)
+    return tiled_cross_entropy(spec, columns)
+
+
+def similarity_metrics(stats: StreamStats) -> dict[str, Tensor]:
+    """Means over the owned rows; rows without a kept negative do not count for the hardest one."""
+    kept_Q = stats.hardest.isfinite()
+    hardest = torch.where(kept_Q, stats.hardest, 0).sum() / kept_Q.sum()
+    return {"positive_similarity": stats.positive.mean(), "hardest_negative_similarity": hardest}

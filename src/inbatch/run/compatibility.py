@@ -1,0 +1,187 @@
+"""Whether losses, data and devices go together; asked before training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from inbatch.config.check import RunConfig, rows_per_rank
+from inbatch.data.collate import MIXED
+from inbatch.data.sources.config_keys import columns_key, to_set
+from inbatch.data.sources.load import Source
+from inbatch.data.sources.source import label_range
+from inbatch.errors import ConfigError
+from inbatch.losses import Contrastive, CosineSimilarity, OnlineContrastive
+from inbatch.losses.base import Loss
+from inbatch.strategies import Strategy, World
+
+# Least and largest label; what a cosine cannot reach would be learned for ever.
+LABELS: dict[type, tuple[float, float]] = {
+    Contrastive: (0, 1),
+    OnlineContrastive: (0, 1),
+    CosineSimilarity: (-1, 1),
+}
+CAPABILITY = (8, 0)  # of a GPU that the Triton kernels are made for
+
+
+def check_sizes(run: RunConfig, world: World) -> None:
+    """Whether global batches divide over the ranks.
+
+    Raises:
+        ConfigError: one does not; it is named.
+    """
+    rows_per_rank(run.global_batch_size, world.size)
+    for name, rows in (run.sampler.get("batch_sizes") or {}).items():
+        if isinstance(rows, int):  # the sampler refuses others
+            rows_per_rank(rows, world.size, field=f"sampler.batch_sizes.{name}")
+
+
+def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
+    """Whether a source has what its loss needs.
+
+    Raises:
+        ConfigError: labels, a guide or columns are missing, or there are too many columns.
+    """
+    name, columns = type(loss).__name__, len(source.columns)
+    if loss.needs_labels and not source.has_labels:
+        raise ConfigError(
+            f"loss {name} needs labels, and source {source.name!r} has none: name its label column in "
+            f"{to_set(source.field, 'columns.label')}, or choose a loss for pairs, as "
+            "loss=multiple_negatives_ranking"
+        )
+    kind = type(_inner(loss))
+    if kind in LABELS:
+        _check_labels(source, *LABELS[kind], name=name)
+    if loss.needs_guide and not guided:
+        raise ConfigError(
+            f"loss {name} needs a guide: set guide.model=NAME_OR_PATH, or guide=minilm"
+        )
+    if columns < loss.min_columns or (loss.max_columns is not None and columns > loss.max_columns):
+        least, most = loss.min_columns, loss.max_columns
+        span = (
+            f"at least {least}" if most is None else f"{least} to {most}" if most > least else most
+        )
+        raise ConfigError(
+            f"loss {name} takes {span} text columns, and source {source.name!r} has {columns} "
+            f"({', '.join(source.columns)}): set {columns_key(source.field)}"
+        )
+
+
+def check_dims(losses: Mapping[str, Loss], dimension: int) -> None:
+    """Whether an encoder's embeddings are as long as losses want to cut them.
+
+    Raises:
+        ConfigError: a Matryoshka dimension exceeds `dimension`.
+    """
+    for loss in losses.values():
+        dims = getattr(loss, "dims", ())
+        if dims and max(dims) > dimension:
+            raise ConfigError(
+                f"loss.dims={list(dims)} exceeds the {dimension} dimensions of the encoder: lower it"
+            )
+
+
+def _check_labels(source: Source, least: float, most: float, *, name: str) -> None:
+    low, high = label_range(source)
+    if low < least or high > most:
+        raise ConfigError(
+            f"source {source.name!r} has labels from {low:g} to {high:g}, and loss {name} takes "
+            f"{least:g} to {most:g}: scale them, or set loss=cosent, which takes any"
+        )
+
+
+def check_strategy(strategy: Strategy, precision: str) -> None:
+    """Whether a strategy can compute in a precision.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if precision in strategy.refuses:
+        raise ConfigError(
+            f"precision={precision!r} is not computed under {type(strategy).__name__}: set precision=fp32 "
+            "or precision=bf16, or strategy=ddp"
+        )
+
+
+def check_gather(losses: Mapping[str, Loss], gather: str) -> None:
+    """Whether candidates can travel in a ring.
+
+    Raises:
+        ConfigError: no loss has candidates, or one computes with the Triton kernels.
+    """
+    if gather != "ring":
+        return
+    if all(loss.scope != "candidates" for loss in losses.values()):
+        names = ", ".join(sorted({type(loss).__name__ for loss in losses.values()}))
+        raise ConfigError(
+            f"gather='ring' is for losses with in-batch negatives, and the loss is {names}: set gather=global"
+        )
+    if any(_implementation(loss) == "triton" for loss in losses.values()):
+        raise ConfigError(
+            "gather='ring' computes with loss.implementation=tiled, and 'triton' is set: set "
+            "loss.implementation=tiled or gather=global"
+        )
+
+
+def _inner(loss: Loss) -> Any:
+    """The loss that a Matryoshka is around, or the loss itself."""
+    return getattr(loss, "loss", loss)
+
+
+def _implementation(loss: Loss) -> str:
+    return getattr(_inner(loss), "implementation", "tiled")
+
+
+def check_kernels(losses: Mapping[str, Loss], world: World, precision: str) -> None:
+    """Whether the device and precision can run the implementations that losses ask for.
+
+    Raises:
+        ConfigError: Triton kernels without a GPU of capability 8.0, without triton, or in float64.
+    """
+    for name, loss in losses.items():
+        if name == MIXED or _implementation(loss) == "tiled":
+            continue
+        problem = _obstacle(world, precision)
+        if problem is None and _inner(loss).mask_duplicates:
+            problem = "cannot mask duplicates"
+        if problem is not None:
+            raise ConfigError(
+                f"loss.implementation='triton' {problem}: set loss.implementation=tiled"
+            )
+
+
+def _obstacle(world: World, precision: str) -> str | None:
+    if world.accelerator != "cuda":
+        return "needs a GPU"
+    if find_spec("triton") is None:
+        return "needs the package triton"
+    if precision == "fp64":
+        return "computes in float32, and precision is 'fp64'"
+    if torch.cuda.get_device_capability() < CAPABILITY:
+        return "needs a GPU of compute capability 8.0"
+    return None
+
+
+def check_batch(sources: Sequence[Source], batch_sizes: Mapping[str, int], *, mixed: bool) -> None:
+    """Whether some source, or all together where batches are mixed, can fill a batch.
+
+    Args:
+        sources: of the run.
+        batch_sizes: rows of a global batch, by source.
+        mixed: whether a batch holds rows of all sources.
+
+    Raises:
+        ConfigError: there are fewer rows than a batch has.
+    """
+    if mixed:
+        rows, size = sum(source.num_rows for source in sources), max(batch_sizes.values())
+    else:
+        largest = max(sources, key=lambda source: source.num_rows / batch_sizes[source.name])
+        rows, size = largest.num_rows, batch_sizes[largest.name]
+    if rows < size:
+        raise ConfigError(
+            f"global_batch_size={size} is more than the {rows} rows of the data: set {rows} or less"
+        )

@@ -1,0 +1,276 @@
+"""What a step will take: memory of a rank by part, arithmetic, and the sizes that fit.
+
+Nothing here looks at a device or a model: numbers in, numbers out. Estimates err by some tens of
+percent; they tell whether a run fits and what fills the memory, and the out-of-memory answer of the
+step (module.py) covers the rest.
+
+Shape letters: G global rows, b local rows, C columns, D dimension, T tokens of a text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+from inbatch.losses.softmax.walk import MIN_PANEL_ROWS
+
+GIB = 2**30
+
+# Computed tokens of a chunk. On a CPU small chunks stay in its caches and pad little: product triplets
+# (9, 33, 33 tokens; batch 256) pad by 2 % at 1,024 tokens. A GPU wants enough to be busy.
+AUTO_CHUNK_TOKENS = {"cpu": 1024, "cuda": 32768}
+# Share of free memory that a plan may use. A CPU's is shared with the page cache and loaders.
+USABLE = {"cpu": 0.5, "cuda": 0.9}
+# The chunk that is computed may take this share of what a plan has for activations.
+CHUNK_SHARE = 0.25
+# Panel, guide scores and mask of losses/softmax/panels.py; more where the fewest rows of a panel take more.
+LOSS_TILE_BYTES = {"cpu": 24 * 2**20, "cuda": 384 * 2**20}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSize:
+    """A transformer encoder in numbers.
+
+    parameters, trainable: of the whole encoder.
+    embedding_parameters: of tables that are looked up, without arithmetic.
+    layers, width, intermediate, heads: of the transformer.
+    dimension: D of the embeddings.
+    bytes_per_value: of a parameter.
+    dropout: whether the transformer drops values in training.
+    """
+
+    parameters: int
+    trainable: int
+    embedding_parameters: int
+    layers: int
+    width: int
+    intermediate: int
+    heads: int
+    dimension: int
+    bytes_per_value: int = 4
+    dropout: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSize:
+    """One global batch.
+
+    device: where it is computed.
+    global_rows, local_rows, num_columns: rows of the batch, of this rank, and texts of a row.
+    held_rows: rows whose embeddings a rank holds at a time.
+    text_tokens: mean computed tokens of a text.
+    guide_dimension: 0 without guide.
+    world_size: ranks.
+    activation_bytes: of a value in the forward; 2 under bf16 and fp16, else 4 (8 in fp64).
+    """
+
+    device: Literal["cpu", "cuda"]
+    global_rows: int
+    local_rows: int
+    held_rows: int
+    num_columns: int
+    text_tokens: float
+    guide_dimension: int = 0
+    world_size: int = 1
+    activation_bytes: int = 4
+
+    @property
+    def local_tokens(self) -> float:
+        """Computed tokens of this rank."""
+        return self.local_rows * self.num_columns * self.text_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sharding:
+    """What a strategy divides over ranks; DDP divides nothing, and none the gradients of a chunked step."""
+
+    parameters: bool = False
+    optimizer: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Bytes of one rank by part."""
+
+    weights: float
+    gradients: float  # and the buckets in which DDP reduces them
+    optimizer: float
+    embeddings: float  # embeddings, their gradients, the loss's buffers
+    guide: float  # guide embeddings of the batch; a live guide's weights
+    chunk: float  # activations of the chunk that is computed
+    kept: float = 0.0  # graphs that are kept between the passes
+
+    @property
+    def total(self) -> float:
+        """Sum of all parts."""
+        return float(sum(getattr(self, part.name) for part in fields(self)))
+
+    def describe(self) -> str:
+        """Total and parts of at least 1 % of it, the largest first."""
+        parts = sorted(((getattr(self, f.name), f.name) for f in fields(self)), reverse=True)
+        named = ", ".join(
+            f"{name} {_gib(size)}" for size, name in parts if size >= 0.01 * self.total
+        )
+        return f"{_gib(self.total)} GiB per rank ({named})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan:
+    """Sizes that were chosen, and what a step of one rank takes with them."""
+
+    chunk_tokens: int | None
+    keep_gib: float | None
+    memory: Memory
+    flop: float
+
+
+def activation_bytes_per_token(model: ModelSize, step: StepSize) -> float:
+    """Bytes that autograd holds for one computed token of a transformer in training.
+
+    Each layer holds about eight vectors of the width (queries, keys, values, attention output,
+    inputs of projections and norms), two more with dropout, and two of the feed-forward layer around
+    its activation. A CPU's attention with dropout holds its weights as well, three times T values a
+    head. Measured for BERT in float32; within a tenth of it.
+    """
+    values: float = 8 * model.width + 2 * model.intermediate
+    if model.dropout:
+        values += 2 * model.width
+        if step.device == "cpu":
+            values += 3 * model.heads * step.text_tokens
+    return (model.layers * values + 2 * model.width) * step.activation_bytes
+
+
+def step_memory(
+    model: ModelSize,
+    step: StepSize,
+    *,
+    chunk_tokens: int | None,
+    optimizer_states: float,
+    sharding: Sharding,
+    num_blocks: int = 0,
+    live_guide_parameters: int = 0,
+) -> Memory:
+    """Memory of a rank without kept graphs; `chunk_tokens` None means one chunk for the batch.
+
+    Args:
+        model: the encoder.
+        step: the batch.
+        chunk_tokens: computed tokens of a chunk.
+        optimizer_states: float32 values that the optimizer holds for a parameter: 2 for Adam.
+        sharding: what the strategy divides.
+        num_blocks: see `step_flop`.
+        live_guide_parameters: of a guide that runs in the step.
+    """
+
+    def divided(size: float, over_ranks: bool) -> float:
+        return size / step.world_size if over_ranks else size
+
+    tokens = min(chunk_tokens or step.local_tokens, step.local_tokens)
+    row_values = step.num_columns * model.dimension
+    # Flat embeddings and their gradient; gathered columns, unit columns and the loss's gradients.
+    embeddings = 4.0 * row_values * (2 * step.local_rows + 3 * step.held_rows)
+    row_bytes = step.held_rows * (4 * num_blocks + 5 * bool(step.guide_dimension))
+    tile = max(LOSS_TILE_BYTES[step.device], MIN_PANEL_ROWS[step.device] * row_bytes)
+    guide_values = step.num_columns * step.guide_dimension
+    # DDP's buckets live on, and backwards before a step's last one add up gradients beside them.
+    copies = 2 if step.world_size > 1 and sharding == Sharding() else 1
+    return Memory(
+        weights=divided(model.parameters * model.bytes_per_value, sharding.parameters),
+        gradients=float(copies * model.trainable * model.bytes_per_value),
+        optimizer=divided(4 * optimizer_states * model.trainable, sharding.optimizer),
+        embeddings=embeddings + tile,
+        guide=4.0 * (guide_values * (step.local_rows + 2 * step.held_rows) + live_guide_parameters),
+        chunk=tokens * activation_bytes_per_token(model, step),
+    )
+
+
+def step_flop(model: ModelSize, step: StepSize, *, kept_share: float, num_blocks: int) -> float:
+    """Operations of this rank in one step: 2 a parameter and token forward, 4 backward.
+
+    Args:
+        model: the encoder.
+        step: the batch.
+        kept_share: of the tokens whose graph is kept; the others are embedded twice.
+        num_blocks: blocks of scores in the loss, G x b each; 0 for losses of rows.
+    """
+    matrices = 2.0 * (model.parameters - model.embedding_parameters)
+    attention = 4.0 * model.layers * model.width * step.text_tokens
+    forward = step.local_tokens * (matrices + attention)
+    scores = 2.0 * step.local_rows * step.global_rows
+    loss = num_blocks * scores * (3 * model.dimension + step.guide_dimension)
+    return forward * (4.0 - kept_share) + loss
+
+
+def auto_chunk_tokens(
+    model: ModelSize,
+    step: StepSize,
+    *,
+    max_length: int,
+    spare_bytes: float,
+) -> int:
+    """Tokens of a chunk: the device's usual number, less where memory is short; one text at least."""
+    fitting = CHUNK_SHARE * spare_bytes / activation_bytes_per_token(model, step)
+    return max(max_length, min(AUTO_CHUNK_TOKENS[step.device], int(fitting)))
+
+
+def choose(
+    model: ModelSize,
+    step: StepSize,
+    *,
+    chunk_tokens: int | Literal["auto"] | None,
+    keep_gib: float | Literal["auto"] | None,
+    max_length: int,
+    usable_bytes: float,
+    num_blocks: int,
+    optimizer_states: float,
+    sharding: Sharding,
+    live_guide_parameters: int = 0,
+) -> MemoryPlan:
+    """Replace "auto" by numbers and estimate the step.
+
+    Args:
+        model: the encoder.
+        step: the batch.
+        chunk_tokens: as configured.
+        keep_gib: as configured; "auto" keeps what the rest leaves of `usable_bytes`.
+        max_length: tokens of the longest text.
+        usable_bytes: memory that the rank may fill.
+        num_blocks: blocks of scores in the loss, see `step_flop`.
+        optimizer_states: see `step_memory`.
+        sharding: see `step_memory`.
+        live_guide_parameters: see `step_memory`.
+    """
+
+    def memory(tokens: int | None) -> Memory:
+        return step_memory(
+            model,
+            step,
+            chunk_tokens=tokens,
+            optimizer_states=optimizer_states,
+            sharding=sharding,
+            num_blocks=num_blocks,
+            live_guide_parameters=live_guide_parameters,
+        )
+
+    if chunk_tokens == "auto":
+        spare = usable_bytes - memory(1).total
+        chunk_tokens = auto_chunk_tokens(model, step, max_length=max_length, spare_bytes=spare)
+    base = memory(chunk_tokens)
+    left = round(max(0.0, usable_bytes - base.total) / GIB, 2)
+    keep = left if keep_gib == "auto" else keep_gib
+    graphs = step.local_tokens * activation_bytes_per_token(model, step)
+    kept = graphs if keep is None else min(graphs, keep * GIB)
+    # The graph that is computed is one of the kept ones, where all are kept.
+    chunk = 0.0 if kept == graphs else base.chunk
+    flop = step_flop(model, step, kept_share=kept / graphs, num_blocks=num_blocks)
+    flop += 2.0 * live_guide_parameters * step.local_tokens
+    return MemoryPlan(
+        chunk_tokens=chunk_tokens,
+        keep_gib=keep,
+        memory=replace(base, chunk=chunk, kept=kept),
+        flop=flop,
+    )
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.2f}"
