@@ -15,7 +15,7 @@ os.environ.setdefault("WANDB_MODE", "offline")
 import pytest
 import torch
 
-from tiny import save_tiny_bert
+from helpers.tiny import save_tiny_bert
 
 torch.set_num_threads(1)
 

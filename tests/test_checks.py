@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from helpers.runs import TINY, compose_run
 from inbatch.config.check import check_config
 from inbatch.data.sources.load import Source
 from inbatch.errors import ConfigError
@@ -29,7 +30,6 @@ from inbatch.run.compatibility import (
     check_strategy,
 )
 from inbatch.strategies import DDP, FSDP, DeepSpeed, World
-from runs import TINY, compose_run
 
 CPU = World("cpu", 1, 1)
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-import distributed
+from helpers import distributed
+from helpers.runs import compose_run
 from inbatch.config.check import RunConfig, check_config
 from inbatch.errors import ConfigError
 from inbatch.run.build import prepare_output
 from inbatch.run.folder import check_free
-from runs import compose_run
 
 RUN = ("encoder=tiny", "data.train=a.csv")
 

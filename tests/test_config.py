@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import pytest
 
+from helpers.runs import compose_run
 from inbatch.cli.hydra_app import complete_overrides
 from inbatch.cli.train import CONF_DIR
 from inbatch.config.check import check_config, check_precision, rows_per_rank
 from inbatch.config.targets import describe, fits
 from inbatch.errors import ConfigError
 from inbatch.losses.base import Loss
-from runs import compose_run
 
 PAIRS = ("encoder=tiny", "data.train.pairs=x.csv")
 

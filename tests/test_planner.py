@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.tiny import tiny_texts
 from inbatch.batch.batch import Batch
 from inbatch.batch.chunks import halve_chunks, make_chunks
 from inbatch.encoder import Encoder, build_encoder
@@ -28,7 +29,6 @@ from inbatch.run.memory_plan import (
     step_memory,
 )
 from inbatch.strategies import base
-from tiny import tiny_texts
 
 BERT = ModelSize(
     parameters=110_000_000,

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.runs import TINY, run_train, write_triplets
 from inbatch.cli.hydra_app import split_options
 from inbatch.cli.train import main
-from runs import TINY, run_train, write_triplets
 
 ROOT = Path(__file__).parents[1]
 

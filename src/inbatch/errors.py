@@ -1,9 +1,47 @@
-"""The one error that a user's mistake raises."""
+"""The one error that a user's mistake raises, and the sentence that it prints."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
 
 
 class ConfigError(ValueError):
-    """A mistake in a configuration, a data file or a checkpoint.
+    """A mistake in a configuration, a data file, a checkpoint or the way a run was started.
 
-    The message is one sentence that names the field, the value and the fix. Entry points print it
-    without a stack trace; everything else that is raised is a defect and keeps its trace.
+    Commands print it as one sentence, ``key=value problem: fix``, without a stack trace. Every other
+    exception is a defect and keeps its trace.
+
+    Args:
+        key: what is wrong, as the user writes it: a dotted key, or a file, a rank, a command.
+        problem: what is wrong with it, a predicate that follows the key: "does not divide over 4 ranks".
+        fix: what to do, an imperative without a final period: "set 8 or 12".
+        value: the offending value; left out of the sentence where it says nothing.
     """
+
+    def __init__(self, key: str, problem: str = "", fix: str = "", *, value: Any = ...) -> None:
+        super().__init__(
+            key, problem, fix
+        )  # what pickle hands from a worker process to the main one
+        self.key = key
+        self.problem = problem
+        self.fix = fix
+        self.value = value
+
+    def __str__(self) -> str:
+        """The sentence."""
+        if not self.problem:
+            return self.key
+        shown = self.key if self.value is ... else f"{self.key}={self.value!r}"
+        return f"{shown} {self.problem}: {self.fix}"
+
+    def under(self, key: str) -> ConfigError:
+        """The same mistake under the key that the user has written."""
+        return type(self)(key, self.problem, self.fix, value=self.value)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``did you mean 'name'?`` with the nearest known word, or an empty string where none is near."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""

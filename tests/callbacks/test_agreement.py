@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.data import DataLoader
-from watched_run import WatchedModule
 
-from distributed import bare_trainer, run
+from helpers.distributed import bare_trainer, run
+from helpers.keystone import quiet
+from helpers.runs import run_train, write_triplets
+from helpers.watched_run import WatchedModule
 from inbatch.callbacks.rank_consistency import RankConsistency, digest
 from inbatch.errors import ConfigError
-from keystone import quiet
-from runs import run_train, write_triplets
 
 
 def fit(rank: int, world_size: int, facts: dict[str, list[Any]]) -> str | None:

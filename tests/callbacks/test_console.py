@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from watched_run import log_console, terminal
 
+from helpers.watched_run import log_console, terminal
 from inbatch.console import (
     duration,
     metrics_table,

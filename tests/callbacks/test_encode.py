@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader
 
-from distributed import bare_trainer, run
+from helpers.distributed import bare_trainer, run
+from helpers.tiny import tiny_texts
 from inbatch.batch.batch import Chunk
 from inbatch.callbacks.encode import ShardedEncode
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.gradcache import fill_chunks
 from inbatch.gradcache.fill import filler_chunk
-from tiny import tiny_texts
 
 
 class Embeds(LightningModule):

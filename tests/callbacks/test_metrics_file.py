@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.utilities import rank_zero_only
-from watched_run import WatchedModule, fit
 
+from helpers.watched_run import WatchedModule, fit
 from inbatch.callbacks.metrics_file import MetricsFile
 from inbatch.callbacks.step_log import StepLog
 from inbatch.errors import ConfigError

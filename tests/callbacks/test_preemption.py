@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-import distributed
-from faults import fault
+from helpers import distributed
+from helpers.faults import fault
+from helpers.keystone import collectives_of, quiet
+from helpers.runs import TINY, compose_run, metrics, weights, write_triplets
 from inbatch.callbacks.checkpoints import LAST
 from inbatch.callbacks.run_id import with_run_id
 from inbatch.cluster.requeue import job_fields, leave_early, preempted_exits, requeue, why_not
 from inbatch.cluster.stop_request import Preempted, StopRequest
 from inbatch.config.check import check_config
 from inbatch.run.train import train
-from keystone import collectives_of, quiet
-from runs import TINY, compose_run, metrics, weights, write_triplets
 
 SHOWN = (
     "JobId=7 JobName=run UserId=root(0) JobState=RUNNING Reason=None Requeue=1 Restarts=0 BatchFlag=1 "

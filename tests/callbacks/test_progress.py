@@ -9,9 +9,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader
-from watched_run import WatchedModule, fit, log_console, terminal
 
-from distributed import bare_trainer, run
+from helpers.distributed import bare_trainer, run
+from helpers.watched_run import WatchedModule, fit, log_console, terminal
 from inbatch.callbacks.pauses import pause
 from inbatch.callbacks.progress import Position, Progress
 from inbatch.errors import ConfigError

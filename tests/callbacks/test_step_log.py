@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import Callback, Trainer
-from watched_run import ROWS, Rows, WatchedModule, fit
 
+from helpers.watched_run import ROWS, Rows, WatchedModule, fit
 from inbatch.callbacks.pauses import pause
 from inbatch.callbacks.step_log import StepLog, num_computing_parameters
 from inbatch.errors import ConfigError

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from watched_run import WatchedModule, fit, log_console
 
+from helpers.watched_run import WatchedModule, fit, log_console
 from inbatch.callbacks.progress import Progress
 from inbatch.callbacks.summary import Summary
 from inbatch.export.card_sections import in_words

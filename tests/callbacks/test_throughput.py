@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from watched_run import COMPUTED, ROWS, TOKENS, report
 
+from helpers.watched_run import COMPUTED, ROWS, TOKENS, report
 from inbatch.callbacks.throughput import (
     StepClock,
     StepCost,

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wandb_file import OfflineRun, read_runs
 
+from helpers.runs import TINY, compose_run, metrics, write_triplets
+from helpers.wandb_file import OfflineRun, read_runs
 from inbatch.callbacks.wandb_run import named
 from inbatch.config.check import check_config
 from inbatch.errors import ConfigError
 from inbatch.run.train import train
 from inbatch.sweep.points import Point, write_point
-from runs import TINY, compose_run, metrics, write_triplets
 
 pytestmark = pytest.mark.xdist_group("wandb")  # one run for all
 OWN = {"_runtime", "_step", "_timestamp", "trainer/global_step", "epoch", "time_s", "step"}

@@ -12,13 +12,13 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from helpers.runs import compose_run
 from inbatch.config.check import check_config
 from inbatch.config.instantiate import instantiate
 from inbatch.config.schema import RunConfig
 from inbatch.config.targets import locate
 from inbatch.optim import parameter_groups
 from inbatch.strategies import Strategy
-from runs import compose_run
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted((p.parent.name, p.stem) for p in CONF.glob("*/*.yaml") if p.parent.name != "local")

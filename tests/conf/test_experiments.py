@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers.runs import compose_run, metrics
+from helpers.tiny import tiny_texts
 from inbatch.config.check import check_config
 from inbatch.run.train import train
-from runs import compose_run, metrics
-from tiny import tiny_texts
 
 CONF = Path(__file__).parents[2] / "conf"
 COLUMNS = {

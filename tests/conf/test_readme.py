@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+from helpers.runs import compose_run
 from inbatch.config.check import check_config
 from inbatch.errors import ConfigError
-from runs import compose_run
 
 CONF = Path(__file__).parents[2] / "conf"
 README = (CONF / "README.md").read_text()

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
+from helpers.tiny import WORDS, tiny_texts, tiny_tokenizer
 from inbatch.batch.batch import Batch
 from inbatch.data.collate import BatchDataset, Collator, PlannedSlice
 from inbatch.data.hashing import hash_texts
 from inbatch.data.sources.load import Source, load_sources
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.errors import ConfigError
-from tiny import WORDS, tiny_texts, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")

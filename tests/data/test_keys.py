@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from helpers.tiny import tiny_tokenizer
 from inbatch.batch.batch import Batch
 from inbatch.data.collate import Collator
 from inbatch.data.hashing import hash_texts
@@ -21,7 +22,6 @@ from inbatch.data.sources.load import Source, load_sources
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.errors import ConfigError
 from inbatch.run.datamodule import BatchModule
-from tiny import tiny_tokenizer
 
 KEYED = {"key": "product_id"}
 TEXTS = {"query": "query", "positive": "positive"}

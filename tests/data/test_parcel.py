@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.distributed.utils import _recursive_to
 from torch.utils.data import DataLoader
 
+from helpers.tiny import tiny_texts, tiny_tokenizer
 from inbatch.batch.batch import Batch, Chunk
 from inbatch.batch.chunks import make_chunks
 from inbatch.batch.transfer import PackedBatch, wrap
 from inbatch.data.collate import BatchDataset, Collator, PlannedSlice
 from inbatch.data.sources.load import Source
 from inbatch.encoder.tokenize import TextTokenizer
-from tiny import tiny_texts, tiny_tokenizer
 
 SIDES: tuple[Literal["right", "left"], ...] = ("right", "left")
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.tiny import tiny_texts, tiny_tokenizer
 from inbatch.data.collate import BatchDataset, Collator, PlannedSlice
 from inbatch.data.read import read_mixed
 from inbatch.data.sources import shards
@@ -20,7 +21,6 @@ from inbatch.data.sources.shards import ShardJob, finish_job, open_job, write_sh
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.errors import ConfigError
 from inbatch.run.datamodule import check_stored_tokens, describe_tokenizer
-from tiny import tiny_texts, tiny_tokenizer
 
 PROMPTS = {"query": "red: "}
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from helpers.tiny import tiny_tokenizer
 from inbatch.data.hashing import hash_rows, hash_texts
 from inbatch.data.report.build import DataReport, build_report, shared, write
 from inbatch.data.sources.load import Source, load_sources
 from inbatch.encoder.tokenize import TextTokenizer
-from tiny import tiny_tokenizer
 
 
 def report_of(columns: dict[str, list[Any]], **options: Any) -> DataReport:

@@ -14,6 +14,7 @@ import fsspec
 import numpy as np
 import pytest
 
+from helpers.tiny import tiny_texts
 from inbatch.data.plan.permutation import FilesRange
 from inbatch.data.plan.plan import Plan, Sampler, SourceInfo, StreamInfo
 from inbatch.data.plan.samplers import NoDuplicates, Proportional, RoundRobin, Shuffled
@@ -22,7 +23,6 @@ from inbatch.data.sources.load import Source, load_sources
 from inbatch.data.sources.streamed import StreamedRows
 from inbatch.errors import ConfigError
 from inbatch.run.datamodule import source_info
-from tiny import tiny_texts
 
 SIZES = (30, 7, 50, 21, 40, 33, 3, 60)
 

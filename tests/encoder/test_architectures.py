@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from st_oracle import assert_same_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from helpers.st_oracle import assert_same_model
+from helpers.tiny import tiny_texts, tiny_tokenizer
 from inbatch.batch.batch import Chunk
 from inbatch.batch.chunks import make_chunks
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.errors import ConfigError
-from tiny import tiny_texts, tiny_tokenizer
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,

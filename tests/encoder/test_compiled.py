@@ -8,11 +8,11 @@ import pytest
 import torch
 from test_packing import make, make_chunk
 
+from helpers.tiny import tiny_texts
 from inbatch.batch.chunks import make_chunks
 from inbatch.encoder.compiled import num_compiled_graphs, widen
 from inbatch.errors import ConfigError
 from inbatch.gradcache.rng import RngState
-from tiny import tiny_texts
 
 
 @pytest.mark.slow

@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from transformers import T5Config
 
+from helpers.tiny import tiny_texts, tiny_tokenizer
 from inbatch.encoder import build_encoder
 from inbatch.errors import ConfigError
-from tiny import tiny_texts, tiny_tokenizer
 
 CONF = Path(__file__).parents[2] / "conf" / "encoder"
 BERT: dict[str, Any] = {

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from st_oracle import TEXTS
 
 import inbatch.encoder.model as model_module
+from helpers.st_oracle import TEXTS
+from helpers.tiny import save_tiny_bert, tiny_texts
 from inbatch.batch.chunks import make_chunks
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.errors import ConfigError
-from tiny import save_tiny_bert, tiny_texts
 
 
 @pytest.fixture(scope="module")

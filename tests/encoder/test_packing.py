@@ -10,14 +10,14 @@ import torch
 from test_architectures import SIZES
 from torch import Tensor
 
+from helpers.tiny import tiny_texts
 from inbatch.batch.batch import Chunk
 from inbatch.batch.chunks import make_chunks
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.encoder.packing import pack
 from inbatch.encoder.pooling import POOLING_MODES
-from inbatch.encoder.varlen import Texts, packed_attention, torch_attention
+from inbatch.encoder.varlen import TextLengths, packed_attention, torch_attention
 from inbatch.errors import ConfigError
-from tiny import tiny_texts
 
 PACKED = ["bert", "distilbert", "nomic_bert", "roberta", "xlm-roberta", "modernbert"]
 PROMPT = 2
@@ -183,7 +183,7 @@ def test_torch_has_the_kernel_with_its_gradient(dropout: float, reach: int | Non
     """The call is checked on tensors without data; its values need a GPU (test_packing_gpu.py)."""
     options = {"dtype": torch.bfloat16, "device": "meta", "requires_grad": True}
     heads = [torch.empty(20, 4, 8, **options) for _ in range(3)]
-    texts = Texts(torch.empty(3, dtype=torch.int32, device="meta"), 12)
+    texts = TextLengths(torch.empty(3, dtype=torch.int32, device="meta"), 12)
     output = torch_attention(*heads, texts, dropout=dropout, scale=0.3, reach=reach)
     output.sum().backward()
     assert output.shape == (20, 4, 8)
@@ -193,7 +193,7 @@ def test_torch_has_the_kernel_with_its_gradient(dropout: float, reach: int | Non
 def test_window_of_the_twin() -> None:
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(9, 1, 8, generator=generator) for _ in range(3))
-    texts = Texts(torch.tensor([0, 9], dtype=torch.int32), 9)
+    texts = TextLengths(torch.tensor([0, 9], dtype=torch.int32), 9)
     scores = q[:, 0] @ k[:, 0].T
     far = (torch.arange(9)[:, None] - torch.arange(9)[None, :]).abs() > 2
     wanted = scores.masked_fill(far, float("-inf")).softmax(-1) @ v[:, 0]

@@ -9,12 +9,12 @@ import torch
 from test_packing import PACKED, embed, make, make_chunk
 from torch import Tensor
 
+from helpers.tiny import tiny_texts
 from inbatch.encoder import varlen
 from inbatch.encoder.compiled import num_compiled_graphs
-from inbatch.encoder.varlen import Texts, packed_attention, per_text_attention
+from inbatch.encoder.varlen import TextLengths, packed_attention, per_text_attention
 from inbatch.errors import ConfigError
 from inbatch.gradcache.rng import RngState
-from tiny import tiny_texts
 
 pytestmark = [
     pytest.mark.gpu,
@@ -54,7 +54,9 @@ def test_kernel_equals_the_loop(
         monkeypatch.setattr(varlen, "_has_flash_attn", lambda: False)
     lengths = [1, 13, 64, 7, 129]
     ends = torch.tensor(lengths).cumsum(0)
-    texts = Texts(torch.nn.functional.pad(ends, (1, 0)).to(torch.int32).to(CUDA), max(lengths))
+    texts = TextLengths(
+        torch.nn.functional.pad(ends, (1, 0)).to(torch.int32).to(CUDA), max(lengths)
+    )
     torch.manual_seed(0)
     heads = [torch.randn(sum(lengths), 4, 32, device=CUDA) for _ in range(3)]
     options = {"dropout": 0.0, "scale": 32**-0.5, "reach": reach}
@@ -78,11 +80,13 @@ def test_dropout_of_the_kernel() -> None:
     torch.manual_seed(0)
     q, k, v = (torch.randn(2048, 4, 32, device=CUDA, dtype=torch.bfloat16) for _ in range(3))
     options = {"scale": 32**-0.5, "reach": None}
-    plain = packed_attention(q, k, v, Texts(offsets, 32), dropout=0.0, **options).float()
+    plain = packed_attention(q, k, v, TextLengths(offsets, 32), dropout=0.0, **options).float()
     draws = []
     for seed in (1, 1, *range(2, 200)):
         torch.manual_seed(seed)
-        draws.append(packed_attention(q, k, v, Texts(offsets, 32), dropout=0.3, **options).float())
+        draws.append(
+            packed_attention(q, k, v, TextLengths(offsets, 32), dropout=0.3, **options).float()
+        )
     assert torch.equal(draws[0], draws[1])
     assert error(draws[0], plain) > 0.1
     assert error(torch.stack(draws[1:]).mean(0), plain) < 0.1

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import LSTM, Pooling
-from st_oracle import TEXTS, assert_same
 
+from helpers.st_oracle import TEXTS, assert_same
 from inbatch.encoder import build_encoder
 from inbatch.errors import ConfigError
 

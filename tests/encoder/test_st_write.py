@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from st_oracle import TEXTS, assert_same_model
 
+from helpers.st_oracle import TEXTS, assert_same_model
 from inbatch.encoder import build_encoder
 from inbatch.errors import ConfigError
 

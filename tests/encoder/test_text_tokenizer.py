@@ -11,9 +11,9 @@ import pytest
 from sentence_transformers.base.modules import Transformer
 from transformers import AutoTokenizer
 
+from helpers.tiny import SPECIAL, WORDS, tiny_texts, tiny_tokenizer
 from inbatch.encoder.tokenize import TextTokenizer, load_tokenizer, train_wordpiece
 from inbatch.errors import ConfigError
-from tiny import SPECIAL, WORDS, tiny_texts, tiny_tokenizer
 
 TRAIN_IN_PROCESS = """
 import json

@@ -9,12 +9,12 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from distributed import run
+from helpers.distributed import run
+from helpers.keystone import quiet
+from helpers.runs import TINY, compose_run, metrics, run_train, weights, write_triplets
 from inbatch.config.check import check_config
 from inbatch.run import callbacks as watch
 from inbatch.run.train import train
-from keystone import quiet
-from runs import TINY, compose_run, metrics, run_train, weights, write_triplets
 
 STEPS = 12  # three epochs of four
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.runs import TINY, compose_run, metrics, run_train, weights, write_triplets
 from inbatch.cli.prepare import prepare, read_config, read_settings
 from inbatch.cli.train import CONF_DIR
 from inbatch.data.sources.load import load_sources
 from inbatch.errors import ConfigError
-from runs import TINY, compose_run, metrics, run_train, weights, write_triplets
 
 ROOT = Path(CONF_DIR).parent
 RUN = ("global_batch_size=8", "trainer.max_epochs=2", "++encoder.prompts={query: 'offer '}")

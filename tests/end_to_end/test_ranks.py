@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from distributed import run
-from keystone import quiet
-from runs import metrics, run_train, weights, write_triplets
+from helpers.distributed import run
+from helpers.keystone import quiet
+from helpers.runs import metrics, run_train, weights, write_triplets
 
 NO_DROPOUT = (
     "+encoder.config.hidden_dropout_prob=0",

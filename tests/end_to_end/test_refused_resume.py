@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from distributed import run
+from helpers.distributed import run
+from helpers.keystone import quiet
+from helpers.runs import TINY, compose_run, metrics, run_train
+from helpers.tiny import tiny_texts
 from inbatch.config.check import check_config
 from inbatch.data.sources.load import load_sources
 from inbatch.encoder import build_encoder
@@ -21,9 +24,6 @@ from inbatch.run.build import make_data
 from inbatch.run.callbacks import check_resume
 from inbatch.run.saved_checkpoint import read_checkpoint
 from inbatch.strategies import World
-from keystone import quiet
-from runs import TINY, compose_run, metrics, run_train
-from tiny import tiny_texts
 
 NUM_ROWS = 40
 

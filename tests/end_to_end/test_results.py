@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.runs import TINY, metrics, run_train, write_triplets
 from inbatch.cli.train import main
-from runs import TINY, metrics, run_train, write_triplets
 
 pytestmark = pytest.mark.xdist_group("results")  # one run for all
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from distributed import run
+from helpers.distributed import run
+from helpers.keystone import quiet
+from helpers.runs import metrics, run_train, weights, write_triplets
+from helpers.tiny import tiny_texts
 from inbatch.errors import ConfigError
-from keystone import quiet
-from runs import metrics, run_train, weights, write_triplets
-from tiny import tiny_texts
 
 
 def _options(folder: Path) -> list[str]:

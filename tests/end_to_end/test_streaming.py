@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from distributed import run
-from keystone import quiet
-from runs import metrics, run_train, weights
-from tiny import tiny_texts
+from helpers.distributed import run
+from helpers.keystone import quiet
+from helpers.runs import metrics, run_train, weights
+from helpers.tiny import tiny_texts
 
 NO_DROPOUT = (
     "+encoder.config.hidden_dropout_prob=0",

@@ -13,7 +13,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from runs import TINY, metrics, run_train, weights, write_triplets
+from helpers.runs import TINY, metrics, run_train, weights, write_triplets
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from distributed import run
+from helpers.distributed import run
+from helpers.keystone import quiet
+from helpers.runs import TINY, compose_run, metrics, run_train, weights
 from inbatch.config.check import check_config
 from inbatch.config.instantiate import instantiate
 from inbatch.data.sources.load import load_sources
 from inbatch.run.datamodule import source_info
 from inbatch.run.module import BiEncoderModule
-from keystone import quiet
-from runs import TINY, compose_run, metrics, run_train, weights
 
 OPTIONS = (
     "sampler=no_duplicates",

@@ -9,15 +9,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from evaluation_oracle import assert_same
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import evaluation as oracle
 
+from helpers.evaluation_oracle import assert_same
+from helpers.tiny import tiny_texts
 from inbatch.cli.evaluate import main
 from inbatch.encoder import build_encoder
 from inbatch.evaluation import InformationRetrievalEvaluator
 from inbatch.evaluation.retrieval_data import make_retrieval_data
-from tiny import tiny_texts
 
 PAIRS = "data.columns={query: a, positive: b, label: d}"
 TRIPLETS = "data.columns={query: a, positive: b, negatives: c}"

@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from evaluation_oracle import Table
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
+from helpers.evaluation_oracle import Table
 from inbatch.errors import ConfigError
 from inbatch.evaluation import InformationRetrievalEvaluator
 

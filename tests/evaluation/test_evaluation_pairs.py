@@ -8,9 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluation_oracle import ALL_FOUR, OracleModel, Table, assert_same, constant, text_columns
 from sentence_transformers.sentence_transformer import evaluation as oracle
 
+from helpers.evaluation_oracle import (
+    ALL_FOUR,
+    OracleModel,
+    Table,
+    assert_same,
+    constant,
+    text_columns,
+)
 from inbatch.data.sources.load import Source
 from inbatch.errors import ConfigError
 from inbatch.evaluation import (

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from distributed import bare_trainer, run
+from helpers.distributed import bare_trainer, run
 from inbatch.callbacks.evaluation import Evaluation
 from inbatch.callbacks.pauses import PauseWatcher
 from inbatch.evaluation import Encode

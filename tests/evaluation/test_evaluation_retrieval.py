@@ -7,7 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from evaluation_oracle import (
+from sentence_transformers.sentence_transformer import evaluation as oracle
+from sklearn.metrics import ndcg_score
+from torchmetrics.functional import retrieval as torchmetrics
+
+from helpers.evaluation_oracle import (
     ALL_FOUR,
     SCORE_FUNCTIONS,
     OracleModel,
@@ -15,10 +19,6 @@ from evaluation_oracle import (
     assert_same,
     constant,
 )
-from sentence_transformers.sentence_transformer import evaluation as oracle
-from sklearn.metrics import ndcg_score
-from torchmetrics.functional import retrieval as torchmetrics
-
 from inbatch.data.sources.load import Source
 from inbatch.errors import ConfigError
 from inbatch.evaluation import InformationRetrievalEvaluator

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from evaluation_oracle import ALL_FOUR, Table, assert_same
 from yaml import safe_load
 
+from helpers.evaluation_oracle import ALL_FOUR, Table, assert_same
 from inbatch.cli.train import CONF_DIR
 from inbatch.evaluation import InformationRetrievalEvaluator
 from inbatch.evaluation.information_retrieval import search_device

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cards import (
+from huggingface_hub import ModelCard
+
+from helpers.cards import (
     example_card,
     sts_evaluation,
     training_log,
     triplet_evaluation,
 )
-from huggingface_hub import ModelCard
-
 from inbatch.errors import ConfigError
 from inbatch.export.card import framework_versions, render, write_card
 from inbatch.export.card_data import SourceCard

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cards import example_card
 from huggingface_hub import ModelCard
 
+from helpers.cards import example_card
 from inbatch.export.card import render
 
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cards import example_card
 
+from helpers.cards import example_card
 from inbatch.export.card import render, write_card
 from inbatch.export.card_data import UsageExample
 

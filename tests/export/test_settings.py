@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from helpers.runs import compose_run
 from inbatch.export.model_name import local_name
 from inbatch.export.settings import changed, composed_defaults, public
-from runs import compose_run
 
 PAIRS = ("encoder.model=org/model", "data.train.pairs=x.csv")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from distributed import gloo, run
+from helpers.distributed import gloo, run
 from inbatch.gather import GlobalGather, LocalGather, all_gather_rows, max_over_ranks, split_rows
 
 

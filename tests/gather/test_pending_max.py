@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-import distributed
+from helpers import distributed
 from inbatch.gather import PendingMax
 
 

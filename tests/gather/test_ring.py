@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from distributed import gloo, run
+from helpers.distributed import gloo, run
 from inbatch.gather import LocalGather, RowsRing, split_rows
 from inbatch.gather.ring import PendingHop
-from inbatch.losses import GIST, Matryoshka, MultipleNegativesRanking, streaming
+from inbatch.losses import GIST, Matryoshka, MultipleNegativesRanking
 from inbatch.losses.base import Loss, LossInput
+from inbatch.losses.softmax import walk
 
 COLUMNS, DIM = 3, 6
 EVERY_DIRECTION = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
@@ -47,7 +48,7 @@ def _losses_and_gradients(
     rank: int, world_size: int, num_rows: int
 ) -> dict[str, tuple[float, dict[str, Tensor], Tensor, float]]:
     gloo()
-    streaming.MIN_PANEL_ROWS["cpu"] = streaming.MAX_PANEL_ROWS["cpu"] = 3  # several panels a visit
+    walk.MIN_PANEL_ROWS["cpu"] = walk.MAX_PANEL_ROWS["cpu"] = 3  # several panels a visit
     gather, union = LocalGather(rank, world_size), union_batch(num_rows)
     counts = split_rows(num_rows, world_size)
     own = slice(sum(counts[:rank]), sum(counts[: rank + 1]))

@@ -11,13 +11,8 @@ import torch
 from test_engine import Net, chunks_of, contrast
 from torch import Tensor
 
-from distributed import run
-from inbatch.batch.batch import Chunk
-from inbatch.encoder import Encoder
-from inbatch.errors import ConfigError
-from inbatch.gradcache import Engine, cached_backward
-from inbatch.strategies import base
-from keystone import (
+from helpers.distributed import run
+from helpers.keystone import (
     LOSSES,
     STRATEGIES,
     distributed,
@@ -28,6 +23,11 @@ from keystone import (
     reference,
     relative_error,
 )
+from inbatch.batch.batch import Chunk
+from inbatch.encoder import Encoder
+from inbatch.errors import ConfigError
+from inbatch.gradcache import Engine, cached_backward
+from inbatch.strategies import base
 
 Fails = Callable[[Chunk, int], bool]  # of a chunk and the number of the forward
 SIZES = [5, 3, 8]

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from distributed import run
+from helpers.distributed import run
+from helpers.keystone import quiet
+from helpers.runs import TINY, compose_run, metrics, run_train, write_triplets
 from inbatch.cli.embed_guide import embed_guide
 from inbatch.config.check import check_config
 from inbatch.data.sources.load import load_sources
@@ -14,8 +16,6 @@ from inbatch.errors import ConfigError
 from inbatch.guide import LiveGuide
 from inbatch.run.build import make_guide, make_losses
 from inbatch.strategies import World
-from keystone import quiet
-from runs import TINY, compose_run, metrics, run_train, write_triplets
 
 
 def _options(tmp_path: Path, guide: Path) -> list[str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from guide_helpers import (
+
+from helpers.guides import (
     ALONE,
     Counter,
     distinct_texts,
@@ -18,7 +19,6 @@ from guide_helpers import (
     make_source,
     rows_of,
 )
-
 from inbatch.data.hashing import hash_texts
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError

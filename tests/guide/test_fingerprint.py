@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from guide_helpers import make_guide
 
+from helpers.guides import make_guide
+from helpers.tiny import save_tiny_bert, tiny_tokenizer
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.guide.fingerprint import describe_guide, fingerprint
-from tiny import save_tiny_bert, tiny_tokenizer
 
 
 def _fingerprint(encoder: Encoder, **options: str) -> str:

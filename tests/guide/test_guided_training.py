@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from distributed import run
+from helpers.distributed import run
+from helpers.keystone import LR, fit, make_encoder, make_source, quiet, reference, relative_error
 from inbatch import losses
 from inbatch.data.collate import Collator
 from inbatch.data.plan.plan import slice_rows
@@ -19,7 +20,6 @@ from inbatch.guide.fill import FillSettings
 from inbatch.optim import Constant
 from inbatch.run.module import BiEncoderModule, StepSettings
 from inbatch.strategies import DDP, SingleDevice, Strategy
-from keystone import LR, fit, make_encoder, make_source, quiet, reference, relative_error
 
 NUM_ROWS, STEPS = 11, 2
 LOSS = losses.GIST(temperature=0.05)

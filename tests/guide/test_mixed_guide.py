@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from guide_helpers import ALONE, make_guide, make_source
 
+from helpers.guides import ALONE, make_guide, make_source
+from helpers.runs import metrics, run_train, write_triplets
+from helpers.tiny import tiny_texts, tiny_tokenizer
 from inbatch.batch.batch import Batch
 from inbatch.data.collate import MIXED, BatchDataset, Collator, PlannedSlice
 from inbatch.data.sources.load import Source
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.guide import Guide, LiveGuide, StoredGuide
 from inbatch.guide.fill import FillSettings
-from runs import metrics, run_train, write_triplets
-from tiny import tiny_texts, tiny_tokenizer
 
 CPU = torch.device("cpu")
 PROMPTS = {"query": "red phone ", "document": "blue case "}

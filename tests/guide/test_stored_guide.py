@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from guide_helpers import ALONE, Counter, distinct_texts, make_guide, make_source
 
+from helpers.guides import ALONE, Counter, distinct_texts, make_guide, make_source
 from inbatch.batch.batch import Batch
 from inbatch.data.collate import Collator
 from inbatch.data.hashing import hash_texts
@@ -43,8 +43,8 @@ def _batch(guide: Guide, source: Source, rows: np.ndarray) -> Batch:
 
 
 def make_guide_tokenizer(guide: Guide) -> Any:
+    from helpers.tiny import tiny_tokenizer
     from inbatch.encoder.tokenize import TextTokenizer
-    from tiny import tiny_tokenizer
 
     return guide.tokenizer or TextTokenizer(hf=tiny_tokenizer(), max_length=64)
 

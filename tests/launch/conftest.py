@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runs import write_triplets
+from helpers.runs import write_triplets
 
 
 @pytest.fixture(scope="session")

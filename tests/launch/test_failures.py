@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from faults import fault
-from launching import command, run
+from helpers.faults import fault
+from helpers.launching import command, run
 
 pytestmark = pytest.mark.slow
 WITHIN_S = (

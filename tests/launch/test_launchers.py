@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from launching import ROOT, command, environment, run
-from namespaces import Hosts, why_not
-from runs import TINY, metrics, weights
+from helpers.launching import ROOT, command, environment, run
+from helpers.namespaces import Hosts, why_not
+from helpers.runs import TINY, metrics, weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("launchers")]  # one `alone` for all
 TIMEOUT_S = 10

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from distributed import free_port
+from helpers.distributed import free_port
+from helpers.launching import MARK, ROOT, command, environment, processes, run
+from helpers.runs import TINY, compose_run, metrics, run_train, write_triplets
 from inbatch.config.check import check_config
 from inbatch.run.build import prepare_data
-from launching import MARK, ROOT, command, environment, processes, run
-from runs import TINY, compose_run, metrics, run_train, write_triplets
 
 pytestmark = pytest.mark.slow
 WITHIN_S = 150.0

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.utils import get_class, instantiate
-from losses_oracle import assert_same, ours, random_columns
 from omegaconf import DictConfig, OmegaConf
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from helpers.losses_oracle import assert_same, ours, random_columns
 from inbatch.errors import ConfigError
 from inbatch.losses import Loss, LossInput, MultipleNegativesRanking
 

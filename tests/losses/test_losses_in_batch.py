@@ -7,7 +7,9 @@ from itertools import product
 
 import pytest
 import torch
-from losses_oracle import (
+from sentence_transformers.util import dot_score
+
+from helpers.losses_oracle import (
     GivenEmbeddings,
     assert_same,
     ours,
@@ -16,8 +18,6 @@ from losses_oracle import (
     theirs,
     theirs_cached_gist,
 )
-from sentence_transformers.util import dot_score
-
 from inbatch.errors import ConfigError
 from inbatch.losses import GIST, LossInput, MultipleNegativesRanking
 

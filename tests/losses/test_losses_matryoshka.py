@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from losses_oracle import GivenEmbeddings, assert_same, ours, peer, random_columns, theirs
 
+from helpers.losses_oracle import GivenEmbeddings, assert_same, ours, peer, random_columns, theirs
 from inbatch.errors import ConfigError
 from inbatch.losses import (
     GIST,

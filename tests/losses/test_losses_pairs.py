@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from losses_oracle import GivenEmbeddings, assert_same, ours, peer, random_columns, theirs
 from torch import Tensor
 
+from helpers.losses_oracle import GivenEmbeddings, assert_same, ours, peer, random_columns, theirs
 from inbatch.errors import ConfigError
 from inbatch.losses import (
     AnglE,

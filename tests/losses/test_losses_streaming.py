@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from losses_oracle import assert_same, leaves, random_columns
 from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from helpers.losses_oracle import assert_same, leaves, random_columns
 from inbatch.losses.softmax import walk
 from inbatch.losses.softmax.cross_entropy import similarity_metrics, streamed_cross_entropy
 from inbatch.losses.softmax.panels import Block, GuideFilter

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from losses_oracle import assert_same, leaves, random_columns
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from helpers.losses_oracle import assert_same, leaves, random_columns
 from inbatch.errors import ConfigError
 from inbatch.losses import GIST, LossInput, Matryoshka, MultipleNegativesRanking
 from inbatch.losses.base import Loss

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from losses_oracle import leaves, random_columns
 from test_losses_streaming import BLOCKS, example_guide
 from torch import Tensor
 
+from helpers.losses_oracle import leaves, random_columns
 from inbatch.losses.gist import guide_filter
 from inbatch.losses.softmax.cross_entropy import streamed_cross_entropy
 from inbatch.losses.softmax.panels import Block

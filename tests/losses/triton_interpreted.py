@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from losses_oracle import Result, leaves, random_columns
 from test_losses_streaming import BLOCKS, LargestTensor, dense
 from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from helpers.losses_oracle import Result, leaves, random_columns
 from inbatch.losses.gist import guide_filter
 from inbatch.losses.softmax import triton_loss, walk
 from inbatch.losses.softmax.cross_entropy import similarity_metrics, streamed_cross_entropy

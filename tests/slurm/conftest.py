@@ -8,9 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from cluster import NEEDED, Cluster
 
-from namespaces import why_not
+from helpers.namespaces import why_not
+from helpers.slurm_cluster import NEEDED, Cluster
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from cluster import Cluster
 
+from helpers.launching import ROOT, command, processes, run
+from helpers.runs import TINY, metrics, weights, write_triplets
+from helpers.slurm_cluster import Cluster
 from inbatch.cli.submit import prepare, submit, write
 from inbatch.sweep.points import read_points
-from launching import ROOT, command, processes, run
-from runs import TINY, metrics, weights, write_triplets
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
 NUM_STEPS = 300  # some ten seconds, so that what is sent in the middle arrives in the middle

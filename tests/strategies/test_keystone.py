@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from distributed import run
-from inbatch.losses.base import Loss
-from inbatch.strategies import SingleDevice
-from keystone import (
+from helpers.distributed import run
+from helpers.keystone import (
     LOSSES,
     STRATEGIES,
     collectives_of,
@@ -22,6 +20,8 @@ from keystone import (
     reference,
     relative_error,
 )
+from inbatch.losses.base import Loss
+from inbatch.strategies import SingleDevice
 
 CHUNK = 7  # of 18 texts of triplets or 12 of pairs, on each of two ranks: the last one is short
 MODES: dict[str, dict[str, Any]] = {

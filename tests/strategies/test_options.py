@@ -9,11 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from distributed import run
-from inbatch.encoder import Encoder
-from inbatch.encoder.compiled import num_compiled_graphs
-from inbatch.strategies import DDP
-from keystone import (
+from helpers.distributed import run
+from helpers.keystone import (
     LOSSES,
     STRATEGIES,
     distributed,
@@ -24,6 +21,9 @@ from keystone import (
     reference,
     relative_error,
 )
+from inbatch.encoder import Encoder
+from inbatch.encoder.compiled import num_compiled_graphs
+from inbatch.strategies import DDP
 
 CACHED = {"chunk_rows": 5, "keep_gib": 0}
 
@@ -146,7 +146,7 @@ def _dropout(
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_dropout_replays(tmp_path: Path, strategy: str) -> None:
-    from tiny import save_tiny_bert
+    from helpers.tiny import save_tiny_bert
 
     path = save_tiny_bert(tmp_path, dropout=0.3)
     kept, cached = (run(_dropout, 2, path, strategy, keep)[0] for keep in (None, 0))

@@ -12,11 +12,8 @@ import torch
 from lightning.pytorch.plugins.precision import DeepSpeedPrecision
 from torch import Tensor
 
-from distributed import run
-from inbatch.losses import CosineSimilarity
-from inbatch.losses.base import LossInput, LossOutput
-from inbatch.strategies import DeepSpeed, Strategy
-from keystone import (
+from helpers.distributed import run
+from helpers.keystone import (
     STRATEGIES,
     distributed,
     fit,
@@ -26,6 +23,9 @@ from keystone import (
     reference,
     relative_error,
 )
+from inbatch.losses import CosineSimilarity
+from inbatch.losses.base import LossInput, LossOutput
+from inbatch.strategies import DeepSpeed, Strategy
 
 OFFLOADED = replace(STRATEGIES["deepspeed_2"], offload_optimizer=True)  # type: ignore[type-var]
 SCALINGS: dict[str, Strategy] = {**STRATEGIES, "deepspeed_2_offload": OFFLOADED}
@@ -63,7 +63,7 @@ def _errors(path: Path, strategy: str) -> list[float]:
 
 @pytest.fixture(scope="module")
 def ddp_errors(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    from tiny import save_tiny_bert
+    from helpers.tiny import save_tiny_bert
 
     return _errors(save_tiny_bert(tmp_path_factory.mktemp("bert")), "ddp")
 

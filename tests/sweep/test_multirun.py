@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.runs import TINY, run_train, weights, write_triplets
 from inbatch.cli.train import main
 from inbatch.guide.store import Table
 from inbatch.sweep.points import Point, read_points
-from runs import TINY, run_train, weights, write_triplets
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sweep_folder import write
 
+from helpers.runs import metrics, run_train, write_triplets
+from helpers.sweep_folder import write
 from inbatch.errors import ConfigError
 from inbatch.export.metrics_log import Series
 from inbatch.sweep.points import Mode, Point, read_result, write_point
 from inbatch.sweep.pruning import MedianPruner, is_behind
-from runs import metrics, run_train, write_triplets
 
 OTHERS = [Series([1, 2, 3], [0.2, 0.4, 0.9]), Series([1, 3], [0.6, 0.9]), Series([2], [0.5])]
 

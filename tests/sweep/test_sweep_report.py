@@ -11,8 +11,8 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 from rich.console import Console
-from sweep_folder import write
 
+from helpers.sweep_folder import write
 from inbatch.errors import ConfigError
 from inbatch.sweep.plots import scale
 from inbatch.sweep.points import best_point, read_points, varied

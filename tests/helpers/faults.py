@@ -41,5 +41,5 @@ class Fault(Logger):
 
 def fault(kind: str, *, rank: int = 0, step: int, name: str = "fault") -> list[str]:
     """Overrides that add a fault to a run."""
-    values = {"_target_": "faults.Fault", "kind": kind, "rank": rank, "step": step}
+    values = {"_target_": "helpers.faults.Fault", "kind": kind, "rank": rank, "step": step}
     return [f"++logger.{name}.{key}={value}" for key, value in values.items()]

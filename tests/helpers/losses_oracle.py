@@ -11,8 +11,8 @@ import torch
 from sentence_transformers.sentence_transformer import losses as peer
 from torch import Tensor, nn
 
+from helpers.tiny import tiny_tokenizer
 from inbatch.losses import Loss, LossInput
-from tiny import tiny_tokenizer
 
 Result = tuple[Tensor, list[Tensor]]
 

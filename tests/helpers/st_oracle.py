@@ -9,8 +9,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
+from helpers.tiny import tiny_texts
 from inbatch.encoder import Encoder
-from tiny import tiny_texts
 
 TEXTS = [*tiny_texts(12), "red " * 40, ""]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from namespaces import PROGRAMS, Hosts, search_path
+from helpers.namespaces import PROGRAMS, Hosts, search_path
 
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 NEEDED = (*PROGRAMS, *DAEMONS)

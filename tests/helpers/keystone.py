@@ -19,6 +19,7 @@ from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from helpers.tiny import tiny_texts
 from inbatch import losses
 from inbatch.batch.batch import Batch
 from inbatch.data.collate import Collator
@@ -30,7 +31,6 @@ from inbatch.losses.base import Loss, LossInput
 from inbatch.optim import Constant
 from inbatch.run.module import BiEncoderModule, StepSettings
 from inbatch.strategies import DDP, FSDP, DeepSpeed, SingleDevice, Strategy
-from tiny import tiny_texts
 
 LR = 0.5
 STRATEGIES: dict[str, Strategy] = {

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from helpers.tiny import tiny_texts
 from inbatch.data.hashing import hash_texts
 from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder, build_encoder
@@ -14,7 +15,6 @@ from inbatch.guide import Process
 from inbatch.guide.fill import FillSettings, fill
 from inbatch.guide.store import Table
 from inbatch.guide.wanted import columns_by_prompt, find_missing
-from tiny import tiny_texts
 
 ALONE = Process(device=torch.device("cpu"))
 

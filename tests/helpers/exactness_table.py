@@ -1,4 +1,4 @@
-"""Print the table of src/inbatch/strategies/README.md: python tests/strategies/table.py"""
+"""Print the table of src/inbatch/strategies/README.md: python tests/helpers/exactness_table.py"""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ os.environ["TQDM_DISABLE"] = "1"
 
 import torch
 
-from distributed import run
-from keystone import (
+from helpers.distributed import run
+from helpers.keystone import (
     LOSSES,
     STRATEGIES,
     collectives_of,
@@ -24,7 +24,7 @@ from keystone import (
     reference,
     relative_error,
 )
-from tiny import save_tiny_bert
+from helpers.tiny import save_tiny_bert
 
 WORLD_SIZE = 2
 STEP: dict[str, Any] = {"num_rows": 12, "num_steps": 1, "chunk_rows": 5, "keep_gib": 0}

@@ -11,11 +11,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from helpers.tiny import tiny_texts
 from inbatch.cli.hydra_app import complete_overrides
 from inbatch.cli.train import CONF_DIR
 from inbatch.config.check import check_config
 from inbatch.run.train import train
-from tiny import tiny_texts
 
 TINY = (
     "encoder=tiny",
