@@ -10,8 +10,7 @@ from helpers import distributed
 from helpers.runs import compose_run
 from inbatch.config.check import RunConfig, check_config
 from inbatch.errors import ConfigError
-from inbatch.run.build import prepare_output
-from inbatch.run.folder import check_free
+from inbatch.run.folder import RunFolder
 
 RUN = ("encoder=tiny", "data.train=a.csv")
 
@@ -23,7 +22,7 @@ def _run(folder: Path, *overrides: str) -> RunConfig:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The output directory of a run that has left a checkpoint."""
-    prepare_output(_run(tmp_path), tmp_path)
+    RunFolder(tmp_path).write_config(_run(tmp_path))
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     return tmp_path
 
@@ -42,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
     ],
 )
 def test_the_same_run_may_go_on(folder: Path, change: str) -> None:
-    check_free(_run(folder, change), folder)
+    RunFolder(folder).claim(_run(folder, change))
 
 
 @pytest.mark.parametrize(
@@ -61,13 +60,13 @@ def test_the_same_run_may_go_on(folder: Path, change: str) -> None:
         ("+encoder.pooling=cls", "encoder.pooling was None and is 'cls'"),
         ("guide.max_length=8", "guide.max_length was None and is 8"),
         ("encoder.config.hidden_size=64", "encoder.config.hidden_size was 128 and is 64"),
-        ("resume=never", "holds a run, which resume=never would write over"),
+        ("resume=never", "holds a run, which resume=never would overwrite"),
     ],
 )
 def test_another_run_is_refused(folder: Path, change: str, said: str) -> None:
     before = (folder / "config.yaml").read_bytes()
     with pytest.raises(ConfigError, match="set another output_dir, or") as error:
-        check_free(_run(folder, change), folder)
+        RunFolder(folder).claim(_run(folder, change))
     assert said in str(error.value)
     assert (folder / "config.yaml").read_bytes() == before
 
@@ -78,11 +77,11 @@ def _write_and_read(rank: int, world_size: int, folder: Path) -> int:
     times = 0
     if rank == 0:
         for _ in range(60):
-            prepare_output(run, folder)
+            RunFolder(folder).write_config(run)
         done.touch()
         return 0
     while not done.exists():
-        check_free(run, folder)
+        RunFolder(folder).claim(run)
         times += 1
     return times
 
@@ -92,7 +91,7 @@ def test_a_start_beside_another_reads_a_whole_configuration(folder: Path) -> Non
 
 
 def _prepare(rank: int, world_size: int, folder: Path) -> None:
-    prepare_output(_run(folder), folder / str(rank))
+    RunFolder(folder / str(rank)).write_config(_run(folder))
 
 
 def test_rank_0_alone_writes_the_configuration(tmp_path: Path) -> None:
@@ -105,6 +104,6 @@ def test_rank_0_alone_writes_the_configuration(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_which_nothing_was_trained_is_free(tmp_path: Path) -> None:
-    check_free(_run(tmp_path), tmp_path)
-    prepare_output(_run(tmp_path), tmp_path)
-    check_free(_run(tmp_path, "seed=7", "resume=never"), tmp_path)
+    RunFolder(tmp_path).claim(_run(tmp_path))
+    RunFolder(tmp_path).write_config(_run(tmp_path))
+    RunFolder(tmp_path).claim(_run(tmp_path, "seed=7", "resume=never"))

@@ -8,7 +8,9 @@ characters, so that they can be searched. `record` writes the same plain lines t
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from rich.box import SIMPLE_HEAD
@@ -39,11 +41,13 @@ def record(line: str) -> None:
             handler.handle(entry)
 
 
-def stop_recording() -> None:
-    """Write no more to the log files that this process has; they are another run's."""
-    root = logging.getLogger()
+def stop_recording(folder: Path) -> None:
+    """Write no more to log files inside `folder`, which belongs to another run."""
+    root, own = logging.getLogger(), os.path.abspath(folder)
     for handler in list(root.handlers):
-        if isinstance(handler, logging.FileHandler):
+        if isinstance(handler, logging.FileHandler) and own in map(
+            str, Path(handler.baseFilename).parents
+        ):
             root.removeHandler(handler)
             handler.close()
 

@@ -14,7 +14,6 @@ from helpers import distributed
 from helpers.faults import fault
 from helpers.keystone import collectives_of, quiet
 from helpers.runs import TINY, compose_run, metrics, weights, write_triplets
-from inbatch.callbacks.checkpoints import LAST
 from inbatch.callbacks.run_id import with_run_id
 from inbatch.cluster.requeue import job_fields, leave_early, preempted_exits, requeue, why_not
 from inbatch.cluster.stop_request import Preempted, StopRequest
@@ -61,7 +60,7 @@ def test_a_signal_ends_a_run_that_goes_on(
     stopped = run_until_stopped(run, *options, *fault(name, step=step))
     assert (
         str(stopped)
-        == f"stopped by {name} after step {step}, which {run / 'checkpoints' / LAST} holds"
+        == f"stopped by {name} after step {step}, which {run / 'checkpoints' / 'last.ckpt'} holds"
     )
     assert not (run / "model").exists()
     os.kill(os.getpid(), signal.SIGUSR1)  # comes late; would end this process
@@ -87,7 +86,7 @@ def test_ranks_that_are_signalled_apart_stop_together(tmp_path: Path, options: l
     assert (
         first
         == second
-        == f"stopped by SIGUSR1 after step 4, which {run / 'checkpoints' / LAST} holds"
+        == f"stopped by SIGUSR1 after step 4, which {run / 'checkpoints' / 'last.ckpt'} holds"
     )
     assert distributed.run(_ranks, 2, run, options) == ["None", "None"]
     assert distributed.run(_ranks, 2, whole, options) == ["None", "None"]
@@ -179,10 +178,10 @@ def test_only_rank_0_reports(
 
 def test_a_run_keeps_its_id(tmp_path: Path) -> None:
     node = {"_target_": "lightning.pytorch.loggers.WandbLogger", "id": None}
-    first = with_run_id(node, tmp_path, fresh=True)["id"]
+    first = with_run_id(node, tmp_path / "id.txt", fresh=True)["id"]
     assert len(first) == 8
-    assert with_run_id(node, tmp_path, fresh=False)["id"] == first
-    assert with_run_id(node, tmp_path, fresh=True)["id"] != first
-    assert with_run_id({**node, "id": "mine"}, tmp_path, fresh=False)["id"] == "mine"
+    assert with_run_id(node, tmp_path / "id.txt", fresh=False)["id"] == first
+    assert with_run_id(node, tmp_path / "id.txt", fresh=True)["id"] != first
+    assert with_run_id({**node, "id": "mine"}, tmp_path / "id.txt", fresh=False)["id"] == "mine"
     other = {"_target_": "lightning.pytorch.loggers.CSVLogger"}
-    assert with_run_id(other, tmp_path, fresh=True) == other
+    assert with_run_id(other, tmp_path / "id.txt", fresh=True) == other

@@ -50,7 +50,7 @@ def run_experiment(name: str, model: Path, folder: Path, *overrides: str) -> Pat
     )
     if config.guide.model is not None:
         config.guide.model = str(model)
-    return train(check_config(config))
+    return train(check_config(config)).output_dir
 
 
 @pytest.mark.parametrize("name", COLUMNS)

@@ -13,7 +13,7 @@ from helpers.distributed import run
 from helpers.keystone import quiet
 from helpers.runs import TINY, compose_run, metrics, run_train, weights, write_triplets
 from inbatch.config.check import check_config
-from inbatch.run import callbacks as watch
+from inbatch.run import callbacks as run_callbacks
 from inbatch.run.train import train
 
 STEPS = 12  # three epochs of four
@@ -45,15 +45,15 @@ def options(tmp_path: Path) -> list[str]:
 
 def run_until(step: int, monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
     """Train, and be killed after the step."""
-    original = watch.make_parts
+    original = run_callbacks.make_callbacks
 
-    def make_parts(*args: Any, **kwargs: Any) -> watch.Parts:
-        parts = original(*args, **kwargs)
-        parts.callbacks.append(KillAfter(step))
-        return parts
+    def make_callbacks(*args: Any, **kwargs: Any) -> run_callbacks.RunCallbacks:
+        made = original(*args, **kwargs)
+        made.all.append(KillAfter(step))
+        return made
 
     with monkeypatch.context() as patch:
-        patch.setattr(watch, "make_parts", make_parts)
+        patch.setattr(run_callbacks, "make_callbacks", make_callbacks)
         with pytest.raises(KilledError):
             train(check_config(compose_run(*TINY, *options)))
 

@@ -17,12 +17,12 @@ from helpers.keystone import quiet
 from helpers.runs import TINY, compose_run, metrics, run_train
 from helpers.tiny import tiny_texts
 from inbatch.config.check import check_config
-from inbatch.data.sources.load import load_sources
 from inbatch.encoder import build_encoder
 from inbatch.errors import ConfigError
-from inbatch.run.build import make_data
-from inbatch.run.callbacks import check_resume
-from inbatch.run.saved_checkpoint import read_checkpoint
+from inbatch.run.build import build_parts, make_data
+from inbatch.run.folder import RunFolder
+from inbatch.run.parts import OwnObjects
+from inbatch.run.resume import check_resume, read_checkpoint, resume_path
 from inbatch.strategies import World
 
 NUM_ROWS = 40
@@ -113,11 +113,10 @@ def test_other_files_are_no_checkpoints(tmp_path: Path, options: list[str]) -> N
         if name == "foreign.ckpt":
             assert message.startswith("resume names a checkpoint that tells nothing of its batches")
         else:
-            assert message.startswith(f"resume={str(path)!r}: {path} is no checkpoint of a run"), (
-                name
-            )
+            expected = f"resume={str(path)!r} names {path}, which is not a checkpoint of a run: "
+            assert message.startswith(expected), name
     shutil.copy(cut, tmp_path / "run" / "checkpoints" / "last.ckpt")
-    assert _refused(options).startswith("resume='auto': ")
+    assert _refused(options).startswith("resume='auto' names ")
 
 
 def test_a_folder_of_foreign_objects_is_left_to_its_strategy(tmp_path: Path) -> None:
@@ -130,10 +129,10 @@ def _check(overrides: list[str]) -> None:
     """As an entry point may, before it writes anything."""
     sizes = ("gradcache.chunk_tokens=256", "gradcache.keep_gib=null", "data.loader.num_workers=0")
     config = check_config(compose_run(*TINY, *sizes, *overrides))
-    sources = load_sources(config.data.train, cache_dir=config.data.cache_dir)
-    encoder = build_encoder(str(Path(config.output_dir) / "model"))
-    data = make_data(config, World("cpu", 1, 1), sources, encoder, None)
-    check_resume(config, Path(config.output_dir), data)
+    folder, world = RunFolder(Path(config.output_dir)), World("cpu", 1, 1)
+    own = OwnObjects(encoder=build_encoder(str(folder.model)))
+    data = make_data(config, world, build_parts(config, world, own))
+    check_resume(resume_path(folder, config.resume), data, resume=config.resume)
 
 
 def test_the_check_needs_no_trainer(tmp_path: Path, options: list[str]) -> None:

@@ -15,7 +15,6 @@ from inbatch.data.sources.load import load_sources
 from inbatch.errors import ConfigError
 from inbatch.guide import LiveGuide
 from inbatch.run.build import make_guide, make_losses
-from inbatch.strategies import World
 
 
 def _options(tmp_path: Path, guide: Path) -> list[str]:
@@ -45,7 +44,7 @@ def test_training_finds_what_was_embedded_ahead(
     assert "guide  0 texts embedded" in out
     assert "guide.embeddings: stored in" in out
     live = metrics(run_train(*options, "guide.mode=live", f"output_dir={tmp_path / 'live'}"))
-    assert "guide.embeddings: of every batch anew" in capsys.readouterr().out
+    assert "guide.embeddings: computed for every batch" in capsys.readouterr().out
     losses = [[row["train/loss"] for row in rows if "train/loss" in row] for rows in (stored, live)]
     assert len(losses[0]) == 5
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -88,5 +87,5 @@ def test_a_guide_is_loaded_for_losses_that_need_it(tiny_bert: Path, tmp_path: Pa
     for overrides, kind in ((no_guide, type(None)), (["guide.mode=live"], LiveGuide)):
         config = check_config(compose_run(*TINY, *options, *overrides))
         sources = load_sources(config.data.train)
-        losses = make_losses(config, sources, guided=True)
-        assert type(make_guide(config, World("cpu", 1, 1), sources, losses)) is kind
+        losses = make_losses(config.loss, sources, guided=True)
+        assert type(make_guide(config.guide, sources, losses, accelerator="cpu")) is kind

@@ -43,7 +43,7 @@ def run_train(*overrides: str, plots: bool = False) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         if not plots:
             patch.setattr("inbatch.run.results.plot_run", lambda *args, **kwargs: [])
-        return train(check_config(compose_run(*TINY, *overrides)))
+        return train(check_config(compose_run(*TINY, *overrides))).output_dir
 
 
 def write_triplets(path: Path, num_rows: int = 60, *, seed: int = 0) -> Path:

@@ -19,7 +19,7 @@ from helpers.distributed import free_port
 from helpers.launching import MARK, ROOT, command, environment, processes, run
 from helpers.runs import TINY, compose_run, metrics, run_train, write_triplets
 from inbatch.config.check import check_config
-from inbatch.run.build import prepare_data
+from inbatch.run.build import write_demo_data
 
 pytestmark = pytest.mark.slow
 WITHIN_S = 150.0
@@ -201,10 +201,10 @@ def test_half_a_demo_is_completed(tmp_path: Path) -> None:
     config = check_config(compose_run("data=demo", "encoder=tiny", f"data_dir={tmp_path}"))
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "train-0.parquet").write_bytes(b"half")
-    prepare_data(config)
+    write_demo_data(config.data, data_dir=config.data_dir)
     whole = tmp_path / "whole"
     config.data_dir = str(whole)
-    prepare_data(config)
+    write_demo_data(config.data, data_dir=config.data_dir)
     names = [path.relative_to(whole) for path in whole.rglob("*.*")]
     assert len(names) == 6
     for name in names:

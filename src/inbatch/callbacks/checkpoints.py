@@ -11,20 +11,18 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from inbatch.callbacks.pauses import pause
 
-LAST = "last.ckpt"
-
 
 class Checkpoints(Callback):
-    """Writes `last.ckpt` every N optimizer steps, after each epoch and where the run ends.
+    """Writes the checkpoint `last` every N optimizer steps, after each epoch and at the end of the run.
 
     Args:
-        directory: where checkpoints go.
+        last: path of the newest checkpoint.
         every_steps: optimizer steps between checkpoints; None for the end of epochs only.
-        keep: further checkpoints to keep as `step-<n>.ckpt`, newest first; 0 keeps `last.ckpt` alone.
+        keep: earlier checkpoints to keep beside it as `step-<n>.ckpt`; 0 keeps the last one only.
     """
 
-    def __init__(self, directory: Path, *, every_steps: int | None = None, keep: int = 0) -> None:
-        self._directory = directory
+    def __init__(self, last: Path, *, every_steps: int | None = None, keep: int = 0) -> None:
+        self.last = last
         self._every_steps = every_steps
         self._keep = keep
         self.saved_step = 0  # of the newest checkpoint
@@ -54,22 +52,22 @@ class Checkpoints(Callback):
             self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
-        last, fresh = self._directory / LAST, self._directory / f"{LAST}.new"
+        fresh = self.last.with_name(f"{self.last.name}.new")
         trainer.save_checkpoint(fresh)
         if trainer.is_global_zero:
-            replace(fresh, last)
+            replace(fresh, self.last)
             if self._keep:
-                self._keep_copy(last, trainer.global_step)
+                self._keep_copy(trainer.global_step)
         trainer.strategy.barrier("checkpoint")
 
-    def _keep_copy(self, last: Path, step: int) -> None:
-        target = self._directory / f"step-{step:08d}.ckpt"
+    def _keep_copy(self, step: int) -> None:
+        last, target = self.last, self.last.with_name(f"step-{step:08d}.ckpt")
         if last.is_dir():
             shutil.copytree(last, target, dirs_exist_ok=True)
         else:
             target.unlink(missing_ok=True)
             os.link(last, target)
-        for old in sorted(self._directory.glob("step-*.ckpt"))[: -self._keep]:
+        for old in sorted(last.parent.glob("step-*.ckpt"))[: -self._keep]:
             remove(old)
 
 

@@ -27,16 +27,20 @@ Row = dict[str, Any]
 
 
 class MetricsFile(Logger):
-    """Lightning logger that appends to ``dir/metrics.jsonl``; only rank zero writes.
+    """Lightning logger that appends rows to a file; only rank zero writes.
 
-    A run that goes on from a checkpoint calls `rewind` with the checkpoint's step, so that steps
-    which are trained again appear once. ``time_s`` goes on from the last row that is kept.
+    A run that resumes calls `rewind` with the checkpoint's step, so that steps which are trained again
+    appear once. ``time_s`` continues from the last row that is kept.
+
+    Args:
+        path: of the rows, ``metrics.jsonl``.
+        csv_path: of the table made from them at the end.
     """
 
-    def __init__(self, dir: str | Path) -> None:
+    def __init__(self, path: Path, *, csv_path: Path) -> None:
         super().__init__()
-        self.path = Path(dir) / "metrics.jsonl"
-        self.csv_path = Path(dir) / "metrics.csv"
+        self.path = path
+        self.csv_path = csv_path
         self._start_s = time.monotonic()
         self._earlier_s: float | None = (
             None  # of the runs before; None until the file was looked at
@@ -50,7 +54,7 @@ class MetricsFile(Logger):
 
     @property
     def version(self) -> str:
-        """Empty: a resumed run goes on in the same file."""
+        """Empty: a resumed run continues in the same file."""
         return ""
 
     @property

@@ -8,14 +8,13 @@ agree at the end of an optimizer step, all save, and all leave. Slurm's part is 
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch.optim import Optimizer
 
-from inbatch.callbacks.checkpoints import LAST, Checkpoints
+from inbatch.callbacks.checkpoints import Checkpoints
 from inbatch.cluster.stop_request import Preempted, StopRequest
 from inbatch.gather import PendingMax
 from inbatch.step.report import Watched
@@ -30,10 +29,9 @@ class Preemption(Callback):
     evaluation if one is due, and a checkpoint. A request in the last step is not followed.
     """
 
-    def __init__(self, stop: StopRequest, checkpoints: Checkpoints, *, directory: Path) -> None:
+    def __init__(self, stop: StopRequest, checkpoints: Checkpoints) -> None:
         self._stop = stop
         self._checkpoints = checkpoints
-        self._checkpoint = directory / LAST
         self._pending: PendingMax | None = None
         self._step = 0
         self._stopped_by = 0
@@ -91,7 +89,7 @@ class Preemption(Callback):
             raise Preempted(
                 signal_name=signal.Signals(self._stopped_by).name,
                 step=trainer.global_step,
-                checkpoint=self._checkpoint,
+                checkpoint=self._checkpoints.last,
                 rank=trainer.global_rank,
             )
 

@@ -1,4 +1,4 @@
-"""Keeps the id of a run at Weights & Biases over restarts; the id lies in the output directory."""
+"""Keeps the id of a run at Weights & Biases across restarts, in a file of the output directory."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from typing import Any
 
 from inbatch.strategies.launcher import is_first_process
 
-FILE = "wandb_id.txt"
 
-
-def with_run_id(node: Mapping[str, Any], output_dir: Path, *, fresh: bool) -> dict[str, Any]:
-    """The configuration of a logger, with the run's id where it is one of W&B and names none.
+def with_run_id(node: Mapping[str, Any], path: Path, *, fresh: bool) -> dict[str, Any]:
+    """The configuration of a logger, with the run's id if it is one of W&B and names none.
 
     Args:
         node: `_target_` and its keys.
-        output_dir: of the run; an id that is made here is written there.
-        fresh: whether the run starts from its beginning, and so is a new one.
+        path: file that keeps the id; a new id is written to it.
+        fresh: whether the run starts from its beginning, and so needs a new id.
     """
     if not str(node["_target_"]).endswith(".WandbLogger") or node.get("id") is not None:
         return dict(node)
     is_first = is_first_process()  # the only one that logs
-    return {**node, "id": _run_id(output_dir / FILE, fresh=fresh) if is_first else None}
+    return {**node, "id": _run_id(path, fresh=fresh) if is_first else None}
 
 
 def _run_id(path: Path, *, fresh: bool) -> str:

@@ -6,7 +6,6 @@ The rows themselves come from `StepLog` and `Evaluation`, as for every logger; t
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer, loggers
 
 from inbatch.errors import ConfigError
+from inbatch.export.git import git_state
 from inbatch.export.redaction import redact
 from inbatch.sweep.points import read_point
 
@@ -134,24 +134,6 @@ class WandbRun(Callback):
                 folders["wandb"] = Path(run.dir).parent
             run.finish()
         return folders
-
-
-def git_state() -> dict[str, Any]:
-    """Commit of the user's repository and whether files differ from it; empty outside of one."""
-    commit = _git("rev-parse", "HEAD")
-    if not commit:
-        return {}
-    return {"commit": commit, "changed": bool(_git("status", "--porcelain", "-uno"))}
-
-
-def _git(*arguments: str) -> str:
-    try:
-        found = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=False, timeout=30
-        )
-    except (OSError, subprocess.TimeoutExpired):  # no git, no state
-        return ""
-    return found.stdout.strip() if found.returncode == 0 else ""
 
 
 def _loggers(trainer: Trainer) -> list[loggers.WandbLogger]:

@@ -33,10 +33,10 @@ def embed_guide(run: RunConfig) -> Path:
         ConfigError: the run looks nothing up in a store.
     """
     world = find_world(run.trainer.accelerator, run.trainer.devices, run.trainer.num_nodes)
-    parts_of.prepare_data(run)
+    parts_of.write_demo_data(run.data, data_dir=run.data_dir)
     sources = load_sources(run.data.train, cache_dir=run.data.cache_dir)
-    losses = parts_of.make_losses(run, sources, guided=run.guide.model is not None)
-    guide = parts_of.make_guide(run, world, sources, losses)
+    losses = parts_of.make_losses(run.loss, sources, guided=run.guide.model is not None)
+    guide = parts_of.make_guide(run.guide, sources, losses, accelerator=world.accelerator)
     if guide is None:
         raise ConfigError("loss uses no guide: set loss=gist, or leave this out")
     if not isinstance(guide, StoredGuide):

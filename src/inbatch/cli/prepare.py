@@ -83,9 +83,9 @@ def prepare(run: RunConfig, settings: Settings) -> Path:
     Raises:
         ConfigError: the folder holds something else.
     """
-    parts_of.prepare_data(run)
+    parts_of.write_demo_data(run.data, data_dir=run.data_dir)
     sources = load_sources(run.data.train, cache_dir=run.data.cache_dir, workers=settings.workers)
-    encoder = parts_of.make_encoder(run, sources) if settings.tokenize else None
+    encoder = parts_of.make_encoder(run.encoder, sources) if settings.tokenize else None
     output = Path(settings.output)
     jobs = [make_job(source, output / source.name, settings, encoder) for source in sources]
     missing = [open_job(job) for job in jobs]

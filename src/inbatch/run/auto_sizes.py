@@ -1,11 +1,11 @@
-"""From the parts of a run to the planner's numbers, and back: `auto` sizes become values.
+"""Replaces `auto` sizes by numbers: the parts of a run in the numbers of `memory_plan`, and its answer.
 
-Devices are taken to be alike and free: each rank plans alone, before its device is set up.
+All devices are assumed to be alike and free: each rank plans by itself, before its device is set up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,15 +13,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from inbatch.config.check import RunConfig, rows_per_rank
+from inbatch.config.instantiate import instantiate
+from inbatch.config.schema import GradcacheConfig
 from inbatch.data.collate import tokenize_columns
 from inbatch.data.sources.columns import resolve_prompts
 from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder
 from inbatch.encoder.tokenize import TextTokenizer
-from inbatch.guide import Guide, LiveGuide
-from inbatch.losses.base import Loss
+from inbatch.guide import LiveGuide
 from inbatch.run.memory_plan import (
     AUTO_CHUNK_TOKENS,
     USABLE,
@@ -31,41 +33,32 @@ from inbatch.run.memory_plan import (
     StepSize,
     choose,
 )
+from inbatch.run.parts import Parts
 from inbatch.strategies import FSDP, DeepSpeed, Strategy, World, cores_per_rank
 
 SAMPLED_ROWS = 128  # of each source, for the mean length of its texts
-# float32 values that an optimizer holds for a parameter; Adafactor's rows and columns are few.
-OPTIMIZER_STATES = {"adamw": 2, "adam": 2, "rmsprop": 1, "adagrad": 1, "sgd": 0, "adafactor": 0}
+UNKNOWN_STATES = 2.0  # of an optimizer that cannot take a step on a CPU; Adam holds as many
 
 
-def plan_run(
-    run: RunConfig,
-    world: World,
-    sources: Sequence[Source],
-    encoder: Encoder,
-    losses: Mapping[str, Loss],
-    guide: Guide | None,
-    strategy: Strategy,
-) -> tuple[RunConfig, MemoryPlan]:
-    """The configuration with numbers in place of "auto", and the estimate of its largest step."""
-    cache = run.gradcache
-    sizes = batch_sizes(run, sources)
+def plan_memory(run: RunConfig, world: World, parts: Parts) -> MemoryPlan:
+    """The sizes of a step, with numbers in place of "auto", and an estimate of its largest step."""
+    cache, sources, encoder, guide = run.gradcache, parts.sources, parts.encoder, parts.guide
+    sizes = batch_sizes(run.global_batch_size, run.sampler.get("batch_sizes"), sources)
     tokens = {source.name: tokens_per_row(source, encoder) for source in sources}
     source = max(sources, key=lambda each: sizes[each.name] * tokens[each.name])
+    rows, loss = sizes[source.name], parts.losses[source.name]
     text_tokens = tokens[source.name] / len(source.columns)
     device: Literal["cpu", "cuda"] = "cuda" if world.accelerator == "cuda" else "cpu"
     chunk_tokens: Any = cache.chunk_tokens
-    by_size = chunk_tokens is None and cache.chunk_size is not None
     if chunk_tokens is None and cache.chunk_size is not None:
         chunk_tokens = int(cache.chunk_size * text_tokens)
-    loss = losses[source.name]
-    plan = choose(
+    return choose(
         model_size(encoder),
         StepSize(
             device=device,
-            global_rows=sizes[source.name],
-            local_rows=rows_per_rank(sizes[source.name], world.size),
-            held_rows=_held_rows(run, world, sizes[source.name]),
+            global_rows=rows,
+            local_rows=rows_per_rank(rows, world.size),
+            held_rows=_held_rows(rows, gather=run.gather, world_size=world.size),
             num_columns=len(source.columns),
             text_tokens=text_tokens,
             guide_dimension=guide.dimension if guide is not None and loss.needs_guide else 0,
@@ -77,39 +70,46 @@ def plan_run(
         max_length=encoder.tokenizer.max_length,
         usable_bytes=USABLE[device] * available_bytes(device) / ranks_per_memory(world),
         num_blocks=len(source.columns) + 1 if loss.scope == "candidates" else 0,
-        optimizer_states=optimizer_states(run.optimizer, strategy),
-        sharding=sharding_of(strategy),
+        optimizer_states=optimizer_states(instantiate(run.optimizer), parts.strategy),
+        sharding=sharding_of(parts.strategy),
         live_guide_parameters=count(guide.encoder) if isinstance(guide, LiveGuide) else 0,
     )
-    chosen = None if by_size else plan.chunk_tokens
-    cache = replace(cache, chunk_tokens=chosen, keep_gib=plan.keep_gib)
-    return replace(run, gradcache=cache), plan
 
 
-def _held_rows(run: RunConfig, world: World, global_rows: int) -> int:
-    """Rows whose embeddings a rank holds at a time: in a ring its own, visitors, and the next ones."""
-    local_rows = rows_per_rank(global_rows, world.size)
-    held = {"global": global_rows, "ring": 3 * local_rows, "local": local_rows}[run.gather]
+def with_sizes(cache: GradcacheConfig, plan: MemoryPlan) -> GradcacheConfig:
+    """The configuration of the gradient cache with the planned numbers in it."""
+    by_size = cache.chunk_tokens is None and cache.chunk_size is not None
+    return replace(
+        cache, chunk_tokens=None if by_size else plan.chunk_tokens, keep_gib=plan.keep_gib
+    )
+
+
+def _held_rows(global_rows: int, *, gather: str, world_size: int) -> int:
+    """Rows whose embeddings a rank holds at a time; in a ring its own, visiting ones, and the next ones."""
+    local_rows = rows_per_rank(global_rows, world_size)
+    held = {"global": global_rows, "ring": 3 * local_rows, "local": local_rows}[gather]
     return min(held, global_rows)
 
 
-def batch_sizes(run: RunConfig, sources: Sequence[Source]) -> dict[str, int]:
-    """Rows of a global batch, by source."""
-    own = run.sampler.get("batch_sizes") or {}
-    return {source.name: own.get(source.name, run.global_batch_size) for source in sources}
+def batch_sizes(
+    global_batch_size: int, by_source: Mapping[str, int] | None, sources: Sequence[Source]
+) -> dict[str, int]:
+    """Rows of a global batch by source; `by_source` has the sizes that differ from `global_batch_size`."""
+    own = by_source or {}
+    return {source.name: own.get(source.name, global_batch_size) for source in sources}
 
 
-def guide_chunk_tokens(run: RunConfig, world: World, tokenizer: TextTokenizer) -> int:
-    """Computed tokens of one forward of the guide, enough for its longest text."""
-    if isinstance(run.guide.chunk_tokens, int):
-        return run.guide.chunk_tokens
-    return max(AUTO_CHUNK_TOKENS[world.accelerator], tokenizer.max_length)
+def guide_chunk_tokens(configured: int | str, tokenizer: TextTokenizer, accelerator: str) -> int:
+    """Computed tokens of one forward of the guide; "auto" leaves room for its longest text."""
+    if isinstance(configured, int):
+        return configured
+    return max(AUTO_CHUNK_TOKENS[accelerator], tokenizer.max_length)
 
 
-def num_workers(run: RunConfig, world: World) -> int:
-    """Processes of a rank that read ahead. On a CPU they would take the cores that compute."""
-    if isinstance(run.data.loader.num_workers, int):
-        return run.data.loader.num_workers
+def num_workers(configured: int | str, world: World) -> int:
+    """Processes of a rank that read ahead. On a CPU, "auto" leaves all cores to the computation."""
+    if isinstance(configured, int):
+        return configured
     return min(4, max(1, cores_per_rank(world) - 1)) if world.accelerator == "cuda" else 0
 
 
@@ -146,17 +146,34 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def optimizer_states(node: Mapping[str, Any], strategy: Strategy) -> float:
-    """Values per parameter in the device's memory, two for an optimizer that is not known."""
+def optimizer_states(make: Callable[..., Optimizer], strategy: Strategy) -> float:
+    """Values per parameter that an optimizer holds in the device's memory: 2 for Adam.
+
+    Counted after one step on a small matrix, so that any optimizer is right. Adafactor's row and column
+    statistics round to 0, as they should: they are few in matrices of a model's size.
+
+    Args:
+        make: takes parameter groups.
+        strategy: may hold the state elsewhere.
+    """
     if isinstance(strategy, DeepSpeed) and strategy.offload_optimizer:
         return 0.0
-    name = str(node["_target_"]).rpartition(".")[2].lower()
-    momentum = name == "sgd" and node.get("momentum", 0)
-    return float(OPTIMIZER_STATES.get(name, 2) + bool(momentum))
+    matrix = nn.Parameter(torch.ones(64, 64))
+    matrix.grad = torch.ones_like(matrix)
+    try:
+        optimizer = make([{"params": [matrix]}])
+        optimizer.step()
+    except (RuntimeError, TypeError, ValueError, ImportError, NotImplementedError):
+        return UNKNOWN_STATES
+    held = [value for value in optimizer.state[matrix].values() if isinstance(value, torch.Tensor)]
+    return float(round(sum(value.numel() for value in held) / matrix.numel()))
 
 
 def sharding_of(strategy: Strategy) -> Sharding:
-    """What a strategy divides over ranks. Gradients are whole until they are reduced, under all of them."""
+    """The parts of the memory that a strategy divides over ranks.
+
+    Gradients are whole until they are reduced, under all of them.
+    """
     if isinstance(strategy, FSDP):
         return Sharding(parameters=True, optimizer=True)
     if isinstance(strategy, DeepSpeed):

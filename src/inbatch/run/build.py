@@ -1,27 +1,21 @@
-"""From a checked configuration to the parts of a run. Nothing here decides; it builds and checks."""
+"""Builds the parts of a run from a checked configuration: data, encoder, losses, guide, module."""
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import OmegaConf
+import numpy as np
 
-from inbatch.config.check import RunConfig, rows_per_rank
+from inbatch.config.check import RunConfig
 from inbatch.config.instantiate import instantiate
+from inbatch.config.schema import DataConfig, GuideConfig
 from inbatch.config.targets import named_keys
-from inbatch.console import make_console, print_plain
 from inbatch.data.collate import MIXED, Collator
-from inbatch.data.demo.catalogue import write_demo
-from inbatch.data.plan.plan import duplicate_share
-from inbatch.data.report.build import build_report, write
-from inbatch.data.sources.load import Source
+from inbatch.data.demo.write import write_demo_once
+from inbatch.data.sources.load import Source, load_sources
 from inbatch.data.sources.source import check_stored_guide
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.encoder.resolve import resolve_directory
@@ -32,93 +26,128 @@ from inbatch.losses.base import Loss
 from inbatch.run.auto_sizes import guide_chunk_tokens, num_workers
 from inbatch.run.compatibility import check_loss
 from inbatch.run.datamodule import BatchModule, LoaderSettings
-from inbatch.run.folder import CONFIG
-from inbatch.run.memory_plan import MemoryPlan
 from inbatch.run.module import BiEncoderModule, StepSettings
-from inbatch.strategies import Strategy, World, is_first_process
+from inbatch.run.parts import OwnObjects, Parts
+from inbatch.strategies import World
 
 
-def prepare_output(run: RunConfig, output_dir: Path) -> None:
-    """Make the output directory and write the resolved config; once all else has been checked.
+def build_parts(run: RunConfig, world: World, own: OwnObjects) -> Parts:
+    """Load the data and build everything that the run is made of.
 
-    One process writes, at once: others may just read the file, to see whose directory it is.
+    Raises:
+        ConfigError: a file, model or value that cannot be used.
     """
-    (output_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
-    if is_first_process():
-        fresh = output_dir / f"{CONFIG}.new"
-        OmegaConf.save(OmegaConf.structured(run), fresh, resolve=True)
-        os.replace(fresh, output_dir / CONFIG)
-
-
-def prepare_data(run: RunConfig) -> None:
-    """Write the demo's data where it is asked for."""
-    if run.data.demo:
-        _write_demo(Path(run.data_dir) / "demo")
-
-
-def make_encoder(run: RunConfig, sources: Sequence[Source]) -> Encoder:
-    """The encoder in training; its tokenizer may be learned from the training texts."""
-    return instantiate(run.encoder, texts=partial(_texts, sources))  # type: ignore[no-any-return]
-
-
-def make_guide(
-    run: RunConfig, world: World, sources: Sequence[Source], losses: Mapping[str, Loss]
-) -> Guide | None:
-    """The frozen guide, if a loss needs one."""
-    guided = [source for source in sources if losses[source.name].needs_guide]
-    name = run.guide.model
-    if not guided:
-        if name is not None:
-            raise ConfigError(
-                f"guide.model={name!r} has no loss that takes a guide: set loss=cached_gist or guide=none"
-            )
-        return None
-    assert name is not None  # make_losses has looked
-    with named_keys("guide", ("max_length", "prompts")):
-        encoder = build_encoder(
-            str(resolve_directory(name, field="guide.model", revision=run.guide.revision)),
-            max_length=run.guide.max_length,
-            prompts=run.guide.prompts,
-            trust_remote_code=run.guide.trust_remote_code,
-        )
-    if run.guide.mode == "live":
-        return LiveGuide(encoder)
-    for source in guided:
-        check_stored_guide(source)
-    return StoredGuide(
-        encoder,
-        guided,
-        store_dir=run.guide.store_dir,
-        store_dtype=run.guide.store_dtype,
-        fill=FillSettings(chunk_tokens=guide_chunk_tokens(run, world, encoder.tokenizer)),
+    write_demo_data(run.data, data_dir=run.data_dir)
+    sources = load_sources(run.data.train, cache_dir=run.data.cache_dir, tables=own.tables)
+    evaluators = {
+        name: own.evaluators[name] if name in own.evaluators else instantiate(node)
+        for name, node in run.evaluation.evaluators.items()
+    }
+    encoder = own.encoder or make_encoder(run.encoder, sources)
+    losses = make_losses(own.loss or run.loss, sources, guided=run.guide.model is not None)
+    return Parts(
+        sources=sources,
+        evaluators=evaluators,
+        encoder=encoder,
+        losses=losses,
+        sampler=own.sampler or instantiate(run.sampler),
+        guide=make_guide(run.guide, sources, losses, accelerator=world.accelerator),
+        strategy=instantiate(run.strategy).resolve(world.size),
     )
 
 
-def make_losses(run: RunConfig, sources: Sequence[Source], *, guided: bool) -> dict[str, Loss]:
-    """The loss of each source: one for all, or one per source name; checked against the columns."""
-    if "_target_" in run.loss:
+def write_demo_data(data: DataConfig, *, data_dir: str) -> None:
+    """Write the files of the demo, if they are asked for and are not there yet."""
+    if data.demo:
+        write_demo_once(Path(data_dir) / "demo")
+
+
+def make_encoder(node: Any, sources: Sequence[Source]) -> Encoder:
+    """The encoder to train; its tokenizer may be learned from the training texts."""
+    return instantiate(node, texts=partial(_texts, sources))
+
+
+def make_guide(
+    guide: GuideConfig, sources: Sequence[Source], losses: Mapping[str, Loss], *, accelerator: str
+) -> Guide | None:
+    """The frozen guide, or None if no loss needs one.
+
+    Raises:
+        ConfigError: a guide is configured and no loss takes one, or the guide cannot be used.
+    """
+    guided = [source for source in sources if losses[source.name].needs_guide]
+    name = guide.model
+    if not guided:
+        if name is not None:
+            raise ConfigError(
+                "guide.model",
+                "has no loss that takes a guide",
+                "set loss=cached_gist or guide=none",
+                value=name,
+            )
+        return None
+    assert name is not None  # make_losses has refused that
+    with named_keys("guide", ("max_length", "prompts")):
+        encoder = build_encoder(
+            str(resolve_directory(name, field="guide.model", revision=guide.revision)),
+            max_length=guide.max_length,
+            prompts=guide.prompts,
+            trust_remote_code=guide.trust_remote_code,
+        )
+    if guide.mode == "live":
+        return LiveGuide(encoder)
+    for source in guided:
+        check_stored_guide(source)
+    chunk_tokens = guide_chunk_tokens(guide.chunk_tokens, encoder.tokenizer, accelerator)
+    return StoredGuide(
+        encoder,
+        guided,
+        store_dir=guide.store_dir,
+        store_dtype=guide.store_dtype,
+        fill=FillSettings(chunk_tokens=chunk_tokens),
+    )
+
+
+def make_losses(node: Any, sources: Sequence[Source], *, guided: bool) -> dict[str, Loss]:
+    """The loss of each source, checked against its columns.
+
+    Args:
+        node: a loss or its `_target_` node for all sources, or these by source name.
+        sources: of the run.
+        guided: whether the run has a guide.
+
+    Raises:
+        ConfigError: a source has no loss, or one that does not fit its columns.
+    """
+    if is_one_loss(node):
         names = (*(source.name for source in sources), MIXED)
-        losses: dict[str, Loss] = dict.fromkeys(names, instantiate(run.loss))
+        losses: dict[str, Loss] = dict.fromkeys(names, _made(node))
     else:
-        losses = {str(name): instantiate(node) for name, node in run.loss.items()}
+        losses = {str(name): _made(each) for name, each in node.items()}
     for source in sources:
         if source.name not in losses:
             raise ConfigError(
-                f"loss has no entry for source {source.name!r}: add loss.{source.name}, or give one "
-                "loss for all sources"
+                "loss",
+                f"has no entry for source {source.name!r}",
+                f"add loss.{source.name}, or set one loss for all sources",
             )
         check_loss(losses[source.name], source, guided=guided)
     return losses
 
 
-def make_data(
-    run: RunConfig,
-    world: World,
-    sources: Sequence[Source],
-    encoder: Encoder,
-    guide: Guide | None,
-) -> BatchModule:
-    """The batches of the run."""
+def _made(node: Any) -> Any:
+    """The object of a `_target_` node; an object stays what it is."""
+    return instantiate(node) if isinstance(node, Mapping) else node
+
+
+def is_one_loss(node: Any) -> bool:
+    """Whether all sources share one loss; otherwise `node` has a loss for each source name."""
+    return not isinstance(node, Mapping) or "_target_" in node
+
+
+def make_data(run: RunConfig, world: World, parts: Parts) -> BatchModule:
+    """The batches of the run, as its sampler plans them."""
+    encoder, guide = parts.encoder, parts.guide
     tokens_of = guide.tokenizer if guide else None
     collator = Collator(
         tokenizer=encoder.tokenizer,
@@ -126,66 +155,36 @@ def make_data(
         chunk_tokens=run.gradcache.chunk_tokens,  # type: ignore[arg-type]
         prompts=encoder.role_prompts,
         guide_tokenizer=tokens_of,
-        guide_chunk_tokens=guide_chunk_tokens(run, world, tokens_of) if tokens_of else None,
+        guide_chunk_tokens=None
+        if tokens_of is None
+        else guide_chunk_tokens(run.guide.chunk_tokens, tokens_of, world.accelerator),
         guide_prompts=guide.prompts if guide else None,
     )
     return BatchModule(
-        sources,
-        sampler=instantiate(run.sampler),
+        parts.sources,
+        sampler=parts.sampler,
         collator=collator,
         global_batch_size=run.global_batch_size,
         seed=run.seed,
         drop_last=run.drop_last,
         accumulate=run.accumulate,
-        one_loss="_target_" in run.loss,
+        one_loss=is_one_loss(run.loss),
         loader=LoaderSettings(
-            num_workers=num_workers(run, world), prefetch=run.data.loader.prefetch
+            num_workers=num_workers(run.data.loader.num_workers, world),
+            prefetch=run.data.loader.prefetch,
         ),
     )
 
 
-@rank_zero_only
-def write_report(
-    sources: Sequence[Source],
-    data: BatchModule,
-    encoder: Encoder,
-    losses: Mapping[str, Loss],
-    output_dir: Path,
-) -> None:
-    """Look at the data, write `data_report.*`, and print what a person should know."""
-    plan = data.plan(0)
-    report = build_report(
-        sources,
-        tokenizer=encoder.tokenizer,
-        prompts=encoder.role_prompts,
-        in_batch=[name for name, loss in losses.items() if loss.scope == "candidates"],
-        guided=[name for name, loss in losses.items() if loss.needs_guide],
-        duplicate_share=lambda source: duplicate_share(
-            source.text_hashes(), plan, source=source.name
-        ),
-        unplaced=plan.unplaced,
-    )
-    write(report, output_dir)
-    console = make_console()
-    for line in report.warnings:
-        print_plain(f"data  {line}", console=console)
-
-
-def make_module(
-    run: RunConfig,
-    encoder: Encoder,
-    losses: Mapping[str, Loss],
-    guide: Guide | None,
-    strategy: Strategy,
-) -> BiEncoderModule:
+def make_module(run: RunConfig, parts: Parts) -> BiEncoderModule:
     """The LightningModule."""
     return BiEncoderModule(
-        encoder=encoder,
-        losses=losses,
-        strategy=strategy,
+        encoder=parts.encoder,
+        losses=parts.losses,
+        strategy=parts.strategy,
         optimizer=instantiate(run.optimizer),
         schedule=instantiate(run.schedule),
-        guide=guide,
+        guide=parts.guide,
         settings=StepSettings(
             gather=run.gather,  # type: ignore[arg-type]
             keep_gib=run.gradcache.keep_gib,  # type: ignore[arg-type]
@@ -198,86 +197,9 @@ def make_module(
     )
 
 
-def run_rows(
-    run: RunConfig,
-    world: World,
-    sources: Sequence[Source],
-    encoder: Encoder,
-    losses: Mapping[str, Loss],
-    plan: MemoryPlan,
-) -> dict[str, dict[str, str]]:
-    """What the table before step 1 says."""
-    local = rows_per_rank(run.global_batch_size, world.size)
-    cache = run.gradcache
-    limits = [(cache.chunk_size, "texts"), (cache.chunk_tokens, "tokens")]
-    chunk = ", ".join(f"at most {most} {of}" for most, of in limits if most) or "whole batch"
-    keep = "all graphs kept" if cache.keep_gib is None else f"{cache.keep_gib:g} GiB of graphs kept"
-    described = encoder.describe()
-    return {
-        "data": {s.name: f"{s.num_rows:,} rows: {', '.join(s.columns)}" for s in sources},
-        "encoder": {
-            "model": f"{described['transformer']} ({described['base_model'] or 'random weights'})",
-            "embedding": f"{described['output_dimension']} dimensions, "
-            f"{'+'.join(described['pooling'])} pooling",
-            "max length": f"{described['max_seq_length']} tokens",
-            "attention": described["attention"],
-        },
-        "batch": {
-            "global": f"{run.global_batch_size:,} rows, {local:,} per rank",
-            "optimizer step": f"{run.accumulate} global batches"
-            if run.accumulate > 1
-            else "one global batch",
-            "chunk": f"{chunk}; {keep}",
-            "estimated memory": plan.memory.describe(),
-        },
-        "loss": {
-            name: json.dumps({type(loss).__name__: asdict(loss)}, default=str)  # type: ignore[call-overload]
-            for name, loss in losses.items()
-            if name != MIXED
-        },
-        "guide": _guide_rows(run, losses),
-    }
-
-
 def _texts(sources: Sequence[Source]) -> Iterator[str]:
-    import numpy as np
-
     for source in sources:
         for start in range(0, source.num_rows, 4096):
             rows = np.arange(start, min(start + 4096, source.num_rows))
             for column in source.read(rows)[0]:
                 yield from column
-
-
-def _guide_rows(run: RunConfig, losses: Mapping[str, Loss]) -> dict[str, str]:
-    if not any(loss.needs_guide for loss in losses.values()):
-        return {"model": "none"}
-    where = f"stored in {run.guide.store_dir}, {run.guide.store_dtype}"
-    return {
-        "model": str(run.guide.model),
-        "embeddings": where if run.guide.mode == "stored" else "of every batch anew",
-    }
-
-
-def _write_demo(folder: Path) -> None:
-    """Every process that finds none writes the same files, beside, and puts them in place.
-
-    So none waits for another, and nobody reads half a file, whether or not nodes share the folder.
-    """
-    last = Path("retrieval") / "qrels.parquet"
-    if (folder / last).exists():
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="demo-", dir=folder.parent) as beside:
-        fresh = Path(beside) / folder.name
-        write_demo(fresh)
-        try:
-            fresh.rename(folder)  # of a folder onto one that holds files, it fails
-            return
-        except OSError:
-            if (folder / last).exists():  # another process has been faster
-                return
-        (folder / last).parent.mkdir(parents=True, exist_ok=True)  # what a killed process has left
-        names = [path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()]
-        for name in sorted(names, key=lambda name: name == last):
-            os.replace(fresh / name, folder / name)

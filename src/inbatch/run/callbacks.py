@@ -1,45 +1,39 @@
-"""What watches a run: callbacks, loggers, and the trainer that calls them."""
+"""The callbacks of a run, in the order in which they act after a step."""
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch import Callback
 
-from inbatch.callbacks.checkpoints import LAST, Checkpoints
+from inbatch.callbacks.checkpoints import Checkpoints
 from inbatch.callbacks.evaluation import Evaluation
 from inbatch.callbacks.examples import ExampleTables
-from inbatch.callbacks.metrics_file import MetricsFile
 from inbatch.callbacks.preemption import Preemption
 from inbatch.callbacks.progress import Progress
 from inbatch.callbacks.pruning import Pruning
 from inbatch.callbacks.rank_consistency import RankConsistency
-from inbatch.callbacks.run_id import with_run_id
 from inbatch.callbacks.step_log import StepLog
 from inbatch.callbacks.summary import Summary
-from inbatch.callbacks.wandb_run import WandbRun, named
+from inbatch.callbacks.wandb_run import WandbRun
 from inbatch.cluster.stop_request import StopRequest
-from inbatch.config.check import PRECISIONS, RunConfig
+from inbatch.config.check import RunConfig
 from inbatch.config.instantiate import instantiate
-from inbatch.errors import ConfigError
+from inbatch.config.schema import EvaluationConfig
 from inbatch.evaluation import Evaluator
 from inbatch.export.model import export_model
 from inbatch.guide.fingerprint import hash_tokenizer
 from inbatch.run.datamodule import BatchModule
-from inbatch.run.memory_plan import MemoryPlan
+from inbatch.run.folder import RunFolder
 from inbatch.run.module import BiEncoderModule
-from inbatch.run.saved_checkpoint import read_checkpoint
-from inbatch.strategies import Strategy, World, cluster_environment
+from inbatch.run.resume import CHECKPOINT, checkpoint_fact, remedy, resume_path
 from inbatch.sweep.pruning import check_is_point
 
-CHECKPOINT = "checkpoint to go on from"
-# Parts of a configuration that name places, or are compared as what they lead to.
-OF_A_NODE = (
+# Keys that name places, or whose effect is compared instead of their values.
+_MAY_DIFFER_BY_NODE = (
     "data",
     "data_dir",
     "output_dir",
@@ -51,181 +45,112 @@ OF_A_NODE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What watches a run."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCallbacks:
+    """The callbacks that a run asks for results, and `all` of them in their order."""
 
     evaluation: Evaluation | None
-    checkpoints: Checkpoints
-    metrics: MetricsFile
     summary: Summary
     wandb: WandbRun
     pruning: Pruning | None
     preemption: Preemption | None
-    callbacks: list[Callback]
+    all: list[Callback]
 
 
-def make_parts(
+def make_callbacks(
     run: RunConfig,
-    evaluators: Mapping[str, Evaluator],
+    folder: RunFolder,
+    *,
     module: BiEncoderModule,
     data: BatchModule,
-    rows: Mapping[str, Mapping[str, str]],
-    plan: MemoryPlan,
-    output_dir: Path,
+    evaluators: Mapping[str, Evaluator],
+    summary: Summary,
     stop: StopRequest | None,
-) -> Parts:
-    """Callbacks, in the order in which they run after a step: evaluate, log, save, stop if asked to."""
-    evaluation = None
-    if evaluators:
-        evaluation = Evaluation(
-            list(evaluators.values()),
-            every_steps=run.evaluation.every_steps,
-            at_start=run.evaluation.at_start,
-            every_epoch=run.evaluation.every_epoch,
-            best_metric=run.evaluation.best_metric,
-            mode=run.evaluation.mode,  # type: ignore[arg-type]
-            on_best=lambda trainer: export_model(trainer, module, output_dir / "model"),
-        )
+) -> RunCallbacks:
+    """Make the callbacks. After a step: log, evaluate, save, and stop if asked to.
+
+    Args:
+        run: what runs.
+        folder: where it writes.
+        module, data: what is trained, and on what.
+        evaluators: by name; none means that the last model is exported.
+        summary: prints what runs and what has run.
+        stop: where signals are noted; None leaves signals alone.
+    """
+    evaluation = _make_evaluation(run.evaluation, evaluators, module, folder.model)
     checkpoints = Checkpoints(
-        output_dir / "checkpoints",
+        folder.last_checkpoint,
         every_steps=run.checkpoint.every_n_steps,
         keep=run.checkpoint.keep,
     )
-    summary = Summary(rows, step_flop=plan.flop)
     wandb = WandbRun(
         asdict(run),
         metric=None if evaluation is None else evaluation.best_metric,
         mode=run.evaluation.mode,  # type: ignore[arg-type]
     )
-    facts = shared_facts(run, module, data, output_dir)
-    watching: list[Callback] = [RankConsistency(facts, remedies={CHECKPOINT: seen_by_all(run)})]
-    watching += [wandb, summary, StepLog(every_steps=run.trainer.log_every_steps)]
-    watching.append(Progress(every_steps=run.trainer.log_every_steps))
-    if evaluation is not None:
-        watching.append(evaluation)
-        watching.append(ExampleTables(list(evaluators.values()), folder=output_dir / "examples"))
-    pruning = make_pruning(run, evaluation, output_dir)
-    if pruning is not None:
-        watching.append(pruning)
-    watching.append(checkpoints)
-    preemption = None
-    if stop is not None:
-        preemption = Preemption(stop, checkpoints, directory=output_dir / "checkpoints")
-        watching.append(preemption)
-    return Parts(
-        evaluation,
-        checkpoints,
-        MetricsFile(output_dir),
-        summary,
+    pruning = _make_pruning(run.pruner, evaluation, folder.path, mode=run.evaluation.mode)
+    preemption = None if stop is None else Preemption(stop, checkpoints)
+    facts = shared_facts(run, folder, tokenizer=module.encoder.tokenizer, data=data)
+    examples = ExampleTables(list(evaluators.values()), folder=folder.examples)
+    ordered: list[Callback | None] = [
+        RankConsistency(facts, remedies={CHECKPOINT: remedy(folder, run.resume)}),
         wandb,
+        summary,
+        StepLog(every_steps=run.trainer.log_every_steps),
+        Progress(every_steps=run.trainer.log_every_steps),
+        evaluation,
+        examples if evaluators else None,
         pruning,
+        checkpoints,
         preemption,
-        watching,
+    ]
+    return RunCallbacks(
+        evaluation=evaluation,
+        summary=summary,
+        wandb=wandb,
+        pruning=pruning,
+        preemption=preemption,
+        all=[callback for callback in ordered if callback is not None],
     )
 
 
 def shared_facts(
-    run: RunConfig, module: BiEncoderModule, data: BatchModule, output_dir: Path
+    run: RunConfig, folder: RunFolder, *, tokenizer: Any, data: BatchModule
 ) -> dict[str, Callable[[], Any]]:
-    """What must be the same on all ranks. Folders and files may be others, if their content is not."""
-    alike = {key: value for key, value in asdict(run).items() if key not in OF_A_NODE}
+    """What must be the same on all ranks. Folders and files may be elsewhere if their content is equal."""
+    alike = {key: value for key, value in asdict(run).items() if key not in _MAY_DIFFER_BY_NODE}
     return {
         "configuration": lambda: alike,
         "plan of batches": lambda: data.fingerprint,
-        "tokenizer": lambda: hash_tokenizer(module.encoder.tokenizer),
-        CHECKPOINT: lambda: checkpoint_fact(run, output_dir),
+        "tokenizer": lambda: hash_tokenizer(tokenizer),
+        CHECKPOINT: lambda: checkpoint_fact(resume_path(folder, run.resume), resume=run.resume),
     }
 
 
-def make_pruning(run: RunConfig, evaluation: Evaluation | None, folder: Path) -> Pruning | None:
-    """What stops a point of a sweep early, if that is asked for."""
-    if evaluation is None or not run.pruner:
+def _make_evaluation(
+    config: EvaluationConfig,
+    evaluators: Mapping[str, Evaluator],
+    module: BiEncoderModule,
+    model_dir: Path,
+) -> Evaluation | None:
+    if not evaluators:
+        return None
+    return Evaluation(
+        list(evaluators.values()),
+        every_steps=config.every_steps,
+        at_start=config.at_start,
+        every_epoch=config.every_epoch,
+        best_metric=config.best_metric,
+        mode=config.mode,  # type: ignore[arg-type]
+        on_best=lambda trainer: export_model(trainer, module, model_dir),
+    )
+
+
+def _make_pruning(
+    pruner: Mapping[str, Any], evaluation: Evaluation | None, folder: Path, *, mode: str
+) -> Pruning | None:
+    """The callback that stops a sweep trial early; None unless that is asked for."""
+    if evaluation is None or not pruner:
         return None
     check_is_point(folder)
-    return Pruning(instantiate(run.pruner), evaluation, folder=folder, mode=run.evaluation.mode)  # type: ignore[arg-type]
-
-
-def make_trainer(run: RunConfig, world: World, strategy: Strategy, parts: Parts) -> Trainer:
-    """The Lightning trainer; it brings no sampler, bar, checkpoint or signal handler of its own."""
-    trainer = Trainer(
-        accelerator=world.accelerator,
-        devices=world.devices,
-        num_nodes=world.num_nodes,
-        strategy=strategy.lightning_strategy(
-            accelerator=world.accelerator,
-            num_processes=world.devices,
-            num_nodes=world.num_nodes,
-            clip_norm=run.clip_norm,
-        ),
-        precision=PRECISIONS[run.precision],  # type: ignore[arg-type]
-        max_epochs=run.trainer.max_epochs,
-        max_steps=run.trainer.max_steps,
-        plugins=[cluster_environment()],
-        logger=[parts.metrics, *make_loggers(run)],
-        callbacks=parts.callbacks,
-        deterministic=run.deterministic,
-        log_every_n_steps=1,  # Lightning warns of epochs shorter than this; StepLog has its own grid
-        use_distributed_sampler=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-    )
-    if parts.preemption is not None:
-        parts.preemption.take_signals(trainer)
-    return trainer
-
-
-def make_loggers(run: RunConfig) -> list[Logger]:
-    """The configured loggers; a run that goes on is the same run to them."""
-    output_dir = Path(run.output_dir)
-    fresh = resume_path(run, output_dir) is None
-    nodes = [named(n, run_name=run.name, output_dir=output_dir) for n in run.logger.values()]
-    return [instantiate(with_run_id(node, output_dir, fresh=fresh)) for node in nodes]
-
-
-def resume_path(run: RunConfig, output_dir: Path) -> Path | None:
-    """The checkpoint to go on from: the run's own for "auto", none for "never", else the named one.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if run.resume == "never":
-        return None
-    last = output_dir / "checkpoints" / LAST
-    if run.resume == "auto" and not last.exists():
-        return None
-    path = last if run.resume == "auto" else Path(run.resume)
-    if not path.exists():
-        raise ConfigError(f"resume={run.resume!r} does not exist: set auto, never, or a checkpoint")
-    return path
-
-
-def checkpoint_fact(run: RunConfig, output_dir: Path) -> Any:
-    """What a run goes on from, by its content; None where it begins."""
-    path = resume_path(run, output_dir)
-    if path is None:
-        return None
-    if path.is_file():  # its index has a checksum of each tensor
-        with zipfile.ZipFile(path) as file:
-            return sorted(entry.CRC for entry in file.infolist())
-    saved = read_checkpoint(path, resume=run.resume)  # without the weights
-    return "shards" if saved is None else [saved["global_step"], saved["epoch"]]
-
-
-def seen_by_all(run: RunConfig) -> str:
-    """What to do where ranks go on from different checkpoints, or only some find one."""
-    if run.resume not in ("auto", "never"):
-        return f"resume={run.resume!r} must be a checkpoint that all nodes see"
-    return f"output_dir={run.output_dir!r} must be one folder that all nodes see"
-
-
-def check_resume(run: RunConfig, output_dir: Path, data: BatchModule) -> None:
-    """Whether the checkpoint that a run goes on from is of this plan; before anything is written.
-
-    Raises:
-        ConfigError: it is of another plan, or no checkpoint.
-    """
-    path = resume_path(run, output_dir)
-    checkpoint = None if path is None else read_checkpoint(path, resume=run.resume)
-    if checkpoint is not None:
-        data.check_checkpoint(checkpoint)
+    return Pruning(instantiate(pruner), evaluation, folder=folder, mode=mode)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Whether losses, data and devices go together; asked before training."""
+"""Refuses losses, data, devices and strategies that do not go together, before training starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from inbatch.config.check import RunConfig, rows_per_rank
+from inbatch.config.check import RunConfig, check_precision, rows_per_rank
 from inbatch.data.collate import MIXED
 from inbatch.data.sources.config_keys import columns_key, to_set
 from inbatch.data.sources.load import Source
@@ -16,6 +16,8 @@ from inbatch.data.sources.source import label_range
 from inbatch.errors import ConfigError
 from inbatch.losses import Contrastive, CosineSimilarity, OnlineContrastive
 from inbatch.losses.base import Loss
+from inbatch.run.auto_sizes import batch_sizes
+from inbatch.run.parts import Parts
 from inbatch.strategies import Strategy, World
 
 # Least and largest label; what a cosine cannot reach would be learned for ever.
@@ -27,20 +29,46 @@ LABELS: dict[type, tuple[float, float]] = {
 CAPABILITY = (8, 0)  # of a GPU that the Triton kernels are made for
 
 
-def check_sizes(run: RunConfig, world: World) -> None:
-    """Whether global batches divide over the ranks.
+def check_world(run: RunConfig, world: World) -> None:
+    """Check what can be checked before anything is loaded: batch sizes over ranks, and the precision.
+
+    Raises:
+        ConfigError: a batch does not divide over the ranks, or the device cannot compute in the precision.
+    """
+    check_sizes(run.global_batch_size, run.sampler.get("batch_sizes"), world_size=world.size)
+    check_precision(run.precision, world.accelerator)
+
+
+def check_parts(run: RunConfig, world: World, parts: Parts) -> None:
+    """Check that the parts of a run go together.
+
+    Raises:
+        ConfigError: two of them do not.
+    """
+    check_dims(parts.losses, parts.encoder.output_dimension)
+    check_kernels(parts.losses, world, run.precision)
+    check_gather(parts.losses, run.gather)
+    sizes = batch_sizes(run.global_batch_size, run.sampler.get("batch_sizes"), parts.sources)
+    check_batch(parts.sources, sizes, mixed=bool(run.sampler.get("mixed")))
+    check_strategy(parts.strategy, run.precision)
+
+
+def check_sizes(
+    global_batch_size: int, by_source: Mapping[str, Any] | None, *, world_size: int
+) -> None:
+    """Check that global batches divide over the ranks; `by_source` has sizes of single sources.
 
     Raises:
         ConfigError: one does not; it is named.
     """
-    rows_per_rank(run.global_batch_size, world.size)
-    for name, rows in (run.sampler.get("batch_sizes") or {}).items():
+    rows_per_rank(global_batch_size, world_size)
+    for name, rows in (by_source or {}).items():
         if isinstance(rows, int):  # the sampler refuses others
-            rows_per_rank(rows, world.size, field=f"sampler.batch_sizes.{name}")
+            rows_per_rank(rows, world_size, field=f"sampler.batch_sizes.{name}")
 
 
 def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
-    """Whether a source has what its loss needs.
+    """Check that a source has what its loss needs.
 
     Raises:
         ConfigError: labels, a guide or columns are missing, or there are too many columns.
@@ -48,16 +76,17 @@ def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
     name, columns = type(loss).__name__, len(source.columns)
     if loss.needs_labels and not source.has_labels:
         raise ConfigError(
-            f"loss {name} needs labels, and source {source.name!r} has none: name its label column in "
-            f"{to_set(source.field, 'columns.label')}, or choose a loss for pairs, as "
-            "loss=multiple_negatives_ranking"
+            f"loss {name}",
+            f"needs labels, and source {source.name!r} has none",
+            f"name its label column in {to_set(source.field, 'columns.label')}, or choose a loss for pairs "
+            "such as loss=multiple_negatives_ranking",
         )
     kind = type(_inner(loss))
     if kind in LABELS:
         _check_labels(source, *LABELS[kind], name=name)
     if loss.needs_guide and not guided:
         raise ConfigError(
-            f"loss {name} needs a guide: set guide.model=NAME_OR_PATH, or guide=minilm"
+            f"loss {name}", "needs a guide", "set guide.model=NAME_OR_PATH, or guide=minilm"
         )
     if columns < loss.min_columns or (loss.max_columns is not None and columns > loss.max_columns):
         least, most = loss.min_columns, loss.max_columns
@@ -65,13 +94,15 @@ def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
             f"at least {least}" if most is None else f"{least} to {most}" if most > least else most
         )
         raise ConfigError(
-            f"loss {name} takes {span} text columns, and source {source.name!r} has {columns} "
-            f"({', '.join(source.columns)}): set {columns_key(source.field)}"
+            f"loss {name}",
+            f"takes {span} text columns, and source {source.name!r} has {columns} "
+            f"({', '.join(source.columns)})",
+            f"set {columns_key(source.field)}",
         )
 
 
 def check_dims(losses: Mapping[str, Loss], dimension: int) -> None:
-    """Whether an encoder's embeddings are as long as losses want to cut them.
+    """Check that an encoder's embeddings are as long as the losses want to cut them.
 
     Raises:
         ConfigError: a Matryoshka dimension exceeds `dimension`.
@@ -80,7 +111,10 @@ def check_dims(losses: Mapping[str, Loss], dimension: int) -> None:
         dims = getattr(loss, "dims", ())
         if dims and max(dims) > dimension:
             raise ConfigError(
-                f"loss.dims={list(dims)} exceeds the {dimension} dimensions of the encoder: lower it"
+                "loss.dims",
+                f"exceeds the {dimension} dimensions of the encoder",
+                "lower it",
+                value=list(dims),
             )
 
 
@@ -88,26 +122,29 @@ def _check_labels(source: Source, least: float, most: float, *, name: str) -> No
     low, high = label_range(source)
     if low < least or high > most:
         raise ConfigError(
-            f"source {source.name!r} has labels from {low:g} to {high:g}, and loss {name} takes "
-            f"{least:g} to {most:g}: scale them, or set loss=cosent, which takes any"
+            f"source {source.name!r}",
+            f"has labels from {low:g} to {high:g}, and loss {name} takes {least:g} to {most:g}",
+            "scale them, or set loss=cosent, which takes any",
         )
 
 
 def check_strategy(strategy: Strategy, precision: str) -> None:
-    """Whether a strategy can compute in a precision.
+    """Check that a strategy can compute in a precision.
 
     Raises:
         ConfigError: it cannot.
     """
     if precision in strategy.refuses:
         raise ConfigError(
-            f"precision={precision!r} is not computed under {type(strategy).__name__}: set precision=fp32 "
-            "or precision=bf16, or strategy=ddp"
+            "precision",
+            f"is not computed under {type(strategy).__name__}",
+            "set precision=fp32 or precision=bf16, or strategy=ddp",
+            value=precision,
         )
 
 
 def check_gather(losses: Mapping[str, Loss], gather: str) -> None:
-    """Whether candidates can travel in a ring.
+    """Check that candidates can travel in a ring.
 
     Raises:
         ConfigError: no loss has candidates, or one computes with the Triton kernels.
@@ -117,17 +154,22 @@ def check_gather(losses: Mapping[str, Loss], gather: str) -> None:
     if all(loss.scope != "candidates" for loss in losses.values()):
         names = ", ".join(sorted({type(loss).__name__ for loss in losses.values()}))
         raise ConfigError(
-            f"gather='ring' is for losses with in-batch negatives, and the loss is {names}: set gather=global"
+            "gather",
+            f"is for losses with in-batch negatives, and the loss is {names}",
+            "set gather=global",
+            value=gather,
         )
     if any(_implementation(loss) == "triton" for loss in losses.values()):
         raise ConfigError(
-            "gather='ring' computes with loss.implementation=tiled, and 'triton' is set: set "
-            "loss.implementation=tiled or gather=global"
+            "gather",
+            "computes with loss.implementation=tiled, and 'triton' is set",
+            "set loss.implementation=tiled or gather=global",
+            value=gather,
         )
 
 
 def _inner(loss: Loss) -> Any:
-    """The loss that a Matryoshka is around, or the loss itself."""
+    """The loss inside a Matryoshka loss, or the loss itself."""
     return getattr(loss, "loss", loss)
 
 
@@ -136,7 +178,7 @@ def _implementation(loss: Loss) -> str:
 
 
 def check_kernels(losses: Mapping[str, Loss], world: World, precision: str) -> None:
-    """Whether the device and precision can run the implementations that losses ask for.
+    """Check that the device and the precision can run the implementations that losses ask for.
 
     Raises:
         ConfigError: Triton kernels without a GPU of capability 8.0, without triton, or in float64.
@@ -149,7 +191,7 @@ def check_kernels(losses: Mapping[str, Loss], world: World, precision: str) -> N
             problem = "cannot mask duplicates"
         if problem is not None:
             raise ConfigError(
-                f"loss.implementation='triton' {problem}: set loss.implementation=tiled"
+                "loss.implementation", problem, "set loss.implementation=tiled", value="triton"
             )
 
 
@@ -166,7 +208,7 @@ def _obstacle(world: World, precision: str) -> str | None:
 
 
 def check_batch(sources: Sequence[Source], batch_sizes: Mapping[str, int], *, mixed: bool) -> None:
-    """Whether some source, or all together where batches are mixed, can fill a batch.
+    """Check that some source, or all together if batches are mixed, can fill a batch.
 
     Args:
         sources: of the run.
@@ -183,5 +225,8 @@ def check_batch(sources: Sequence[Source], batch_sizes: Mapping[str, int], *, mi
         rows, size = largest.num_rows, batch_sizes[largest.name]
     if rows < size:
         raise ConfigError(
-            f"global_batch_size={size} is more than the {rows} rows of the data: set {rows} or less"
+            "global_batch_size",
+            f"is more than the {rows} rows of the data",
+            f"set {rows} or less",
+            value=size,
         )

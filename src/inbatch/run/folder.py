@@ -1,20 +1,21 @@
-"""Whose is an output directory? A run goes on in its own, and never writes over another's."""
+"""The output directory of a run: every path in it, and the run that it belongs to."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from inbatch.callbacks.checkpoints import LAST
 from inbatch.config.schema import RunConfig
 from inbatch.console import stop_recording
 from inbatch.errors import ConfigError
+from inbatch.strategies import is_first_process
 
-CONFIG = "config.yaml"
-# With another value it is another run; what is not here may change when a run goes on. The optimizer's
+# A different value makes it a different run; everything else may change when a run resumes. The optimizer's
 # numbers are part of its saved state, so that another learning rate would have no effect.
 _IDENTITY = (
     "data.train",
@@ -30,7 +31,7 @@ _IDENTITY = (
     "global_batch_size",
     "seed",
 )
-# How it is computed, not what.
+# These change how the run computes, not what it computes.
 _MAY_DIFFER = (
     "encoder.attention",
     "encoder.gradient_checkpointing",
@@ -40,39 +41,102 @@ _MAY_DIFFER = (
 )
 
 
-def check_free(run: RunConfig, output_dir: Path) -> None:
-    """Whether a run may write into a directory; where it may not, its log is that other run's, too.
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Knows where everything lies in the output directory at `path`."""
 
-    Raises:
-        ConfigError: another run has left its results there, or this one, which is told not to go on.
-    """
-    try:
-        _check_free(run, output_dir)
-    except ConfigError:
-        stop_recording()
-        raise
+    path: Path
 
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
 
-def _check_free(run: RunConfig, output_dir: Path) -> None:
-    config = output_dir / CONFIG
-    started = (output_dir / "checkpoints" / LAST).exists() or (output_dir / "model").exists()
-    if not started or not config.exists():
-        return
-    if run.resume == "never":
-        raise ConfigError(
-            f"output_dir={str(output_dir)!r} holds a run, which resume=never would write over: "
-            "set another output_dir, or resume=auto to go on with that run"
-        )
-    theirs = OmegaConf.to_container(OmegaConf.load(config))
-    ours = OmegaConf.to_container(OmegaConf.structured(run))
-    for key in _IDENTITY:
-        for place, old, new in _differences(_at(theirs, key), _at(ours, key), key):
-            if place in _MAY_DIFFER:
-                continue
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The newest checkpoint: a file, or a folder of shards."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def model(self) -> Path:
+        """The exported sentence-transformers directory."""
+        return self.path / "model"
+
+    @property
+    def metrics(self) -> Path:
+        """Rows of metrics, one JSON object per line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def metrics_csv(self) -> Path:
+        """The same rows as a table."""
+        return self.path / "metrics.csv"
+
+    @property
+    def plots(self) -> Path:
+        """Folder of the plots."""
+        return self.path / "plots"
+
+    @property
+    def examples(self) -> Path:
+        """Folder of what the evaluators show."""
+        return self.path / "examples"
+
+    @property
+    def wandb_id(self) -> Path:
+        """The id of the run at Weights & Biases."""
+        return self.path / "wandb_id.txt"
+
+    def claim(self, run: RunConfig) -> None:
+        """Make sure that a run may write here. If it may not, it stops writing to the log here as well.
+
+        Raises:
+            ConfigError: another run has left its results here, or this run has and ``resume=never`` is set.
+        """
+        try:
+            self._claim(run)
+        except ConfigError:
+            stop_recording(self.path)
+            raise
+
+    def write_config(self, run: RunConfig) -> None:
+        """Make the folders and write the resolved configuration, once everything else has been checked.
+
+        Only the first process writes, and replaces the file at once, since others may be reading it.
+        """
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        if is_first_process():
+            fresh = self.config.with_name(f"{self.config.name}.new")
+            OmegaConf.save(OmegaConf.structured(run), fresh, resolve=True)
+            os.replace(fresh, self.config)
+
+    def _claim(self, run: RunConfig) -> None:
+        started = self.last_checkpoint.exists() or self.model.exists()
+        if not started or not self.config.exists():
+            return
+        if run.resume == "never":
             raise ConfigError(
-                f"output_dir={str(output_dir)!r} holds another run ({place} was {old!r} and is "
-                f"{new!r}): set another output_dir, or the old value to go on with that run"
+                "output_dir",
+                "holds a run, which resume=never would overwrite",
+                "set another output_dir, or resume=auto to resume that run",
+                value=str(self.path),
             )
+        theirs = OmegaConf.to_container(OmegaConf.load(self.config))
+        ours = OmegaConf.to_container(OmegaConf.structured(run))
+        for key in _IDENTITY:
+            for place, old, new in _differences(_at(theirs, key), _at(ours, key), key):
+                if place not in _MAY_DIFFER:
+                    raise ConfigError(
+                        "output_dir",
+                        f"holds another run ({place} was {old!r} and is {new!r})",
+                        "set another output_dir, or the old value to resume that run",
+                        value=str(self.path),
+                    )
 
 
 def _at(node: Any, key: str) -> Any:

@@ -1,226 +1,155 @@
-"""After training: plots, model card, and the paths that matter."""
+"""After training: the exported model, plots, model card, and the summary of the run."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
 from lightning.pytorch import Trainer
 
+from inbatch.callbacks.evaluation import Evaluation
 from inbatch.config.check import RunConfig
-from inbatch.data.collate import tokenize_columns
-from inbatch.data.sources.columns import resolve_prompts
-from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder, build_encoder
-from inbatch.evaluation import Evaluator
-from inbatch.export.card import framework_versions, write_card
-from inbatch.export.card_data import (
-    CardData,
-    ColumnStats,
-    EvaluationCard,
-    SourceCard,
-    UsageExample,
-    choose_widget,
-    column_stats,
-    has_roles,
-)
+from inbatch.export.card import write_card
 from inbatch.export.card_sections import in_words
 from inbatch.export.metrics_log import read_metrics
 from inbatch.export.model import export_model
-from inbatch.export.model_name import local_name
 from inbatch.export.plots import plot_run
-from inbatch.export.settings import changed, composed_defaults, public
-from inbatch.losses.base import Loss
-from inbatch.run.callbacks import Parts
+from inbatch.run.callbacks import RunCallbacks
+from inbatch.run.card import make_card
+from inbatch.run.folder import RunFolder
 from inbatch.run.module import BiEncoderModule
+from inbatch.run.parts import Parts
 from inbatch.sweep.points import Result, write_result
 
-STATS_ROWS = 1000
-WIDGET_ROWS = 1000
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """The results of a training run.
+
+    output_dir: holds everything that the run has written.
+    model: the sentence-transformers directory.
+    metrics: of the saved model, by name; empty without evaluation.
+    metrics_before: of the untrained model; empty if it was not evaluated.
+    best_step: optimizer step of the saved weights; None if no evaluation has chosen them.
+    best_metric: the metric that chooses the model; None without evaluation.
+    best_value: its value for the saved model.
+    """
+
+    output_dir: Path
+    model: Path
+    metrics: Mapping[str, float]
+    metrics_before: Mapping[str, float]
+    best_step: int | None = None
+    best_metric: str | None = None
+    best_value: float | None = None
+
+    def load(self) -> Encoder:
+        """The trained encoder, from its directory."""
+        return build_encoder(str(self.model))
 
 
-def finish(
+def write_results(
     run: RunConfig,
+    folder: RunFolder,
+    parts: Parts,
+    *,
     trainer: Trainer,
     module: BiEncoderModule,
-    sources: Sequence[Source],
-    evaluators: Mapping[str, Evaluator],
-    parts: Parts,
-    output_dir: Path,
-    *,
-    training_time_s: float,
+    callbacks: RunCallbacks,
+    fit_s: float,
+) -> TrainResult:
+    """Export the model unless an evaluation has chosen one, write plots and card, print the summary.
+
+    Called on every rank, since an export may be collective.
+
+    Args:
+        run, folder, parts: what has run, and where.
+        trainer, module: after `fit`.
+        callbacks: of the run.
+        fit_s: seconds that `fit` has taken.
+    """
+    evaluation = callbacks.evaluation
+    _export(trainer, module, evaluation, folder.model)
+    result = _train_result(folder, evaluation)
+    if not trainer.is_global_zero:
+        return result
+    rows = read_metrics(folder.metrics)
+    chosen_by = {}
+    if result.best_step is not None and result.best_metric is not None:
+        chosen_by = {result.best_metric: result.best_step}
+    plots = plot_run(rows, folder.plots, best_steps=chosen_by)
+    card = make_card(
+        run, parts, trainer=trainer, callbacks=callbacks, rows=rows, model=folder.model
+    )
+    card_path = write_card(card, folder.model, plots=plots)
+    _write_sweep_result(folder, callbacks, mode=run.evaluation.mode)
+    best = {"best/value": result.best_value, "best/step": result.best_step}
+    unsent = callbacks.wandb.finish(
+        trainer, {} if result.best_value is None else best, model_dir=folder.model
+    )
+    paths = {
+        "model": folder.model,
+        "card": card_path,
+        "metrics": folder.metrics,
+        "plots": folder.plots,
+        "checkpoint": folder.last_checkpoint,
+        **unsent,
+    }
+    summary = callbacks.summary
+    launch_s = fit_s - summary.training_s - summary.evaluation_s
+    facts = {"launch": f"{in_words(launch_s)} for ranks, strategy and guide"}
+    if result.best_value is not None:
+        facts["best"] = f"{result.best_metric} {result.best_value:.4f} at step {result.best_step}"
+    summary.show(
+        trainer,
+        before=result.metrics_before,
+        after=result.metrics,
+        facts=facts,
+        paths={name: str(path) for name, path in paths.items()},
+    )
+    return result
+
+
+def _export(
+    trainer: Trainer, module: BiEncoderModule, evaluation: Evaluation | None, model_dir: Path
 ) -> None:
-    """Export the model unless an evaluation has chosen one, write plots and card, print the summary."""
-    model_dir = output_dir / "model"
-    chosen = parts.evaluation is not None and parts.evaluation.best_step is not None
-    if chosen and not trainer.strategy.broadcast(model_dir.exists()):
-        parts.evaluation.forget_best()  # resumed from a run elsewhere, whose folder has the model
+    """Export the last weights, unless an evaluation has exported the best ones. Collective."""
+    chosen = evaluation is not None and evaluation.best_step is not None
+    if evaluation is not None and chosen and not trainer.strategy.broadcast(model_dir.exists()):
+        evaluation.forget_best()  # resumed from a run elsewhere, whose folder has the model
         chosen = False
     if not chosen:
         export_model(trainer, module, model_dir)
-    if not trainer.is_global_zero:
-        return
-    rows = read_metrics(output_dir / "metrics.jsonl")
-    best_step = parts.evaluation.best_step if parts.evaluation else None
-    chosen_by = {} if best_step is None else {parts.evaluation.best_metric: best_step}
-    plots = plot_run(rows, output_dir / "plots", best_steps=chosen_by)
-    encoder = build_encoder(str(model_dir))
-    settings, base = asdict(run), module.encoder.base_model
-    card = CardData(
-        model_name=run.card.model_name or run.name,
-        encoder=encoder.describe(),
-        base_model=base,
-        base_name=None if base is None else local_name(base),
-        sources=[_source_card(s, encoder, module.losses[s.name], run) for s in sources],
-        hyperparameters=public(settings),
-        non_default_hyperparameters=public(
-            changed(settings, {**asdict(RunConfig()), **composed_defaults()})
-        ),
-        training_log=rows,
-        evaluations=_evaluation_cards(evaluators, parts),
-        best_step=best_step,
-        versions=framework_versions(),
-        training_time_s=parts.summary.training_s,
-        evaluation_time_s=parts.summary.evaluation_s if evaluators else None,
-        hardware=_hardware(trainer),
-        world_size=trainer.world_size,
-        strategy=type(module.strategy).__name__,
-        precision=run.precision,
-        global_batch_size=run.global_batch_size,
-        gradient_caching=run.gradcache.keep_gib is not None,
-        language=run.card.language,
-        license=run.card.license,
-        tags=run.card.tags,
-        widget=choose_widget([texts for source in sources for texts in _rows(source, WIDGET_ROWS)]),
-        usage=_usage(encoder, sources[0]),
-        code_version=_commit(),
-    )
-    card_path = write_card(card, model_dir, plots=plots)
-    result = _result(run, parts)
-    write_result(result, output_dir)
-    best = {} if result.value is None else {"best/value": result.value, "best/step": result.step}
-    unsent = parts.wandb.finish(trainer, best, model_dir=model_dir)
-    rest_s = training_time_s - parts.summary.training_s - parts.summary.evaluation_s
-    facts = {"launch": f"{in_words(rest_s)} for ranks, strategy and guide"}
-    if parts.evaluation is not None and parts.evaluation.best_value is not None:
-        facts["best"] = (
-            f"{parts.evaluation.best_metric} {parts.evaluation.best_value:.4f} "
-            f"at step {parts.evaluation.best_step}"
-        )
-    paths = {
-        "model": model_dir,
-        "card": card_path,
-        "metrics": output_dir / "metrics.jsonl",
-        "plots": output_dir / "plots",
-        "checkpoint": output_dir / "checkpoints" / "last.ckpt",
-        **unsent,
-    }
-    parts.summary.show(
-        trainer,
-        before={} if parts.evaluation is None else parts.evaluation.first,
-        after={} if parts.evaluation is None else parts.evaluation.best or parts.evaluation.last,
-        facts=facts,
-        paths={name: str(p) for name, p in paths.items()},
-    )
 
 
-def _result(run: RunConfig, parts: Parts) -> Result:
-    evaluation = parts.evaluation
+def _train_result(folder: RunFolder, evaluation: Evaluation | None) -> TrainResult:
     if evaluation is None:
-        return Result()
-    return Result(
-        metric=evaluation.best_metric,
-        mode="max" if run.evaluation.mode == "max" else "min",
-        value=evaluation.best_value,
-        step=evaluation.best_step,
-        pruned=parts.pruning is not None and parts.pruning.pruned_step is not None,
+        return TrainResult(
+            output_dir=folder.path, model=folder.model, metrics={}, metrics_before={}
+        )
+    return TrainResult(
+        output_dir=folder.path,
+        model=folder.model,
+        metrics=dict(evaluation.best or evaluation.last),
+        metrics_before=dict(evaluation.first),
+        best_step=evaluation.best_step,
+        best_metric=evaluation.best_metric,
+        best_value=evaluation.best_value,
     )
 
 
-def _rows(source: Source, limit: int) -> list[tuple[str, ...]]:
-    columns, _ = source.read(np.arange(min(limit, source.num_rows)))
-    return list(zip(*columns, strict=True))
-
-
-def _source_card(source: Source, encoder: Encoder, loss: Loss, run: RunConfig) -> SourceCard:
-    num_rows = min(STATS_ROWS, source.num_rows)
-    columns, labels = source.read(np.arange(num_rows))
-    texts = resolve_prompts({**encoder.role_prompts, **source.prompts}, source.roles)
-    token_ids, _ = tokenize_columns(columns, texts, tokenizer=encoder.tokenizer)
-    stats: dict[str, ColumnStats] = {}
-    for number, name in enumerate(source.columns):
-        part = token_ids[number * num_rows : (number + 1) * num_rows]
-        stats[name] = column_stats([len(ids) for ids in part])
-    names = list(source.columns)
-    samples: list[tuple[str | float, ...]] = [tuple(row) for row in zip(*columns)][:3]
-    if labels is not None:
-        names.append(source.roles.label or "label")
-        stats[names[-1]] = column_stats([float(v) for v in labels], type="float")
-        samples = [(*row, float(v)) for row, v in zip(samples, labels)]
-    guide = {"guide": local_name(str(run.guide.model))} if loss.needs_guide else {}
-    return SourceCard(
-        name=source.name,
-        size=source.num_rows,
-        columns=names,
-        stats=stats,
-        stats_rows=num_rows,
-        samples=samples,
-        loss=type(loss).__name__,
-        loss_parameters={**guide, **asdict(loss)},  # type: ignore[call-overload]
-    )
-
-
-def _evaluation_cards(evaluators: Mapping[str, Evaluator], parts: Parts) -> list[EvaluationCard]:
-    if parts.evaluation is None:
-        return []
-    best, before = parts.evaluation.best or parts.evaluation.last, parts.evaluation.first
-    cards = []
-    for evaluator in evaluators.values():
-        prefix = f"{evaluator.name}_" if evaluator.name else ""
-        cards.append(
-            EvaluationCard(
-                evaluator=type(evaluator).__name__,
-                description=evaluator.description,
-                name=evaluator.name,
-                metrics={k: v for k, v in best.items() if k.startswith(prefix)},
-                before={k: v for k, v in before.items() if k.startswith(prefix)} or None,
-                primary_metric=evaluator.primary_metric,
-            )
+def _write_sweep_result(folder: RunFolder, callbacks: RunCallbacks, *, mode: str) -> None:
+    """Write `result.json`, which a sweep reads."""
+    evaluation, pruning = callbacks.evaluation, callbacks.pruning
+    result = Result()
+    if evaluation is not None:
+        result = Result(
+            metric=evaluation.best_metric,
+            mode="max" if mode == "max" else "min",
+            value=evaluation.best_value,
+            step=evaluation.best_step,
+            pruned=pruning is not None and pruning.pruned_step is not None,
         )
-    return cards
-
-
-def _usage(encoder: Encoder, source: Source) -> UsageExample:
-    rows = _rows(source, 3)
-    query, documents = rows[0][0], [row[1] for row in rows]
-    if has_roles(encoder.describe()):
-        left, right = (
-            encoder.encode([query], role="query"),
-            encoder.encode(documents, role="document"),
-        )
-    else:
-        left = right = encoder.encode([query, *documents])
-    scores = torch.nn.functional.normalize(left) @ torch.nn.functional.normalize(right).T
-    return UsageExample(queries=[query], documents=documents, similarities=scores.tolist())
-
-
-def _hardware(trainer: Trainer) -> str:
-    device = trainer.strategy.root_device
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' * (threads > 1)} per rank"
-
-
-def _commit() -> str | None:
-    """Commit of the user's repository, if the run was started inside one."""
-    git = shutil.which("git")  # a container may lack it
-    if git is None:
-        return None
-    found = subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+    write_result(result, folder.path)

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import datasets
+
 from inbatch.data.sources.checks import OnEmpty
 from inbatch.data.sources.columns import Roles, find_roles
 from inbatch.data.sources.config_keys import path_key, source_field
@@ -32,6 +34,7 @@ def load_sources(
     field: str = "data.train",
     cache_dir: str | None = None,
     workers: int = 1,
+    tables: Mapping[str, datasets.Dataset] | None = None,
 ) -> list[Source]:
     """Load every source of a configuration entry, in its order.
 
@@ -42,6 +45,7 @@ def load_sources(
         cache_dir: Where Arrow copies of the files and text hashes are kept. None: copies where
             `datasets` keeps them, hashes in memory only.
         workers: Processes that make these copies, where a source has several files.
+        tables: Rows in memory by source name, which are used in place of the source's files.
 
     Raises:
         ConfigError: Anything about keys, files, columns or rows that cannot be used.
@@ -57,16 +61,25 @@ def load_sources(
             field=source_field(field, str(name)),
             cache_dir=cache_dir,
             workers=workers,
+            table=(tables or {}).get(str(name)),
         )
         for name, value in expand_prepared(spec).items()
     ]
 
 
 def _load_source(
-    name: str, value: Any, *, field: str, cache_dir: str | None, workers: int
+    name: str,
+    value: Any,
+    *,
+    field: str,
+    cache_dir: str | None,
+    workers: int,
+    table: datasets.Dataset | None,
 ) -> Source:
     spec = parse_spec(value, field=field)
     options: dict[str, Any] = {"prompts": spec.prompts, "on_empty": spec.on_empty, "field": field}
+    if table is not None:
+        return load_table(name, table, columns=spec.columns, cache_dir=cache_dir, **options)
     prepared = open_prepared(spec.path, mapping=spec.columns, on_empty=spec.on_empty, field=field)
     if prepared is not None:
         dataset, roles = prepared.dataset(), prepared.roles
@@ -89,6 +102,31 @@ def _load_source(
     if spec.limit is not None:
         dataset = dataset.select(range(min(spec.limit, dataset.num_rows)))
     return _filled(Source(name, dataset, roles, cache_dir=cache_dir, **options))
+
+
+def load_table(
+    name: str,
+    table: datasets.Dataset,
+    *,
+    columns: Mapping[str, object] | None = None,
+    field: str,
+    **options: Any,
+) -> Source:
+    """A source of rows in memory.
+
+    Args:
+        name: Of the source.
+        table: Its rows; columns without a role are left out.
+        columns: See `columns.find_roles`.
+        field: Configuration key, for messages.
+        options: Further arguments of `Source`.
+
+    Raises:
+        ConfigError: No rows, or columns or rows that cannot be used.
+    """
+    roles = find_roles(table.column_names, mapping=columns, field=field)
+    rows = table.select_columns(list(roles.used))
+    return _filled(Source(name, rows, roles, field=field, **options))
 
 
 def _filled(source: Source) -> Source:

@@ -1,0 +1,172 @@
+"""Gathers what the model card says from a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+
+from inbatch.callbacks.evaluation import Evaluation
+from inbatch.config.check import RunConfig
+from inbatch.data.collate import tokenize_columns
+from inbatch.data.sources.columns import resolve_prompts
+from inbatch.data.sources.load import Source
+from inbatch.encoder import Encoder, build_encoder
+from inbatch.evaluation import Evaluator
+from inbatch.export.card import framework_versions
+from inbatch.export.card_data import (
+    CardData,
+    ColumnStats,
+    EvaluationCard,
+    SourceCard,
+    UsageExample,
+    choose_widget,
+    column_stats,
+    has_roles,
+)
+from inbatch.export.git import git_commit
+from inbatch.export.model_name import local_name
+from inbatch.export.settings import changed, composed_defaults, public
+from inbatch.losses.base import Loss
+from inbatch.run.callbacks import RunCallbacks
+from inbatch.run.parts import Parts, parameters_of
+
+STATS_ROWS = 1000
+WIDGET_ROWS = 1000
+
+
+def make_card(
+    run: RunConfig,
+    parts: Parts,
+    *,
+    trainer: Trainer,
+    callbacks: RunCallbacks,
+    rows: Sequence[Mapping[str, Any]],
+    model: Path,
+) -> CardData:
+    """Everything that the card of a run says.
+
+    Args:
+        run, parts: what has run.
+        trainer: after `fit`.
+        callbacks: of the run.
+        rows: of `metrics.jsonl`.
+        model: the exported directory, whose encoder computes the scores of the usage example.
+    """
+    encoder = build_encoder(str(model))
+    settings, base = asdict(run), parts.encoder.base_model
+    evaluation, summary = callbacks.evaluation, callbacks.summary
+    texts = [row for source in parts.sources for row in _rows(source, WIDGET_ROWS)]
+    return CardData(
+        model_name=run.card.model_name or run.name,
+        encoder=encoder.describe(),
+        base_model=base,
+        base_name=None if base is None else local_name(base),
+        sources=[
+            _source_card(source, encoder, parts.losses[source.name], guide=run.guide.model)
+            for source in parts.sources
+        ],
+        hyperparameters=public(settings),
+        non_default_hyperparameters=public(
+            changed(settings, {**asdict(RunConfig()), **composed_defaults()})
+        ),
+        training_log=rows,
+        evaluations=_evaluation_cards(parts.evaluators, evaluation),
+        best_step=None if evaluation is None else evaluation.best_step,
+        versions=framework_versions(),
+        training_time_s=summary.training_s,
+        evaluation_time_s=summary.evaluation_s if parts.evaluators else None,
+        hardware=_hardware(trainer.strategy.root_device),
+        world_size=trainer.world_size,
+        strategy=type(parts.strategy).__name__,
+        precision=run.precision,
+        global_batch_size=run.global_batch_size,
+        gradient_caching=run.gradcache.keep_gib is not None,
+        language=run.card.language,
+        license=run.card.license,
+        tags=run.card.tags,
+        widget=choose_widget(texts),
+        usage=_usage(encoder, parts.sources[0]),
+        code_version=git_commit(),
+    )
+
+
+def _rows(source: Source, limit: int) -> list[tuple[str, ...]]:
+    columns, _ = source.read(np.arange(min(limit, source.num_rows)))
+    return list(zip(*columns, strict=True))
+
+
+def _source_card(source: Source, encoder: Encoder, loss: Loss, *, guide: str | None) -> SourceCard:
+    num_rows = min(STATS_ROWS, source.num_rows)
+    columns, labels = source.read(np.arange(num_rows))
+    texts = resolve_prompts({**encoder.role_prompts, **source.prompts}, source.roles)
+    token_ids, _ = tokenize_columns(columns, texts, tokenizer=encoder.tokenizer)
+    stats: dict[str, ColumnStats] = {}
+    for number, name in enumerate(source.columns):
+        part = token_ids[number * num_rows : (number + 1) * num_rows]
+        stats[name] = column_stats([len(ids) for ids in part])
+    names = list(source.columns)
+    samples: list[tuple[str | float, ...]] = [tuple(row) for row in zip(*columns)][:3]
+    if labels is not None:
+        names.append(source.roles.label or "label")
+        stats[names[-1]] = column_stats([float(v) for v in labels], type="float")
+        samples = [(*row, float(v)) for row, v in zip(samples, labels)]
+    named_guide = {"guide": local_name(str(guide))} if loss.needs_guide else {}
+    return SourceCard(
+        name=source.name,
+        size=source.num_rows,
+        columns=names,
+        stats=stats,
+        stats_rows=num_rows,
+        samples=samples,
+        loss=type(loss).__name__,
+        loss_parameters={**named_guide, **parameters_of(loss)},
+    )
+
+
+def _evaluation_cards(
+    evaluators: Mapping[str, Evaluator], evaluation: Evaluation | None
+) -> list[EvaluationCard]:
+    if evaluation is None:
+        return []
+    best, before = evaluation.best or evaluation.last, evaluation.first
+    cards = []
+    for evaluator in evaluators.values():
+        prefix = f"{evaluator.name}_" if evaluator.name else ""
+        cards.append(
+            EvaluationCard(
+                evaluator=type(evaluator).__name__,
+                description=evaluator.description,
+                name=evaluator.name,
+                metrics={k: v for k, v in best.items() if k.startswith(prefix)},
+                before={k: v for k, v in before.items() if k.startswith(prefix)} or None,
+                primary_metric=evaluator.primary_metric,
+            )
+        )
+    return cards
+
+
+def _usage(encoder: Encoder, source: Source) -> UsageExample:
+    rows = _rows(source, 3)
+    query, documents = rows[0][0], [row[1] for row in rows]
+    if has_roles(encoder.describe()):
+        left, right = (
+            encoder.encode([query], role="query"),
+            encoder.encode(documents, role="document"),
+        )
+    else:
+        left = right = encoder.encode([query, *documents])
+    scores = torch.nn.functional.normalize(left) @ torch.nn.functional.normalize(right).T
+    return UsageExample(queries=[query], documents=documents, similarities=scores.tolist())
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' * (threads > 1)} per rank"

@@ -1,0 +1,96 @@
+"""What a run says before its first step: the table of what will run, and the data report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from inbatch.config.check import rows_per_rank
+from inbatch.config.schema import GradcacheConfig, GuideConfig, RunConfig
+from inbatch.console import make_console, print_plain
+from inbatch.data.collate import MIXED
+from inbatch.data.plan.plan import duplicate_share
+from inbatch.data.report.build import build_report, write
+from inbatch.encoder import Encoder
+from inbatch.losses.base import Loss
+from inbatch.run.datamodule import BatchModule
+from inbatch.run.memory_plan import MemoryPlan
+from inbatch.run.parts import Parts, parameters_of
+from inbatch.strategies import World
+
+
+def overview(
+    run: RunConfig, world: World, parts: Parts, plan: MemoryPlan
+) -> dict[str, dict[str, str]]:
+    """The table of what will run: {section: {name: value}}."""
+    local = rows_per_rank(run.global_batch_size, world.size)
+    batches = "global batches" if run.accumulate > 1 else "global batch"
+    number = f"{run.accumulate}" if run.accumulate > 1 else "one"
+    return {
+        "data": {s.name: f"{s.num_rows:,} rows: {', '.join(s.columns)}" for s in parts.sources},
+        "encoder": _encoder_rows(parts.encoder),
+        "batch": {
+            "global": f"{run.global_batch_size:,} rows, {local:,} per rank",
+            "optimizer step": f"{number} {batches}",
+            "chunk": _chunk_text(run.gradcache),
+            "estimated memory": plan.memory.describe(),
+        },
+        "loss": {
+            name: json.dumps({type(loss).__name__: parameters_of(loss)}, default=str)
+            for name, loss in parts.losses.items()
+            if name != MIXED
+        },
+        "guide": _guide_rows(run.guide, parts.losses),
+    }
+
+
+@rank_zero_only
+def write_report(parts: Parts, data: BatchModule, folder: Path) -> None:
+    """Look at the data, write `data_report.*` into `folder`, and print what a person should know."""
+    plan = data.plan(0)
+    report = build_report(
+        parts.sources,
+        tokenizer=parts.encoder.tokenizer,
+        prompts=parts.encoder.role_prompts,
+        in_batch=[name for name, loss in parts.losses.items() if loss.scope == "candidates"],
+        guided=[name for name, loss in parts.losses.items() if loss.needs_guide],
+        duplicate_share=lambda source: duplicate_share(
+            source.text_hashes(), plan, source=source.name
+        ),
+        unplaced=plan.unplaced,
+    )
+    write(report, folder)
+    console = make_console()
+    for line in report.warnings:
+        print_plain(f"data  {line}", console=console)
+
+
+def _encoder_rows(encoder: Encoder) -> dict[str, str]:
+    described = encoder.describe()
+    pooling = "+".join(described["pooling"])
+    return {
+        "model": f"{described['transformer']} ({described['base_model'] or 'random weights'})",
+        "embedding": f"{described['output_dimension']} dimensions, {pooling} pooling",
+        "max length": f"{described['max_seq_length']} tokens",
+        "attention": described["attention"],
+    }
+
+
+def _chunk_text(cache: GradcacheConfig) -> str:
+    limits = [(cache.chunk_size, "texts"), (cache.chunk_tokens, "tokens")]
+    chunk = ", ".join(f"at most {most} {of}" for most, of in limits if most) or "whole batch"
+    keep = "all graphs kept" if cache.keep_gib is None else f"{cache.keep_gib:g} GiB of graphs kept"
+    return f"{chunk}; {keep}"
+
+
+def _guide_rows(guide: GuideConfig, losses: Mapping[str, Loss]) -> dict[str, str]:
+    if not any(loss.needs_guide for loss in losses.values()):
+        return {"model": "none"}
+    stored = f"stored in {guide.store_dir}, {guide.store_dtype}"
+    return {
+        "model": str(guide.model),
+        "embeddings": stored if guide.mode == "stored" else "computed for every batch",
+    }

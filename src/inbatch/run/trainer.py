@@ -1,0 +1,62 @@
+"""The Lightning trainer of a run and its loggers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
+
+from inbatch.callbacks.metrics_file import MetricsFile
+from inbatch.callbacks.run_id import with_run_id
+from inbatch.callbacks.wandb_run import named
+from inbatch.config.check import PRECISIONS, RunConfig
+from inbatch.config.instantiate import instantiate
+from inbatch.run.callbacks import RunCallbacks
+from inbatch.run.folder import RunFolder
+from inbatch.run.resume import resume_path
+from inbatch.strategies import Strategy, World, cluster_environment
+
+
+def make_trainer(
+    run: RunConfig, folder: RunFolder, *, world: World, strategy: Strategy, callbacks: RunCallbacks
+) -> Trainer:
+    """The Lightning trainer; it brings no sampler, bar, checkpoint or signal handler of its own."""
+    fresh = resume_path(folder, run.resume) is None
+    loggers = make_loggers(run.logger, folder, run_name=run.name, fresh=fresh)
+    trainer = Trainer(
+        accelerator=world.accelerator,
+        devices=world.devices,
+        num_nodes=world.num_nodes,
+        strategy=strategy.lightning_strategy(
+            accelerator=world.accelerator,
+            num_processes=world.devices,
+            num_nodes=world.num_nodes,
+            clip_norm=run.clip_norm,
+        ),
+        precision=PRECISIONS[run.precision],  # type: ignore[arg-type]
+        max_epochs=run.trainer.max_epochs,
+        max_steps=run.trainer.max_steps,
+        plugins=[cluster_environment()],
+        logger=[MetricsFile(folder.metrics, csv_path=folder.metrics_csv), *loggers],
+        callbacks=callbacks.all,
+        deterministic=run.deterministic,
+        log_every_n_steps=1,  # Lightning warns of epochs shorter than this; StepLog has its own grid
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    if callbacks.preemption is not None:
+        callbacks.preemption.take_signals(trainer)
+    return trainer
+
+
+def make_loggers(
+    nodes: Mapping[str, Any], folder: RunFolder, *, run_name: str, fresh: bool
+) -> list[Logger]:
+    """The configured loggers; to them, a run that resumes is the same run."""
+    named_nodes = [
+        named(node, run_name=run_name, output_dir=folder.path) for node in nodes.values()
+    ]
+    return [instantiate(with_run_id(node, folder.wandb_id, fresh=fresh)) for node in named_nodes]
