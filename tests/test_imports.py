@@ -19,7 +19,7 @@ MAX_LINES = 300
 
 # Patterns over paths below src/inbatch; the first that matches decides.
 LAYERS = [
-    ("pure", r"(__init__|errors)\.py|(batch|device|losses|optim|data/plan(?!/rank_feed))/.*"),
+    ("pure", r"errors\.py|(batch|device|losses|optim|data/plan(?!/rank_feed))/.*"),
     (
         "pure",
         r"evaluation/metrics\.py|encoder/pooling\.py|run/memory_plan\.py|step/(settings|timer)\.py",
@@ -27,7 +27,7 @@ LAYERS = [
     ("core", r"console\.py|(data|encoder|gradcache|guide|evaluation)/.*|config/(?!instantiate).*"),
     ("process", r"gather/.*|strategies/topology\.py"),
     ("framework", r"(step|strategies|callbacks|cluster|export|sweep)/.*|config/instantiate\.py"),
-    ("run", r"run/.*"),
+    ("run", r"(run|api)/.*|__init__\.py"),
     ("cli", r"cli/.*|__main__\.py"),
 ]
 MAY_IMPORT = {
@@ -53,7 +53,7 @@ PACKAGES = {
 }
 # Packages that few files may import, whatever their layer.
 ONLY_IN = {
-    "hydra": r"cli/.*|config/instantiate\.py",
+    "hydra": r"cli/.*|config/instantiate\.py|api/compose\.py",
     "deepspeed": r"strategies/deepspeed\.py",
     "wandb": r"callbacks/.*",
     "torch.distributed": r"gather/.*|strategies/.*|callbacks/evaluation\.py|run/module\.py",

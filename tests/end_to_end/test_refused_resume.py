@@ -111,7 +111,9 @@ def test_other_files_are_no_checkpoints(tmp_path: Path, options: list[str]) -> N
         fresh = [*options, f"output_dir={tmp_path / 'fresh'}", f"resume={path}"]
         message = _refused(fresh)
         if name == "foreign.ckpt":
-            assert message.startswith("resume names a checkpoint that tells nothing of its batches")
+            assert message.startswith(
+                "resume names a checkpoint that says nothing about its batches"
+            )
         else:
             expected = f"resume={str(path)!r} names {path}, which is not a checkpoint of a run: "
             assert message.startswith(expected), name

@@ -27,8 +27,9 @@ def test_header_is_read_by_the_hub_client() -> None:
         "dense",
         "generated_from_trainer",
         "inbatch",
-        "dataset_size:9090",
+        "dataset_size:10590",
         "loss:CachedGISTEmbedLoss",
+        "loss:CoSENTLoss",
         "products",
     }
     assert data.metrics == ["cosine_accuracy", "dot_accuracy", "pearson_cosine", "spearman_cosine"]

@@ -69,7 +69,7 @@ def example_card(**changes: Any) -> CardData:
             "prompts": {},
             "num_parameters": 22_713_216,
         },
-        "sources": (_products(), _held_out()),
+        "sources": (_products(), _sts()),
         "hyperparameters": {
             "global_batch_size": 64,
             "optimizer": {"lr": 5e-5, "betas": [0.9, 0.99]},
@@ -114,7 +114,7 @@ def _products() -> SourceCard:
     )
 
 
-def _held_out() -> SourceCard:
+def _sts() -> SourceCard:
     return SourceCard(
         name="sts_dev",
         size=1500,
@@ -122,7 +122,7 @@ def _held_out() -> SourceCard:
         stats={"score": column_stats([0.0, 0.5, 1.0], type="float")},
         stats_rows=3,
         samples=(("A plane takes off.", "An air plane takes off.", 1.0),),
-        split="eval",
+        loss="CoSENT",
     )
 
 

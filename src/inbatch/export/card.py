@@ -46,11 +46,7 @@ _PACKAGES = {
 
 
 def render(card: CardData) -> str:
-    """The whole README.md.
-
-    Raises:
-        ConfigError: a key of `card.citations` is unknown.
-    """
+    """The whole README.md."""
     environment = Environment(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
     )
@@ -98,7 +94,7 @@ def framework_versions() -> dict[str, str]:
 
 def _fields(card: CardData) -> dict[str, Any]:
     path_end = (card.base_model or "").rstrip("/").rsplit("/", maxsplit=1)[-1]
-    names = [_source_link(source) for source in card.train_sources]
+    names = [_source_link(source) for source in card.sources]
     losses, cached = train_losses(card), card.gradient_caching
     return {
         "card": card,
@@ -127,7 +123,7 @@ def _fields(card: CardData) -> dict[str, Any]:
         "plots": [(_plot_title(path), quote(path)) for path in card.plots],
         "times": _times(card),
         "hardware": _hardware(card),
-        "citations": citations(losses, cached=cached, more=card.citations),
+        "citations": citations(losses, cached=cached),
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 MAX_SHOWN_TEXT = 1000  # characters of a sample's text in a table
 _ROLE_PROMPTS = ("query", "document", "passage", "corpus")
@@ -26,14 +26,14 @@ class ColumnStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceCard:
-    """One data set of the run.
+    """One training source of the run.
 
     size: rows.
     columns: names in order: query, positive, negatives; a label column last.
     stats: by column name, taken over the first `stats_rows` rows.
     samples: rows to print, each with one value per column.
-    loss: class name of the loss, "MultipleNegativesRanking" say; None for evaluation alone.
-    hub_id, revision: where the data stands on the Hugging Face hub, if it does.
+    loss: class name of the loss, "MultipleNegativesRanking" say.
+    hub_id, revision: name and revision of the data set on the Hugging Face hub, if it comes from there.
     """
 
     name: str
@@ -44,7 +44,6 @@ class SourceCard:
     samples: Sequence[Sequence[str | float]] = ()
     loss: str | None = None
     loss_parameters: Mapping[str, Any] = field(default_factory=dict)
-    split: Literal["train", "eval"] = "train"
     hub_id: str | None = None
     revision: str | None = None
 
@@ -59,7 +58,6 @@ class EvaluationCard:
     metrics: of the saved model, keys as the evaluator returns them.
     before: of the model before training, the same keys; None where that was not evaluated.
     primary_metric: full key.
-    config: parameters of the evaluator to print.
     """
 
     evaluator: str
@@ -68,7 +66,6 @@ class EvaluationCard:
     metrics: Mapping[str, float]
     before: Mapping[str, float] | None = None
     primary_metric: str | None = None
-    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +94,6 @@ class CardData:
     """Everything that a card says.
 
     model_name: heading, and the name in the model index.
-    model_id: name on the hub, if it will have one.
     base_model: where the weights came from; linked only where it can be a name on the hub.
     base_name: how to call it where it is local files; None takes the end of the path.
     encoder: what `Encoder.describe` returns.
@@ -107,7 +103,6 @@ class CardData:
     versions: of the frameworks, by name.
     training_time_s: without evaluation, whose seconds are `evaluation_time_s`.
     gradient_caching: whether the loss ran on cached gradients.
-    citations: keys of `citations.BIBTEX` beside those of the losses.
     code_version: commit of the user's repository.
     plots: images, paths relative to the card.
     """
@@ -115,7 +110,6 @@ class CardData:
     model_name: str
     encoder: Mapping[str, Any]
     sources: Sequence[SourceCard]
-    model_id: str | None = None
     base_model: str | None = None
     base_name: str | None = None
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
@@ -137,19 +131,8 @@ class CardData:
     tags: Sequence[str] = ()
     widget: Sequence[WidgetExample] = ()
     usage: UsageExample | None = None
-    citations: Sequence[str] = ()
     code_version: str | None = None
     plots: Sequence[str] = ()
-
-    @property
-    def train_sources(self) -> list[SourceCard]:
-        """Sources that the model learned from."""
-        return [source for source in self.sources if source.split == "train"]
-
-    @property
-    def eval_sources(self) -> list[SourceCard]:
-        """Sources that the model was only evaluated on."""
-        return [source for source in self.sources if source.split == "eval"]
 
 
 def has_roles(encoder: Mapping[str, Any]) -> bool:

@@ -20,7 +20,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 def header(card: CardData) -> ModelCardData:
     """The metadata of the card, as `huggingface_hub.ModelCard` reads it back."""
-    size = sum(source.size for source in card.train_sources)
+    size = sum(source.size for source in card.sources)
     losses = [loss_name(loss, cached=card.gradient_caching) for loss in train_losses(card)]
     tags = [*_TAGS, "generated_from_trainer", "inbatch"]
     tags += [f"dataset_size:{size}"] if size else []
@@ -37,7 +37,7 @@ def header(card: CardData) -> ModelCardData:
         language=list(card.language) or None,
         license=card.license,
         base_model=hub_id(card.base_model),
-        datasets=[source.hub_id for source in card.train_sources if source.hub_id] or None,
+        datasets=[source.hub_id for source in card.sources if source.hub_id] or None,
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
         tags=list(dict.fromkeys([*tags, *card.tags])),
@@ -57,7 +57,7 @@ def hub_id(name: str | None) -> str | None:
 
 def train_losses(card: CardData) -> list[str]:
     """Class names of the losses that the model was trained with."""
-    return list(dict.fromkeys(source.loss for source in card.train_sources if source.loss))
+    return list(dict.fromkeys(source.loss for source in card.sources if source.loss))
 
 
 def _eval_results(card: CardData) -> list[EvalResult]:

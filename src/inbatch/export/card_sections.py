@@ -43,7 +43,6 @@ class EvaluationBlock(NamedTuple):
     description: str
     datasets: str
     evaluator: str
-    config: str
     table: str
 
 
@@ -59,8 +58,7 @@ def evaluation_blocks(evaluations: Sequence[EvaluationCard]) -> list[EvaluationB
     """One table for each kind of evaluator; those that differ in their data alone share it."""
 
     def kind(card: EvaluationCard) -> tuple[str, ...]:
-        config = json.dumps(card.config, default=str, sort_keys=True)
-        return card.description, card.evaluator, config, *map(str, short_metrics(card))
+        return card.description, card.evaluator, *map(str, short_metrics(card))
 
     groups: dict[tuple[str, ...], list[EvaluationCard]] = {}
     for card in evaluations:
@@ -159,7 +157,6 @@ def _evaluation_block(cards: list[EvaluationCard]) -> EvaluationBlock:
         description=md.inline(first.description),
         datasets=f"Dataset{'s' * (len(names) > 1)}: {md.join(names)}" if names else "",
         evaluator=_linked(first.evaluator, page if first.evaluator in _DOCUMENTED else None),
-        config=_parameters(first.config),
         table=md.table(["Metric", *header], rows),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from inbatch.export import markdown as md
@@ -25,12 +24,11 @@ def usage_code(card: CardData) -> str:
     """
     example = card.usage or _DEFAULT_USAGE
     dimension = card.encoder["output_dimension"]
-    place = "Download from the 🤗 Hub" if card.model_id else "Load from the folder of this card"
     lines = [
         "from sentence_transformers import SentenceTransformer",
         "",
-        f"# {place}",
-        f"model = SentenceTransformer({json.dumps(card.model_id or '.')})",
+        "# Load from the folder of this card",
+        'model = SentenceTransformer(".")',
         "# Run inference",
     ]
     queries, documents = list(example.queries), list(example.documents)

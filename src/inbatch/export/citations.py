@@ -5,10 +5,8 @@ Hub tags and searches use the names that sentence-transformers gives to losses, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
-
-from inbatch.errors import ConfigError
 
 _LOSS_PAGE = "https://sbert.net/docs/package_reference/sentence_transformer/losses.html#"
 
@@ -71,7 +69,7 @@ BIBTEX = {
 }""",
     "GradCache": """
 @misc{gao2021scaling,
-    title = {Strategy Deep Contrastive Learning Batch Size under Memory Limited Setup},
+    title = {Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup},
     author = {Luyu Gao and Yunyi Zhang and Jiawei Han and Jamie Callan},
     year = {2021},
     eprint = {2101.06983},
@@ -80,7 +78,7 @@ BIBTEX = {
 }""",
     "ContrastiveLoss": """
 @inproceedings{hadsell2006dimensionality,
-    title = {Dimensionality GradientSync by Learning an Invariant Mapping},
+    title = {Dimensionality Reduction by Learning an Invariant Mapping},
     author = {Hadsell, R. and Chopra, S. and LeCun, Y.},
     booktitle = {2006 IEEE Computer Society Conference on Computer Vision and Pattern Recognition
         (CVPR'06)},
@@ -144,19 +142,10 @@ def loss_page(name: str) -> str | None:
     return f"{_LOSS_PAGE}{name.lower()}" if name in documented else None
 
 
-def citations(
-    losses: Iterable[str], *, cached: bool = False, more: Sequence[str] = ()
-) -> dict[str, str]:
-    """BibTeX by heading: sentence-transformers, what the losses rest on, and `more` keys.
-
-    Raises:
-        ConfigError: a key in `more` is unknown.
-    """
+def citations(losses: Iterable[str], *, cached: bool = False) -> dict[str, str]:
+    """BibTeX by heading: sentence-transformers, and what the losses rest on."""
     keys = ["Sentence Transformers"]
     for loss in losses:
         keys += LOSSES[loss].citations if loss in LOSSES else ()
     keys += ["GradCache"] if cached else []
-    for key in more:
-        if key not in BIBTEX:
-            raise ConfigError(f"citations={key!r} is unknown: choose from {', '.join(BIBTEX)}")
-    return {key: BIBTEX[key].strip() for key in dict.fromkeys([*keys, *more])}
+    return {key: BIBTEX[key].strip() for key in dict.fromkeys(keys)}

@@ -33,6 +33,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY = (
     "#CC79A7",
     "#56B4E9",
 )
+Draw = Callable[[Sequence[Row]], Figure | None]
 PALETTE = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
 GREY, INK = "#8A8F98", "#2B2F36"
 
@@ -85,7 +86,7 @@ def plot_run(
     out_dir = Path(out_dir)
     rows = by_step(rows)
     paths = []
-    plots = {**_PLOTS, "evaluation": partial(_evaluation, best_steps=best_steps)}
+    plots: dict[str, Draw] = {**_PLOTS, "evaluation": partial(_evaluation, best_steps=best_steps)}
     for name, draw in plots.items():
         with mpl.rc_context(STYLE):
             figure = draw(rows)
@@ -188,7 +189,7 @@ def _similarity(rows: Sequence[Row]) -> Figure | None:
     return figure
 
 
-_PLOTS: dict[str, Callable[[Sequence[Row]], Figure | None]] = {
+_PLOTS: dict[str, Draw] = {
     "loss": _loss,
     "learning_rate": _learning_rate,
     "gradient_norm": _gradient_norm,

@@ -68,7 +68,13 @@ def make_card(
         base_model=base,
         base_name=None if base is None else local_name(base),
         sources=[
-            _source_card(source, encoder, parts.losses[source.name], guide=run.guide.model)
+            _source_card(
+                source,
+                encoder,
+                parts.losses[source.name],
+                guide=run.guide.model,
+                hub=run.data.train.get(source.name, {}),
+            )
             for source in parts.sources
         ],
         hyperparameters=public(settings),
@@ -101,7 +107,10 @@ def _rows(source: Source, limit: int) -> list[tuple[str, ...]]:
     return list(zip(*columns, strict=True))
 
 
-def _source_card(source: Source, encoder: Encoder, loss: Loss, *, guide: str | None) -> SourceCard:
+def _source_card(
+    source: Source, encoder: Encoder, loss: Loss, *, guide: str | None, hub: Mapping[str, Any]
+) -> SourceCard:
+    """What the card says of a source; `hub` has its keys in the configuration."""
     num_rows = min(STATS_ROWS, source.num_rows)
     columns, labels = source.read(np.arange(num_rows))
     texts = resolve_prompts({**encoder.role_prompts, **source.prompts}, source.roles)
@@ -126,6 +135,8 @@ def _source_card(source: Source, encoder: Encoder, loss: Loss, *, guide: str | N
         samples=samples,
         loss=type(loss).__name__,
         loss_parameters={**named_guide, **parameters_of(loss)},
+        hub_id=hub.get("hub"),
+        revision=hub.get("revision"),
     )
 
 

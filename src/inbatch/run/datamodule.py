@@ -88,8 +88,10 @@ class BatchModule(LightningDataModule):
             check_mixable(self._sources, one_loss=self._one_loss)
         if plan.num_steps == 0:
             raise ConfigError(
-                f"global_batch_size={self._global_batch_size} is more than the sources can fill "
-                f"({sum(info.num_rows for info in self._infos)} rows): lower it, or set drop_last=false"
+                "global_batch_size",
+                f"is more than the sources can fill ({sum(i.num_rows for i in self._infos)} rows)",
+                "lower it, or set drop_last=false",
+                value=self._global_batch_size,
             )
         return plan
 
@@ -109,10 +111,10 @@ class BatchModule(LightningDataModule):
             self._saved = None
         workers = self._loader.num_workers
         return _Resumable(
-            BatchDataset(self._sources, self._collator),
+            BatchDataset(self._sources, self._collator),  # type: ignore[arg-type] # wrapped by `wrap`
             sampler=self._feed,
             batch_size=None,
-            collate_fn=wrap,
+            collate_fn=wrap,  # type: ignore[arg-type] # without a batch size it gets one batch
             num_workers=workers,
             prefetch_factor=self._loader.prefetch if workers else None,
             persistent_workers=workers > 0,
@@ -139,16 +141,17 @@ class BatchModule(LightningDataModule):
         self._saved = self._position = state_dict["position"]
 
     def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Whether a run goes on from a checkpoint, given by its entries, as it began.
+        """Check that a checkpoint, given by its entries, belongs to the plan of this run.
 
         Raises:
-            ConfigError: it is of another plan; the difference is named.
+            ConfigError: it belongs to another plan; the difference is named.
         """
         saved = checkpoint.get(type(self).__qualname__)
         if saved is None:
             raise ConfigError(
-                "resume names a checkpoint that tells nothing of its batches: name one of a run, or "
-                "set auto or never"
+                "resume",
+                "names a checkpoint that says nothing about its batches",
+                "name one of a run, or set auto or never",
             )
         check_same_plan(saved["fingerprint"], self.fingerprint)
 
@@ -166,7 +169,7 @@ class BatchModule(LightningDataModule):
 
 
 def source_info(source: Source) -> SourceInfo:
-    """What a sampler knows of a source."""
+    """A source as samplers see it."""
     return SourceInfo(
         name=source.name,
         num_rows=source.num_rows,
@@ -180,7 +183,7 @@ def source_info(source: Source) -> SourceInfo:
 
 
 def describe_tokenizer(tokenizer: Tokenize, prompts: Sequence[str]) -> dict[str, Any]:
-    """What stored token ids of these prompts depend on [C]."""
+    """Everything that stored token ids of these prompts depend on."""
     assert isinstance(tokenizer, TextTokenizer)  # others cannot be told apart
     return describe_tokens(
         tokenizer=hash_tokenizer(tokenizer),
@@ -191,7 +194,7 @@ def describe_tokenizer(tokenizer: Tokenize, prompts: Sequence[str]) -> dict[str,
 
 
 def check_stored_tokens(sources: Sequence[Source], collator: Collator) -> None:
-    """Whether the tokens that sources bring along are those of the encoder.
+    """Check that the tokens that sources bring along are those of the encoder.
 
     Raises:
         ConfigError: they were made with another tokenizer, length or prompt.

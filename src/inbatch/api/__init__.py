@@ -1,0 +1,1 @@
+"""The functions that a Python program calls: `inbatch.train`, `inbatch.evaluate`, `inbatch.load_encoder`."""

@@ -1,0 +1,102 @@
+"""`inbatch.evaluate` and `inbatch.load_encoder`: a saved model in a Python program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inbatch.api.rows import by_name, file_spec, make_evaluator
+from inbatch.encoder import Encoder, build_encoder
+from inbatch.errors import ConfigError
+from inbatch.evaluation import evaluator_for
+
+
+def load_encoder(
+    model: str | Path, *, device: str | torch.device | None = None, **options: Any
+) -> Encoder:
+    """A saved model, ready to `encode` texts.
+
+    Args:
+        model: a sentence-transformers or transformers directory, such as ``result.model``, or a hub name.
+        device: where to put it; None leaves it on the CPU.
+        options: further arguments of `inbatch.encoder.build_encoder`, such as ``max_length=128``.
+
+    Raises:
+        ConfigError: the model cannot be loaded, or the device cannot be used.
+    """
+    return _on_device(build_encoder(str(model), **options), device).eval()
+
+
+def evaluate(
+    model: str | Path | Encoder,
+    data: Any,
+    *,
+    columns: Mapping[str, Any] | None = None,
+    device: str | torch.device | None = None,
+    chunk_tokens: int = 8192,
+) -> dict[str, float]:
+    """Metrics of a model.
+
+    Args:
+        model: an `Encoder`, or what `load_encoder` takes.
+        data: what to evaluate on, as the `eval` of `inbatch.train`. What is measured follows from the
+            columns: triplets, pairs with scores, pairs labelled 0 or 1, or pairs to retrieve.
+        columns: ``{query, positive, negatives, label}`` -> names of columns.
+        device: where to compute; None takes a GPU if there is one and `model` is not an `Encoder`.
+        chunk_tokens: most computed tokens of one forward; a longer text goes alone.
+
+    Returns:
+        All metrics by name.
+
+    Raises:
+        ConfigError: a model, data or device that cannot be used.
+    """
+    if isinstance(data, Sequence) and len(data) and all(hasattr(e, "primary_metric") for e in data):
+        data = {evaluator.name or f"eval{n}": evaluator for n, evaluator in enumerate(data)}
+    evaluators = []
+    for name, value in by_name(data, "eval").items():
+        key = "data" if name == "eval" else f"data.{name}"
+        made = make_evaluator(name, value, columns=columns or {}, key=key)
+        if made is None:
+            made = evaluator_for(file_spec(value), columns=columns, name=name)
+        evaluators.append(made)
+    if isinstance(model, Encoder):
+        encoder = _on_device(model, device)
+    else:
+        default = "cuda" if torch.cuda.is_available() else "cpu"
+        encoder = load_encoder(model, device=device or default)
+    encode = _Encode(encoder, chunk_tokens)
+    return {key: value for each in evaluators for key, value in each(encode).items()}
+
+
+@dataclass(frozen=True)
+class _Encode:
+    """An encoder in the form that evaluators call."""
+
+    encoder: Encoder
+    chunk_tokens: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder computes."""
+        return next(self.encoder.parameters()).device
+
+    def __call__(self, texts: Sequence[str], *, role: str | None) -> Tensor:
+        return self.encoder.encode(texts, role=role, chunk_tokens=self.chunk_tokens)
+
+
+def _on_device(encoder: Encoder, device: str | torch.device | None) -> Encoder:
+    if device is None:
+        return encoder
+    try:
+        return encoder.to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(
+            "device", f"cannot be used ({reason})", "set cpu or cuda", value=str(device)
+        ) from error

@@ -1,0 +1,237 @@
+"""Training from Python: every kind of data and object, and mistakes as one sentence."""
+
+from __future__ import annotations
+
+import doctest
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas
+import pytest
+import torch
+import yaml
+
+import inbatch
+from helpers.tiny import tiny_texts
+from inbatch import ConfigError, TrainResult
+from inbatch.evaluation import TripletEvaluator
+from inbatch.losses import CosineSimilarity, MultipleNegativesRanking
+
+SMALL: dict[str, Any] = {
+    "global_batch_size": 8,
+    "trainer.max_steps": 2,
+    "trainer.accelerator": "cpu",
+    "optimizer": {"lr": 1e-3},
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inbatch.run.results.plot_run", lambda *args, **kwargs: [])
+
+
+def rows(num: int = 24, *, seed: int = 0) -> list[dict[str, str]]:
+    names = ("query", "positive", "negative")
+    columns = [tiny_texts(num, seed=seed + i, min_words=3) for i in range(3)]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+@pytest.fixture
+def small(tiny_bert: Path, tmp_path: Path) -> dict[str, Any]:
+    return {**SMALL, "encoder": tiny_bert, "output_dir": tmp_path / "out"}
+
+
+def config(result: TrainResult) -> Any:
+    return yaml.safe_load((result.output_dir / "config.yaml").read_text())
+
+
+def test_the_example_of_the_docstring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    wanted = 0
+    for example in doctest.DocTestParser().get_examples(inbatch.train.__doc__ or ""):
+        if example.want:
+            assert repr(eval(example.source, names)) == example.want.strip()
+            wanted += 1
+        else:
+            exec(example.source, names)
+    assert wanted == 2
+    again = names["result"]
+    assert again.best_metric == "eval_cosine_ndcg@10"
+    assert again.metrics[again.best_metric] == again.best_value
+    assert again.metrics_before.keys() == again.metrics.keys()
+
+
+@pytest.mark.parametrize("kind", ["dicts", "dataset", "frame", "file", "path", "files"])
+def test_kinds_of_data_train_alike(
+    tmp_path: Path, small: dict[str, Any], kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame, file = pandas.DataFrame(rows()), tmp_path / "rows.csv"
+    frame.to_csv(file, index=False)
+    data = {
+        "dicts": rows(),
+        "dataset": datasets.Dataset.from_list(rows()),
+        "frame": frame,
+        "file": str(file),
+        "path": file,
+        "files": [file],
+    }[kind]
+    result = inbatch.train(data, **small)
+    assert result.metrics == {}
+    assert result.best_step is None
+    assert (result.model / "model.safetensors").is_file()
+    (line,) = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("last loss")
+    ]
+    whole = inbatch.train(rows(), **{**small, "output_dir": tmp_path / "whole"})
+    assert line in capsys.readouterr().out
+    for name, tensor in result.load().state_dict().items():
+        assert torch.equal(tensor, whole.load().state_dict()[name])
+
+
+def test_several_sources_and_evaluation_sets(tmp_path: Path, small: dict[str, Any]) -> None:
+    file = tmp_path / "dev.csv"
+    pandas.DataFrame(rows(12, seed=9)).to_csv(file, index=False)
+    result = inbatch.train(
+        {"a": rows(), "b": datasets.Dataset.from_list(rows(seed=5))},
+        {"memory": rows(12, seed=7), "file": file},
+        sampler="round_robin",
+        **small,
+        **{"evaluation.best_metric": "file_cosine_accuracy"},
+    )
+    assert {name.split("_")[0] for name in result.metrics} == {"memory", "file"}
+    assert result.best_metric == "file_cosine_accuracy"
+    assert config(result)["data"]["train"]["a"]["path"] == "(in memory: 24 rows)"
+
+
+def test_columns_of_other_names(small: dict[str, Any]) -> None:
+    data = [
+        {"id": n, "left": row["query"], "right": row["positive"]} for n, row in enumerate(rows())
+    ]
+    columns = {"query": "left", "positive": "right", "key": "id"}
+    result = inbatch.train(data, data[:8], columns=columns, **small)
+    assert "eval_cosine_ndcg@10" in result.metrics
+
+
+@dataclass(frozen=True)
+class Scaled(MultipleNegativesRanking):
+    """A user's own loss."""
+
+    factor: float = 2.0
+
+    def __call__(self, inputs: Any) -> Any:
+        output = super().__call__(inputs)
+        return output._replace(loss=self.factor * output.loss)
+
+
+class Constant:
+    """A user's own evaluator."""
+
+    name = "mine"
+    description = "A constant"
+    primary_metric = "mine_value"
+
+    def __call__(self, encode: Any) -> dict[str, float]:
+        return {"mine_value": float(len(encode(["a text"], role=None)))}
+
+
+def test_objects_of_the_users_own(tiny_bert: Path, small: dict[str, Any]) -> None:
+    encoder = inbatch.load_encoder(tiny_bert)
+    before = encoder.encode(["red phone"])
+    triplets = TripletEvaluator(inbatch_source(), name="triplets")
+    result = inbatch.train(
+        rows(),
+        [Constant(), triplets],
+        **{
+            **small,
+            "encoder": encoder,
+            "loss": Scaled(temperature=0.1),
+            "sampler": inbatch.samplers.NoDuplicates(),
+        },
+    )
+    assert result.metrics["mine_value"] == 1.0
+    assert "triplets_cosine_accuracy" in result.metrics
+    assert not torch.equal(encoder.encode(["red phone"]), before)
+    written = config(result)
+    assert written["loss"]["_target_"].endswith("Scaled")
+    assert written["loss"]["temperature"] == 0.1
+    assert written["sampler"]["_target_"].endswith("NoDuplicates")
+    assert "Scaled" in (result.model / "README.md").read_text()
+
+
+def inbatch_source() -> Any:
+    from inbatch.data.sources.load import load_table
+
+    return load_table("rows", datasets.Dataset.from_list(rows(8)), field="rows")
+
+
+def test_a_loss_for_each_source(small: dict[str, Any]) -> None:
+    pairs = [{**row, "score": 0.5} for row in rows()]
+    for row in pairs:
+        del row["negative"]
+    losses = {"scored": CosineSimilarity(), "triplets": MultipleNegativesRanking()}
+    result = inbatch.train(
+        {"scored": pairs, "triplets": rows()}, loss=losses, sampler="round_robin", **small
+    )
+    assert config(result)["loss"]["scored"]["_target_"].endswith("CosineSimilarity")
+
+
+def test_names_dicts_and_dotted_keys(small: dict[str, Any]) -> None:
+    result = inbatch.train(
+        rows(),
+        loss={"temperature": 0.1, "similarity": "dot"},
+        schedule="cosine",
+        gradcache="rows",
+        **{**small, "optimizer.weight_decay": 0.5},
+    )
+    written = config(result)
+    assert written["loss"]["temperature"] == 0.1
+    assert written["loss"]["similarity"] == "dot"
+    assert written["schedule"]["_target_"].endswith("Cosine")
+    assert written["optimizer"]["lr"] == 1e-3
+    assert written["optimizer"]["weight_decay"] == 0.5
+
+
+def test_a_second_call_resumes_and_another_run_is_refused(small: dict[str, Any]) -> None:
+    first = inbatch.train(rows(), **small)
+    again = inbatch.train(rows(), **small)
+    for name, tensor in first.load().state_dict().items():
+        assert torch.equal(tensor, again.load().state_dict()[name])
+    with pytest.raises(ConfigError, match="holds another run"):
+        inbatch.train(rows(), seed=7, **small)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"loss": "cached_gst"}, "did you mean 'cached_gist'"),
+        ({"experiment": "none"}, "experiment='none'"),
+        ({"global_batch_sise": 8}, "did you mean 'global_batch_size'"),
+        ({"optimizer": {"rate": 1}}, "optimizer.rate"),
+        ({"encoder": "no/such/model"}, "no/such/model"),
+        ({"loss": torch.nn.MSELoss()}, "which inbatch cannot use as its loss: pass the name"),
+        ({"encoder": torch.nn.Linear(1, 1)}, "pass a name, a directory, or an inbatch.Encoder"),
+        ({"trainer.devices": 2}, "run `inbatch train ... trainer.devices=2`, or start"),
+        ({"train": 3}, "train is a int, which holds no rows"),
+        ({"train": []}, "holds no rows"),
+        (
+            {"train": [{"query": "a", "positive": 1}, {"query": "b", "positive": "x"}]},
+            "mixed types",
+        ),
+        (
+            {"train": datasets.DatasetDict(a=datasets.Dataset.from_list(rows()))},
+            "has several splits (a)",
+        ),
+        ({"train": "none.csv"}, "none.csv"),
+        ({"train": [{"foo": "a", "bar": "b"}] * 9}, "columns"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    small: dict[str, Any], changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        inbatch.train(**{"train": rows(), **small, **changes})
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
