@@ -16,10 +16,11 @@ from inbatch.data.collate import BatchDataset, Collator, PlannedSlice
 from inbatch.data.read import read_mixed
 from inbatch.data.sources import shards
 from inbatch.data.sources.load import Source, load_sources
-from inbatch.data.sources.prepared import MANIFEST, write_json
+from inbatch.data.sources.prepared import MANIFEST
 from inbatch.data.sources.shards import ShardJob, finish_job, open_job, write_shards
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.errors import ConfigError
+from inbatch.files import write_json
 from inbatch.run.datamodule import check_stored_tokens, describe_tokenizer
 
 PROMPTS = {"query": "red: "}

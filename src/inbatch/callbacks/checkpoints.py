@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from inbatch.callbacks.pauses import pause
+from inbatch.files import put_in_place, remove, replaced_folder
 
 LAST = "last.ckpt"
 
@@ -54,10 +55,10 @@ class Checkpoints(Callback):
             self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
-        last, fresh = self._directory / LAST, self._directory / f"{LAST}.new"
+        last, fresh = self._directory / LAST, self._directory / f".{LAST}.new"
         trainer.save_checkpoint(fresh)
         if trainer.is_global_zero:
-            replace(fresh, last)
+            put_in_place(fresh, last)
             if self._keep:
                 self._keep_copy(last, trainer.global_step)
         trainer.strategy.barrier("checkpoint")
@@ -65,29 +66,10 @@ class Checkpoints(Callback):
     def _keep_copy(self, last: Path, step: int) -> None:
         target = self._directory / f"step-{step:08d}.ckpt"
         if last.is_dir():
-            shutil.copytree(last, target, dirs_exist_ok=True)
+            with replaced_folder(target) as copy:
+                shutil.copytree(last, copy, dirs_exist_ok=True)
         else:
             target.unlink(missing_ok=True)
             os.link(last, target)
         for old in sorted(self._directory.glob("step-*.ckpt"))[: -self._keep]:
             remove(old)
-
-
-def replace(fresh: Path, target: Path) -> None:
-    """Move a file or directory over another; a directory in the way is moved aside first."""
-    if target.is_dir():
-        aside = target.with_name(target.name + ".old")
-        remove(aside)
-        target.rename(aside)
-        fresh.rename(target)
-        remove(aside)
-    else:
-        os.replace(fresh, target)
-
-
-def remove(path: Path) -> None:
-    """Delete a file or a directory, if there is one."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

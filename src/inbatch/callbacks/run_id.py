@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from inbatch.files import write_text
 from inbatch.strategies.launcher import is_first_process
 
 FILE = "wandb_id.txt"
@@ -28,5 +29,5 @@ def with_run_id(node: Mapping[str, Any], output_dir: Path, *, fresh: bool) -> di
 
 def _run_id(path: Path, *, fresh: bool) -> str:
     if fresh or not path.exists():
-        path.write_text(secrets.token_hex(4))
+        write_text(path, secrets.token_hex(4))
     return path.read_text()

@@ -23,10 +23,11 @@ from inbatch.data.sources.columns import resolve_prompts
 from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
+from inbatch.files import write_text
 from inbatch.guide.base import Process
 from inbatch.guide.fill import FillSettings, fill
 from inbatch.guide.fingerprint import describe_guide, fingerprint
-from inbatch.guide.store import OpenTable, Table, table_folder, write_text
+from inbatch.guide.store import OpenTable, Table, table_folder
 from inbatch.guide.wanted import (
     TextColumn,
     columns_by_prompt,
@@ -153,7 +154,9 @@ class StoredGuide:
             compute_dtype=str(self._compute_dtype(process.device)).removeprefix("torch."),
         )
         folder = self.store_dir / fingerprint(description)
-        write_text(folder / "guide.json", json.dumps(description, indent=2, default=str) + "\n")
+        if not (folder / "guide.json").exists():
+            text = json.dumps(description, indent=2, default=str) + "\n"
+            write_text(folder / "guide.json", text)
         return {
             prompt: Table(table_folder(folder, prompt), encoder.dimension, self._store_dtype)
             for prompt in self._columns

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -26,6 +24,7 @@ from inbatch.data.sources.source import check_stored_guide
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.encoder.resolve import resolve_directory
 from inbatch.errors import ConfigError
+from inbatch.files import new_folder, write_bytes, write_text
 from inbatch.guide import Guide, LiveGuide, StoredGuide
 from inbatch.guide.fill import FillSettings
 from inbatch.losses.base import Loss
@@ -45,9 +44,7 @@ def prepare_output(run: RunConfig, output_dir: Path) -> None:
     """
     (output_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
     if is_first_process():
-        fresh = output_dir / f"{CONFIG}.new"
-        OmegaConf.save(OmegaConf.structured(run), fresh, resolve=True)
-        os.replace(fresh, output_dir / CONFIG)
+        write_text(output_dir / CONFIG, OmegaConf.to_yaml(OmegaConf.structured(run), resolve=True))
 
 
 def prepare_data(run: RunConfig) -> None:
@@ -260,24 +257,16 @@ def _guide_rows(run: RunConfig, losses: Mapping[str, Loss]) -> dict[str, str]:
 
 
 def _write_demo(folder: Path) -> None:
-    """Every process that finds none writes the same files, beside, and puts them in place.
+    """Each process that finds no demo writes the same files; the first one puts them in place.
 
-    So none waits for another, and nobody reads half a file, whether or not nodes share the folder.
+    So no process waits for another, whether or not nodes share the folder.
     """
     last = Path("retrieval") / "qrels.parquet"
     if (folder / last).exists():
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="demo-", dir=folder.parent) as beside:
-        fresh = Path(beside) / folder.name
+    with new_folder(folder) as fresh:
         write_demo(fresh)
-        try:
-            fresh.rename(folder)  # of a folder onto one that holds files, it fails
-            return
-        except OSError:
-            if (folder / last).exists():  # another process has been faster
-                return
-        (folder / last).parent.mkdir(parents=True, exist_ok=True)  # what a killed process has left
-        names = [path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()]
-        for name in sorted(names, key=lambda name: name == last):
-            os.replace(fresh / name, folder / name)
+        if folder.exists():  # a folder that lacks some of the files is completed
+            names = [path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()]
+            for name in sorted(names, key=lambda name: name == last):
+                write_bytes(folder / name, (fresh / name).read_bytes())

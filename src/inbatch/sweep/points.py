@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from inbatch.errors import ConfigError
+from inbatch.files import write_json
 
 POINT = "point.json"
 RESULT = "result.json"
@@ -67,12 +67,12 @@ class Point:
 
 def write_point(point: Point, folder: Path) -> None:
     """Write `point.json`, whole or not at all."""
-    _write(folder / POINT, asdict(point))
+    write_json(folder / POINT, asdict(point))
 
 
 def write_result(result: Result, folder: Path) -> None:
     """Write `result.json`, whole or not at all."""
-    _write(folder / RESULT, asdict(result))
+    write_json(folder / RESULT, asdict(result))
 
 
 def read_result(folder: Path) -> Result:
@@ -132,13 +132,6 @@ def varied(points: Sequence[Point]) -> list[str]:
 def _through_link(path: Path, sweep: Path) -> bool:
     parents = [parent for parent in path.parents if parent.is_relative_to(sweep)]
     return any(parent.is_symlink() for parent in parents if parent != sweep)
-
-
-def _write(path: Path, values: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
 
 
 def _read(path: Path) -> dict[str, Any]:

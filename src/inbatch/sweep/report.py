@@ -5,8 +5,6 @@ Everything is made from the folders of the points, at the end of a sweep or at a
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from inbatch.console import duration, make_console, print_plain, printable
+from inbatch.files import write_csv
 from inbatch.sweep.plots import plot_sweep
 from inbatch.sweep.points import Point, best_point, read_points, varied
 
@@ -74,12 +73,8 @@ def row_of(folder: Path, point: Point, sweep: Path) -> dict[str, Any]:
 
 def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row if name != "error"))
-    part = path.with_suffix(".csv.part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*names, "error"])
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(part, path)
+    columns = [*names, "error"]
+    write_csv(path, columns, ([row.get(name) for name in columns] for row in rows))
 
 
 def _link(best: Path | None, link: Path) -> None:

@@ -34,6 +34,7 @@ from inbatch.data.sources.checks import numbers_only
 from inbatch.data.sources.columns import resolve_prompts
 from inbatch.data.sources.load import Source
 from inbatch.encoder.tokenize import TextTokenizer
+from inbatch.files import write_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,8 @@ def write(report: DataReport, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
-    (folder / "data_report.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "data_report.md").write_text(report.to_markdown(), encoding="utf-8")
+    write_text(folder / "data_report.json", text + "\n")
+    write_text(folder / "data_report.md", report.to_markdown())
 
 
 def shared(left_N: np.ndarray, right_N: np.ndarray) -> Shared:

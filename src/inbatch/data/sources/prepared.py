@@ -176,13 +176,6 @@ def open_prepared(
     return prepared
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a file that is either whole or not there."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)
-
-
 def _local(path: object) -> Path:
     """A path, also of a local URL."""
     return Path(str(path).removeprefix("file://"))

@@ -9,7 +9,6 @@ computed ahead (prepared.py) or lies elsewhere (streamed.py) is read from there.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, final
@@ -30,6 +29,7 @@ from inbatch.data.sources.streamed import LABELS, StreamedRows
 from inbatch.data.sources.texts import TextColumn
 from inbatch.data.sources.tokens import TokenStore
 from inbatch.errors import ConfigError
+from inbatch.files import replaced_file
 
 
 @final
@@ -243,11 +243,9 @@ class Source:
     def _cached(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
         path = Path(cast(str, self.cache_dir)) / f"{name}-{self.fingerprint}.npy"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Several ranks may write at once: each its own file, and the last rename wins.
-            part = path.with_name(f"{path.stem}.{os.getpid()}.part.npy")
-            np.save(part, compute())
-            part.replace(path)
+            values = compute()  # several ranks may do so at once; they write the same
+            with replaced_file(path) as file:
+                np.save(file, values)
         return np.load(path, mmap_mode="r")
 
     def _not_utf8(self) -> ConfigError:
