@@ -24,8 +24,8 @@ from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
 from inbatch.guide import Process
 from inbatch.guide.fill import FillSettings, fill
+from inbatch.guide.missing import Missing, columns_by_prompt, find_missing
 from inbatch.guide.store import Table
-from inbatch.guide.wanted import Missing, columns_by_prompt, find_missing
 
 
 def _check_rows(table: Table, encoder: Encoder, texts: list[str], prompt: str = "") -> None:

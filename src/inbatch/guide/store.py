@@ -56,8 +56,10 @@ class Table:
         """
         if not np.isfinite(rows_nD).all():
             raise ConfigError(
-                f"the guide gives embeddings that are not finite in {self.dtype}: set "
-                "guide.store_dtype=float32, or another guide."
+                "guide.store_dtype",
+                "does not hold all embeddings of the guide: some are not finite",
+                "set float32, or use another guide",
+                value=self.dtype,
             )
         order = np.argsort(keys_n)
         name = f"shard-{uuid.uuid4().hex}"
@@ -99,7 +101,7 @@ class Table:
     def _rows(self, shard: str) -> np.ndarray:
         rows_nD = _map(self.folder / shard / "rows.npy")
         if rows_nD.shape[1:] != (self.dimension,) or rows_nD.dtype != self.dtype:
-            raise ConfigError(_damaged(self.folder / shard))
+            raise _damaged(self.folder / shard)
         return rows_nD
 
 
@@ -178,8 +180,9 @@ def _map(path: Path) -> np.ndarray:
         # A plain array over the map: subclasses of ndarray cost time at each indexing.
         return np.asarray(np.load(path, mmap_mode="r"))
     except (ValueError, EOFError) as error:
-        raise ConfigError(_damaged(path.parent)) from error
+        raise _damaged(path.parent) from error
 
 
-def _damaged(folder: Path) -> str:
-    return f"guide.store_dir: {folder} is damaged: delete it, and the next run computes it anew."
+def _damaged(folder: Path) -> ConfigError:
+    fix = "delete it, and the next run computes it again"
+    return ConfigError("guide.store_dir", "is damaged", fix, value=str(folder))

@@ -160,7 +160,7 @@ def write_report(
         duplicate_share=lambda source: duplicate_share(
             source.text_hashes(), plan, source=source.name
         ),
-        unplaced=plan.unplaced,
+        skipped=plan.skipped,
     )
     write(report, output_dir)
     console = make_console()

@@ -35,7 +35,7 @@ from inbatch.run.memory_plan import MemoryPlan
 from inbatch.run.module import BiEncoderModule
 from inbatch.run.saved_checkpoint import read_checkpoint
 from inbatch.strategies import Strategy, World, cluster_environment
-from inbatch.sweep.pruning import check_is_point
+from inbatch.sweep.pruning import check_is_trial
 
 CHECKPOINT = "checkpoint to go on from"
 # Parts of a configuration that name places, or are compared as what they lead to.
@@ -139,10 +139,10 @@ def shared_facts(
 
 
 def make_pruning(run: RunConfig, evaluation: Evaluation | None, folder: Path) -> Pruning | None:
-    """What stops a point of a sweep early, if that is asked for."""
+    """What stops a trial of a sweep early, if that is asked for."""
     if evaluation is None or not run.pruner:
         return None
-    check_is_point(folder)
+    check_is_trial(folder)
     return Pruning(instantiate(run.pruner), evaluation, folder=folder, mode=run.evaluation.mode)  # type: ignore[arg-type]
 
 

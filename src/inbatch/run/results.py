@@ -38,7 +38,7 @@ from inbatch.export.settings import changed, composed_defaults, public
 from inbatch.losses.base import Loss
 from inbatch.run.callbacks import Parts
 from inbatch.run.module import BiEncoderModule
-from inbatch.sweep.points import Result, write_result
+from inbatch.sweep.trials import Result, write_result
 
 STATS_ROWS = 1000
 WIDGET_ROWS = 1000

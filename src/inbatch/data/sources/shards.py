@@ -98,17 +98,24 @@ def open_job(job: ShardJob) -> list[int]:
         for part, value in description.items():
             if found.get(part) != value:
                 raise ConfigError(
-                    f"prepare.output: {job.folder} was begun with another {part} ({found.get(part)}, now "
-                    f"{value}): choose another folder, or delete this one"
+                    "prepare.output",
+                    f"was begun with another {part} ({found.get(part)}, now {value})",
+                    "choose another folder, or delete this one",
+                    value=str(job.folder),
                 )
     elif job.folder.exists() and any(job.folder.iterdir()):
-        raise ConfigError(f"prepare.output: {job.folder} holds other files: choose another folder")
+        raise ConfigError(
+            "prepare.output", "holds other files", "choose another folder", value=str(job.folder)
+        )
     try:
         job.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, description)
     except OSError as error:
         raise ConfigError(
-            f"prepare.output: {job.folder} cannot be written ({error.strerror}): choose another folder"
+            "prepare.output",
+            f"cannot be written ({error.strerror})",
+            "choose another folder",
+            value=str(job.folder),
         ) from error
     for left in job.folder.glob(".shard-*"):
         shutil.rmtree(left)

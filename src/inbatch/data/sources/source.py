@@ -252,9 +252,9 @@ class Source:
         """The error for texts that are not UTF-8, with the file and the line where they can be found."""
         if self.files is not None:
             for path in self.files.paths:
-                if clause := find_fault(path, self.files.builder):
-                    return ConfigError(f"{path_key(self.field)}: {path} {clause}")
-        return ConfigError(f"{path_key(self.field)}: {self.origin} is not UTF-8: convert it")
+                if fault := find_fault(path, self.files.builder):
+                    return ConfigError(path_key(self.field), *fault, value=path)
+        return ConfigError(path_key(self.field), "is not UTF-8", "convert it", value=self.origin)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the chunk handles and hashes: a DataLoader worker maps the file again."""
@@ -276,7 +276,9 @@ def check_stored_guide(source: Source) -> None:
     """
     if source.streamed is not None:
         raise ConfigError(
-            f"guide.mode=stored reads the rows of source '{source.name}' in another order than its "
-            f"files hold them, and {source.field}.streaming=true would fetch each file again and "
-            "again: set guide.mode=live, or prepare the data"
+            "guide.mode",
+            f"reads the rows of source '{source.name}' in another order than its files hold "
+            f"them, and {source.field}.streaming=true would fetch each file again and again",
+            "set guide.mode=live, or prepare the data",
+            value="stored",
         )

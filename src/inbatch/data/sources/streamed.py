@@ -175,8 +175,10 @@ class StreamedRows:
         indexed = np.load(self._index(number) / "text_hashes.npy")
         if not np.array_equal(decoded.arrays["text_hashes"], indexed):
             raise ConfigError(
-                f"{path_key(self._field)}: {self._files.paths[number]} has changed since it was indexed: "
-                f"delete {self._folder} and start anew"
+                path_key(self._field),
+                "has changed since it was indexed",
+                f"delete {self._folder} and start again",
+                value=self._files.paths[number],
             )
         table = decoded.table
         with replaced_file(path) as file, pa.ipc.new_stream(file, table.schema) as out:
