@@ -160,7 +160,7 @@ def plan_table(path: Path, args: argparse.Namespace) -> None:
         out = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         name = sampler if block_rows == 1 else f"{sampler}, block_rows={block_rows}"
         print(
-            f"| {name} | {out['steps']:,} | {out['unplaced']:,} "
+            f"| {name} | {out['steps']:,} | {out['skipped']:,} "
             f"| {out['start_s']:.1f} ({out['start_cpu_s']:.1f}) | {out['resume_s']:.2f} "
             f"| {out['rows_per_s'] / 1e6:.1f} ({out['rows_per_cpu_s'] / 1e6:.1f}) "
             f"| {out['checked']} | {out['with_duplicates']} "
@@ -193,7 +193,7 @@ def measure_plan(args: argparse.Namespace) -> dict[str, Any]:
     assert len(np.unique(drawn)) == len(drawn), "a row was drawn twice"
     return {
         "steps": plan.num_steps,
-        "unplaced": plan.unplaced["synthetic"],
+        "skipped": plan.skipped["synthetic"],
         "start_s": start_s,
         "start_cpu_s": start_cpu_s,
         "resume_s": resume_s,

@@ -33,7 +33,7 @@ UNKNOWN_KEYS = {
     "++schedule.warmup=1": "schedule.warmup is no key of inbatch.optim.Linear: did you mean 'warmup_steps'?",
     "++sampler.blockrows=1": "sampler.blockrows is no key of inbatch.data.plan.samplers.NoDuplicates: "
     "did you mean 'block_rows'?",
-    "++data.train.pairs.colums=x": "data.train.pairs has the unknown key 'colums': did you mean 'columns'",
+    "++data.train.pairs.colums=x": "data.train.pairs.colums is not a valid key: did you mean 'columns'",
     "++zzz=1": "zzz is no key of the configuration: it takes accumulate",
 }
 

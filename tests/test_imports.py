@@ -19,7 +19,7 @@ MAX_LINES = 300
 
 # Patterns over paths below src/inbatch; the first that matches decides.
 LAYERS = [
-    ("pure", r"errors\.py|(batch|device|losses|optim|data/plan(?!/rank_feed))/.*"),
+    ("pure", r"(errors|files)\.py|(batch|device|losses|optim|data/plan)/.*"),
     (
         "pure",
         r"evaluation/metrics\.py|encoder/pooling\.py|run/memory_plan\.py|step/(settings|timer)\.py",

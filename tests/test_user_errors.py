@@ -38,11 +38,11 @@ MATCH = "data.train.pairs.columns={query: query, positive: positive}"
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "file": (
         [*TRIPLETS, "data.train.triplets=triplet.jsonl"],
-        "data.train.triplets.path=triplet.jsonl matches no file: did you mean",
+        "data.train.triplets.path='triplet.jsonl' matches no file: did you mean",
     ),
     "column": (
         [*TRIPLETS, "data.train.triplets.columns.positive=positiv"],
-        "names 'positiv', which the data does not hold: did you mean 'positive'",
+        "names 'positiv', which the data does not have: did you mean 'positive'",
     ),
     "labels": (
         [*PAIRS, MATCH, "loss=cosent"],
@@ -50,7 +50,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     ),
     "labels that are texts": (
         PAIRS,
-        "label column 'label' of pairs.jsonl holds string values that are no",
+        "the label column 'label', whose string values in pairs.jsonl are not",
     ),
     "guide": ([*TRIPLETS, "loss=gist"], "loss GIST needs a guide: set guide.model=NAME_OR_PATH"),
     "too few columns": (
@@ -88,7 +88,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "two encoders": ([*TRIPLETS, "encoder.model=x"], "give one of them"),
     "evaluator file": (
         [*TRIPLETS, "evaluation=triplet", "data.eval=dev.jsonl"],
-        "evaluation.evaluators.eval.path=dev.jsonl matches no file",
+        "evaluation.evaluators.eval.path='dev.jsonl' matches no file",
     ),
     "metric": (
         [
@@ -97,7 +97,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
             "data.eval=triplets.jsonl",
             "evaluation.best_metric=eval_accuracy",
         ],
-        "evaluation.best_metric='eval_accuracy' is no metric of the evaluators: "
+        "evaluation.best_metric='eval_accuracy' is not a metric of the evaluators: "
         "did you mean 'eval_cosine_accuracy'?",
     ),
     "gpu": ([*TRIPLETS, "trainer.accelerator=gpu"], "torch finds no GPU"),
@@ -201,7 +201,7 @@ def test_the_log_of_another_run_stays_as_it_is(
     assert "holds another run (seed was 42 and is 7)" in error
     assert log.read_text() == "what was shown\n"
     ends([*TINY, "data.train.triplets=x.csv", "output_dir=mine"], monkeypatch, capfd)
-    assert "error: data.train.triplets.path=x.csv" in (folder / "mine" / "train.log").read_text()
+    assert "error: data.train.triplets.path='x.csv'" in (folder / "mine" / "train.log").read_text()
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,8 @@ def test_ranks_that_see_different_checkpoints_do_not_go_on(tmp_path: Path, strat
         refused = run(go_on, 2, folders, [*options, "trainer.max_steps=6"])
         for rank, message in enumerate(refused):
             assert message == (
-                "rank 1 has another checkpoint to go on from than rank 0: "
-                f"output_dir={str(folders[rank])!r} must be one folder that all nodes see"
+                "rank 1 has another checkpoint to resume from than rank 0: "
+                f"set output_dir={str(folders[rank])!r} to one folder that all nodes see"
             )
         assert (shared / "metrics.jsonl").read_bytes() == before
     assert run(go_on, 2, [shared] * 2, [*options, "trainer.max_steps=3"]) == [None, None]

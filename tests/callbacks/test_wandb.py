@@ -14,7 +14,7 @@ from inbatch.callbacks.wandb_run import named
 from inbatch.config.check import check_config
 from inbatch.errors import ConfigError
 from inbatch.run.train import train
-from inbatch.sweep.points import Point, write_point
+from inbatch.sweep.trials import Trial, write_trial
 
 pytestmark = pytest.mark.xdist_group("wandb")  # one run for all
 OWN = {"_runtime", "_step", "_timestamp", "trainer/global_step", "epoch", "time_s", "step"}
@@ -115,9 +115,9 @@ def test_every_evaluation_has_its_examples(folder: Path, runs: list[OfflineRun])
     assert right == pytest.approx(last["eval/eval_cosine_accuracy"])
 
 
-def test_a_point_of_a_sweep_is_in_its_group(tmp_path: Path) -> None:
+def test_a_trial_of_a_sweep_is_in_its_group(tmp_path: Path) -> None:
     node = {"_target_": "lightning.pytorch.loggers.WandbLogger", "name": None}
-    write_point(Point(number=3, overrides=()), tmp_path / "today" / "3")
+    write_trial(Trial(number=3, overrides=()), tmp_path / "today" / "3")
     done = named(node, run_name="lr", output_dir=tmp_path / "today" / "3")
     assert (done["name"], done["group"]) == ("lr/today/3", "lr/today")
     own = {**node, "name": "mine", "group": "ours"}

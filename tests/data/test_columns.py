@@ -54,9 +54,9 @@ def test_known_names(
 @pytest.mark.parametrize(
     ("names", "word"),
     [
-        (["title", "description"], "fit no known pair"),
-        (["query"], "fit no known pair"),
-        (["sentence_1", "sentence_3"], "fit no known pair"),
+        (["title", "description"], "match no known pair"),
+        (["query"], "match no known pair"),
+        (["sentence_1", "sentence_3"], "match no known pair"),
         (["query", "question", "answer"], "more than one way"),
         (["query", "pos", "sentence1", "sentence2"], "more than one way"),
         (["query", "pos", "label", "score"], "more than one way"),
@@ -79,7 +79,7 @@ def test_mapping_alone_decides() -> None:
     ("mapping", "word"),
     [
         ({"query": "a"}, "columns.positive"),
-        ({"query": "a", "positive": ["b", "c"]}, "must name one column"),
+        ({"query": "a", "positive": ["b", "c"]}, "does not name one column"),
         ({"query": "a", "positive": "bb"}, "names 'bb'"),
         ({"query": "a", "positive": "a"}, "twice"),
         ({"query": "a", "positve": "b"}, "did you mean 'positive'"),

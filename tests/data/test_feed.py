@@ -9,8 +9,7 @@ from itertools import accumulate, chain
 import numpy as np
 import pytest
 
-from inbatch.data.collate import PlannedSlice
-from inbatch.data.plan.plan import Plan
+from inbatch.data.plan.plan import Plan, PlannedSlice
 from inbatch.data.plan.rank_feed import RankFeed
 
 SIZES = [5, 4, 4, 7, 1, 2, 5, 6, 3, 9]
@@ -29,7 +28,7 @@ class Numbered:
         """ROWS consecutive numbers."""
         return np.arange(ROWS) + (self.first + index) * ROWS
 
-    def num_placed(self, num_batches: int) -> int:
+    def num_rows_in(self, num_batches: int) -> int:
         """All."""
         return num_batches * ROWS
 

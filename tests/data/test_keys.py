@@ -17,6 +17,7 @@ from inbatch.data.hashing import hash_texts
 from inbatch.data.plan.plan import Sampler
 from inbatch.data.plan.samplers import NoDuplicates, Proportional, Shuffled
 from inbatch.data.report.build import build_report
+from inbatch.data.report.text import to_markdown
 from inbatch.data.sources.columns import find_roles
 from inbatch.data.sources.load import Source, load_sources
 from inbatch.encoder.tokenize import TextTokenizer
@@ -137,9 +138,7 @@ def test_the_report_counts_keys() -> None:
         5,
         3,
     )
-    assert (
-        "key `product_id`: 3 distinct; 5 rows share theirs, at most 3 one" in report.to_markdown()
-    )
+    assert "key `product_id`: 3 distinct; 5 rows share theirs, at most 3 one" in to_markdown(report)
     assert build_report([source_of([1, 2], mapping=None)]).sources[0].key is None
 
 
@@ -157,12 +156,16 @@ def test_roles_with_a_key() -> None:
 @pytest.mark.parametrize(
     ("keys", "options", "word"),
     [
-        ([1, 2], {"mapping": {"key": "product"}}, "names 'product', which the data does not hold"),
-        ([1, 2], {"mapping": {**TEXTS, "key": ["a", "b"]}}, "columns.key=['a', 'b'] must name one"),
+        ([1, 2], {"mapping": {"key": "product"}}, "names 'product', which the data does not have"),
+        (
+            [1, 2],
+            {"mapping": {**TEXTS, "key": ["a", "b"]}},
+            "columns.key=['a', 'b'] does not name one",
+        ),
         (
             [1.5, 2.5],
             {},
-            "key column 'product_id' holds double, and keys are texts or whole numbers",
+            "columns.key='product_id' names a column of double, but keys are texts or whole numbers",
         ),
         ([1, None], {}, "no key (null) in column 'product_id', row 1"),
     ],

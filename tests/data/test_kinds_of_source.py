@@ -97,7 +97,7 @@ def test_streamed_files_that_lose_all_their_rows(empty: tuple[int, ...], tmp_pat
 def test_files_that_all_lose_their_rows(streaming: bool, tmp_path: Path) -> None:
     path = write_files(tmp_path / "data", empty=(0, 1, 2, 3, 4))
     make = stream if streaming else load
-    with pytest.raises(ConfigError, match=r"holds no rows \(60 were dropped\): remove it or fill"):
+    with pytest.raises(ConfigError, match=r"holds no rows \(60 were dropped\): remove it, or fill"):
         make(path, tmp_path / "cache", on_empty="drop")
 
 
@@ -133,5 +133,5 @@ def test_a_prepared_folder_by_its_url(tmp_path: Path) -> None:
 def test_preparing_texts_that_are_not_utf8_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes('{"query": "ß", "positive": "b"}\n'.encode("latin-1"))
     source = load(str(tmp_path / "a.jsonl"), tmp_path / "cache")
-    with pytest.raises(ConfigError, match=r"a\.jsonl is not UTF-8 \(line 1\)"):
+    with pytest.raises(ConfigError, match=r"a\.jsonl' is not UTF-8 \(line 1\)"):
         prepare(source, tmp_path / "out")

@@ -83,7 +83,7 @@ def test_no_text_meets_across_sources() -> None:
         assert len(np.unique(texts)) == 2 * BATCH
     placed = sum(len(drawn(plan, number)) for number in range(3))
     assert placed == plan.num_steps * BATCH
-    assert placed + plan.unplaced["long+short+table"] == 3 * sum(SHORT)
+    assert placed + plan.skipped["long+short+table"] == 3 * sum(SHORT)
 
 
 def test_several_passes_and_parts_of_one() -> None:

@@ -16,7 +16,8 @@ from helpers.tiny import tiny_texts, tiny_tokenizer
 from inbatch.batch.batch import Batch, Chunk
 from inbatch.batch.chunks import make_chunks
 from inbatch.batch.transfer import PackedBatch, wrap
-from inbatch.data.collate import BatchDataset, Collator, PlannedSlice
+from inbatch.data.collate import BatchDataset, Collator
+from inbatch.data.plan.plan import PlannedSlice
 from inbatch.data.sources.load import Source
 from inbatch.encoder.tokenize import TextTokenizer
 

@@ -12,13 +12,13 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from inbatch.batch.slices import slice_rows
 from inbatch.data.plan.permutation import keyed_hash
 from inbatch.data.plan.plan import (
     Plan,
     Sampler,
     SourceInfo,
     duplicate_share,
-    slice_rows,
 )
 from inbatch.data.plan.samplers import NoDuplicates, Proportional, Shuffled
 from inbatch.errors import ConfigError
@@ -97,8 +97,8 @@ def test_unplaced_counts_the_rows_in_no_batch(config: Path, drop_last: bool) -> 
         assert seen.max() < info.num_rows
         in_first_pass = info.num_rows - len(seen)
         repeated = sum(len(b.rows) for b in plan if b.source == number) > len(seen)
-        assert plan.unplaced[info.name] == in_first_pass or (
-            repeated and plan.unplaced[info.name] >= in_first_pass
+        assert plan.skipped[info.name] == in_first_pass or (
+            repeated and plan.skipped[info.name] >= in_first_pass
         )
 
 
@@ -127,9 +127,9 @@ def test_several_sources_need_a_mixer() -> None:
     ("sources", "overrides", "message"),
     [
         ([], {}, "names no source"),
-        ([source("a", 10)], {}, "global_batch_size 16 leaves no full batch of source 'a'"),
+        ([source("a", 10)], {}, "global_batch_size=16 leaves no full batch of source 'a'"),
         ([SourceInfo("a", 0)], {}, "source 'a' has 0 rows"),
-        ([source("a", 100)], {"global_batch_size": 0}, "global_batch_size is 0"),
+        ([source("a", 100)], {"global_batch_size": 0}, "global_batch_size=0 is below 1"),
         ([source("a", 100), source("a", 99)], {}, "'a' occurs twice"),
     ],
 )
@@ -150,7 +150,6 @@ def test_duplicate_share_counts_batches_and_rows() -> None:
     first, second = plan.batch(1).rows[[2, 5]]
     hashes[1, second] = hashes[0, first]
     assert duplicate_share(hashes, plan) == 1 / 4
-    assert duplicate_share(hashes, plan, of="rows") == 2 / 32
 
 
 def test_duplicate_share_looks_at_one_source() -> None:

@@ -12,14 +12,16 @@ import pytest
 import torch
 
 from helpers.tiny import tiny_texts, tiny_tokenizer
-from inbatch.data.collate import BatchDataset, Collator, PlannedSlice
+from inbatch.data.collate import BatchDataset, Collator
+from inbatch.data.plan.plan import PlannedSlice
 from inbatch.data.read import read_mixed
 from inbatch.data.sources import shards
 from inbatch.data.sources.load import Source, load_sources
-from inbatch.data.sources.prepared import MANIFEST, write_json
+from inbatch.data.sources.prepared import MANIFEST
 from inbatch.data.sources.shards import ShardJob, finish_job, open_job, write_shards
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.errors import ConfigError
+from inbatch.files import write_json
 from inbatch.run.datamodule import check_stored_tokens, describe_tokenizer
 
 PROMPTS = {"query": "red: "}
@@ -106,7 +108,7 @@ def test_a_folder_of_several_sources(tmp_path: Path) -> None:
     sources = load_sources(str(tmp_path / "out"))
     assert [source.name for source in sources] == ["b", "a"]
     twice = {"b": str(tmp_path / "raw.jsonl"), "all": str(tmp_path / "out")}
-    with pytest.raises(ConfigError, match="holds a source 'b', and there is one of that name"):
+    with pytest.raises(ConfigError, match="holds a source 'b', and another source has that name"):
         load_sources(twice)
 
 
@@ -212,9 +214,9 @@ def test_shards_of_something_else_are_not_mixed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tokenizer", "prompts", "part"),
     [
-        (tokenizer_of(10), PROMPTS, "max_length=9, and the encoder has max_length=10"),
+        (tokenizer_of(10), PROMPTS, "max_length=9, but the encoder has max_length=10"),
         (tokenizer_of(9, ["more"]), PROMPTS, "tokenizer="),
-        (tokenizer_of(), {}, r"prompts=\['red: ', ''\], and the encoder has prompts=\['', ''\]"),
+        (tokenizer_of(), {}, r"prompts=\['red: ', ''\], but the encoder has prompts=\['', ''\]"),
     ],
 )
 def test_tokens_of_another_encoder_are_refused(
@@ -232,7 +234,7 @@ def test_what_was_decided_when_preparing(tmp_path: Path) -> None:
     for options, word in (
         ({"columns": {"query": "pos", "positive": "query"}}, "columns asks for"),
         ({"columns": {"key": "other"}}, "names 'other'"),
-        ({"on_empty": "drop"}, "on_empty=drop is decided when data are prepared"),
+        ({"on_empty": "drop"}, "on_empty='drop' takes effect when data are prepared"),
     ):
         with pytest.raises(ConfigError, match=word):
             opened(tmp_path / "out", **options)

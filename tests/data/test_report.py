@@ -14,7 +14,9 @@ from rich.console import Console
 
 from helpers.tiny import tiny_tokenizer
 from inbatch.data.hashing import hash_rows, hash_texts
-from inbatch.data.report.build import DataReport, build_report, shared, write
+from inbatch.data.report.build import build_report, shared, write
+from inbatch.data.report.text import to_markdown, to_table
+from inbatch.data.report.values import DataReport
 from inbatch.data.sources.load import Source, load_sources
 from inbatch.encoder.tokenize import TextTokenizer
 
@@ -126,19 +128,19 @@ def test_written_files(tmp_path: Path) -> None:
     assert widths == {6, 1, 2}  # columns, label bins, samples
     assert "x" * 300 not in page
     console = Console(record=True, width=120, file=StringIO())
-    console.print(report.to_table())
+    console.print(to_table(report))
     assert "mine" in console.export_text()
 
 
 def test_rows_that_no_batch_holds_are_reported() -> None:
     columns = {"query": [f"q{i}" for i in range(4000)], "pos": [f"p{i}" for i in range(4000)]}
-    few, many = report_of(columns, unplaced={"mine": 4}), report_of(columns, unplaced={"mine": 5})
+    few, many = report_of(columns, skipped={"mine": 4}), report_of(columns, skipped={"mine": 5})
     assert few.warnings == ()
-    assert "rows in no batch of the first epoch: 4" in few.to_markdown()
+    assert "rows in no batch of the first epoch: 4" in to_markdown(few)
     [line] = many.warnings
     assert line.startswith("5 rows of source 'mine' (0.1%) are in no batch of the first epoch")
-    assert "in no batch" not in report_of(columns).to_markdown()
-    [line] = report_of(columns, unplaced={"mine": 0, "mine+other": 40}).warnings
+    assert "in no batch" not in to_markdown(report_of(columns))
+    [line] = report_of(columns, skipped={"mine": 0, "mine+other": 40}).warnings
     assert line.startswith("40 rows of sources 'mine+other' (1.0%)")
 
 

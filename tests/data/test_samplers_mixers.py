@@ -47,14 +47,14 @@ WITHIN = [Shuffled(), NoDuplicates()]
 def test_round_robin_stops_at_the_first_exhausted(within: Any) -> None:
     plan = plan_of(RoundRobin(within), infos(a=105, b=40, c=70))
     assert [batch.source for batch in plan] == [0, 1, 2] * 4
-    assert plan.unplaced == {"a": 65, "b": 0, "c": 30}
+    assert plan.skipped == {"a": 65, "b": 0, "c": 30}
 
 
 @pytest.mark.parametrize("within", WITHIN)
 def test_round_robin_cycles_until_the_largest_is_seen(within: Any) -> None:
     plan = plan_of(RoundRobin(within, stop="cycle_until_largest"), infos(a=100, b=40, c=70))
     assert [batch.source for batch in plan] == [0, 1, 2] * 10
-    assert plan.unplaced == {"a": 0, "b": 0, "c": 0}
+    assert plan.skipped == {"a": 0, "b": 0, "c": 0}
     passes = [batch.rows for batch in plan if batch.source == 1]
     for start in (0, 4):
         rows = np.concatenate(passes[start : start + 4])
@@ -82,7 +82,7 @@ def test_short_last_batches_are_made_unless_dropped() -> None:
     assert steps_of(plan) == [11, 4]
     sizes = [sorted(len(b.rows) for b in plan if b.source == s) for s in (0, 1)]
     assert sizes == [[1] + [10] * 10, [5] + [10] * 3]
-    assert plan.unplaced == {"a": 0, "b": 0}
+    assert plan.skipped == {"a": 0, "b": 0}
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_mixed_batches_shuffle_all_rows_together(within: Any) -> None:
     shares = [(_sources(batch) == 0).mean() for batch in plan]
     assert 0.4 < min(shares) < max(shares) < 0.8
     assert {batch.source for batch in plan} == {-1}
-    assert plan.unplaced == {"a": 0, "b": 0, "a+b": 0}
+    assert plan.skipped == {"a": 0, "b": 0, "a+b": 0}
 
 
 @pytest.mark.parametrize(
@@ -215,23 +215,29 @@ def _sources(batch: GlobalBatch) -> np.ndarray:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (partial(RoundRobin, Shuffled(), cast(Any, "never")), "stop is 'never'"),
+        (partial(RoundRobin, Shuffled(), cast(Any, "never")), "stop='never' is not"),
         (lambda: RoundRobin(Shuffled(), batch_sizes={"z": 1}), "batch_sizes names 'z'"),
-        (lambda: RoundRobin(Shuffled(), batch_sizes={"a": 0}), r"batch_sizes\['a'\] is 0"),
-        (lambda: RoundRobin(Shuffled(), batch_sizes={"a": 2}, mixed=True), "mixed is true"),
-        (lambda: Weighted({"a": 0, "b": 1}, Shuffled()), r"weights\['a'\] is 0"),
+        (lambda: RoundRobin(Shuffled(), batch_sizes={"a": 0}), "batch_sizes.a=0 is below 1"),
+        (
+            lambda: RoundRobin(Shuffled(), batch_sizes={"a": 2}, mixed=True),
+            "but sampler.mixed=true",
+        ),
+        (lambda: Weighted({"a": 0, "b": 1}, Shuffled()), "weights.a=0 is not above 0"),
         (lambda: Weighted({"a": 1}, Shuffled()), r"weights names \['a'\]"),
-        (lambda: Weighted({"a": 1, "b": 1e-9}, Shuffled()), "source 'b' rounds to 0"),
-        (lambda: Weighted({"a": 1, "b": 1}, Shuffled(), steps_per_epoch=0), "steps_per_epoch is 0"),
-        (lambda: Temperature(Shuffled(), temperature=0.0), "temperature is 0"),
-        (lambda: Shuffled(block_rows=0), "block_rows is 0"),
-        (lambda: Proportional(NoDuplicates(), mixed=True), "unequal numbers of columns"),
+        (lambda: Weighted({"a": 1, "b": 1e-9}, Shuffled()), "source 'b' 0 of"),
+        (
+            lambda: Weighted({"a": 1, "b": 1}, Shuffled(), steps_per_epoch=0),
+            "steps_per_epoch=0 is below 1",
+        ),
+        (lambda: Temperature(Shuffled(), temperature=0.0), "temperature=0.0 is not above 0"),
+        (lambda: Shuffled(block_rows=0), "block_rows=0 is below 1"),
+        (lambda: Proportional(NoDuplicates(), mixed=True), "equal numbers of text columns"),
     ],
 )
 def test_mistakes_name_field_and_value(make: Any, message: str) -> None:
     sources = infos(a=50, b=50)
     three = np.zeros((3, 50), dtype=np.uint64)
-    if "unequal" in message:
+    if "equal numbers" in message:
         sources[1] = SourceInfo("b", 50, lambda: three)
     with pytest.raises(ConfigError, match=message):
         plan_of(make(), sources)

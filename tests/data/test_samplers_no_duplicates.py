@@ -99,7 +99,7 @@ def check(plan: Plan, hashes: np.ndarray) -> None:
         texts = [set(row) for row in hashes[:, batch.rows].T.tolist()]
         assert sum(map(len, texts)) == len(set.union(*texts))
     assert times.max() == 1
-    assert plan.unplaced == {"a": int((times == 0).sum())}
+    assert plan.skipped == {"a": int((times == 0).sum())}
 
 
 @pytest.mark.parametrize("make", DATA)
@@ -133,7 +133,7 @@ def test_no_batch_is_lost_where_texts_are_not_too_popular(make: Any, block_rows:
     plan = plan_of(hashes, 128, block_rows=block_rows)
     assert plan.num_steps == 20_000 // 128
     check(plan, hashes)
-    assert plan_of(hashes, 128, drop_last=False).unplaced == {"a": 0}
+    assert plan_of(hashes, 128, drop_last=False).skipped == {"a": 0}
 
 
 def test_number_of_steps_is_near_the_best_possible() -> None:
@@ -158,7 +158,7 @@ def test_rows_that_wait_are_used_in_later_batches() -> None:
 def test_short_batches_use_what_is_left() -> None:
     hashes = runs_of_five(3000)  # 600 distinct queries
     with pytest.raises(
-        ConfigError, match="global_batch_size 1024 leaves no full batch of source 'a'"
+        ConfigError, match="global_batch_size=1024 leaves no full batch of source 'a'"
     ):
         plan_of(hashes, 1024)
     plan = plan_of(hashes, 1024, drop_last=False)
@@ -175,7 +175,7 @@ def test_fewer_rows_than_a_batch(num_rows: int) -> None:
 def test_all_rows_equal() -> None:
     plan = plan_of(np.zeros((2, 100), dtype=np.uint64), 8, drop_last=False)
     assert [len(batch.rows) for batch in plan] == [1]
-    assert plan.unplaced == {"a": 99}
+    assert plan.skipped == {"a": 99}
 
 
 def test_rows_of_one_key_do_not_meet() -> None:

@@ -129,7 +129,7 @@ def test_remote_paths_go_through_fsspec(tmp_path: Path, monkeypatch: pytest.Monk
     memory.pipe("/bucket/rows-1.csv", local.read_bytes())
     source = load_one("memory://bucket/rows-*.csv", tmp_path)
     assert source.read(np.arange(8))[0][0] == [row["query"] for row in ROWS]
-    with pytest.raises(ConfigError, match="holds rows-1"):
+    with pytest.raises(ConfigError, match="choose one of rows-1"):
         load_one("memory://bucket/cols-*.csv", tmp_path)
 
 
@@ -167,7 +167,7 @@ def test_null_text_names_file_column_and_row(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", [{"query": "q", "pos": "p"}] * 5)
     write(tmp_path / "b.parquet", [{"query": "q", "pos": p} for p in ("x", "", "y", None)])
     field = "data.train"
-    with pytest.raises(ConfigError, match=r"b\.parquet .*column 'pos', row 3 .*on_empty=drop"):
+    with pytest.raises(ConfigError, match=r"b\.parquet' .*column 'pos', row 3 .*on_empty=drop"):
         load_one(f"{tmp_path}/*.parquet", tmp_path, field=field)
     source = load_one({"path": f"{tmp_path}/*.parquet", "on_empty": "drop"}, tmp_path)
     assert (source.num_rows, source.num_dropped) == (7, 2)
@@ -221,7 +221,7 @@ def test_bool_and_integer_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "word"),
     [
-        ("{dir}/none-*.parquet", "matches no file: {dir} holds rows.parquet, rows.txt"),
+        ("{dir}/none-*.parquet", "matches no file: choose one of rows.parquet, rows.txt in {dir}"),
         ("{dir}/rosw.parquet", "did you mean {dir}/rows.parquet"),
         ("{dir}", "is a folder"),
         ("{dir}/rows.txt", "unknown suffix '.txt'"),
@@ -231,13 +231,13 @@ def test_bool_and_integer_labels(tmp_path: Path) -> None:
         ({}, "either a path or a hub name"),
         ({"pathh": "x"}, "did you mean 'path'"),
         ({"path": "{dir}/rows.parquet", "limit": 0}, "limit=0"),
-        ({"path": "{dir}/rows.parquet", "on_empty": "skip"}, "on_empty=skip"),
+        ({"path": "{dir}/rows.parquet", "on_empty": "skip"}, "on_empty='skip'"),
         ({"path": "{dir}/rows.parquet", "prompts": {"passages": "p"}}, "did you mean 'passage'"),
         (
             {"path": "{dir}/rows.parquet", "columns": {"query": "id", "positive": "pos"}},
-            "column 'id' holds int64",
+            "column 'id', which holds int64",
         ),
-        ({"hub": "nobody/nothing"}, "hub=nobody/nothing"),
+        ({"hub": "nobody/nothing"}, "hub='nobody/nothing'"),
     ],
 )
 def test_mistakes_name_field_value_and_fix(spec: Any, word: str, tmp_path: Path) -> None:

@@ -52,14 +52,14 @@ def test_files_without_rows(name: str, tmp_path: Path) -> None:
     content = {"a.jsonl.gz": gzip.compress(b""), "header.csv": b"query,positive\n"}
     path.write_bytes(content.get(name, b""))
     assert refused(path, cache_dir=str(tmp_path)) == (
-        f"data.train: {path} holds no rows: remove it or fill it"
+        f"data.train='{path}' holds no rows: remove it, or fill it"
     )
 
 
 def test_an_empty_file_among_others(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("".join(LINES))
     (tmp_path / "b.jsonl").write_text("")
-    assert "b.jsonl holds no rows" in refused(f"{tmp_path}/*.jsonl")
+    assert "b.jsonl' holds no rows" in refused(f"{tmp_path}/*.jsonl")
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -85,7 +85,7 @@ def test_the_fault_of_one_file_of_several(workers: int, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("".join(LINES))
     (tmp_path / "b.jsonl").write_text("".join([*LINES[:3], "{\n"]))
     message = refused(f"{tmp_path}/*.jsonl", cache_dir=str(tmp_path), workers=workers)
-    assert message.startswith(f"data.train: {tmp_path}/b.jsonl has a broken line 4")
+    assert message.startswith(f"data.train='{tmp_path}/b.jsonl' has a broken line 4")
 
 
 @pytest.mark.parametrize(
@@ -103,13 +103,13 @@ def test_another_separator(
 ) -> None:
     path = tmp_path / f"a.{suffix}"
     path.write_text(f"query{mark}positive\nq{mark}{value}\nr{mark}p\n")
-    message = f"data.train: {path} has fields that seem to be separated by {shown}: {fix}"
+    message = f"data.train='{path}' has fields that seem to be separated by {shown}: {fix}"
     assert refused(path, cache_dir=str(tmp_path)) == message
 
 
 def test_one_column_is_not_taken_for_another_separator(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("query\nq; r\n")
-    assert "fit no known pair" in refused(tmp_path / "a.csv")
+    assert "match no known pair" in refused(tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "tsv"])
@@ -121,7 +121,7 @@ def test_texts_that_are_not_utf8(suffix: str, tmp_path: Path, log: list[str]) ->
     path = tmp_path / f"a.{suffix}"
     path.write_bytes("\n".join([*rows, ""]).encode("latin-1"))
     message = refused(path, cache_dir=str(tmp_path))
-    assert message.startswith(f"data.train: {path} is not UTF-8 (line {len(rows)}): convert it")
+    assert message.startswith(f"data.train='{path}' is not UTF-8 (line {len(rows)}): convert it")
     assert "iconv -f latin1 " in message
     assert log == []
 
@@ -143,15 +143,15 @@ def test_reading_a_text_that_is_not_utf8(tmp_path: Path) -> None:
 
 def test_a_text_file_named_parquet(tmp_path: Path, log: list[str]) -> None:
     (tmp_path / "a.parquet").write_text("query,positive\na,b\n")
-    assert "a.parquet is no parquet file" in refused(tmp_path / "a.parquet")
+    assert "a.parquet' is not a parquet file" in refused(tmp_path / "a.parquet")
     assert log == []
 
 
 def test_a_name_like_no_other_lists_the_folder(tmp_path: Path) -> None:
     (tmp_path / "nonames.csv").write_text("query,positive\na,b\n")
-    key = "data.train={}/{} matches no file: "
+    key = "data.train='{}/{}' matches no file: "
     for name in ("nofile.csv", "train.csv"):
-        message = key.format(tmp_path, name) + f"{tmp_path} holds nonames.csv"
+        message = key.format(tmp_path, name) + f"choose one of nonames.csv in {tmp_path}"
         assert refused(tmp_path / name) == message
     for name in ("nonames.cvs", "noname.csv", "nonmaes.csv"):
         message = key.format(tmp_path, name) + f"did you mean {tmp_path}/nonames.csv?"
@@ -163,8 +163,8 @@ def test_the_key_of_a_source_without_a_name(tmp_path: Path) -> None:
     path.write_text("".join([*LINES, json.dumps({"query": "q", "positive": None}) + "\n"]))
     columns = {"path": str(path), "columns": {"positive": "title"}}
     cases = [
-        ({"train": str(path)}, "data.train: ", "set data.train.NAME.on_empty=drop beside"),
-        ({"x": str(path)}, "data.train.x.path: ", "set data.train.x.on_empty=drop"),
+        ({"train": str(path)}, "data.train='", "set data.train.NAME.on_empty=drop beside"),
+        ({"x": str(path)}, "data.train.x.path='", "set data.train.x.on_empty=drop"),
         ({"train": columns}, "data.columns names 'title'", "choose from query, positive"),
         ({"x": columns}, "data.train.x.columns names 'title'", "choose from query, positive"),
     ]

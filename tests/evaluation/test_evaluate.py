@@ -131,8 +131,8 @@ def test_role_prompt_length_and_dimensions_reach_the_encoder(model, rows, run):
     ("overrides", "message"),
     [
         ([], "data.eval is not set"),
-        (["data.eval=nowhere.csv"], "data.eval=nowhere.csv matches no file"),
-        (["data.eval=ROWS"], "the columns ['a', 'b', 'c', 'd', 'e'] fit no known pair"),
+        (["data.eval=nowhere.csv"], "data.eval='nowhere.csv' matches no file"),
+        (["data.eval=ROWS"], "the columns ['a', 'b', 'c', 'd', 'e'], which match no known pair"),
         (["data.eval=ROWS", "data.columns.anchr=a"], "did you mean 'anchor'"),
         (["data.eval=ROWS", "evaluation=triplets"], "evaluation=triplets names no file"),
         (["data.eval=ROWS", TRIPLETS, "device=warp"], "device=warp cannot be"),

@@ -50,13 +50,13 @@ def test_own_columns_win_over_those_of_the_training_data(labels: str) -> None:
 def test_a_column_that_a_set_does_not_have(labels: str) -> None:
     with pytest.raises(ConfigError) as error:
         evaluator_for(labels, columns={"query": "name", "positive": "title"})
-    assert str(error.value).startswith("data.columns names 'name', which the data does not hold")
+    assert str(error.value).startswith("data.columns names 'name', which the data does not have")
     assert "(offer, title, label), set data.eval.NAME.columns.ROLE=COLUMN" in str(error.value)
 
 
 def test_a_missing_file_has_the_key_as_typed() -> None:
     for name, key in (("eval", "data.eval"), ("dev", "data.eval.dev")):
-        with pytest.raises(ConfigError, match=f"^{key}=nofile.csv matches no file"):
+        with pytest.raises(ConfigError, match=f"^{key}='nofile.csv' matches no file"):
             evaluator_for("nofile.csv", name=name)
 
 

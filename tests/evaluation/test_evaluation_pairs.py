@@ -153,29 +153,38 @@ def test_a_collapsed_model_has_no_correlation_and_no_accuracy():
     [
         (
             lambda: TripletEvaluator(triplets(), similarity="cos"),
-            "evaluation.evaluators.triplet.similarity: 'cos' is not known; choose from cosine, dot",
+            "evaluation.evaluators.triplet.similarity='cos' is not known: did you mean 'cosine'?",
         ),
-        (lambda: TripletEvaluator(triplets(), similarity=[]), "must name each once"),
-        (lambda: TripletEvaluator(triplets(), similarity=["dot", "dot"]), "must name each once"),
-        (lambda: TripletEvaluator(triplets(), margin={"cos": 1.0}), "unknown key 'cos'"),
-        (lambda: TripletEvaluator(triplets(), truncate_dim=0), "truncate_dim=0 is too small"),
-        (lambda: TripletEvaluator(triplets(), limit=0), "limit=0 is too small"),
+        (lambda: TripletEvaluator(triplets(), similarity=[]), "does not name each function once"),
+        (
+            lambda: TripletEvaluator(triplets(), similarity=["dot", "dot"]),
+            "does not name each function once",
+        ),
+        (
+            lambda: TripletEvaluator(triplets(), margin={"cos": 1.0}),
+            "margin.cos is not a similarity",
+        ),
+        (lambda: TripletEvaluator(triplets(), truncate_dim=0), "truncate_dim=0 is below 1"),
+        (lambda: TripletEvaluator(triplets(), limit=0), "limit=0 is below 1"),
         (
             lambda: TripletEvaluator(pairs(GRADES), name="dev"),
-            "evaluators.dev: the rows have 2 text columns where query, positive and one negative",
+            "evaluators.dev.columns gives 2 text columns where query, positive and one negative",
         ),
         (lambda: EmbeddingSimilarityEvaluator(triplets()), "3 text columns where query and pos"),
-        (lambda: EmbeddingSimilarityEvaluator(pairs([0.5] * 150)), "all 150 labels are 0.5"),
+        (lambda: EmbeddingSimilarityEvaluator(pairs([0.5] * 150)), "0.5 for all 150 labels"),
         (
             lambda: EmbeddingSimilarityEvaluator(
                 Source.from_columns("p", {"query": FIRST, "positive": SECOND})
             ),
-            "no label column",
+            "no column has a known label name",
         ),
-        (lambda: BinaryClassificationEvaluator(pairs(GRADES)), "the labels hold 0.2 where 0"),
-        (lambda: BinaryClassificationEvaluator(pairs([1] * 150)), "all 150 labels are 1"),
-        (lambda: TripletEvaluator("nowhere/dev.parquet"), "nowhere/dev.parquet matches no file"),
-        (lambda: TripletEvaluator(triplets(), columns={"query": "anchor"}), "loaded source"),
+        (lambda: BinaryClassificationEvaluator(pairs(GRADES)), "labels with the value 0.2"),
+        (lambda: BinaryClassificationEvaluator(pairs([1] * 150)), "1 for all 150 labels"),
+        (lambda: TripletEvaluator("nowhere/dev.parquet"), "nowhere/dev.parquet' matches no file"),
+        (
+            lambda: TripletEvaluator(triplets(), columns={"query": "anchor"}),
+            "a source that is loaded",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(build, message):
@@ -197,7 +206,7 @@ def test_rows_come_from_files(tmp_path: Path):
     assert limited.second == ["red", "green"]
     with pytest.raises(ConfigError, match=r"limit is given inside"):
         EmbeddingSimilarityEvaluator({"path": str(path), "limit": 1}, columns=columns, limit=2)
-    with pytest.raises(ConfigError, match=r"dev\.path\.prompts is not used here"):
+    with pytest.raises(ConfigError, match=r"dev\.path\.prompts has no effect"):
         EmbeddingSimilarityEvaluator(
             {"path": str(path), "prompts": {"query": "q: "}}, columns=columns, name="dev"
         )

@@ -239,9 +239,9 @@ def test_metrics_of_a_diverged_model_are_nan():
 @pytest.mark.parametrize(
     ("judgements", "message"),
     [
-        ({("q0", "d1"): 0.0}, "no judgement has a grade above 0"),
-        ({("x", "d1"): 1.0}, "the judgements name the query 'x', which is not among the 40 ids"),
-        ({("q0", "1"): 1.0}, "the judgements name the document '1', which is not among the 300"),
+        ({("q0", "d1"): 0.0}, "gives no judgement a grade above 0"),
+        ({("x", "d1"): 1.0}, "has judgements of the query 'x', which is not among the 40 ids"),
+        ({("q0", "1"): 1.0}, "has judgements of the document '1', which is not among the 300"),
     ],
 )
 def test_judgements_that_cannot_be_used_are_refused(judgements, message):

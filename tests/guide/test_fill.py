@@ -24,8 +24,8 @@ from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
 from inbatch.guide import Process
 from inbatch.guide.fill import FillSettings, fill
+from inbatch.guide.missing import Missing, columns_by_prompt, find_missing
 from inbatch.guide.store import Table
-from inbatch.guide.wanted import Missing, columns_by_prompt, find_missing
 
 
 def _check_rows(table: Table, encoder: Encoder, texts: list[str], prompt: str = "") -> None:
@@ -121,7 +121,7 @@ def test_a_killed_fill_goes_on_after_its_last_shard(tiny_bert: Path, tmp_path: P
     assert process.exitcode == 9
     table, encoder, source = Table(tmp_path, 32, "float32"), make_guide(tiny_bert), make_source()
     assert len(table.shards()) == 2
-    assert list(tmp_path.glob(".part-*")), "the kill should hit a half-written shard"
+    assert list(tmp_path.glob(".shard-*.new")), "the kill should hit a half-written shard"
     texts, counter = distinct_texts(source), Counter(encoder)
     kept = len(table.open())
     assert 32 <= kept < len(texts)

@@ -13,8 +13,8 @@ from torch import Tensor
 from helpers.distributed import run
 from helpers.keystone import LR, fit, make_encoder, make_source, quiet, reference, relative_error
 from inbatch import losses
+from inbatch.batch.slices import slice_rows
 from inbatch.data.collate import Collator
-from inbatch.data.plan.plan import slice_rows
 from inbatch.guide import Guide, LiveGuide, StoredGuide
 from inbatch.guide.fill import FillSettings
 from inbatch.optim import Constant

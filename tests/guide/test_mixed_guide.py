@@ -12,7 +12,8 @@ from helpers.guides import ALONE, make_guide, make_source
 from helpers.runs import metrics, run_train, write_triplets
 from helpers.tiny import tiny_texts, tiny_tokenizer
 from inbatch.batch.batch import Batch
-from inbatch.data.collate import MIXED, BatchDataset, Collator, PlannedSlice
+from inbatch.data.collate import MIXED, BatchDataset, Collator
+from inbatch.data.plan.plan import PlannedSlice
 from inbatch.data.sources.load import Source
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.guide import Guide, LiveGuide, StoredGuide

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     def full(fd: int) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(store.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         table.add(keys, _rows(keys))
     assert list(tmp_path.iterdir()) == []
@@ -94,7 +95,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 def test_rows_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     keys = _keys(3)
     rows = torch.full((3, D), 7e4)
-    with pytest.raises(ConfigError, match="store_dtype=float32"):
+    with pytest.raises(ConfigError, match="set float32"):
         Table(tmp_path, D, "float16").add(keys, rows.half().numpy())
     Table(tmp_path / "wide", D, "float32").add(keys, rows.numpy())
     with pytest.raises(ConfigError, match="not finite"):
@@ -107,7 +108,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path, size: int) -> None:
     name = table.add(keys, _rows(keys))
     with (tmp_path / name / "rows.npy").open("r+b") as file:
         file.truncate(size)
-    with pytest.raises(ConfigError, match=f"{name} is damaged: delete it"):
+    with pytest.raises(ConfigError, match=f"{name}' is damaged: delete it"):
         table.open()
     other = tmp_path / "other"
     Table(other, D + 1, "float32").add(keys, np.zeros((20, D + 1), np.float32))

@@ -20,8 +20,8 @@ from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
 from inbatch.guide import Guide, LiveGuide, Process, StoredGuide, stored
 from inbatch.guide.fill import FillSettings
+from inbatch.guide.missing import columns_by_prompt, wait_for_others
 from inbatch.guide.store import Table
-from inbatch.guide.wanted import columns_by_prompt, wait_for_others
 
 CPU = torch.device("cpu")
 PROMPTS = {"query": "red phone ", "document": "blue case ", "clustering": "green "}

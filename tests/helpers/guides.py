@@ -13,8 +13,8 @@ from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.guide import Process
 from inbatch.guide.fill import FillSettings, fill
+from inbatch.guide.missing import columns_by_prompt, find_missing
 from inbatch.guide.store import Table
-from inbatch.guide.wanted import columns_by_prompt, find_missing
 
 ALONE = Process(device=torch.device("cpu"))
 

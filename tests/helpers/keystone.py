@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader
 from helpers.tiny import tiny_texts
 from inbatch import losses
 from inbatch.batch.batch import Batch
+from inbatch.batch.slices import slice_rows
 from inbatch.data.collate import Collator
-from inbatch.data.plan.plan import slice_rows
 from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.guide import LiveGuide

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from inbatch.sweep.points import Mode, Point, Result, Status, write_point
+from inbatch.sweep.trials import Mode, Result, Status, Trial, write_trial
 
 
 def write(
@@ -21,11 +21,11 @@ def write(
     course: Sequence[tuple[int, float]] = (),
     **parameters: object,
 ) -> Path:
-    """A point, and the evaluations of its run."""
+    """A trial, and the evaluations of its run."""
     folder = sweep / str(number)
     result = Result() if value is None else Result(metric=metric, mode=mode, value=value, step=10)
     overrides = tuple(f"++{name.replace('__', '.')}={v}" for name, v in parameters.items())
-    point = Point(
+    trial = Trial(
         number=number,
         overrides=("sampler=batch", *overrides),
         status=status,
@@ -33,7 +33,7 @@ def write(
         seconds=1.5,
         error=error,
     )
-    write_point(point, folder)
+    write_trial(trial, folder)
     rows = [{"step": s, "epoch": 0.0, "time_s": 0.0, f"eval/{metric}": v} for s, v in course]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder

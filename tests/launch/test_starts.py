@@ -224,4 +224,4 @@ def test_a_mistake_of_all_ranks_is_printed_once(tmp_path: Path) -> None:
     options = ["data.train.triplets=none.jsonl", "global_batch_size=8"]
     ended = run(command("torchrun", *options), folder=tmp_path, within_s=WITHIN_S)
     assert ended.code != 0
-    assert ended.output.count("error: data.train.triplets.path=none.jsonl matches no file") == 1
+    assert ended.output.count("error: data.train.triplets.path='none.jsonl' matches no file") == 1

@@ -18,7 +18,7 @@ from helpers.launching import ROOT, command, processes, run
 from helpers.runs import TINY, metrics, weights, write_triplets
 from helpers.slurm_cluster import Cluster
 from inbatch.cli.submit import prepare, submit, write
-from inbatch.sweep.points import read_points
+from inbatch.sweep.trials import read_trials
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
 NUM_STEPS = 300  # some ten seconds, so that what is sent in the middle arrives in the middle
@@ -150,15 +150,15 @@ def test_a_mistake_on_one_node_fails_the_job(cluster: Cluster, data: Path, tmp_p
 
 
 def sweep_options(data: Path) -> list[str]:
-    """Two points of five steps."""
+    """Two trials of five steps."""
     rows = [f"data.train.triplets={data}", f"data.eval={data}", "global_batch_size=8"]
     return [*TINY, *rows, "trainer.max_steps=5", "optimizer.lr=1e-4,1e-2"]
 
 
 def assert_swept(sweep: Path, log: str) -> None:
-    points = list(read_points(sweep).values())
-    assert [point.status for point in points] == ["completed"] * 2, log
-    assert len({point.result.value for point in points}) == 2
+    trials = list(read_trials(sweep).values())
+    assert [trial.status for trial in trials] == ["completed"] * 2, log
+    assert len({trial.result.value for trial in trials}) == 2
     assert [row["status"] for row in csv.DictReader((sweep / "sweep.csv").open())] == [
         "completed"
     ] * 2
@@ -183,7 +183,7 @@ def test_a_sweep_is_a_job_array(cluster: Cluster, data: Path, tmp_path: Path) ->
     assert_swept(sweep, (tmp_path / "0.log").read_text())
 
 
-def test_a_sweep_submits_its_points(cluster: Cluster, data: Path, tmp_path: Path) -> None:
+def test_a_sweep_submits_its_trials(cluster: Cluster, data: Path, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     size = ["hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1"]
     line = [sys.executable, str(ROOT / "scripts" / "train.py"), "-m", "hydra/launcher=slurm", *size]

@@ -13,7 +13,7 @@ import torch
 from helpers.runs import TINY, run_train, weights, write_triplets
 from inbatch.cli.train import main
 from inbatch.guide.store import Table
-from inbatch.sweep.points import Point, read_points
+from inbatch.sweep.trials import Trial, read_trials
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +33,7 @@ def options(tmp_path: Path) -> list[str]:
 
 def _sweep(
     monkeypatch: pytest.MonkeyPatch, folder: Path, *overrides: str, code: int = 0
-) -> list[Point]:
+) -> list[Trial]:
     """Run a sweep in this process, as the basic launcher does."""
     arguments = ["-m", *overrides, f"hydra.sweep.dir={folder}"]
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
@@ -43,7 +43,7 @@ def _sweep(
     except SystemExit as error:
         ended = int(error.code or 0)
     assert ended == code
-    return list(read_points(folder).values()) if any(folder.glob("*/point.json")) else []
+    return list(read_trials(folder).values()) if any(folder.glob("*/trial.json")) else []
 
 
 def _sweep_apart(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -58,18 +58,18 @@ def _sweep_apart(folder: Path, *overrides: str) -> subprocess.CompletedProcess[s
     )
 
 
-def test_points_in_one_process_are_as_alone(
+def test_trials_in_one_process_are_as_alone(
     tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = tmp_path / "sweep"
     wandb_mode = os.environ.get("WANDB_MODE")
     rates = "optimizer.lr=1e-4,1e-3"
-    points = _sweep(
+    trials = _sweep(
         monkeypatch, sweep, *options, rates, "loss.temperature=0.05,-1", "logger=wandb", code=1
     )
-    assert [point.status for point in points] == ["completed", "failed"] * 2
-    assert points[1].error == "loss.temperature=-1: set a finite number above 0."
-    assert points[0].result.value is not None
+    assert [trial.status for trial in trials] == ["completed", "failed"] * 2
+    assert trials[1].error == "loss.temperature=-1: set a finite number above 0."
+    assert trials[0].result.value is not None
     for number, rate in ((0, "1e-4"), (2, "1e-3")):
         alone = run_train(*options, f"optimizer.lr={rate}", f"output_dir={tmp_path / rate}")
         for name, tensor in weights(alone).items():
@@ -90,7 +90,7 @@ def test_guide_is_computed_once(
         "add",
         lambda *args: written.append(add(*args)) or written[-1],  # type: ignore[func-returns-value]
     )
-    points = _sweep(
+    trials = _sweep(
         monkeypatch,
         tmp_path / "sweep",
         *options,
@@ -101,7 +101,7 @@ def test_guide_is_computed_once(
         "optimizer.lr=1e-4,1e-3",
         "trainer.max_steps=2",
     )
-    assert [point.status for point in points] == ["completed"] * 2
+    assert [trial.status for trial in trials] == ["completed"] * 2
     assert len(written) == 1
 
 
@@ -109,19 +109,19 @@ def test_search_prunes_and_ends(
     tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("optuna")
-    points = _sweep(
+    trials = _sweep(
         monkeypatch,
         tmp_path / "sweep",
         *options,
         "hydra/sweeper=search",
-        "hydra.sweeper.points=3",
+        "hydra.sweeper.trials=3",
         "hydra.sweeper.at_once=2",
         "optimizer.lr=tag(log, interval(1e-4, 1e-2))",
         "loss=multiple_negatives_ranking,multiple_negatives_symmetric_ranking",
     )
-    assert [point.number for point in points] == [0, 1, 2]
-    assert len({point.parameters["optimizer.lr"] for point in points}) == 3
-    assert all(1e-4 <= float(point.parameters["optimizer.lr"]) <= 1e-2 for point in points)
+    assert [trial.number for trial in trials] == [0, 1, 2]
+    assert len({trial.parameters["optimizer.lr"] for trial in trials}) == 3
+    assert all(1e-4 <= float(trial.parameters["optimizer.lr"]) <= 1e-2 for trial in trials)
     assert (tmp_path / "sweep" / "best").exists()
 
 
@@ -149,25 +149,25 @@ def test_mistakes_end_in_one_line(
     assert error.count("\n") == 1
 
 
-def test_a_task_of_an_array_runs_its_point(
+def test_a_task_of_an_array_runs_its_trial(
     tmp_path: Path,
     options: list[str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     sweep, task = tmp_path / "sweep", [*options, "optimizer.lr=1e-4,1e-3", "hydra/launcher=array"]
-    points = _sweep(monkeypatch, sweep, *task, "hydra.launcher.point=1")
-    assert [(p.number, p.parameters["optimizer.lr"], p.status) for p in points] == [
+    trials = _sweep(monkeypatch, sweep, *task, "hydra.launcher.trial=1")
+    assert [(p.number, p.parameters["optimizer.lr"], p.status) for p in trials] == [
         (1, "0.001", "completed")
     ]
     assert not (sweep / "sweep.csv").exists()  # the script of the job writes it
     capsys.readouterr()
-    _sweep(monkeypatch, tmp_path / "none", *task, "hydra.launcher.point=2", code=1)
-    assert "no point of this sweep of 2: set --array=0-1" in capsys.readouterr().err
+    _sweep(monkeypatch, tmp_path / "none", *task, "hydra.launcher.trial=2", code=1)
+    assert "is not one of the 2 trials of this sweep: set --array=0-1" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_points_with_ranks_of_their_own(tmp_path: Path, options: list[str]) -> None:
+def test_trials_with_ranks_of_their_own(tmp_path: Path, options: list[str]) -> None:
     sweep = tmp_path / "sweep"
     dropout = ("hidden_dropout_prob", "attention_probs_dropout_prob")  # a rank draws its own
     options = [*options, *(f"+encoder.config.{name}=0" for name in dropout)]
@@ -175,8 +175,8 @@ def test_points_with_ranks_of_their_own(tmp_path: Path, options: list[str]) -> N
         sweep, *options, "trainer.devices=2", "optimizer.lr=1e-3,1e-2", "trainer.max_steps=2"
     )
     assert done.returncode == 0, done.stderr
-    points = list(read_points(sweep).values())
-    assert [point.status for point in points] == ["completed"] * 2
+    trials = list(read_trials(sweep).values())
+    assert [trial.status for trial in trials] == ["completed"] * 2
     for number, rate in enumerate(("1e-3", "1e-2")):
         one = run_train(
             *options, f"optimizer.lr={rate}", "trainer.max_steps=2", f"output_dir={tmp_path / rate}"
@@ -187,12 +187,12 @@ def test_points_with_ranks_of_their_own(tmp_path: Path, options: list[str]) -> N
 
 
 @pytest.mark.slow
-def test_points_side_by_side(tmp_path: Path, options: list[str]) -> None:
+def test_trials_side_by_side(tmp_path: Path, options: list[str]) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     sweep = tmp_path / "sweep"
     several = ["hydra/launcher=parallel", "optimizer.lr=1e-4,1e-3", "loss.temperature=0.05,-1"]
     done = _sweep_apart(sweep, *options, *several, "trainer.max_steps=2")
     assert done.returncode == 1, done.stderr
-    points = list(read_points(sweep).values())
-    assert [point.status for point in points] == ["completed", "failed"] * 2
+    trials = list(read_trials(sweep).values())
+    assert [trial.status for trial in trials] == ["completed", "failed"] * 2
     assert (sweep / "best").exists()

@@ -1,4 +1,4 @@
-"""Points that are behind the finished ones stop."""
+"""Trials that are behind the finished ones stop."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from helpers.runs import metrics, run_train, write_triplets
 from helpers.sweep_folder import write
 from inbatch.errors import ConfigError
 from inbatch.export.metrics_log import Series
-from inbatch.sweep.points import Mode, Point, read_result, write_point
 from inbatch.sweep.pruning import MedianPruner, is_behind
+from inbatch.sweep.trials import Mode, Trial, read_result, write_trial
 
 OTHERS = [Series([1, 2, 3], [0.2, 0.4, 0.9]), Series([1, 3], [0.6, 0.9]), Series([2], [0.5])]
 
@@ -27,14 +27,14 @@ OTHERS = [Series([1, 2, 3], [0.2, 0.4, 0.9]), Series([1, 3], [0.6, 0.9]), Series
     ],
 )
 def test_rule(own: Series, behind: bool) -> None:
-    settings = {"min_points": 2, "min_step": 0}
+    settings = {"min_trials": 2, "min_step": 0}
     assert is_behind(own, OTHERS, mode="max", **settings) is behind
 
 
 def test_rule_waits() -> None:
     own = Series([1], [0.1])
-    assert not is_behind(own, OTHERS, mode="max", min_points=3, min_step=0)
-    assert not is_behind(own, OTHERS, mode="max", min_points=1, min_step=2)
+    assert not is_behind(own, OTHERS, mode="max", min_trials=3, min_step=0)
+    assert not is_behind(own, OTHERS, mode="max", min_trials=1, min_step=2)
 
 
 @pytest.mark.parametrize(("mode", "value"), [("max", 0.1), ("min", 0.9)])
@@ -53,15 +53,15 @@ def test_agrees_with_optuna(mode: Mode, value: float) -> None:
     for first in (value, 1 - value, 0.5):
         trial = study.ask()
         trial.report(first, 1)
-        settings = {"mode": mode, "min_points": 2, "min_step": 0}
+        settings = {"mode": mode, "min_trials": 2, "min_step": 0}
         assert is_behind(Series([1], [first]), others, **settings) == trial.should_prune()
 
 
-def test_only_finished_points_count(tmp_path: Path) -> None:
+def test_only_finished_trials_count(tmp_path: Path) -> None:
     write(tmp_path, 0, 0.9, status="pruned", course=[(1, 0.9)])
     write(tmp_path, 1, 0.9, status="failed", course=[(1, 0.9)])
     own = write(tmp_path, 2, None, status="running")
-    pruner, now = MedianPruner(min_points=1), Series([1], [0.1])
+    pruner, now = MedianPruner(min_trials=1), Series([1], [0.1])
     question = {"metric": "eval_cosine_accuracy", "mode": "max"}
     assert not pruner(own, now, **question)
     write(tmp_path, 3, 0.9, course=[(0, 0.0), (1, 0.9)])
@@ -76,13 +76,13 @@ def test_run_stops_and_says_so(tmp_path: Path) -> None:
         "evaluation.every_steps=2",
         "global_batch_size=8",
         "pruner=median",
-        "pruner.min_points=1",
+        "pruner.min_trials=1",
         f"output_dir={tmp_path / 'sweep' / '1'}",
     ]
     with pytest.raises(ConfigError, match="--multirun"):
         run_train(*options)
     write(tmp_path / "sweep", 0, 2.0, course=[(2, 0.0), (4, 2.0)])
-    write_point(Point(number=1, overrides=()), tmp_path / "sweep" / "1")
+    write_trial(Trial(number=1, overrides=()), tmp_path / "sweep" / "1")
     folder = run_train(*options)
     assert read_result(folder).pruned
     assert metrics(folder)[-1]["step"] == 4
@@ -90,5 +90,5 @@ def test_run_stops_and_says_so(tmp_path: Path) -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(ConfigError, match=r"pruner.min_points=0"):
-        MedianPruner(min_points=0)
+    with pytest.raises(ConfigError, match=r"pruner.min_trials=0"):
+        MedianPruner(min_trials=0)

@@ -1,4 +1,4 @@
-"""One point: how it ends is written down, and the process is left as it was."""
+"""One trial: how it ends is written down, and the process is left as it was."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import pytest
 import torch
 
 from inbatch.errors import ConfigError
-from inbatch.sweep.points import Point, Result, read_point, write_result
-from inbatch.sweep.run import PointFailed, run_apart, run_point
+from inbatch.sweep.run import TrialFailed, run_apart, run_trial
+from inbatch.sweep.trials import Result, Trial, read_trial, write_result
 
-POINT = Point(number=4, overrides=("++optimizer.lr=0.1",))
+TRIAL = Trial(number=4, overrides=("++optimizer.lr=0.1",))
 
 
 def test_completed(tmp_path: Path) -> None:
     def work() -> None:
-        assert read_point(tmp_path) == POINT  # known while it runs, in case it is killed
+        assert read_trial(tmp_path) == TRIAL  # known while it runs, in case it is killed
         write_result(Result(metric="dev", value=0.5, step=7), tmp_path)
 
-    assert run_point(POINT, tmp_path, work, one_of_several=False) == 0.5
-    point = read_point(tmp_path)
-    assert point is not None
-    assert (point.status, point.result.step, point.parameters) == (
+    assert run_trial(TRIAL, tmp_path, work, one_of_several=False) == 0.5
+    trial = read_trial(tmp_path)
+    assert trial is not None
+    assert (trial.status, trial.result.step, trial.parameters) == (
         "completed",
         7,
         {"optimizer.lr": "0.1"},
     )
-    assert point.seconds is not None
+    assert trial.seconds is not None
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_failed(tmp_path: Path, error: Exception, text: str) -> None:
         raise error
 
     write_result(Result(value=0.9), tmp_path)  # of an earlier start
-    assert run_point(POINT, tmp_path, work, one_of_several=False) is None
-    point = read_point(tmp_path)
-    assert point is not None
-    assert (point.status, point.error, point.result.value) == ("failed", text, None)
+    assert run_trial(TRIAL, tmp_path, work, one_of_several=False) is None
+    trial = read_trial(tmp_path)
+    assert trial is not None
+    assert (trial.status, trial.error, trial.result.value) == ("failed", text, None)
 
 
 def test_rank_among_several_ends(tmp_path: Path) -> None:
@@ -56,18 +56,18 @@ def test_rank_among_several_ends(tmp_path: Path) -> None:
         raise RuntimeError("one rank")
 
     with pytest.raises(RuntimeError, match="one rank"):
-        run_point(POINT, tmp_path, work, one_of_several=True)
-    point = read_point(tmp_path)
-    assert point is not None
-    assert point.status == "failed"
+        run_trial(TRIAL, tmp_path, work, one_of_several=True)
+    trial = read_trial(tmp_path)
+    assert trial is not None
+    assert trial.status == "failed"
 
 
 def test_request_to_stop_ends_the_sweep(tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
-        run_point(POINT, tmp_path, lambda: sys.exit(75), one_of_several=False)
-    point = read_point(tmp_path)
-    assert point is not None
-    assert point.status == "stopped"
+        run_trial(TRIAL, tmp_path, lambda: sys.exit(75), one_of_several=False)
+    trial = read_trial(tmp_path)
+    assert trial is not None
+    assert trial.status == "stopped"
 
 
 def test_process_is_left_clean(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_process_is_left_clean(tmp_path: Path) -> None:
         raise RuntimeError
 
     before = dict(os.environ)
-    run_point(POINT, tmp_path, work, one_of_several=False)
+    run_trial(TRIAL, tmp_path, work, one_of_several=False)
     assert dict(os.environ) == before
     assert not torch.are_deterministic_algorithms_enabled()
 
@@ -98,7 +98,7 @@ def test_process_is_left_clean(tmp_path: Path) -> None:
     ],
 )
 def test_other_process_says_why(code: str, reason: str) -> None:
-    with pytest.raises(PointFailed, match=reason):
+    with pytest.raises(TrialFailed, match=reason):
         run_apart([sys.executable, "-c", code])
 
 

@@ -10,14 +10,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra_plugins.inbatch_search import split_overrides
 from inbatch.errors import ConfigError
 from inbatch.export.metrics_log import Series
-from inbatch.sweep.points import Mode, Point, Result
 from inbatch.sweep.study import Choice, Span, Study, batches
+from inbatch.sweep.trials import Mode, Result, Trial
 
-SETTINGS = {"seed": 0, "startup_points": 5}
+SETTINGS = {"seed": 0, "startup_trials": 5}
 
 
-def _point(value: float, status: str = "completed") -> Point:
-    return Point(number=0, overrides=(), status=status, result=Result(value=value))  # type: ignore[arg-type]
+def _trial(value: float, status: str = "completed") -> Trial:
+    return Trial(number=0, overrides=(), status=status, result=Result(value=value))  # type: ignore[arg-type]
 
 
 def test_what_the_command_line_asks_for() -> None:
@@ -52,11 +52,11 @@ def test_learns(mode: Mode) -> None:
     )
     tried = []
     for _ in range(40):
-        ((trial, values),) = study.ask(1)
+        ((proposal, values),) = study.ask(1)
         x = float(values["x"])
         value = -((x - 7.0) ** 2) - (values["y"] == "b")
         tried.append(value)
-        study.tell(trial, _point(sign * value), Series([], []))
+        study.tell(proposal, _trial(sign * value), Series([], []))
     assert sum(tried[-20:]) / 20 > -6  # without learning: about -13
     assert max(tried) > -0.5
 
@@ -72,16 +72,16 @@ def test_same_seed_proposes_the_same() -> None:
     assert all(1e-5 <= float(v["x"]) <= 1e-1 and 1 <= int(v["n"]) <= 9 for v in asked[0])
 
 
-def test_failed_and_pruned_points_are_told() -> None:
+def test_failed_and_pruned_trials_are_told() -> None:
     optuna = pytest.importorskip("optuna")
     study = Study({"x": Span(0.0, 1.0)}, mode="max", kind="tpe", **SETTINGS)
-    trials = [trial for trial, _ in study.ask(4)]
-    study.tell(trials[0], None, Series([], []))
-    study.tell(trials[1], _point(0.5, "failed"), Series([], []))
-    study.tell(trials[2], _point(0.4, "pruned"), Series([2, 4], [0.1, 0.4]))
-    study.tell(trials[3], _point(0.5), Series([], []))
+    proposals = [proposal for proposal, _ in study.ask(4)]
+    study.tell(proposals[0], None, Series([], []))
+    study.tell(proposals[1], _trial(0.5, "failed"), Series([], []))
+    study.tell(proposals[2], _trial(0.4, "pruned"), Series([2, 4], [0.1, 0.4]))
+    study.tell(proposals[3], _trial(0.5), Series([], []))
     told = study._study.trials
-    states = [trial.state.name for trial in told]
+    states = [proposal.state.name for proposal in told]
     assert states == ["FAIL", "FAIL", "PRUNED", "COMPLETE"]
     assert told[2].intermediate_values == {2: 0.1, 4: 0.4}
     assert optuna.logging.get_verbosity() == optuna.logging.WARNING

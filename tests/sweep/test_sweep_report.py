@@ -1,4 +1,4 @@
-"""A folder of points becomes a table, a link and plots."""
+"""A folder of trials becomes a table, a link and plots."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rich.console import Console
 from helpers.sweep_folder import write
 from inbatch.errors import ConfigError
 from inbatch.sweep.plots import scale
-from inbatch.sweep.points import best_point, read_points, varied
 from inbatch.sweep.report import report
+from inbatch.sweep.trials import best_trial, read_trials, varied
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,11 +39,11 @@ def _print(sweep: Path, *, terminal: bool = False) -> str:
     return stream.getvalue()
 
 
-def test_table_has_every_point(sweep: Path) -> None:
+def test_table_has_every_trial(sweep: Path) -> None:
     _print(sweep)
     with (sweep / "sweep.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["point"] for row in rows] == ["0", "1", "2", "3", "10"]
+    assert [row["trial"] for row in rows] == ["0", "1", "2", "3", "10"]
     assert rows[1]["value"] == "0.8"
     assert rows[1]["optimizer.lr"] == "0.0001"
     assert rows[3]["status"] == "failed"
@@ -51,48 +51,48 @@ def test_table_has_every_point(sweep: Path) -> None:
 
 
 def test_terminal_shows_the_best_first_and_the_error(sweep: Path) -> None:
-    lines = [line for line in _print(sweep).splitlines() if line.startswith("point=")]
-    assert [line.split()[0] for line in lines] == [f"point={n}" for n in (1, 10, 2, 0, 3)]
+    lines = [line for line in _print(sweep).splitlines() if line.startswith("trial=")]
+    assert [line.split()[0] for line in lines] == [f"trial={n}" for n in (1, 10, 2, 0, 3)]
     shown = _print(sweep, terminal=True)
-    assert "point 3 failed: OutOfMemoryError: all gone" in shown
-    assert "data" not in shown.splitlines()[0]  # the same for all points
+    assert "trial 3 failed: OutOfMemoryError: all gone" in shown
+    assert "data" not in shown.splitlines()[0]  # the same for all trials
 
 
 def test_link_leads_to_the_best(sweep: Path) -> None:
     _print(sweep)
     assert (sweep / "best").resolve() == (sweep / "1").resolve()
     moved = sweep.rename(sweep.with_name("moved"))
-    assert (moved / "best" / "point.json").exists()
+    assert (moved / "best" / "trial.json").exists()
     write(moved, 11, 0.9, optimizer__lr=3e-4)
     _print(moved)
     assert (moved / "best").resolve() == (moved / "11").resolve()
-    assert len(read_points(moved)) == 6  # the link is no point
+    assert len(read_trials(moved)) == 6  # the link is no trial
 
 
 def test_smaller_may_be_better(tmp_path: Path) -> None:
     for number, value in enumerate([0.3, 0.1, 0.2]):
         write(tmp_path, number, value, mode="min", seed=number)
-    assert best_point(read_points(tmp_path)) == tmp_path / "1"
+    assert best_trial(read_trials(tmp_path)) == tmp_path / "1"
 
 
-def test_plots_show_the_points(sweep: Path) -> None:
+def test_plots_show_the_trials(sweep: Path) -> None:
     _print(sweep)
     for name in ("metric_by_parameter", "parallel_coordinates"):
         image = matplotlib.image.imread(sweep / "plots" / f"{name}.png")
         assert image[..., :3].std() > 0.05
 
 
-def test_points_without_values_are_reported_too(tmp_path: Path) -> None:
+def test_trials_without_values_are_reported_too(tmp_path: Path) -> None:
     write(tmp_path, 0, None, status="failed", error="no", seed=1)
     write(tmp_path, 1, None, status="running", seed=2)
     shown = _print(tmp_path)
-    assert "point 1 running: it has left no result" in shown
+    assert "trial 1 running: it has left no result" in shown
     assert not (tmp_path / "best").exists()
     assert not (tmp_path / "plots").exists()
 
 
-def test_folder_without_points_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has no points"):
+def test_folder_without_trials_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no trials"):
         report(tmp_path)
 
 
@@ -109,11 +109,13 @@ def test_script_reports_offline(sweep: Path) -> None:
     assert "best: " in done.stdout
     done = subprocess.run([*command[:2], "nowhere"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "error: sweep='nowhere' has no points: give the folder of a --multirun\n"
+    assert (
+        done.stderr == "error: sweep='nowhere' holds no trials: give the folder of a --multirun\n"
+    )
 
 
 def test_varied_parameters(sweep: Path) -> None:
-    assert varied(list(read_points(sweep).values())) == ["optimizer.lr", "loss", "seed"]
+    assert varied(list(read_trials(sweep).values())) == ["optimizer.lr", "loss", "seed"]
 
 
 def test_scale_of_numbers_and_texts() -> None:

@@ -10,29 +10,31 @@ from hydra.core.utils import JobReturn
 from inbatch.errors import ConfigError
 
 
-class OnePoint(BasicLauncher):
-    """Runs one point of a sweep, under its own number: a task of a job array runs its point.
+class OneTrial(BasicLauncher):
+    """Runs one trial of a sweep, under its own number: a task of a job array runs its trial.
 
     Args:
-        point: number of the point, from 0.
+        trial: number of the trial, from 0.
     """
 
-    def __init__(self, *, point: int) -> None:
+    def __init__(self, *, trial: int) -> None:
         super().__init__()
-        self._point = point
+        self._trial = trial
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run the point, if it is one of these.
+        """Run the trial, if it is one of these.
 
         Raises:
-            ConfigError: the sweep has no such point.
+            ConfigError: the sweep has no such trial.
         """
-        if not 0 <= self._point < len(job_overrides):
+        if not 0 <= self._trial < len(job_overrides):
             raise ConfigError(
-                f"hydra.launcher.point={self._point} is no point of this sweep of {len(job_overrides)}: "
-                f"set --array=0-{len(job_overrides) - 1}"
+                "hydra.launcher.trial",
+                f"is not one of the {len(job_overrides)} trials of this sweep",
+                f"set --array=0-{len(job_overrides) - 1}",
+                value=self._trial,
             )
-        done: Sequence[JobReturn] = super().launch([job_overrides[self._point]], self._point)
+        done: Sequence[JobReturn] = super().launch([job_overrides[self._trial]], self._trial)
         return done

@@ -17,39 +17,39 @@ from omegaconf import DictConfig, OmegaConf
 
 from inbatch.errors import ConfigError
 from inbatch.export.metrics_log import Series
-from inbatch.sweep.points import read_point
 from inbatch.sweep.pruning import evaluated
 from inbatch.sweep.study import Choice, Span, Study, batches
+from inbatch.sweep.trials import read_trial
 
 
 class OptunaSearch(Sweeper):
     """Searches the parameters whose values are choices, ranges or intervals on the command line.
 
-    Each point is told to Optuna when its batch has ended: its best evaluation, or that it was pruned
+    Each trial is told to Optuna when its batch has ended: its best evaluation, or that it was pruned
     (with its values so far) or has failed.
 
     Args:
-        points: how many to try.
-        at_once: points that are proposed and launched together; more than one is for launchers that
-            run points side by side.
+        trials: how many to try.
+        at_once: trials that are proposed and launched together; more than one is for launchers that
+            run trials side by side.
         sampler: "tpe" or "random".
-        startup_points: random points before "tpe" learns from them.
+        startup_trials: random trials before "tpe" learns from them.
         seed: of the proposals.
     """
 
     def __init__(
         self,
         *,
-        points: int = 20,
+        trials: int = 20,
         at_once: int = 1,
         sampler: str = "tpe",
-        startup_points: int = 5,
+        startup_trials: int = 5,
         seed: int | None = 42,
     ) -> None:
-        self._points = points
+        self._trials = trials
         self._at_once = at_once
         self._sampler: Any = sampler
-        self._startup_points = startup_points
+        self._startup_trials = startup_trials
         self._seed = seed
         self._launcher: Launcher
 
@@ -70,22 +70,26 @@ class OptunaSearch(Sweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         space, fixed = split_overrides(parser.parse_overrides(arguments))
         if not self.config.evaluation.evaluators and self.config.data.get("eval") is None:
-            raise ConfigError("hydra/sweeper=search needs a metric: set data.eval=FILE")
-        for name, value in (("points", self._points), ("at_once", self._at_once)):
+            raise ConfigError(
+                "hydra/sweeper", "needs a metric to search by", "set data.eval=FILE", value="search"
+            )
+        for name, value in (("trials", self._trials), ("at_once", self._at_once)):
             if value < 1:
-                raise ConfigError(f"hydra.sweeper.{name}={value} is too small: set at least 1")
+                raise ConfigError(
+                    f"hydra.sweeper.{name}", "is below 1", "set at least 1", value=value
+                )
         study = Study(
             space,
             mode=self.config.evaluation.mode,
             kind=self._sampler,
             seed=self._seed,
-            startup_points=self._startup_points,
+            startup_trials=self._startup_trials,
         )
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         done = 0
-        for count in batches(self._points, self._at_once):
+        for count in batches(self._trials, self._at_once):
             self._batch(study, count, fixed=fixed, done=done)
             done += count
 
@@ -94,13 +98,13 @@ class OptunaSearch(Sweeper):
         jobs = [[*fixed, *(f"{k}={v}" for k, v in values.items())] for _, values in asked]
         self.validate_batch_is_legal(jobs)
         ended = self._launcher.launch(jobs, initial_job_idx=done)
-        for (trial, _), job in zip(asked, ended, strict=True):
+        for (proposal, _), job in zip(asked, ended, strict=True):
             folder = _folder(job)
-            point = read_point(folder) if folder is not None else None
+            trial = read_trial(folder) if folder is not None else None
             course = Series([], [])
-            if folder is not None and point is not None and point.status == "pruned":
-                course = evaluated(folder, str(point.result.metric))
-            study.tell(trial, point, course)
+            if folder is not None and trial is not None and trial.status == "pruned":
+                course = evaluated(folder, str(trial.result.metric))
+            study.tell(proposal, trial, course)
 
 
 def split_overrides(overrides: Sequence[Override]) -> tuple[dict[str, Choice | Span], list[str]]:

@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from inbatch.callbacks.pauses import pause
+from inbatch.files import put_in_place, remove, replaced_folder
 
 
 class Checkpoints(Callback):
@@ -52,10 +53,10 @@ class Checkpoints(Callback):
             self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
-        fresh = self.last.with_name(f"{self.last.name}.new")
+        fresh = self.last.with_name(f".{self.last.name}.new")
         trainer.save_checkpoint(fresh)
         if trainer.is_global_zero:
-            replace(fresh, self.last)
+            put_in_place(fresh, self.last)
             if self._keep:
                 self._keep_copy(trainer.global_step)
         trainer.strategy.barrier("checkpoint")
@@ -63,29 +64,10 @@ class Checkpoints(Callback):
     def _keep_copy(self, step: int) -> None:
         last, target = self.last, self.last.with_name(f"step-{step:08d}.ckpt")
         if last.is_dir():
-            shutil.copytree(last, target, dirs_exist_ok=True)
+            with replaced_folder(target) as copy:
+                shutil.copytree(last, copy, dirs_exist_ok=True)
         else:
             target.unlink(missing_ok=True)
             os.link(last, target)
         for old in sorted(last.parent.glob("step-*.ckpt"))[: -self._keep]:
             remove(old)
-
-
-def replace(fresh: Path, target: Path) -> None:
-    """Move a file or directory over another; a directory in the way is moved aside first."""
-    if target.is_dir():
-        aside = target.with_name(target.name + ".old")
-        remove(aside)
-        target.rename(aside)
-        fresh.rename(target)
-        remove(aside)
-    else:
-        os.replace(fresh, target)
-
-
-def remove(path: Path) -> None:
-    """Delete a file or a directory, if there is one."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -10,8 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from inbatch.callbacks.encode import ShardedEncode
 from inbatch.callbacks.pauses import pause
-from inbatch.config.targets import nearest
-from inbatch.errors import ConfigError
+from inbatch.errors import ConfigError, did_you_mean
 from inbatch.evaluation import Evaluator
 from inbatch.evaluation.base import NamesMetrics
 
@@ -19,8 +18,8 @@ from inbatch.evaluation.base import NamesMetrics
 class Evaluation(Callback):
     """Runs evaluators at the start, every N optimizer steps and after each epoch.
 
-    Every rank computes every metric from the same embeddings. Their last bits may differ even so, with
-    the GPU or the libraries of a node, hence the metrics and the decision of rank 0 are those of all.
+    Every rank computes every metric from the same embeddings. Their last bits may still differ with the
+    GPU or the libraries of a node, so all ranks take the metrics and the decision of rank 0.
 
     Args:
         evaluators: by name.
@@ -47,15 +46,16 @@ class Evaluation(Callback):
         for name in names:
             if names.count(name) > 1 and len({type(e) for e in evaluators if e.name == name}) == 1:
                 raise ConfigError(
-                    f"evaluation.evaluators has two of one kind named {name!r}, whose metrics would have "
-                    "the same keys: give each a name of its own"
+                    "evaluation.evaluators",
+                    f"has two of one kind named {name!r}, whose metrics would have the same keys",
+                    "give each its own name",
                 )
         self._every_steps = every_steps
         self._at_start = at_start
         self._every_epoch = every_epoch
         self._metric = best_metric or self._evaluators[0].primary_metric
         known = [e.metric_names() for e in evaluators if isinstance(e, NamesMetrics)]
-        if len(known) == len(self._evaluators):  # else it shows at the first evaluation
+        if len(known) == len(self._evaluators):  # otherwise the first evaluation checks it
             self._check_metric([name for names in known for name in names])
         self._sign = 1.0 if mode == "max" else -1.0
         self._on_best = on_best
@@ -113,9 +113,11 @@ class Evaluation(Callback):
 
     def _check_metric(self, metrics: Collection[str]) -> None:
         if self._metric not in metrics:
-            choice = nearest(self._metric, metrics) or f"set one of {', '.join(metrics)}"
             raise ConfigError(
-                f"evaluation.best_metric={self._metric!r} is no metric of the evaluators: {choice}"
+                "evaluation.best_metric",
+                "is not a metric of the evaluators",
+                did_you_mean(self._metric, metrics) or f"set one of {', '.join(metrics)}",
+                value=self._metric,
             )
 
     def _improved(self, value: float) -> bool:
@@ -124,11 +126,11 @@ class Evaluation(Callback):
         return self.best_value is None or self._sign * (value - self.best_value) > 0
 
     def forget_best(self) -> None:
-        """As if no evaluation had chosen a model."""
+        """Forget the chosen model, which is not in this folder."""
         self.best_value, self.best_step, self.best = None, None, {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to go on choosing the best."""
+        """The choice so far, for a resumed run."""
         return {
             "best_value": self.best_value,
             "best_step": self.best_step,
@@ -139,7 +141,7 @@ class Evaluation(Callback):
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take up a saved choice."""
+        """Restore a saved choice."""
         self.best_value, self.best_step = state_dict["best_value"], state_dict["best_step"]
         self._evaluated_step = state_dict["evaluated_step"]
         self.first, self.last = state_dict["first"], state_dict["last"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from inbatch.callbacks.pauses import PauseWatcher
 from inbatch.evaluation import Evaluator, Examples, ShowsExamples
+from inbatch.files import write_csv
 
 
 class ExampleTables(Callback, PauseWatcher):
@@ -38,11 +38,7 @@ class ExampleTables(Callback, PauseWatcher):
                 self._write(trainer, evaluator.name or "evaluation", found)
 
     def _write(self, trainer: Trainer, name: str, found: Examples) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(found.columns)
-            writer.writerows(found.rows)
+        write_csv(self._folder / f"{name}.csv", found.columns, found.rows)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 rows = [list(row) for row in found.rows]

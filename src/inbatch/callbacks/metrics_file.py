@@ -6,10 +6,8 @@ disk before the next step, so a killed run loses no more than the line that it w
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-import os
 import time
 from argparse import Namespace
 from collections.abc import Mapping
@@ -22,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from inbatch.export.metrics_log import read_metrics
+from inbatch.files import write_csv, write_text
 
 Row = dict[str, Any]
 
@@ -73,7 +72,7 @@ class MetricsFile(Logger):
         rows = _rows(self.path)
         kept = [row for row in rows if row["step"] <= step]
         if self.path.exists():
-            _replace(self.path, "".join(_line(row) for row in kept))
+            write_text(self.path, "".join(_line(row) for row in kept))
         last = kept[-1] if kept else {"time_s": 0.0, "epoch": 0.0}
         self._earlier_s = last["time_s"]
         self._epoch = last["epoch"]
@@ -106,12 +105,7 @@ class MetricsFile(Logger):
         if not rows:
             return
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        temporary = self.csv_path.with_suffix(".csv.tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(temporary, self.csv_path)
+        write_csv(self.csv_path, columns, ([row.get(name) for name in columns] for row in rows))
 
 
 def _rows(path: Path) -> list[Row]:
@@ -129,9 +123,3 @@ def _number(name: str, value: Any) -> float | int | None:
     if not isinstance(value, int | float):
         raise TypeError(f"{name} is a {type(value).__name__}, not a number")
     return value if math.isfinite(value) else None
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".jsonl.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -16,16 +16,16 @@ from rich.console import Console
 from inbatch.callbacks.pauses import PauseWatcher
 from inbatch.callbacks.throughput import StepClock, ThroughputMeter
 from inbatch.console import Display, duration, make_console, make_display, quantity, record
-from inbatch.errors import ConfigError
 from inbatch.step.report import StepReport, Watched, means_over_ranks
 
 REDRAW_S = 0.1  # between two redraws of a terminal's line
+SMOOTH_STEPS = 50  # the shown loss is their mean
 NOTABLE_S = 5.0  # a pause without results is worth a line from here on
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a run is, and what it shows there."""
+    """The position of a run, and the numbers shown with it."""
 
     step: int  # optimizer steps done
     total_steps: int
@@ -62,7 +62,6 @@ class Progress(ProgressBar, PauseWatcher):
         every_steps: optimizer steps between readings of the loss, for which the host waits and
             which all ranks take part in.
         min_interval_s: seconds between plain lines, at least.
-        smooth_steps: steps that the shown loss is the mean of.
         console: where to print; None for standard output.
     """
 
@@ -71,19 +70,15 @@ class Progress(ProgressBar, PauseWatcher):
         *,
         every_steps: int = 10,
         min_interval_s: float = 2.0,
-        smooth_steps: int = 50,
         console: Console | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("every_steps", every_steps), ("smooth_steps", smooth_steps)):
-            if value < 1:
-                raise ConfigError(f"{name} is {value}: set 1 or more")
         self._every_steps = every_steps
         self._min_interval_s = min_interval_s
         self._console = console
         self._display: Display | None = None
         self._enabled = True
-        self._reports: deque[StepReport] = deque(maxlen=smooth_steps)
+        self._reports: deque[StepReport] = deque(maxlen=SMOOTH_STEPS)
         self._meter = ThroughputMeter()
         self._clock = StepClock()
         self._first_step = self._step = self._shown_step = self._read_step = 0
@@ -153,7 +148,7 @@ class Progress(ProgressBar, PauseWatcher):
         self._close()
 
     def on_pause(self, trainer: Trainer, name: str) -> None:
-        """Say what training waits for."""
+        """Show the name of the pause."""
         self._clock.pause()
         if self._enabled:
             self._open().wait(name)

@@ -1,4 +1,4 @@
-"""Stops a point of a sweep that its evaluations show to be behind."""
+"""Stops a trial of a sweep that its evaluations show to be behind."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from lightning.pytorch import Callback, Trainer
 from inbatch.callbacks.evaluation import Evaluation
 from inbatch.callbacks.pauses import PauseWatcher
 from inbatch.export.metrics_log import Series
-from inbatch.sweep.points import Mode
 from inbatch.sweep.pruning import MedianPruner
+from inbatch.sweep.trials import Mode
 
 
 class Pruning(Callback, PauseWatcher):
@@ -20,7 +20,7 @@ class Pruning(Callback, PauseWatcher):
     Args:
         pruner: the rule.
         evaluation: whose metric chooses the model.
-        folder: of the point.
+        folder: of the trial.
         mode: whether a larger or a smaller metric is better.
     """
 
@@ -38,7 +38,7 @@ class Pruning(Callback, PauseWatcher):
         """Nothing."""
 
     def on_resume(self, trainer: Trainer, name: str, results: Mapping[str, float]) -> None:
-        """Stop after this step where the point is behind."""
+        """Stop after this step where the trial is behind."""
         metric = self._evaluation.best_metric
         if name != "evaluate" or trainer.global_step == 0 or metric not in results:
             return

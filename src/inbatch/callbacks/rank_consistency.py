@@ -1,8 +1,8 @@
-"""All ranks train on the same thing, or none does.
+"""The rank consistency check: all ranks train on the same inputs, or none does.
 
 Nodes may see different files, configurations or versions of a tokenizer under the same names. Each rank
-would then plan other batches than its neighbours, and their common gradient would be that of no batch.
-Where only some see the checkpoint of a run that goes on, the others would begin anew, with other weights.
+would then plan other batches than its neighbours, and their common gradient would belong to no batch. If
+only some ranks see the checkpoint of a resumed run, the others would start again, with other weights.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class RankConsistency(Callback):
     """Compares facts over ranks, once they have met and before parameters are wrapped.
 
     Args:
-        facts: {what it is: what gives it}, the same on each rank; values go through JSON.
-        remedies: {what it is: what to do where it differs}, where that is more than `SAME_INPUT`.
+        facts: {name: function that returns the value}, in the same order on each rank; compared as JSON.
+        remedies: {name: what to do if it differs}; the others get `SAME_INPUT`.
     """
 
     def __init__(
@@ -57,8 +57,9 @@ class RankConsistency(Callback):
             names = [name for name, differs in zip(self._facts, differs_WF[rank]) if differs]
             remedies = dict.fromkeys(self._remedies.get(name, SAME_INPUT) for name in names)
             raise ConfigError(
-                f"rank {rank} has another {' and another '.join(names)} than rank 0: "
-                f"{', and '.join(remedies)}"
+                f"rank {rank}",
+                f"has another {' and another '.join(names)} than rank 0",
+                ", and ".join(remedies),
             )
 
 

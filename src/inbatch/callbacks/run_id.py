@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from inbatch.files import write_text
 from inbatch.strategies.launcher import is_first_process
 
 
@@ -26,5 +27,5 @@ def with_run_id(node: Mapping[str, Any], path: Path, *, fresh: bool) -> dict[str
 
 def _run_id(path: Path, *, fresh: bool) -> str:
     if fresh or not path.exists():
-        path.write_text(secrets.token_hex(4))
+        write_text(path, secrets.token_hex(4))
     return path.read_text()

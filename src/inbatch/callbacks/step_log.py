@@ -1,4 +1,4 @@
-"""Rows of training numbers for every logger of the run."""
+"""Writes rows of training metrics to every logger of the run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from inbatch.callbacks.throughput import (
     peak_memory_gib,
     product_dtype,
 )
-from inbatch.errors import ConfigError
 from inbatch.step.report import StepReport, Watched, mean_scalars, means_over_ranks
 
 _OF_ONE_RANK = ("perf/tokens_per_s", "perf/padding_share", "perf/mfu")  # as the meter counts them
@@ -29,27 +28,15 @@ class StepLog(Callback, PauseWatcher):
 
     ``train/loss``, ``train/gradient_norm`` and the loss's metrics are means over the steps since
     the last row. The row's step is the number of optimizer steps done. The host waits for the
-    device once a row.
+    device once per row. ``perf/mfu`` is a share of the device's measured rate of large matrix products
+    in the precision of the run, which is somewhat below what its maker says.
 
     Args:
         every_steps: optimizer steps between rows.
-        window_steps: steps over which rates are taken.
-        peak_flop_per_s: what ``perf/mfu`` is a share of; None measures the device's rate of large
-            matrix products in the precision of the run, which is somewhat below what its maker says.
     """
 
-    def __init__(
-        self,
-        *,
-        every_steps: int = 10,
-        window_steps: int = 50,
-        peak_flop_per_s: float | None = None,
-    ) -> None:
-        if every_steps < 1:
-            raise ConfigError(f"every_steps is {every_steps}: set 1 or more")
-        self.every_steps = every_steps
-        self._window_steps = window_steps
-        self._peak_flop_per_s = peak_flop_per_s
+    def __init__(self, *, every_steps: int = 10) -> None:
+        self._every_steps = every_steps
         self._num_parameters = 0
         self._meter: ThroughputMeter
         self._clock = StepClock()
@@ -68,10 +55,10 @@ class StepLog(Callback, PauseWatcher):
             if isinstance(logger, MetricsFile):
                 logger.rewind(trainer.global_step or -1)
         self._meter = ThroughputMeter(
-            window_steps=self._window_steps,
             num_parameters=self._num_parameters,
-            peak_flop_per_s=self._peak_flop_per_s
-            or matmul_flop_per_s(trainer.strategy.root_device, product_dtype(trainer.precision)),
+            peak_flop_per_s=matmul_flop_per_s(
+                trainer.strategy.root_device, product_dtype(trainer.precision)
+            ),
         )
         self._step = trainer.global_step
         self._reports = []
@@ -96,7 +83,7 @@ class StepLog(Callback, PauseWatcher):
         self._epoch = trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches
         stepped = trainer.global_step != self._step  # a step may accumulate several batches
         self._step = trainer.global_step
-        if stepped and (self._step == 1 or self._step % self.every_steps == 0):
+        if stepped and (self._step == 1 or self._step % self._every_steps == 0):
             self._write(trainer)
 
     def on_pause(self, trainer: Trainer, name: str) -> None:

@@ -1,4 +1,4 @@
-"""How fast a run is: arithmetic over the last steps, and the clock that feeds it.
+"""The speed of a run: rates over the last steps, and the clock that measures them.
 
 Rows are counted over all ranks, tokens and memory for one rank (one device); `StepLog` adds up the
 tokens of all ranks.
@@ -17,11 +17,11 @@ from pathlib import Path
 
 import torch
 
-from inbatch.errors import ConfigError
 from inbatch.step.report import StepReport
 from inbatch.step.timer import StepTimer
 
 GIB = 2**30
+WINDOW_STEPS = 50  # over which rates are taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +117,11 @@ class ThroughputMeter:
     def __init__(
         self,
         *,
-        window_steps: int = 50,
         num_parameters: int | None = None,
         peak_flop_per_s: float | None = None,
     ) -> None:
         """Given `num_parameters` (no embeddings) and the device's peak, adds ``perf/mfu``."""
-        if window_steps < 1:
-            raise ConfigError(f"window_steps is {window_steps}: set 1 or more")
-        self._costs: deque[StepCost] = deque(maxlen=window_steps)
+        self._costs: deque[StepCost] = deque(maxlen=WINDOW_STEPS)
         self._num_parameters = num_parameters
         self._peak_flop_per_s = peak_flop_per_s
 
@@ -161,7 +158,7 @@ class StepClock:
         self._paused_at: float | None = None
 
     def elapsed(self) -> float:
-        """Seconds since the last lap or start, which goes on."""
+        """Seconds since the last lap or start; the lap continues."""
         return self._now() - self._lap_start
 
     def pause(self) -> None:
@@ -169,7 +166,7 @@ class StepClock:
         self._paused_at = self._now()
 
     def resume(self) -> float:
-        """Go on, and return the length of the pause in seconds."""
+        """Continue the lap, and return the length of the pause in seconds."""
         if self._paused_at is None:
             raise RuntimeError("resume without pause")
         paused = self._now() - self._paused_at

@@ -1,7 +1,7 @@
-"""A run at Weights & Biases: what it is called, what it was made of, how its metrics are drawn.
+"""A run at Weights & Biases: its name, its configuration, and how its metrics are drawn.
 
 The rows themselves come from `StepLog` and `Evaluation`, as for every logger; their step is
-``trainer/global_step``, the number of optimizer steps. Offline and disabled runs are treated alike.
+``trainer/global_step``, the number of optimizer steps. Offline and disabled runs are treated the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, loggers
 from inbatch.errors import ConfigError
 from inbatch.export.git import git_state
 from inbatch.export.redaction import redact
-from inbatch.sweep.points import read_point
+from inbatch.sweep.trials import read_trial
 
 STEP = "trainer/global_step"
 UNITS = {
@@ -41,7 +41,7 @@ UNITS = {
 def named(node: Mapping[str, Any], *, run_name: str, output_dir: Path) -> dict[str, Any]:
     """The configuration of a logger, with name and group where it is one of W&B and has none.
 
-    A run has its own name; a point of a sweep that of the sweep with its number, and the sweep as group.
+    A run has its own name; a trial of a sweep that of the sweep with its number, and the sweep as group.
 
     Raises:
         ConfigError: an offline run is to send its model.
@@ -50,12 +50,15 @@ def named(node: Mapping[str, Any], *, run_name: str, output_dir: Path) -> dict[s
         return dict(node)
     if node.get("offline") and node.get("log_model"):
         raise ConfigError(
-            "logger.wandb.log_model=true sends the model, and logger.wandb.offline=true nothing: set one"
+            "logger.wandb.log_model",
+            "sends the model, and logger.wandb.offline=true sends nothing",
+            "set one of them",
+            value=True,
         )
-    point = read_point(output_dir)
+    trial = read_trial(output_dir)
     sweep = f"{run_name}/{output_dir.parent.name}"
-    name = run_name if point is None else f"{sweep}/{point.number}"
-    group = None if point is None else sweep
+    name = run_name if trial is None else f"{sweep}/{trial.number}"
+    group = None if trial is None else sweep
     return {**node, "name": node.get("name") or name, "group": node.get("group") or group}
 
 

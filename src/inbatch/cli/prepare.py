@@ -26,10 +26,11 @@ from inbatch.console import make_console, print_plain
 from inbatch.data.collate import Collator
 from inbatch.data.sources.config_keys import path_key
 from inbatch.data.sources.load import Source, load_sources
-from inbatch.data.sources.prepared import FORMAT, MANIFEST, write_json
+from inbatch.data.sources.prepared import FORMAT, MANIFEST
 from inbatch.data.sources.shards import ShardJob, finish_job, open_job, write_shards
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
+from inbatch.files import write_json
 from inbatch.run import build as parts_of
 from inbatch.run.datamodule import describe_tokenizer
 

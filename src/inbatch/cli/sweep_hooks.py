@@ -19,28 +19,28 @@ from inbatch.cluster.requeue import preempted_exits
 from inbatch.config.check import RunConfig, check_config
 from inbatch.errors import ConfigError
 from inbatch.strategies import find_world
-from inbatch.sweep.points import Point
 from inbatch.sweep.report import report
-from inbatch.sweep.run import run_apart, run_point
+from inbatch.sweep.run import run_apart, run_trial
+from inbatch.sweep.trials import Trial
 
 EXIT_SOME_FAILED = 1
 
 
 class SweepReport(Callback):
-    """Checks a sweep before its first point, and reports on it after the last."""
+    """Checks a sweep before its first trial, and reports on it after the last."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse what every point would fail of. Hydra swallows errors here, but no exit."""
+        """Refuse what every trial would fail of. Hydra swallows errors here, but no exit."""
         with user_errors():
             check_sweep(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write table, plots and link; exit code 1 where a point has failed."""
+        """Write table, plots and link; exit code 1 where a trial has failed."""
         if is_array(config):  # one of several processes, none of which knows whether it is the last
             return
         with user_errors():
-            points = report(Path(config.hydra.sweep.dir))
-        if not all(point.succeeded for point in points.values()):
+            trials = report(Path(config.hydra.sweep.dir))
+        if not all(trial.succeeded for trial in trials.values()):
             sys.exit(EXIT_SOME_FAILED)
 
 
@@ -54,7 +54,7 @@ def check_sweep(config: DictConfig) -> None:
     if launched() and not is_array(config):
         raise ConfigError(
             "--multirun under torchrun or srun would run the whole sweep on each rank: start it once, "
-            "with trainer.devices=..., and each point starts its own ranks"
+            "with trainer.devices=..., and each trial starts its own ranks"
         )
     for override in config.hydra.overrides.task:
         if override.lstrip("+").startswith("output_dir="):
@@ -69,12 +69,12 @@ def check_sweep(config: DictConfig) -> None:
 
 
 def is_array(config: DictConfig) -> bool:
-    """Whether this process runs one point of a sweep, and others run the others."""
+    """Whether this process runs one trial of a sweep, and others run the others."""
     return bool(config.hydra.runtime.choices["hydra/launcher"] == "array")
 
 
 def in_sweep() -> bool:
-    """Whether this job is a point of a sweep."""
+    """Whether this job is a trial of a sweep."""
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
@@ -84,7 +84,7 @@ def launched() -> bool:
 
 
 def run_job(config: DictConfig, train: Callable[[RunConfig], object]) -> float | None:
-    """Run the point that this job is; returns its metric, None where it has none or has failed."""
+    """Run the trial that this job is; returns its metric, None where it has none or has failed."""
 
     def work() -> None:
         run = check_config(config)
@@ -96,13 +96,13 @@ def run_job(config: DictConfig, train: Callable[[RunConfig], object]) -> float |
                 train(run)
 
     folder = Path(HydraConfig.get().runtime.output_dir)
-    return run_point(point_of_job(), folder, work, one_of_several=launched())
+    return run_trial(trial_of_job(), folder, work, one_of_several=launched())
 
 
-def point_of_job() -> Point:
-    """The point that this job is."""
+def trial_of_job() -> Trial:
+    """The trial that this job is."""
     job: HydraConf = HydraConfig.get()
-    return Point(number=int(job.job.num), overrides=tuple(job.overrides.task))
+    return Trial(number=int(job.job.num), overrides=tuple(job.overrides.task))
 
 
 def command_of_job() -> list[str]:

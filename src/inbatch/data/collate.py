@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, cast, final
+from typing import Literal, Protocol, cast, final
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from inbatch.batch.batch import Batch, Chunk
 from inbatch.batch.chunks import make_chunks
+from inbatch.data.plan.plan import PlannedSlice
 from inbatch.data.read import ReadRows, StoredTokens, read_mixed, read_rows
 from inbatch.data.sources.columns import resolve_prompts
 from inbatch.data.sources.source import Source
@@ -47,16 +48,6 @@ class Tokenize(Protocol):
         """Token ids of each text behind the prompt, and the prompt's number of tokens."""
 
 
-class PlannedSlice(NamedTuple):
-    """The part of a global batch that one rank reads."""
-
-    step: int  # position in the epoch
-    source: int  # number of the source; -1 for several
-    rows: np.ndarray  # int64 [B], row numbers of this rank inside the source
-    num_global_rows: int  # rows over all ranks
-    sources: np.ndarray | None = None  # int64 [B], source of each row, where there are several
-
-
 @final
 @dataclass(frozen=True, kw_only=True)
 class Collator:
@@ -67,7 +58,6 @@ class Collator:
         chunk_rows: Most texts of a chunk; None for no limit.
         chunk_tokens: Most computed tokens of a chunk; None for no limit.
         prompts: Prompt by role or column, see `columns.resolve_prompts`; those of a source win.
-        multiple_of: Lengths of chunks are rounded up to a multiple of this.
         guide_tokenizer: Set to have the same texts in the guide's tokens as well.
         guide_chunk_tokens: As `chunk_tokens`, for the guide's chunks.
         guide_prompts: As `prompts`, for the guide; a source's own prompts do not apply to it.
@@ -80,16 +70,15 @@ class Collator:
     chunk_rows: int | None = None
     chunk_tokens: int | None = None
     prompts: Mapping[str, str] | None = None
-    multiple_of: int = 1
     guide_tokenizer: Tokenize | None = None
     guide_chunk_tokens: int | None = None
     guide_prompts: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
-        for key in ("chunk_rows", "multiple_of"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise ConfigError(f"{key}={value} must be at least 1.")
+        if self.chunk_rows is not None and self.chunk_rows < 1:
+            raise ConfigError(
+                "gradcache.chunk_rows", "is below 1", "set at least 1", value=self.chunk_rows
+            )
         self._check_budget("chunk_tokens", self.chunk_tokens, self.tokenizer)
         if self.guide_tokenizer is not None:
             self._check_budget("guide_chunk_tokens", self.guide_chunk_tokens, self.guide_tokenizer)
@@ -166,15 +155,15 @@ class Collator:
             chunk_tokens=chunk_tokens,
             pad_id=tokenizer.pad_id,
             padding_side=tokenizer.padding_side,
-            multiple_of=self.multiple_of,
         )
 
     def _check_budget(self, key: str, budget: int | None, tokenizer: Tokenize) -> None:
-        longest = -(-tokenizer.max_length // self.multiple_of) * self.multiple_of
-        if budget is not None and budget < longest:
+        if budget is not None and budget < tokenizer.max_length:
             raise ConfigError(
-                f"{key}={budget} cannot hold one text of max_length={tokenizer.max_length} tokens: "
-                f"raise it to at least {longest} or lower max_length."
+                key,
+                f"cannot hold one text of max_length={tokenizer.max_length} tokens",
+                f"raise it to at least {tokenizer.max_length} or lower max_length",
+                value=budget,
             )
 
 
@@ -215,20 +204,25 @@ def check_mixable(sources: Sequence[Source], *, one_loss: bool) -> None:
     """
     if not one_loss:
         raise ConfigError(
-            "sampler.mixed=true needs one loss for all sources, and loss has one for each: give one "
-            "loss, or set sampler.mixed=false"
+            "sampler.mixed",
+            "needs one loss for all sources, and loss gives one for each",
+            "give one loss, or set sampler.mixed=false",
+            value=True,
         )
     first = sources[0]
     for other in sources[1:]:
         for what, a, b in (
             ("number of text columns", len(first.columns), len(other.columns)),
-            ("having labels", first.has_labels, other.has_labels),
+            ("whether they have labels", first.has_labels, other.has_labels),
             ("prompts", first.prompts, other.prompts),
         ):
             if a != b:
                 raise ConfigError(
-                    f"sampler.mixed=true puts rows of '{first.name}' and '{other.name}' in one batch, "
-                    f"and they differ in {what} ({a} and {b}): make them equal or set sampler.mixed=false"
+                    "sampler.mixed",
+                    f"puts rows of '{first.name}' and '{other.name}' in one batch, but they "
+                    f"differ in {what} ({a} and {b})",
+                    "make them equal, or set sampler.mixed=false",
+                    value=True,
                 )
 
 

@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from inbatch.data.plan.permutation import mix64
+
 
 def hash_json(content: Any) -> str:
     """128 bits of plain values, as 32 hexadecimal digits; the order of keys does not count."""
@@ -45,13 +47,8 @@ def hash_rows(hashes_CN: np.ndarray) -> np.ndarray:
     """One hash for each row, uint64 [N]: equal where all columns are equal, in order."""
     out = np.zeros(hashes_CN.shape[1], dtype=np.uint64)
     for hashes_N in hashes_CN:
-        out ^= hashes_N + np.uint64(0x9E3779B97F4A7C15)
-        # The finaliser of splitmix64; without it the order of the columns would not count.
-        out ^= out >> np.uint64(30)
-        out *= np.uint64(0xBF58476D1CE4E5B9)
-        out ^= out >> np.uint64(27)
-        out *= np.uint64(0x94D049BB133111EB)
-        out ^= out >> np.uint64(31)
+        # Without the mixing the order of the columns would not count.
+        out = mix64(out ^ (hashes_N + np.uint64(0x9E3779B97F4A7C15)))
     return out
 
 

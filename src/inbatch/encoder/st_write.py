@@ -6,9 +6,6 @@ releases know neither the module types nor the keys that 6 writes. Weights are s
 
 from __future__ import annotations
 
-import json
-import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +25,7 @@ from inbatch.encoder.st_read import (
     WEIGHTS_FILE,
 )
 from inbatch.errors import ConfigError
+from inbatch.files import replaced_folder, write_json
 
 if TYPE_CHECKING:
     from inbatch.encoder.model import Encoder
@@ -54,18 +52,9 @@ def write_directory(
     """
     path = Path(path)
     _check_target(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
-    new, old = scratch.with_name(f"{scratch.name}.new"), scratch.with_name(f"{scratch.name}.old")
-    try:
-        new.mkdir()
-        _write_files(encoder, new, dict(encoder.state_dict() if state_dict is None else state_dict))
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    with replaced_folder(path) as folder:
+        state = dict(encoder.state_dict() if state_dict is None else state_dict)
+        _write_files(encoder, folder, state)
 
 
 def module_configs(encoder: Encoder) -> list[tuple[str, dict[str, Any]]]:
@@ -129,15 +118,15 @@ def _write_files(encoder: Encoder, path: Path, state: dict[str, Tensor]) -> None
         )
         (path / folder).mkdir(exist_ok=True)
         if kind == "Transformer":
-            _write_json(path / TRANSFORMER_FILE, config)
+            write_json(path / TRANSFORMER_FILE, config)
         elif kind == "Pooling":
-            _write_json(path / folder / "config.json", _without_later_defaults(config))
+            write_json(path / folder / "config.json", _without_later_defaults(config))
         elif kind == "Dense":
-            _write_json(path / folder / "config.json", config)
+            write_json(path / folder / "config.json", config)
             weights = _below(state, f"head.{number - 2}.")
             save_file(weights, path / folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    _write_json(path / MODULES_FILE, modules)
-    _write_json(path / MODEL_FILE, _model_config(encoder))
+    write_json(path / MODULES_FILE, modules)
+    write_json(path / MODEL_FILE, _model_config(encoder))
 
 
 def _model_config(encoder: Encoder) -> dict[str, Any]:
@@ -183,8 +172,3 @@ def _check_target(path: Path) -> None:
         raise ConfigError(
             f"path={str(path)!r} holds something other than a model: name a new directory."
         )
-
-
-def _write_json(file: Path, content: Any) -> None:
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    file.write_text(text + "\n", encoding="utf-8")

@@ -71,6 +71,19 @@ class TextTokenizer:
         trailing = bool(prompt_ids) and prompt_ids[-1] in self.hf.all_special_ids
         return ids, len(prompt_ids) - trailing
 
+    def count(self, texts: Sequence[str], prompt: str = "") -> list[int]:
+        """Tokens of each text with its prompt in front, special tokens included, before truncation."""
+        # `verbose` silences the remark about texts above model_max_length, which are the point here.
+        encoded = self.hf(
+            [prompt + text for text in texts],
+            truncation=False,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+        return [len(ids) for ids in encoded["input_ids"]]
+
     def _ids(self, texts: list[str]) -> list[list[int]]:
         if not texts:
             return []

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inbatch.data.sources.columns import suggest
 from inbatch.errors import ConfigError
 from inbatch.evaluation.metrics import SIMILARITIES
 
@@ -139,10 +140,15 @@ def parse_similarity(value: str | Sequence[str], *, field: str) -> tuple[str, ..
     known = ", ".join(SIMILARITIES)
     for name in names:
         if name not in SIMILARITIES:
-            raise ConfigError(f"{field}.similarity: {name!r} is not known; choose from {known}.")
+            raise ConfigError(
+                f"{field}.similarity", "is not known", suggest(name, SIMILARITIES), value=name
+            )
     if not names or len(set(names)) < len(names):
         raise ConfigError(
-            f"{field}.similarity={list(names)} must name each once; choose from {known}."
+            f"{field}.similarity",
+            "does not name each function once",
+            f"choose from {known}",
+            value=list(names),
         )
     return names
 
@@ -155,6 +161,9 @@ def check_truncate_dim(value: int | None, *, field: str) -> int | None:
     """
     if value is not None and value < 1:
         raise ConfigError(
-            f"{field}.truncate_dim={value} is too small; set at least 1, or null for all."
+            f"{field}.truncate_dim",
+            "is below 1",
+            "set at least 1, or null for all dimensions",
+            value=value,
         )
     return value

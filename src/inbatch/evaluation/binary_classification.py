@@ -66,8 +66,10 @@ class BinaryClassificationEvaluator:
         )
         if wrong := sorted(set(np.unique(self.labels).tolist()) - {0.0, 1.0}):
             raise ConfigError(
-                f"{field}: the labels hold {wrong[0]:g} where 0 (other) or 1 (matching) is needed; "
-                f"choose another {field}.columns.label."
+                f"{field}.columns.label",
+                f"names labels with the value {wrong[0]:g}, but only 0 (different) and 1 "
+                "(matching) are allowed",
+                "name another column",
             )
 
     @property

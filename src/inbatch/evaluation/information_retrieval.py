@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inbatch.data.sources.columns import suggest
 from inbatch.errors import ConfigError
 from inbatch.evaluation.base import (
     Encode,
@@ -108,7 +109,10 @@ class InformationRetrievalEvaluator:
         self._first_hits: Tensor | None = None
         if corpus_chunk_size < 1:
             raise ConfigError(
-                f"{field}.corpus_chunk_size={corpus_chunk_size} is too small; set 1 or more."
+                f"{field}.corpus_chunk_size",
+                "is below 1",
+                "set at least 1",
+                value=corpus_chunk_size,
             )
         if isinstance(path, RetrievalData):
             self.data = path
@@ -212,15 +216,20 @@ def search_device(choice: str, encode: Encode) -> torch.device:
 
 def _check_device(device: str, *, field: str) -> str:
     if device not in DEVICES:
-        raise ConfigError(
-            f"{field}.device={device!r} is not known; choose from {', '.join(DEVICES)}."
-        )
+        raise ConfigError(f"{field}.device", "is not known", suggest(device, DEVICES), value=device)
     if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"{field}.device='cuda' but torch finds no GPU; set auto or cpu.")
+        raise ConfigError(
+            f"{field}.device", "is set, but torch finds no GPU", "set auto or cpu", value=device
+        )
     return device
 
 
 def _cutoffs(values: Sequence[int], key: str, *, field: str) -> tuple[int, ...]:
     if not values or min(values) < 1:
-        raise ConfigError(f"{field}.{key}={list(values)} must be numbers of hits, such as [1, 10].")
+        raise ConfigError(
+            f"{field}.{key}",
+            "are not numbers of hits",
+            "set a list such as [1, 10]",
+            value=list(values),
+        )
     return tuple(values)

@@ -79,16 +79,17 @@ def make_retrieval_data(
         for kind, key, known in (("query", query, queries), ("document", document, corpus)):
             if key not in known:
                 raise ConfigError(
-                    f"{field}: the judgements name the {kind} {key!r}, which is not among the "
-                    f"{len(known)} ids that were read (such as {next(iter(known), None)!r}); "
-                    f"make the ids match or name the right columns in {field}.columns."
+                    f"{field}",
+                    f"has judgements of the {kind} {key!r}, which is not among the "
+                    f"{len(known)} ids that were read (such as {next(iter(known), None)!r})",
+                    f"make the ids match, or name the right columns in {field}.columns",
                 )
     positive = {pair: grade for pair, grade in judgements.items() if grade > 0}
     judged = {query for query, _ in positive}
     query_ids = [query for query in queries if query in judged][:limit]
     if not query_ids:
         raise ConfigError(
-            f"{field}: no judgement has a grade above 0; check {field}.columns.grade."
+            f"{field}.columns.grade", "gives no judgement a grade above 0", "name another column"
         )
     ids = sorted(corpus)
     rank = {document: i for i, document in enumerate(ids)}

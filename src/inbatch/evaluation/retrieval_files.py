@@ -45,7 +45,9 @@ def read_retrieval_data(
         ConfigError: anything about files, columns, ids and grades that cannot be used.
     """
     if limit is not None and limit < 1:
-        raise ConfigError(f"{field}.limit={limit} is too small; set at least 1, or null for all")
+        raise ConfigError(
+            f"{field}.limit", "is below 1", "set at least 1, or null for all", value=limit
+        )
     if isinstance(path, Mapping) and set(path) & set(_PARTS):
         return _from_files(path, columns=columns, limit=limit, field=field)
     if isinstance(path, str) and Path(path).is_dir():
@@ -71,8 +73,10 @@ def _find(folder: str, *, field: str) -> dict[str, str]:
                 else f"no file of {part}"
             )
             raise ConfigError(
-                f"{field}.path={folder} holds {seen}; "
-                f"give {field}.path as {{corpus: ..., queries: ..., qrels: ...}}"
+                f"{field}.path",
+                f"holds {seen}",
+                f"give {field}.path as {{corpus: ..., queries: ..., qrels: ...}}",
+                value=folder,
             )
         found[part] = matches[0]
     return found
@@ -86,12 +90,15 @@ def _from_files(
     field: str,
 ) -> RetrievalData:
     if set(paths) != set(_PARTS):
-        raise ConfigError(f"{field}.path has the keys {sorted(paths)}; give {', '.join(_PARTS)}")
+        raise ConfigError(
+            f"{field}.path", f"has the keys {sorted(paths)}", f"give {', '.join(_PARTS)}"
+        )
     chosen = dict(columns or {})
     for key in chosen:
         if key not in _NAMES:
-            hint = suggest(str(key), list(_NAMES))
-            raise ConfigError(f"{field}.columns has the unknown key '{key}'{hint}")
+            raise ConfigError(
+                f"{field}.columns.{key}", "is not a valid key", suggest(str(key), list(_NAMES))
+            )
     corpus = _read_texts(paths, "corpus", ("corpus_id", "corpus_text"), chosen, field=field)
     queries = _read_texts(paths, "queries", ("query_id", "query_text"), chosen, field=field)
     keys = ("qrels_query_id", "qrels_corpus_id", "grade")
@@ -115,12 +122,13 @@ def _read_texts(
     for key, text in zip(*_read(paths, part, keys, chosen, field=field)):
         if key in texts:
             raise ConfigError(
-                f"{field}.path.{part} holds the id {key!r} twice; keep one of its rows"
+                f"{field}.path.{part}", f"holds the id {key!r} twice", "keep one of its rows"
             )
         if not isinstance(text, str):
             raise ConfigError(
-                f"{field}.path.{part} has {text!r} as the text of {key!r}; give a text, or name "
-                f"another column as {field}.columns.{keys[1]}"
+                f"{field}.path.{part}",
+                f"has {text!r} as the text of {key!r}",
+                f"give a text, or name another column as {field}.columns.{keys[1]}",
             )
         texts[key] = text
     return texts
@@ -149,8 +157,9 @@ def _read(
     for name, column in zip(columns, values[:-1]):
         if None in column:
             raise ConfigError(
-                f"{place} has no id (null) in column '{name}', row {column.index(None)} "
-                "(counted from 0); fill it"
+                place,
+                f"has no id (null) in column '{name}', row {column.index(None)} (counted from 0)",
+                "fill it",
             )
     return [*([str(value) for value in column] for column in values[:-1]), values[-1]]
 
@@ -160,9 +169,11 @@ def _column(
 ) -> str | None:
     if (given := chosen.get(key)) is not None:
         if given not in names:
-            hint = suggest(str(given), names)
             raise ConfigError(
-                f"{field}.columns.{key}={given} is no column of {field}.path.{part}{hint}"
+                f"{field}.columns.{key}",
+                f"is not a column of {field}.path.{part}",
+                suggest(str(given), names),
+                value=given,
             )
         return str(given)
     by_lower = {name.lower(): name for name in names}
@@ -173,8 +184,9 @@ def _column(
         return None
     count = "several" if found else "none"
     raise ConfigError(
-        f"{field}.path.{part} has the columns {list(names)}, {count} of which could be its {key}; "
-        f"name one as {field}.columns.{key}"
+        f"{field}.path.{part}",
+        f"has the columns {list(names)}, {count} of which could be its {key}",
+        f"name one as {field}.columns.{key}",
     )
 
 
@@ -183,6 +195,7 @@ def _grade(value: Any, pair: tuple[str, str], *, field: str) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise ConfigError(
-            f"{field}.path.qrels has {value!r} as the grade of {pair}; give a number, or name "
-            f"another column as {field}.columns.grade"
+            f"{field}.path.qrels",
+            f"has {value!r} as the grade of {pair}",
+            f"give a number, or name another column as {field}.columns.grade",
         ) from None

@@ -45,7 +45,7 @@ def read_rows(
     source = load_rows(path, columns=columns, limit=limit, field=field)
     if source.prompts:
         raise ConfigError(
-            f"{field}.path.prompts is not used here; set the encoder's prompts instead"
+            f"{field}.path.prompts", "has no effect", "set the encoder's prompts instead"
         )
     num_rows = source.num_rows if limit is None else min(limit, source.num_rows)
     texts, labels = source.read(np.arange(num_rows))
@@ -60,8 +60,9 @@ def check_columns(rows: TextRows, *, num: int, roles: str, field: str) -> None:
     """
     if len(rows.texts) != num:
         raise ConfigError(
-            f"{field}: the rows have {len(rows.texts)} text columns where {roles} are needed; "
-            f"name them in {field}.columns"
+            f"{field}.columns",
+            f"gives {len(rows.texts)} text columns where {roles} are needed",
+            "name them",
         )
 
 
@@ -77,13 +78,15 @@ def read_labelled_pairs(
     check_columns(rows, num=2, roles="query and positive", field=field)
     if rows.labels is None:
         raise ConfigError(
-            f"{field}: the rows have no label column that is known by its name; "
-            f"name it as {field}.columns.label, beside query and positive"
+            f"{field}.columns.label",
+            "is not set, and no column has a known label name",
+            "name it, beside query and positive",
         )
     if rows.labels.min() == rows.labels.max():
         raise ConfigError(
-            f"{field}: all {len(rows.labels)} labels are {rows.labels[0]:g}, so there is nothing "
-            f"to tell apart; choose another file or a larger {field}.limit"
+            f"{field}",
+            f"has {rows.labels[0]:g} for all {len(rows.labels)} labels, so there is nothing to tell apart",
+            f"choose another file or a larger {field}.limit",
         )
     first, second = rows.texts
     return first, second, rows.labels
@@ -94,17 +97,23 @@ def load_rows(
 ) -> Source:
     """The source that `read_rows` reads; arguments and errors as there."""
     if limit is not None and limit < 1:
-        raise ConfigError(f"{field}.limit={limit} is too small; set at least 1, or null for all")
+        raise ConfigError(
+            f"{field}.limit", "is below 1", "set at least 1, or null for all", value=limit
+        )
     if isinstance(path, Source):
         if columns:
-            raise ConfigError(f"{field}.columns has no effect on a loaded source; set them there")
+            raise ConfigError(
+                f"{field}.columns",
+                "has no effect on a source that is loaded",
+                "set them where it is loaded",
+            )
         return path
     spec: dict[str, object] = dict(path) if isinstance(path, Mapping) else {"path": path}
     for key, value in (("columns", columns or None), ("limit", limit)):
         if value is not None:
             if spec.get(key) is not None:
                 raise ConfigError(
-                    f"{field}.{key} is given inside {field}.path too; keep one of them"
+                    f"{field}.{key}", f"is given inside {field}.path too", "keep one of them"
                 )
             spec[key] = value
     parent, _, name = field.rpartition(".")

@@ -7,6 +7,7 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
+from inbatch.data.sources.columns import suggest
 from inbatch.errors import ConfigError
 from inbatch.evaluation.base import (
     Encode,
@@ -124,7 +125,6 @@ def _margins(margin: float | Mapping[str, float], *, field: str) -> dict[str, fl
     for key in margin:
         if key not in SIMILARITIES:
             raise ConfigError(
-                f"{field}.margin has the unknown key {key!r}; "
-                f"choose from {', '.join(SIMILARITIES)}."
+                f"{field}.margin.{key}", "is not a similarity", suggest(key, SIMILARITIES)
             )
     return {key: float(margin.get(key, 0.0)) for key in SIMILARITIES}

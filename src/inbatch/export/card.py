@@ -7,7 +7,6 @@ sentence-transformers writes, so that readers and tools find what they know.
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from inbatch.export.card_data import CardData, SourceCard, has_roles
 from inbatch.export.card_header import header, hub_id, train_losses
 from inbatch.export.card_usage import usage_code
 from inbatch.export.citations import citations
+from inbatch.files import write_text
 
 _SIMILARITIES = {
     "cosine": "Cosine Similarity",
@@ -75,9 +75,7 @@ def write_card(card: CardData, model_dir: str | Path, *, plots: Sequence[Path] =
             shutil.copyfile(plot, target)
     shown = dict.fromkeys([*card.plots, *(f"plots/{plot.name}" for plot in plots)])
     path = model_dir / "README.md"
-    temporary = model_dir / "README.md.tmp"
-    temporary.write_text(render(replace(card, plots=tuple(shown))), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, render(replace(card, plots=tuple(shown))))
     return path
 
 

@@ -30,18 +30,23 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     A last line without its newline was torn by a kill, and is left out.
 
     Raises:
-        ConfigError: there is no such file, or a whole line is no row.
+        ConfigError: there is no such file, or a complete line is not a row.
     """
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(f"metrics={str(path)!r} is no file: give the metrics.jsonl of a run")
+        raise ConfigError(
+            "metrics", "is not a file", "give the metrics.jsonl of a run", value=str(path)
+        )
     *lines, _torn = path.read_text(encoding="utf-8", errors="replace").split("\n")
     rows = []
     for number, line in enumerate(lines, start=1):
         row = _parse(line)
         if row is None:
             raise ConfigError(
-                f"metrics={str(path)!r} has no row of metrics at line {number}: repair or delete that line"
+                "metrics",
+                f"has no row of metrics at line {number}",
+                "repair or delete that line",
+                value=str(path),
             )
         rows.append(row)
     return rows

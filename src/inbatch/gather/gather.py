@@ -32,6 +32,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from inbatch.batch.slices import split_rows
 from inbatch.gather.collectives import PendingRows, all_gather_rows
 
 
@@ -161,15 +162,9 @@ def _flat(tensor: Tensor) -> Tensor:
     return rows.view(len(tensor), math.prod(tensor.shape[1:]))
 
 
-def split_rows(num_rows: int, world_size: int) -> tuple[int, ...]:
-    """Rows per rank: contiguous, equal or one apart, larger first; the plan slices by the same rule."""
-    base, extra = divmod(num_rows, world_size)
-    return tuple(base + (rank < extra) for rank in range(world_size))
-
-
 def _check_rows(num_local: int, expected: int, num_global: int) -> None:
     if num_local != expected:
         raise ValueError(
             f"this rank holds {num_local} rows of a global batch of {num_global} where the plan gives "
-            f"it {expected}: batches must be sliced by inbatch.data.plan.plan.slice_rows"
+            f"it {expected}: batches must be sliced by inbatch.batch.slices.slice_rows"
         )

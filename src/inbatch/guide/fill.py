@@ -27,8 +27,8 @@ from inbatch.batch.batch import Chunk
 from inbatch.batch.chunks import make_chunks
 from inbatch.encoder import Encoder
 from inbatch.guide.base import Process
+from inbatch.guide.missing import Missing
 from inbatch.guide.store import Table
-from inbatch.guide.wanted import Missing
 
 SAY_S = 10.0  # between two progress lines
 

@@ -14,8 +14,6 @@ of a machine share its pages); a missing one is built from the shards.
 
 from __future__ import annotations
 
-import os
-import shutil
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ import numpy as np
 import xxhash
 
 from inbatch.errors import ConfigError
+from inbatch.files import new_folder, write_text
 
 
 @final
@@ -57,8 +56,10 @@ class Table:
         """
         if not np.isfinite(rows_nD).all():
             raise ConfigError(
-                f"the guide gives embeddings that are not finite in {self.dtype}: set "
-                "guide.store_dtype=float32, or another guide."
+                "guide.store_dtype",
+                "does not hold all embeddings of the guide: some are not finite",
+                "set float32, or use another guide",
+                value=self.dtype,
             )
         order = np.argsort(keys_n)
         name = f"shard-{uuid.uuid4().hex}"
@@ -100,7 +101,7 @@ class Table:
     def _rows(self, shard: str) -> np.ndarray:
         rows_nD = _map(self.folder / shard / "rows.npy")
         if rows_nD.shape[1:] != (self.dimension,) or rows_nD.dtype != self.dtype:
-            raise ConfigError(_damaged(self.folder / shard))
+            raise _damaged(self.folder / shard)
         return rows_nD
 
 
@@ -161,34 +162,17 @@ class OpenTable:
 def table_folder(folder: Path, prompt: str) -> Path:
     """Where the texts behind a prompt are; the prompt is written beside them, for people."""
     path = folder / f"prompt-{xxhash.xxh3_64_hexdigest(prompt.encode())}"
-    write_text(path / "prompt.txt", prompt)
+    if not (path / "prompt.txt").exists():
+        write_text(path / "prompt.txt", prompt)
     return path
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file whole, once."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".part-{uuid.uuid4().hex}")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
 
 
 def _write_folder(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a folder of arrays that appears whole, or not at all."""
-    part = folder.with_name(f".part-{uuid.uuid4().hex}")
-    part.mkdir(parents=True)
-    try:
+    with new_folder(folder) as fresh:
         for name, array in arrays.items():
-            with (part / f"{name}.npy").open("wb") as file:
+            with (fresh / f"{name}.npy").open("wb") as file:
                 np.save(file, array)
-                file.flush()
-                os.fsync(file.fileno())  # else the name may outlive a power cut and the bytes not
-        part.rename(folder)
-    except OSError:
-        shutil.rmtree(part, ignore_errors=True)
-        if not folder.is_dir():  # else another process has written the same
-            raise
 
 
 def _map(path: Path) -> np.ndarray:
@@ -196,8 +180,9 @@ def _map(path: Path) -> np.ndarray:
         # A plain array over the map: subclasses of ndarray cost time at each indexing.
         return np.asarray(np.load(path, mmap_mode="r"))
     except (ValueError, EOFError) as error:
-        raise ConfigError(_damaged(path.parent)) from error
+        raise _damaged(path.parent) from error
 
 
-def _damaged(folder: Path) -> str:
-    return f"guide.store_dir: {folder} is damaged: delete it, and the next run computes it anew."
+def _damaged(folder: Path) -> ConfigError:
+    fix = "delete it, and the next run computes it again"
+    return ConfigError("guide.store_dir", "is damaged", fix, value=str(folder))

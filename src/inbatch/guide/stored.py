@@ -23,17 +23,18 @@ from inbatch.data.sources.columns import resolve_prompts
 from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
+from inbatch.files import write_text
 from inbatch.guide.base import Process
 from inbatch.guide.fill import FillSettings, fill
 from inbatch.guide.fingerprint import describe_guide, fingerprint
-from inbatch.guide.store import OpenTable, Table, table_folder, write_text
-from inbatch.guide.wanted import (
-    TextColumn,
+from inbatch.guide.missing import (
+    SourceColumn,
     columns_by_prompt,
     find_missing,
     keys_to_check,
     wait_for_others,
 )
+from inbatch.guide.store import OpenTable, Table, table_folder
 
 _VISIBLE_S = 90.0  # network file systems show new files on other nodes after up to a minute
 
@@ -79,8 +80,10 @@ class StoredGuide:
         self._tables: dict[str, OpenTable] = {}
         if self._settings.chunk_tokens < encoder.tokenizer.max_length:
             raise ConfigError(
-                f"guide.chunk_tokens={self._settings.chunk_tokens} cannot hold one text of the "
-                f"guide's {encoder.tokenizer.max_length} tokens: raise it to that or more."
+                "guide.chunk_tokens",
+                f"cannot hold one text of the guide's {encoder.tokenizer.max_length} tokens",
+                f"set at least {encoder.tokenizer.max_length}",
+                value=self._settings.chunk_tokens,
             )
 
     def start(self, process: Process) -> None:
@@ -139,10 +142,11 @@ class StoredGuide:
             held = np.concatenate([self._tables[p].take(keys, rows) for p, keys, rows in parts])
         if not held.all():
             raise ConfigError(
-                f"guide.store_dir={str(self.store_dir)!r} lacks the guide's embedding of "
-                f"{int((~held).sum())} texts of source {batch.source!r}, so the store or the data "
-                "has changed since the run began: start the run again, or run "
-                "scripts/embed_guide.py with its settings, to embed them."
+                "guide.store_dir",
+                f"lacks the embeddings of {int((~held).sum())} texts of source "
+                f"{batch.source!r}, so the store or the data has changed since the run began",
+                "start the run again, or embed them with scripts/embed_guide.py and the run's settings",
+                value=str(self.store_dir),
             )
         return host_CBD.flatten(0, 1).to(device, non_blocking=True).float()
 
@@ -153,7 +157,9 @@ class StoredGuide:
             compute_dtype=str(self._compute_dtype(process.device)).removeprefix("torch."),
         )
         folder = self.store_dir / fingerprint(description)
-        write_text(folder / "guide.json", json.dumps(description, indent=2, default=str) + "\n")
+        if not (folder / "guide.json").exists():
+            text = json.dumps(description, indent=2, default=str) + "\n"
+            write_text(folder / "guide.json", text)
         return {
             prompt: Table(table_folder(folder, prompt), encoder.dimension, self._store_dtype)
             for prompt in self._columns
@@ -189,15 +195,17 @@ class StoredGuide:
 
 
 def _open_complete(
-    table: Table, columns: Sequence[TextColumn], deadline_s: float, process: Process
+    table: Table, columns: Sequence[SourceColumn], deadline_s: float, process: Process
 ) -> OpenTable:
     keys = keys_to_check(columns)
     while not (held := (opened := table.open()).contains(keys)).all():
         if time.monotonic() >= deadline_s:
             raise ConfigError(
-                f"guide.store_dir: {table.folder} shows {int(held.sum())} of {len(keys)} texts on "
-                f"rank {process.rank} though all ranks have written theirs: name a folder that "
-                "every node sees."
+                "guide.store_dir",
+                f"shows {int(held.sum())} of {len(keys)} texts on rank {process.rank} although "
+                "all ranks have written theirs",
+                "name a folder that every node sees",
+                value=str(table.folder),
             )
         time.sleep(1.0)
     return opened

@@ -30,7 +30,7 @@ from inbatch.run.datamodule import BatchModule
 from inbatch.run.folder import RunFolder
 from inbatch.run.module import BiEncoderModule
 from inbatch.run.resume import CHECKPOINT, checkpoint_fact, remedy, resume_path
-from inbatch.sweep.pruning import check_is_point
+from inbatch.sweep.pruning import check_is_trial
 
 # Keys that name places, or whose effect is compared instead of their values.
 _MAY_DIFFER_BY_NODE = (
@@ -152,5 +152,5 @@ def _make_pruning(
     """The callback that stops a sweep trial early; None unless that is asked for."""
     if evaluation is None or not pruner:
         return None
-    check_is_point(folder)
+    check_is_trial(folder)
     return Pruning(instantiate(pruner), evaluation, folder=folder, mode=mode)  # type: ignore[arg-type]

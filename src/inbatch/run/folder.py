@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from omegaconf import OmegaConf
 from inbatch.config.schema import RunConfig
 from inbatch.console import stop_recording
 from inbatch.errors import ConfigError
+from inbatch.files import write_text
 from inbatch.strategies import is_first_process
 
 # A different value makes it a different run; everything else may change when a run resumes. The optimizer's
@@ -111,9 +111,7 @@ class RunFolder:
         """
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         if is_first_process():
-            fresh = self.config.with_name(f"{self.config.name}.new")
-            OmegaConf.save(OmegaConf.structured(run), fresh, resolve=True)
-            os.replace(fresh, self.config)
+            write_text(self.config, OmegaConf.to_yaml(OmegaConf.structured(run), resolve=True))
 
     def _claim(self, run: RunConfig) -> None:
         started = self.last_checkpoint.exists() or self.model.exists()

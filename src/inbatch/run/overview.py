@@ -60,7 +60,7 @@ def write_report(parts: Parts, data: BatchModule, folder: Path) -> None:
         duplicate_share=lambda source: duplicate_share(
             source.text_hashes(), plan, source=source.name
         ),
-        unplaced=plan.unplaced,
+        skipped=plan.skipped,
     )
     write(report, folder)
     console = make_console()

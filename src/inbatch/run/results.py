@@ -21,7 +21,7 @@ from inbatch.run.card import make_card
 from inbatch.run.folder import RunFolder
 from inbatch.run.module import BiEncoderModule
 from inbatch.run.parts import Parts
-from inbatch.sweep.points import Result, write_result
+from inbatch.sweep.trials import Result, write_result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from matplotlib.path import Path as Curve
 
 from inbatch.export.markdown import number, shorten
 from inbatch.export.plots import BLUE, GREY, INK, ORANGE, STYLE, save
-from inbatch.sweep.points import Point
+from inbatch.sweep.trials import Trial
 
 _LOG_RANGE = 8.0  # largest to smallest value from which a parameter is spread by its logarithm
 _COLOURS = "viridis"
@@ -32,24 +32,24 @@ _LINE_CHARACTERS = 26  # of all tick labels, above which they are slanted
 class Scale(NamedTuple):
     """Where the values of a parameter lie on an axis from 0 to 1."""
 
-    places: list[float]  # of each point
+    places: list[float]  # of each trial
     ticks: list[float]
     labels: list[str]
 
 
-def plot_sweep(points: Sequence[Point], names: Sequence[str], out_dir: Path) -> list[Path]:
-    """Draw the points that have a value.
+def plot_sweep(trials: Sequence[Trial], names: Sequence[str], out_dir: Path) -> list[Path]:
+    """Draw the trials that have a value.
 
     Args:
-        points: of the sweep.
+        trials: of the sweep.
         names: parameters to draw.
         out_dir: is made where it is missing.
 
     Returns:
         The files written: metric_by_parameter.png and parallel_coordinates.png; none where fewer than
-        two points have a value or no parameter differs.
+        two trials have a value or no parameter differs.
     """
-    drawn = [point for point in points if point.succeeded and point.result.value is not None]
+    drawn = [trial for trial in trials if trial.succeeded and trial.result.value is not None]
     if len(drawn) < 2 or not names:
         return []
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -91,16 +91,16 @@ def _of_texts(values: Sequence[str]) -> Scale:
     )
 
 
-def _by_parameter(points: Sequence[Point], names: Sequence[str]) -> Figure:
+def _by_parameter(trials: Sequence[Trial], names: Sequence[str]) -> Figure:
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
     figure = Figure(figsize=(max(6.0, 4.2 * columns), 3.6 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    values = [_value(point) for point in points]
-    best = _best(points)
+    values = [_value(trial) for trial in trials]
+    best = _best(trials)
     for position, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, position + 1)
-        spread = scale([point.parameters.get(name, "-") for point in points])
+        spread = scale([trial.parameters.get(name, "-") for trial in trials])
         axes.scatter(spread.places, values, s=44, color=BLUE, alpha=0.75, linewidths=0, zorder=3)
         axes.scatter(
             [spread.places[best]], [values[best]], s=210, marker="*", color=ORANGE, zorder=4
@@ -113,22 +113,22 @@ def _by_parameter(points: Sequence[Point], names: Sequence[str]) -> Figure:
         axes.set_xlim(-0.12, 1.12)
         axes.margins(y=0.15)
         axes.set_xlabel(name)
-        axes.set_ylabel(_metric(points) if position % columns == 0 else "")
-    figure.suptitle(_title(points, best), fontsize=12, fontweight="bold")
+        axes.set_ylabel(_metric(trials) if position % columns == 0 else "")
+    figure.suptitle(_title(trials, best), fontsize=12, fontweight="bold")
     return figure
 
 
-def _parallel(points: Sequence[Point], names: Sequence[str]) -> Figure:
-    """One vertical axis a parameter and one for the metric; a curve for each point, better on top."""
-    values = [_value(point) for point in points]
-    scales = [scale([point.parameters.get(name, "-") for point in points]) for name in names]
+def _parallel(trials: Sequence[Trial], names: Sequence[str]) -> Figure:
+    """One vertical axis a parameter and one for the metric; a curve for each trial, better on top."""
+    values = [_value(trial) for trial in trials]
+    scales = [scale([trial.parameters.get(name, "-") for trial in trials]) for name in names]
     scales.append(scale([str(value) for value in values]))
     figure = Figure(figsize=(max(7.0, 2.4 * len(scales)), 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(1, 1, 1)
     colours = ScalarMappable(Normalize(min(values), max(values)), _COLOURS)
-    sign = 1.0 if points[0].result.mode == "max" else -1.0
-    best = _best(points)
+    sign = 1.0 if trials[0].result.mode == "max" else -1.0
+    best = _best(trials)
     for order, position in enumerate(np.argsort([sign * value for value in values])):
         curve = _curve([each.places[position] for each in scales])
         own = int(position) == best
@@ -142,9 +142,9 @@ def _parallel(points: Sequence[Point], names: Sequence[str]) -> Figure:
                 zorder=2 + order,
             )
         )
-    _vertical_axes(axes, scales, [*names, _metric(points)])
-    figure.colorbar(colours, ax=axes, label=_metric(points), pad=0.02)
-    figure.suptitle(_title(points, best), fontsize=12, fontweight="bold")
+    _vertical_axes(axes, scales, [*names, _metric(trials)])
+    figure.colorbar(colours, ax=axes, label=_metric(trials), pad=0.02)
+    figure.suptitle(_title(trials, best), fontsize=12, fontweight="bold")
     return figure
 
 
@@ -185,25 +185,25 @@ def _curve(heights: Sequence[float]) -> Curve:
     return Curve(vertices, codes)
 
 
-def _best(points: Sequence[Point]) -> int:
-    sign = 1.0 if points[0].result.mode == "max" else -1.0
-    return max(range(len(points)), key=lambda place: sign * _value(points[place]))
+def _best(trials: Sequence[Trial]) -> int:
+    sign = 1.0 if trials[0].result.mode == "max" else -1.0
+    return max(range(len(trials)), key=lambda place: sign * _value(trials[place]))
 
 
-def _title(points: Sequence[Point], best: int) -> str:
+def _title(trials: Sequence[Trial], best: int) -> str:
     return (
-        f"{len(points)} points, best (orange): {number(_value(points[best]))} "
-        f"at point {points[best].number}"
+        f"{len(trials)} trials, best (orange): {number(_value(trials[best]))} "
+        f"at trial {trials[best].number}"
     )
 
 
-def _metric(points: Sequence[Point]) -> str:
-    return str(points[0].result.metric)
+def _metric(trials: Sequence[Trial]) -> str:
+    return str(trials[0].result.metric)
 
 
-def _value(point: Point) -> float:
-    assert point.result.value is not None
-    return point.result.value
+def _value(trial: Trial) -> float:
+    assert trial.result.value is not None
+    return trial.result.value
 
 
 def _number(text: str) -> float | None:

@@ -1,12 +1,10 @@
 """What a sweep has found: `sweep.csv`, a table on the terminal, `plots/` and the link `best`.
 
-Everything is made from the folders of the points, at the end of a sweep or at any time later.
+Everything is made from the folders of the trials, at the end of a sweep or at any time later.
 """
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,15 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 from inbatch.console import duration, make_console, print_plain, printable
+from inbatch.files import write_csv
 from inbatch.sweep.plots import plot_sweep
-from inbatch.sweep.points import Point, best_point, read_points, varied
+from inbatch.sweep.trials import Trial, best_trial, read_trials, varied
 
 TABLE = "sweep.csv"
 BEST = "best"
 _DIGITS = 8
 
 
-def report(sweep: Path, *, console: Console | None = None) -> dict[Path, Point]:
+def report(sweep: Path, *, console: Console | None = None) -> dict[Path, Trial]:
     """Write all that a sweep ends in, and print it.
 
     Args:
@@ -32,54 +31,50 @@ def report(sweep: Path, *, console: Console | None = None) -> dict[Path, Point]:
         console: where to print; None for standard output.
 
     Returns:
-        The points by folder.
+        The trials by folder.
 
     Raises:
-        ConfigError: there are no points, or they cannot be compared.
+        ConfigError: there are no trials, or they cannot be compared.
     """
     console = console or make_console()
-    points = read_points(sweep)
-    best = best_point(points)
-    rows = [row_of(folder, point, sweep) for folder, point in points.items()]
-    names = varied(list(points.values()))
+    trials = read_trials(sweep)
+    best = best_trial(trials)
+    rows = [row_of(folder, trial, sweep) for folder, trial in trials.items()]
+    names = varied(list(trials.values()))
     _write_csv(rows, sweep / TABLE)
     _link(best, sweep / BEST)
-    plots = plot_sweep(list(points.values()), names, sweep / "plots")
-    _print_table(points, names, best, console=console)
-    _print_errors(points, console=console)
+    plots = plot_sweep(list(trials.values()), names, sweep / "plots")
+    _print_table(trials, names, best, console=console)
+    _print_errors(trials, console=console)
     paths = {"table": sweep / TABLE, "plots": sweep / "plots" if plots else None}
     if best is not None:
         paths["best"] = sweep / BEST
     for label, path in paths.items():
         if path is not None:
             print_plain(f"{label}: {path}", console=console)
-    return points
+    return trials
 
 
-def row_of(folder: Path, point: Point, sweep: Path) -> dict[str, Any]:
-    """A point as a row of `sweep.csv`."""
-    result = point.result
+def row_of(folder: Path, trial: Trial, sweep: Path) -> dict[str, Any]:
+    """A trial as a row of `sweep.csv`."""
+    result = trial.result
     return {
-        "point": point.number,
-        "status": point.status,
+        "trial": trial.number,
+        "status": trial.status,
         "metric": result.metric,
         "value": result.value,
         "step": result.step,
-        "seconds": point.seconds,
+        "seconds": trial.seconds,
         "folder": str(folder.relative_to(sweep)),
-        **point.parameters,
-        "error": point.error,
+        **trial.parameters,
+        "error": trial.error,
     }
 
 
 def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row if name != "error"))
-    part = path.with_suffix(".csv.part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*names, "error"])
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(part, path)
+    columns = [*names, "error"]
+    write_csv(path, columns, ([row.get(name) for name in columns] for row in rows))
 
 
 def _link(best: Path | None, link: Path) -> None:
@@ -90,13 +85,13 @@ def _link(best: Path | None, link: Path) -> None:
 
 
 def _print_table(
-    points: Mapping[Path, Point], names: list[str], best: Path | None, *, console: Console
+    trials: Mapping[Path, Trial], names: list[str], best: Path | None, *, console: Console
 ) -> None:
-    """The points, best first; those without a value last."""
-    metric = points[best].result.metric if best is not None else None
-    header = ["point", "status", metric or "metric", "step", "time", *names]
-    ordered = sorted(points.items(), key=lambda item: _rank(item[1]))
-    lines = [_cells(point, names) for _, point in ordered]
+    """The trials, best first; those without a value last."""
+    metric = trials[best].result.metric if best is not None else None
+    header = ["trial", "status", metric or "metric", "step", "time", *names]
+    ordered = sorted(trials.items(), key=lambda item: _rank(item[1]))
+    lines = [_cells(trial, names) for _, trial in ordered]
     if not console.is_terminal:
         for cells in lines:
             pairs = zip(header, cells, strict=True)
@@ -107,21 +102,21 @@ def _print_table(
         table.add_column(
             printable(name), justify="right" if position in (2, 3, 4) else "left", overflow="fold"
         )
-    for (folder, point), cells in zip(ordered, lines, strict=True):
-        style = "green" if folder == best else "" if point.succeeded else "red"
+    for (folder, trial), cells in zip(ordered, lines, strict=True):
+        style = "green" if folder == best else "" if trial.succeeded else "red"
         table.add_row(*(Text(printable(cell)) for cell in cells), style=style)
     console.print(table)
 
 
-def _cells(point: Point, names: list[str]) -> list[str]:
-    result = point.result
+def _cells(trial: Trial, names: list[str]) -> list[str]:
+    result = trial.result
     return [
-        str(point.number),
-        point.status,
+        str(trial.number),
+        trial.status,
         "-" if result.value is None else f"{result.value:.4f}",
         "-" if result.step is None else f"{result.step:,}",
-        "-" if point.seconds is None else duration(point.seconds),
-        *(_short(point.parameters.get(name, "-")) for name in names),
+        "-" if trial.seconds is None else duration(trial.seconds),
+        *(_short(trial.parameters.get(name, "-")) for name in names),
     ]
 
 
@@ -133,21 +128,21 @@ def _short(value: str) -> str:
         return value
 
 
-def _rank(point: Point) -> tuple[bool, float, int]:
-    value = point.result.value if point.succeeded else None
-    sign = -1.0 if point.result.mode == "max" else 1.0
-    return value is None, sign * (value or 0.0), point.number
+def _rank(trial: Trial) -> tuple[bool, float, int]:
+    value = trial.result.value if trial.succeeded else None
+    sign = -1.0 if trial.result.mode == "max" else 1.0
+    return value is None, sign * (value or 0.0), trial.number
 
 
-def _print_errors(points: Mapping[Path, Point], *, console: Console) -> None:
-    for folder, point in points.items():
-        if point.succeeded and point.result.metric and point.result.value is None:
+def _print_errors(trials: Mapping[Path, Trial], *, console: Console) -> None:
+    for folder, trial in trials.items():
+        if trial.succeeded and trial.result.metric and trial.result.value is None:
             why = "it was not evaluated after a step: set evaluation.every_steps"
-            print_plain(f"point {point.number} has no value: {why}", console=console)
-        if point.succeeded:
+            print_plain(f"trial {trial.number} has no value: {why}", console=console)
+        if trial.succeeded:
             continue
-        why = point.error or {
+        why = trial.error or {
             "running": f"it has left no result: it still runs, or was killed; see {folder}",
             "stopped": f"it was stopped; the same command with hydra.sweep.dir={folder.parent} goes on",
-        }.get(point.status, "")
-        print_plain(f"point {point.number} {point.status}: {why}", console=console)
+        }.get(trial.status, "")
+        print_plain(f"trial {trial.number} {trial.status}: {why}", console=console)

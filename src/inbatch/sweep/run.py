@@ -1,14 +1,13 @@
-"""One point of a sweep: run it, write down how it ended, leave the process as it was.
+"""One trial of a sweep: run it, write down how it ended, leave the process as it was.
 
-A point with one rank runs in the process of the sweep; importing takes longer than a small run. One
-that starts ranks of its own runs in a new process with the point's command line: ranks are started by
-repeating the command line, which must be that of the point and not that of the sweep, and a rank that
+A trial with one rank runs in the process of the sweep; importing takes longer than a small run. One
+that starts ranks of its own runs in a new process with the trial's command line: ranks are started by
+repeating the command line, which must be that of the trial and not that of the sweep, and a rank that
 dies takes its launcher with it, which must not be the sweep.
 """
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import signal
@@ -29,30 +28,31 @@ from lightning.pytorch.utilities import rank_zero_only
 from inbatch.cluster.requeue import EXIT_PREEMPTED
 from inbatch.cluster.stop_request import SIGNALS
 from inbatch.errors import ConfigError
-from inbatch.sweep.points import RESULT, Point, Result, read_result, write_point
+from inbatch.gradcache.rescue import free_memory
+from inbatch.sweep.trials import RESULT, Result, Trial, read_result, write_trial
 
 _RANK = re.compile(r"^\[rank\d+\]: ?")  # torch marks the lines of several ranks
 _ERROR_LINE = re.compile(r"error: |[\w.]*(Error|Exception|Interrupt)(: |$)")
 _KEPT_LINES = 400
 
 
-class PointFailed(Exception):  # noqa: N818 - its message is another error's
-    """A point in a process of its own has ended without a result; the message says why."""
+class TrialFailed(Exception):  # noqa: N818 - its message is another error's
+    """A trial in a process of its own has ended without a result; the message says why."""
 
 
-def run_point(
-    point: Point, folder: Path, work: Callable[[], None], *, one_of_several: bool
+def run_trial(
+    trial: Trial, folder: Path, work: Callable[[], None], *, one_of_several: bool
 ) -> float | None:
-    """Run a point.
+    """Run a trial.
 
     Args:
-        point: what to run.
-        folder: of the point.
+        trial: what to run.
+        folder: of the trial.
         work: runs it; leaves `result.json` in the folder.
-        one_of_several: this process is one rank of the point, which something else has started.
+        one_of_several: this process is one rank of the trial, which something else has started.
 
     Returns:
-        The point's metric; None where it failed or has no evaluation.
+        The trial's metric; None where it failed or has no evaluation.
 
     Raises:
         Exception: what `work` has raised, for a rank among several: the others wait for it, and only
@@ -60,32 +60,32 @@ def run_point(
         BaseException: what is no error, such as an interrupt or a request to stop.
     """
     (folder / RESULT).unlink(missing_ok=True)
-    _write(point, folder)
+    _write(trial, folder)
     began = time.monotonic()
     try:
         with clean_process():
             work()
-        result = _rank_zero_result(folder) or point.result
-        ended = replace(point, status="pruned" if result.pruned else "completed", result=result)
+        result = _rank_zero_result(folder) or trial.result
+        ended = replace(trial, status="pruned" if result.pruned else "completed", result=result)
     except Exception as error:
-        ended = replace(point, status="failed", error=describe(error))
+        ended = replace(trial, status="failed", error=describe(error))
         _say(ended, error)
         if one_of_several:
-            write_point(replace(ended, seconds=_since(began)), folder)
+            write_trial(replace(ended, seconds=_since(began)), folder)
             raise
     except BaseException:
-        _write(replace(point, status="stopped", seconds=_since(began)), folder)
+        _write(replace(trial, status="stopped", seconds=_since(began)), folder)
         raise
-    _free_memory()
+    free_memory()  # what the run still holds in cycles
     _write(replace(ended, seconds=_since(began)), folder)
     return ended.result.value
 
 
 def run_apart(command: Sequence[str]) -> None:
-    """Run a point's command line; what it prints is passed on.
+    """Run a trial's command line; what it prints is passed on.
 
     Raises:
-        PointFailed: it has ended with another code than 0.
+        TrialFailed: it has ended with another code than 0.
         SystemExit: it was asked to stop and has left a checkpoint.
     """
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace")
@@ -104,13 +104,13 @@ def run_apart(command: Sequence[str]) -> None:
     if code == EXIT_PREEMPTED:
         sys.exit(code)
     if code:
-        raise PointFailed(_reason(code, kept))
+        raise TrialFailed(_reason(code, kept))
 
 
 def describe(error: BaseException) -> str:
     """An error in one line; the kind is left out where the message is written for users."""
     text = " ".join(str(error).split())
-    if isinstance(error, ConfigError | PointFailed):
+    if isinstance(error, ConfigError | TrialFailed):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -132,13 +132,6 @@ def clean_process() -> Iterator[None]:
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         os.environ.clear()
         os.environ.update(environment)
-
-
-def _free_memory() -> None:
-    """Give back what a failed or finished run still holds in cycles, before the next one starts."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 @contextmanager
@@ -165,10 +158,10 @@ def _reason(code: int, lines: Sequence[str]) -> str:
     return f"{errors[0].removeprefix('error: ')} ({ended})" if errors else ended
 
 
-def _say(point: Point, error: Exception) -> None:
-    if not isinstance(error, ConfigError | PointFailed):
+def _say(trial: Trial, error: Exception) -> None:
+    if not isinstance(error, ConfigError | TrialFailed):
         traceback.print_exception(error)
-    print(f"error: point {point.number} failed: {point.error}", file=sys.stderr)
+    print(f"error: trial {trial.number} failed: {trial.error}", file=sys.stderr)
 
 
 def _since(began: float) -> float:
@@ -181,5 +174,5 @@ def _rank_zero_result(folder: Path) -> Result:
 
 
 @rank_zero_only
-def _write(point: Point, folder: Path) -> None:
-    write_point(point, folder)
+def _write(trial: Trial, folder: Path) -> None:
+    write_trial(trial, folder)

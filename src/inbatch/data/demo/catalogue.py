@@ -11,7 +11,6 @@ titles of its line are false negatives in a batch, which a guide finds.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product as combinations
@@ -34,6 +33,7 @@ from inbatch.data.demo.words import (
     UNITS,
     Category,
 )
+from inbatch.files import write_csv
 
 LINE = 8  # products of a line: two models, each in two sizes and two colours
 # How often an offer leaves a part out.
@@ -89,10 +89,9 @@ def write_demo(
     _write_parquet(folder / "train-0.parquet", triplets[:half])
     _write_parquet(folder / "train-1.parquet", triplets[half:])
     dev_triplets = _triplets(rng, dev)
-    with (folder / "dev_triplets.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ("query", "positive", "negative"), extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(dev_triplets)
+    columns = ("query", "positive", "negative")
+    rows = ([row[name] for name in columns] for row in dev_triplets)
+    write_csv(folder / "dev_triplets.csv", columns, rows)
     queries = [row["query"] for row in dev_triplets]
     _write_retrieval(folder / "retrieval", queries, dev, others=train[: len(dev)])
 

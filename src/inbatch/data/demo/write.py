@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from inbatch.data.demo.catalogue import write_demo
+from inbatch.files import new_folder, write_bytes
 
 
 def write_demo_once(folder: Path) -> None:
     """Write the demo's files into `folder`, unless they are there.
 
-    Every process that finds none writes the same files to a temporary folder and moves them into place.
-    So none waits for another, and nobody reads half a file, whether or not nodes share the folder.
+    Each process that finds no demo writes the same files; the first one puts them in place. So no process
+    waits for another, whether or not nodes share the folder.
     """
     last = Path("retrieval") / "qrels.parquet"
     if (folder / last).exists():
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="demo-", dir=folder.parent) as beside:
-        fresh = Path(beside) / folder.name
+    with new_folder(folder) as fresh:
         write_demo(fresh)
-        try:
-            fresh.rename(folder)  # fails if the folder exists and holds files
-            return
-        except OSError:
-            if (folder / last).exists():  # another process was faster
-                return
-        (folder / last).parent.mkdir(parents=True, exist_ok=True)  # left by a killed process
-        names = [path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()]
-        for name in sorted(names, key=lambda name: name == last):
-            os.replace(fresh / name, folder / name)
+        if folder.exists():  # a folder that lacks some of the files is completed
+            names = [path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()]
+            for name in sorted(names, key=lambda name: name == last):
+                write_bytes(folder / name, (fresh / name).read_bytes())

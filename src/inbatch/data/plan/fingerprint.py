@@ -62,8 +62,9 @@ def check_same_plan(saved: Mapping[str, Any], current: Mapping[str, Any]) -> Non
             continue
         what, change = _name(part, old, new)
         raise ConfigError(
-            f"{what} {change} when the checkpoint was saved, so the run would not go on as it began: "
-            f"restore {what}, or start a new run from its weights"
+            what,
+            f"{change} when the checkpoint was saved, so the run would not continue as it began",
+            f"restore {what}, or start a new run from the weights",
         )
 
 

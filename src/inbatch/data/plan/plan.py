@@ -16,9 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol, final
+from typing import NamedTuple, Protocol, final
 
 import numpy as np
+
+_LOOKED_AT = 16  # batches of which a share is estimated
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,16 @@ class GlobalBatch:
     sources: np.ndarray | None = None  # int64 [B], for a batch of several sources
 
 
+class PlannedSlice(NamedTuple):
+    """The part of a global batch that one rank reads."""
+
+    step: int  # position in the epoch
+    source: int  # number of the source; -1 for several
+    rows: np.ndarray  # int64 [B], row numbers of this rank inside the source
+    num_global_rows: int  # rows over all ranks
+    sources: np.ndarray | None = None  # int64 [B], source of each row, where there are several
+
+
 class BatchStream(Protocol):
     """The batches of one source (or of several as one), by number, each at a cost of its own."""
 
@@ -72,7 +84,7 @@ class BatchStream(Protocol):
     def rows(self, index: int) -> np.ndarray:
         """Row numbers of a batch, int64 [B]."""
 
-    def num_placed(self, num_batches: int) -> int:
+    def num_rows_in(self, num_batches: int) -> int:
         """Rows in the first `num_batches` batches."""
 
 
@@ -90,7 +102,7 @@ class Plan:
 
     streams: one for each source; a single one for a mixture.
     source_of_step: number of the stream at each step, int64 [S].
-    unplaced: rows by source name that are in no batch of the epoch: cut off by `drop_last` or by the
+    skipped: rows by source name that are in no batch of the epoch: cut off by `drop_last` or by the
         sampler's end of an epoch, or in conflict with every batch that had room.
     """
 
@@ -98,7 +110,7 @@ class Plan:
     names: tuple[str, ...]
     streams: tuple[BatchStream, ...]
     source_of_step: np.ndarray
-    unplaced: dict[str, int]
+    skipped: dict[str, int]
     mixture: Mixture | None = None
 
     @property
@@ -149,22 +161,13 @@ class Sampler(Protocol):
         """The batches of an epoch; `drop_last` leaves out batches that are not full."""
 
 
-def slice_rows(rows: np.ndarray, rank: int, world_size: int) -> np.ndarray:
-    """The rows of a global batch that one rank reads: contiguous, sizes equal or one apart, larger first."""
-    base, extra = divmod(len(rows), world_size)
-    start = rank * base + min(rank, extra)
-    return rows[start : start + base + (rank < extra)]
-
-
 def duplicate_share(
     hashes: np.ndarray,
     plan: Plan,
     *,
     source: str | None = None,
-    of: Literal["batches", "rows"] = "batches",
-    num_batches: int = 16,
 ) -> float:
-    """Share of a plan's batches that hold a text in two rows (or share of the rows that are such).
+    """Share of a plan's batches that hold a text in two rows; 16 batches spread over the epoch are looked at.
 
     Each of them is a false negative of an in-batch loss. Equality inside one row does not count.
 
@@ -172,8 +175,6 @@ def duplicate_share(
         hashes: uint64 [C, N] of the source.
         plan: Any plan over that source; steps of other sources are passed over.
         source: Name of the source; None where the plan has one.
-        of: What to count.
-        num_batches: Batches to look at, evenly spread over the epoch.
     """
     number = 0 if source is None else plan.names.index(source)
     if plan.mixture is None:
@@ -183,22 +184,17 @@ def duplicate_share(
     if len(steps) == 0:
         return 0.0
     shares = []
-    for step in np.unique(np.linspace(0, len(steps) - 1, num_batches).astype(np.int64)):
+    for step in np.unique(np.linspace(0, len(steps) - 1, _LOOKED_AT).astype(np.int64)):
         batch = plan.batch(int(steps[step]))
         rows = batch.rows if batch.sources is None else batch.rows[batch.sources == number]
-        repeated = _repeats_text(np.asarray(hashes)[:, rows].T)
-        shares.append(repeated.mean() if of == "rows" and len(rows) else repeated.any())
+        shares.append(_repeats_text(np.asarray(hashes)[:, rows].T))
     return float(np.mean(shares))
 
 
-def _repeats_text(values_RC: np.ndarray) -> np.ndarray:
-    """Whether each row holds a value of another row, bool [R]."""
-    num_rows, num_columns = values_RC.shape
+def _repeats_text(values_RC: np.ndarray) -> bool:
+    """Whether a row holds a value of another row."""
+    num_columns = values_RC.shape[1]
     flat = values_RC.reshape(-1)
-    order = np.argsort(flat, kind="stable")  # a row's own cells stay side by side
+    order = np.argsort(flat, kind="stable")  # cells of one row stay side by side
     rows = order // num_columns
-    meet = (flat[order[1:]] == flat[order[:-1]]) & (rows[1:] != rows[:-1])
-    repeated = np.zeros(num_rows, dtype=bool)
-    repeated[rows[1:][meet]] = True
-    repeated[rows[:-1][meet]] = True
-    return repeated
+    return bool(((flat[order[1:]] == flat[order[:-1]]) & (rows[1:] != rows[:-1])).any())

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-from inbatch.data.collate import PlannedSlice
-from inbatch.data.plan.plan import Plan, slice_rows
+from inbatch.batch.slices import slice_rows
+from inbatch.data.plan.plan import Plan, PlannedSlice
 
 Position = dict[str, int]
 _ORIGIN: Position = {"epoch": 0, "step": 0, "plan": 0, "plan_step": 0}

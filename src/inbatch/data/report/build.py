@@ -3,26 +3,25 @@
 Shape letters: C text columns, N rows.
 
 Counts of duplicates and characters cover all rows (64-bit hashes and Arrow lengths, no strings);
-token counts come from a random sample. The result is a tree of frozen values (report_tree.py) that
-text.py puts in words.
+token counts come from a random sample. The result is a tree of frozen values (values.py) that text.py
+puts in words.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from rich.table import Table
 
 from inbatch.data.hashing import hash_rows
 from inbatch.data.report import text as report_text
-from inbatch.data.report.thinning import one_in, thinned_rows
+from inbatch.data.report.subsample import one_in, subsample
 from inbatch.data.report.values import (
     ColumnReport,
+    DataReport,
     KeyReport,
     LabelBin,
     LabelReport,
@@ -33,39 +32,29 @@ from inbatch.data.report.values import (
 from inbatch.data.sources.checks import numbers_only
 from inbatch.data.sources.columns import resolve_prompts
 from inbatch.data.sources.load import Source
-from inbatch.encoder.tokenize import TextTokenizer
+from inbatch.files import write_text
 
 
-@dataclass(frozen=True, slots=True)
-class DataReport:
-    """All sources, and what a person should know of them."""
+class TokenCounter(Protocol):
+    """Counts the tokens of texts, as `encoder.TextTokenizer` does."""
 
-    sources: tuple[SourceReport, ...]
-    max_length: int | None
-    warnings: tuple[str, ...]
+    @property
+    def max_length(self) -> int:
+        """Most tokens that a text keeps."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
-
-    def to_markdown(self) -> str:
-        """A page for a person."""
-        return report_text.to_markdown(self)
-
-    def to_table(self) -> Table:
-        """One line a column, for the terminal."""
-        return report_text.to_table(self)
+    def count(self, texts: Sequence[str], prompt: str = "") -> list[int]:
+        """Tokens of each text behind a prompt, special tokens included, before truncation."""
 
 
 def build_report(
     sources: Sequence[Source],
     *,
-    tokenizer: TextTokenizer | None = None,
+    tokenizer: TokenCounter | None = None,
     prompts: Mapping[str, str] | None = None,
     in_batch: Collection[str] | None = None,
     guided: Collection[str] = (),
     duplicate_share: Callable[[Source], float] | None = None,
-    unplaced: Mapping[str, int] | None = None,
+    skipped: Mapping[str, int] | None = None,
     sample_rows: int = 1000,
 ) -> DataReport:
     """Look at every source.
@@ -79,11 +68,11 @@ def build_report(
         guided: Names of the sources whose false negatives a guide leaves out.
         duplicate_share: Share of global batches that would hold a text twice under the sampler and
             batch size in use; None leaves it out.
-        unplaced: Rows in no batch of the first epoch, by source name (`Plan.unplaced`); a name that is no
+        skipped: Rows in no batch of the first epoch, by source name (`Plan.skipped`); a name that is no
             source's stands for all sources.
         sample_rows: Rows of each source to tokenize.
     """
-    unplaced = unplaced or {}
+    skipped = skipped or {}
     reports = tuple(
         _source_report(
             source,
@@ -91,7 +80,7 @@ def build_report(
             prompts=prompts,
             in_batch=in_batch is None or source.name in in_batch,
             duplicate_share=duplicate_share,
-            num_unplaced=unplaced.get(source.name, 0),
+            num_skipped=skipped.get(source.name, 0),
             sample_rows=sample_rows,
         )
         for source in sources
@@ -103,8 +92,8 @@ def build_report(
         for line in report_text.warnings_of(report, max_length, guided=report.name in guided)
     ]
     names, num_rows = {source.name for source in sources}, sum(s.num_rows for s in sources)
-    for name in sorted(unplaced.keys() - names):
-        warnings += report_text.unplaced_warnings(f"sources '{name}'", unplaced[name], num_rows)
+    for name in sorted(skipped.keys() - names):
+        warnings += report_text.skipped_warnings(f"sources '{name}'", skipped[name], num_rows)
     return DataReport(reports, max_length, tuple(warnings))
 
 
@@ -113,17 +102,17 @@ def write(report: DataReport, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
-    (folder / "data_report.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "data_report.md").write_text(report.to_markdown(), encoding="utf-8")
+    write_text(folder / "data_report.json", text + "\n")
+    write_text(folder / "data_report.md", report_text.to_markdown(report))
 
 
 def shared(left_N: np.ndarray, right_N: np.ndarray) -> Shared:
     """Texts of `left` (hashes) that stand beside several distinct texts of `right`.
 
-    Of many rows, counts are estimates (thinning.py).
+    Of many rows, counts are estimates (subsample.py).
     """
     factor = one_in(len(left_N))
-    rows, left_N = thinned_rows(left_N.__getitem__, len(left_N), keep_one_in=factor)
+    rows, left_N = subsample(left_N.__getitem__, len(left_N), keep_one_in=factor)
     right_N = right_N[rows]
     order = np.lexsort((right_N, left_N))
     left_N, right_N = left_N[order], right_N[order]
@@ -144,11 +133,11 @@ def shared(left_N: np.ndarray, right_N: np.ndarray) -> Shared:
 def _source_report(
     source: Source,
     *,
-    tokenizer: TextTokenizer | None,
+    tokenizer: TokenCounter | None,
     prompts: Mapping[str, str] | None,
     in_batch: bool,
     duplicate_share: Callable[[Source], float] | None,
-    num_unplaced: int,
+    num_skipped: int,
     sample_rows: int,
 ) -> SourceReport:
     hashes_CN = source.text_hashes()
@@ -173,7 +162,7 @@ def _source_report(
         shared_queries=shared(query_N, positive_N) if contrasted else None,
         shared_positives=shared(positive_N, query_N) if contrasted else None,
         batches_with_duplicates=duplicate_share(source) if in_batch and duplicate_share else None,
-        num_unplaced=num_unplaced,
+        num_skipped=num_skipped,
         num_sampled=0 if tokenizer is None else len(sampled),
         samples=_samples(source),
         counted_one_in=one_in(source.num_rows),
@@ -184,7 +173,7 @@ def _column_reports(
     source: Source,
     sampled: np.ndarray,
     *,
-    tokenizer: TextTokenizer | None,
+    tokenizer: TokenCounter | None,
     prompts: Mapping[str, str] | None,
 ) -> tuple[ColumnReport, ...]:
     of_column = resolve_prompts({**(prompts or {}), **source.prompts}, source.roles)
@@ -194,7 +183,7 @@ def _column_reports(
     for column, name in enumerate(source.columns):
         tokens, truncated = None, None
         if tokenizer is not None:
-            counts = _token_counts(tokenizer, texts[column], of_column[column])
+            counts = np.array(tokenizer.count(texts[column], of_column[column]), dtype=np.int64)
             tokens, truncated = _lengths(counts), float((counts > tokenizer.max_length).mean())
         reports.append(
             ColumnReport(
@@ -233,25 +222,11 @@ def _key_report(source: Source) -> KeyReport | None:
     if keys_N is None or source.roles.key is None:
         return None
     factor = one_in(len(keys_N))
-    _, keys_N = thinned_rows(keys_N.__getitem__, len(keys_N), keep_one_in=factor)
+    _, keys_N = subsample(keys_N.__getitem__, len(keys_N), keep_one_in=factor)
     counts = np.unique(keys_N, return_counts=True)[1]
     sharing = int(counts[counts > 1].sum())
     most = int(counts.max(initial=0))
     return KeyReport(source.roles.key, len(counts) * factor, sharing * factor, most)
-
-
-def _token_counts(tokenizer: TextTokenizer, texts: Sequence[str], prompt: str) -> np.ndarray:
-    """Tokens of each text before truncation."""
-    # `verbose` silences the remark about texts above model_max_length, which are the point here.
-    encoded = tokenizer.hf(
-        [prompt + text for text in texts],
-        truncation=False,
-        padding=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
-    return np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
 
 
 def _samples(source: Source) -> tuple[dict[str, Any], ...]:
@@ -273,7 +248,7 @@ def _sample(num_rows: int, count: int) -> np.ndarray:
 
 def _num_distinct(hashes_N: np.ndarray) -> int:
     factor = one_in(len(hashes_N))
-    ordered = np.sort(thinned_rows(hashes_N.__getitem__, len(hashes_N), keep_one_in=factor)[1])
+    ordered = np.sort(subsample(hashes_N.__getitem__, len(hashes_N), keep_one_in=factor)[1])
     return factor * (int((ordered[1:] != ordered[:-1]).sum()) + bool(len(ordered)))
 
 
@@ -281,9 +256,7 @@ def _num_repeats(hashes_CN: np.ndarray) -> int:
     """Rows all texts of which stand in an earlier row."""
     num_rows = hashes_CN.shape[1]
     factor = one_in(num_rows)
-    _, rows = thinned_rows(
-        lambda block: hash_rows(hashes_CN[:, block]), num_rows, keep_one_in=factor
-    )
+    _, rows = subsample(lambda block: hash_rows(hashes_CN[:, block]), num_rows, keep_one_in=factor)
     return factor * (len(rows) - len(np.unique(rows)))
 
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rich.table import Table
 
-from inbatch.data.report.values import ColumnReport, Lengths, SourceReport
-
-if TYPE_CHECKING:
-    from inbatch.data.report.build import DataReport
+from inbatch.data.report.values import ColumnReport, DataReport, Lengths, SourceReport
 
 # Below this share a peculiarity of the data is counted but not warned about.
 WARN_SHARE = 0.01
-UNPLACED_SHARE = 0.001  # the same for rows that are never trained on
+SKIPPED_SHARE = 0.001  # the same for rows that are never trained on
 SAMPLE_CHARACTERS = 200
 
 
@@ -74,9 +69,9 @@ def to_table(report: DataReport) -> Table:
     return table
 
 
-def unplaced_warnings(name: str, count: int, num_rows: int) -> list[str]:
+def skipped_warnings(name: str, count: int, num_rows: int) -> list[str]:
     """A line on rows that no batch of the first epoch holds, if they are many."""
-    if count <= UNPLACED_SHARE * num_rows:
+    if count <= SKIPPED_SHARE * num_rows:
         return []
     return [
         f"{count} rows of {name} ({count / num_rows:.1%}) are in no batch of the first epoch: they "
@@ -114,7 +109,7 @@ def _row_warnings(report: SourceReport) -> list[str]:
         lines.append(
             f"{report.num_dropped} rows of {name} were dropped for an empty text or label."
         )
-    lines += unplaced_warnings(name, report.num_unplaced, rows)
+    lines += skipped_warnings(name, report.num_skipped, rows)
     if report.num_duplicate_rows >= WARN_SHARE * rows:
         lines.append(
             f"{report.num_duplicate_rows} rows of {name} ({report.num_duplicate_rows / rows:.0%}) "
@@ -195,8 +190,8 @@ def _counts(report: SourceReport) -> list[str]:
         )
     if report.num_dropped:
         lines.append(f"- dropped rows: {report.num_dropped:,}")
-    if report.num_unplaced:
-        lines.append(f"- rows in no batch of the first epoch: {report.num_unplaced:,}")
+    if report.num_skipped:
+        lines.append(f"- rows in no batch of the first epoch: {report.num_skipped:,}")
     if report.batches_with_duplicates is not None:
         lines.append(f"- global batches with a text twice: {report.batches_with_duplicates:.1%}")
     return lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
@@ -94,7 +94,20 @@ class SourceReport:
     shared_queries: Shared | None  # None where labels say which pairs are positive
     shared_positives: Shared | None
     batches_with_duplicates: float | None  # share, under the sampler in use
-    num_unplaced: int  # rows in no batch of the first epoch
+    num_skipped: int  # rows in no batch of the first epoch
     num_sampled: int
     samples: tuple[dict[str, Any], ...]
     counted_one_in: int  # k: repeated texts, keys and rows were counted on one text in k, times k
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """All sources, and what a person should know about them."""
+
+    sources: tuple[SourceReport, ...]
+    max_length: int | None
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)

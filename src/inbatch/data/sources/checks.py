@@ -84,9 +84,10 @@ def read_labels(
         values = pc.cast(_truths_as_numbers(column), pa.float32(), safe=False).to_numpy()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ConfigError(
-            f"{columns_key(place.field)}: label column '{roles.label}' of {place.origin} holds "
-            f"{column.type} values that are no numbers ({shorten(error)}): mend it, or set "
-            f"{to_set(place.field, 'columns.label')}"
+            columns_key(place.field),
+            f"has the label column '{roles.label}', whose {column.type} values in "
+            f"{place.origin} are not numbers ({shorten(error)})",
+            f"correct them, or set {to_set(place.field, 'columns.label')}",
         ) from error
     missing = np.isnan(values)
     if kept(missing).any():
@@ -114,17 +115,19 @@ def _check_types(dataset: datasets.Dataset, roles: Roles, place: Place) -> None:
         kind = dataset.data.column(name).type
         if not _is_text(kind):
             raise ConfigError(
-                f"{columns_key(place.field)}: column '{name}' holds {kind}, not "
-                f"texts: set {to_set(place.field, f'columns.{_role_of(name, roles)}')} to another "
-                "column, or store it as strings"
+                columns_key(place.field),
+                f"uses column '{name}', which holds {kind} instead of text",
+                f"set {to_set(place.field, f'columns.{_role_of(name, roles)}')} to another "
+                "column, or store it as strings",
             )
     if roles.key is not None:
         kind = dataset.data.column(roles.key).type
         if not (_is_text(kind) or pa.types.is_integer(kind)):
             raise ConfigError(
-                f"{columns_key(place.field)}.key: key column '{roles.key}' holds {kind}, "
-                "and keys are texts or whole numbers: store it as such, or set "
-                f"{to_set(place.field, 'columns.key')}"
+                f"{columns_key(place.field)}.key",
+                f"names a column of {kind}, but keys are texts or whole numbers",
+                f"store it as such, or set {to_set(place.field, 'columns.key')}",
+                value=roles.key,
             )
 
 
@@ -147,6 +150,8 @@ def _refuse(what: str, column: str, wrong_N: np.ndarray, place: Place) -> None:
     row = int(np.flatnonzero(wrong_N)[0])
     name, row = (place.origin, row) if place.files is None else locate_row(place.files, row)
     raise ConfigError(
-        f"{path_key(place.field)}: {name} has {what} in column '{column}', row {row} (counted from "
-        f"0): fill it, or set {to_set(place.field, 'on_empty=drop')}"
+        path_key(place.field),
+        f"has {what} in column '{column}', row {row} (counted from 0)",
+        f"fill it, or set {to_set(place.field, 'on_empty=drop')}",
+        value=name,
     )

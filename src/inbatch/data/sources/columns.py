@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
-from inbatch.data.sources.config_keys import columns_key, to_set
-from inbatch.errors import ConfigError
+from inbatch.data.sources.config_keys import columns_key, path_key, to_set
+from inbatch.errors import ConfigError, did_you_mean
 
 QUERY_NAMES = ("query", "anchor", "question")
 POSITIVE_NAMES = ("positive", "pos", "answer", "document", "passage", "doc")
@@ -80,12 +79,16 @@ def find_roles(
         return _roles(list(names), texts, label, None)
     if layouts:
         seen = [by_lower[name] for layout in layouts for name in layout] + labels
-        reason = f"fit the roles in more than one way ({', '.join(dict.fromkeys(seen))})"
+        reason = f"match the roles in more than one way ({', '.join(dict.fromkeys(seen))})"
     else:
-        reason = "fit no known pair of names (such as query and positive, sentence1 and sentence2)"
+        reason = (
+            "match no known pair of names (such as query and positive, sentence1 and sentence2)"
+        )
     raise ConfigError(
-        f"{field}: the columns {list(names)} {reason}: say which to use, as "
-        f"{to_set(field, 'columns.query=COLUMN')} and {to_set(field, 'columns.positive=COLUMN')}"
+        path_key(field),
+        f"has the columns {list(names)}, which {reason}",
+        f"say which to use, as {to_set(field, 'columns.query=COLUMN')} and "
+        f"{to_set(field, 'columns.positive=COLUMN')}",
     )
 
 
@@ -104,7 +107,9 @@ def resolve_prompts(
     known = ("query", "positive", "negative", *DOCUMENT_WORDS, *roles.texts)
     for key in prompts:
         if key not in known:
-            raise ConfigError(f"{field} has the unknown key '{key}'{suggest(str(key), known)}")
+            raise ConfigError(
+                f"{field}.{key}", "is not a column or a role", suggest(str(key), known)
+            )
     resolved = []
     for column, name in enumerate(roles.texts):
         wide = () if column == 0 else DOCUMENT_WORDS
@@ -114,11 +119,8 @@ def resolve_prompts(
 
 
 def suggest(value: str, known: Sequence[str]) -> str:
-    """The end of a sentence: the nearest known word, or all of them."""
-    near = get_close_matches(value, known, n=1)
-    if near:
-        return f": did you mean '{near[0]}'?"
-    return f": choose from {', '.join(dict.fromkeys(known))}"
+    """A fix for an unknown word: the nearest known one, or all of them."""
+    return did_you_mean(value, known) or f"choose from {', '.join(dict.fromkeys(known))}"
 
 
 def _named_pairs(by_lower: Mapping[str, str]) -> list[tuple[str, ...]]:
@@ -168,8 +170,9 @@ def _completed(
     for word, value in given.items():
         if word not in MAPPING_KEYS:
             raise ConfigError(
-                f"{columns_key(field)} has the unknown key '{word}'"
-                f"{suggest(str(word), MAPPING_KEYS)}"
+                f"{columns_key(field)}.{word}",
+                "is not a valid key",
+                suggest(str(word), MAPPING_KEYS),
             )
         if word != "negatives" and value is not None:
             _one(given, word, field=field)
@@ -186,8 +189,9 @@ def _completed(
     fits = [by_lower[word] for word in words if word in by_lower]
     if len(fits) != 1:
         raise ConfigError(
-            f"{columns_key(field)}.{missing} is not set and {fits or 'none'} of the columns {left} "
-            f"can be it: set {to_set(field, f'columns.{missing}')}"
+            f"{columns_key(field)}.{missing}",
+            f"is not set, and {fits or 'none'} of the columns {left} can be it",
+            f"set {to_set(field, f'columns.{missing}')}",
         )
     labels = [by_lower[name] for name in LABEL_NAMES if name in by_lower]
     others = {"negatives": _negative_names(by_lower), "label": labels[0] if labels else None}
@@ -205,7 +209,7 @@ def _mapped_roles(names: list[str], mapping: Mapping[str, object], *, field: str
     chosen = [_known(name, names, field=field) for name in (query, positive, *negatives, *extra)]
     if len(set(chosen)) < len(chosen):
         raise ConfigError(
-            f"{columns_key(field)} uses a column twice in {chosen}: name each one once"
+            columns_key(field), f"uses a column twice in {chosen}", "name each one once"
         )
     return _roles(names, [query, positive, *negatives], label, key)
 
@@ -220,9 +224,9 @@ def _known(column: str, names: Sequence[str], *, field: str) -> str:
         hint = suggest(column, names)
         if field.startswith("data.eval"):  # its columns need not be those of the training data
             own = to_set(field, "columns.ROLE=COLUMN")
-            hint = f": where the set has columns of its own ({', '.join(names)}), set {own}"
+            hint = f"where this set has different columns ({', '.join(names)}), set {own}"
         raise ConfigError(
-            f"{columns_key(field)} names '{column}', which the data does not hold{hint}"
+            columns_key(field), f"names '{column}', which the data does not have", hint
         )
     return column
 
@@ -231,8 +235,10 @@ def _one(mapping: Mapping[str, object], key: str, *, field: str) -> str:
     columns = _as_list(mapping.get(key))
     if len(columns) != 1:
         raise ConfigError(
-            f"{columns_key(field)}.{key}={columns} must name one column: "
-            "write one source for each further one"
+            f"{columns_key(field)}.{key}",
+            "does not name one column",
+            "name one, and write one source for each further one",
+            value=columns,
         )
     return columns[0]
 
@@ -244,4 +250,4 @@ def _as_list(value: object) -> list[str]:
         return [value]
     if isinstance(value, Sequence):
         return [str(item) for item in value]
-    raise ConfigError(f"a column is given as {value!r}: give its name")
+    raise ConfigError("a column", "is not given by its name", "give its name", value=value)

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -24,7 +23,13 @@ import pyarrow as pa
 
 from inbatch.data.sources.columns import Roles, suggest
 from inbatch.data.sources.config_keys import path_key
-from inbatch.data.sources.diagnose import find_fault, find_separator, shorten
+from inbatch.data.sources.diagnose import (
+    Fault,
+    find_fault,
+    find_separator,
+    nearest_name,
+    shorten,
+)
 from inbatch.data.sources.spec import SourceSpec
 from inbatch.errors import ConfigError
 
@@ -75,15 +80,19 @@ def resolve_files(path: str | Sequence[str], *, field: str = "data.train") -> Fi
     """
     patterns = [path] if isinstance(path, str) else [str(item) for item in path]
     if not patterns:
-        raise ConfigError(f"{path_key(field)}=[] names no file: give a path or a glob")
+        raise ConfigError(path_key(field), "names no file", "give a path or a glob", value=[])
     paths = [found for pattern in patterns for found in _expand(pattern, field=field)]
     if twice := [found for found, count in Counter(paths).items() if count > 1]:
-        raise ConfigError(f"{path_key(field)}={path} names the file {twice[0]} twice: name it once")
+        raise ConfigError(
+            path_key(field), f"names the file {twice[0]} twice", "name it once", value=path
+        )
     suffixes = {_suffix(found, field=field): found for found in paths}
     if len({KINDS[suffix] for suffix in suffixes}) > 1 or {".csv", ".tsv"} <= set(suffixes):
         raise ConfigError(
-            f"{path_key(field)}={path} mixes {' and '.join(sorted(suffixes))} files: "
-            "write one source for each kind"
+            path_key(field),
+            f"mixes {' and '.join(sorted(suffixes))} files",
+            "write one source for each kind",
+            value=path,
         )
     return Files(tuple(paths), next(iter(suffixes)))
 
@@ -106,8 +115,8 @@ def peek_columns(files: Files, *, field: str = "data.train") -> list[str]:
         names = []
     except LOAD_ERRORS as error:
         raise _unreadable(files, error, field=field) from error
-    if files.suffix in SEPARATOR and (clause := _separator(files)):
-        raise ConfigError(f"{path_key(field)}: {files.paths[0]} {clause}")
+    if files.suffix in SEPARATOR and (fault := _separator(files)):
+        raise ConfigError(path_key(field), *fault, value=files.paths[0])
     if not names:
         raise _no_rows(files.paths[0], field=field)
     return names
@@ -157,8 +166,10 @@ def load_hub(spec: SourceSpec, *, field: str, cache_dir: str | None) -> datasets
             return datasets.load_dataset(spec.hub, spec.subset, **where)
     except LOAD_ERRORS as error:
         raise ConfigError(
-            f"{field}.hub={spec.hub} (subset {spec.subset}, split {spec.split}) cannot be loaded "
-            f"({shorten(error)}): check the name and the connection, or give a path"
+            f"{field}.hub",
+            f"(subset {spec.subset}, split {spec.split}) cannot be loaded ({shorten(error)})",
+            "check the name and the connection, or give a path",
+            value=spec.hub,
         ) from error
 
 
@@ -221,36 +232,15 @@ def _expand(pattern: str, *, field: str) -> Iterable[str]:
     key = path_key(field)
     if fs.isdir(place):
         raise ConfigError(
-            f"{key}={pattern} is a folder: name its files, for example {pattern}/*.parquet"
+            key, "is a folder", f"name its files, for example {pattern}/*.parquet", value=pattern
         )
     found = sorted(match for match in fs.glob(place) if fs.isfile(match))
     if not found:
-        raise ConfigError(f"{key}={pattern} matches no file: {_nearest(fs, place)}")
+        raise ConfigError(key, "matches no file", nearest_name(fs, place), value=pattern)
     if "://" not in pattern:
         return found
     _, chained, rest = pattern.partition("::")
     return [fs.unstrip_protocol(match) + chained + rest for match in found]
-
-
-def _nearest(fs: Any, place: str) -> str:
-    """A clause with the nearest file name, or with what the nearest folder holds."""
-    folder = PurePosixPath(place).parent
-    while not fs.isdir(str(folder)) and folder != folder.parent:
-        place, folder = str(folder), folder.parent
-    names = sorted(PurePosixPath(entry).name for entry in fs.ls(str(folder), detail=False))
-    name = PurePosixPath(place).name
-    if not glob.has_magic(name) and (near := _similar(name, names)):
-        return f"did you mean {folder / near}?"
-    return f"{folder} holds {', '.join(names[:8]) or 'nothing'}"
-
-
-def _similar(name: str, names: Sequence[str]) -> str | None:
-    """The nearest of some file names; an equal suffix makes no two names alike."""
-    stems = {known: known.partition(".")[0] for known in names}
-    stem = name.partition(".")[0]
-    near = get_close_matches(name, names, n=4, cutoff=0.75)
-    alike = [known for known in near if get_close_matches(stem, [stems[known]], cutoff=0.7)]
-    return alike[0] if alike else None
 
 
 def _num_bytes(path: str) -> int | None:
@@ -259,10 +249,10 @@ def _num_bytes(path: str) -> int | None:
     return size
 
 
-def _separator(files: Files) -> str | None:
+def _separator(files: Files) -> Fault | None:
     try:
         return find_separator(files.paths[0], SEPARATOR[files.suffix])
-    except (OSError, EOFError, zlib.error):  # the parser has its own words for this
+    except (OSError, EOFError, zlib.error):  # the parser reports this itself
         return None
 
 
@@ -272,26 +262,32 @@ def _suffix(path: str, *, field: str) -> str:
     suffix = PurePosixPath(name.stem).suffix if compressed else name.suffix
     if suffix not in KINDS or (compressed and KINDS[suffix] not in ("csv", "json")):
         shown = suffix + name.suffix if compressed else suffix
-        hint = suggest(shown, list(KINDS))
-        raise ConfigError(f"{path_key(field)}: {path} has the unknown suffix '{shown}'{hint}")
+        raise ConfigError(
+            path_key(field),
+            f"has the unknown suffix '{shown}'",
+            suggest(shown, list(KINDS)),
+            value=path,
+        )
     return suffix
 
 
 def _no_rows(path: str, *, field: str) -> ConfigError:
-    return ConfigError(f"{path_key(field)}: {path} holds no rows: remove it or fill it")
+    return ConfigError(path_key(field), "holds no rows", "remove it, or fill it", value=path)
 
 
 def _unreadable(files: Files, error: BaseException, *, field: str) -> ConfigError:
-    """The fault of the first file that has one by itself, or else the parser's words."""
+    """The fault of the first file that has one by itself, or else the parser's message."""
     key = path_key(field)
     for path in files.paths:
-        clause = _separator(Files((path,), files.suffix)) if files.suffix in SEPARATOR else None
-        if clause := clause or find_fault(path, files.builder):
-            return ConfigError(f"{key}: {path} {clause}")
+        fault = _separator(Files((path,), files.suffix)) if files.suffix in SEPARATOR else None
+        if fault := fault or find_fault(path, files.builder):
+            return ConfigError(key, *fault, value=path)
     one = len(files.paths) == 1
     shown = files.paths[0] if one else f"one of {len(files.paths)} files"
-    fix = "mend the file" if one else "mend it, or give all files of the source the same columns"
+    fix = (
+        "repair the file" if one else "repair it, or give all files of the source the same columns"
+    )
     if isinstance(error, ConnectionError):
         fix = "check the connection, or copy the files to this machine"
     kind, reason = files.suffix[1:], shorten(error.__cause__ or error)
-    return ConfigError(f"{key}: {shown} cannot be read as {kind} ({reason}): {fix}")
+    return ConfigError(key, f"cannot be read as {kind} ({reason})", fix, value=shown)

@@ -53,7 +53,7 @@ def load_sources(
     if not isinstance(spec, Mapping):
         spec = {field.rpartition(".")[2]: spec}
     if not spec:
-        raise ConfigError(f"{field} names no source: give at least one path")
+        raise ConfigError(field, "names no source", "give at least one path")
     return [
         _load_source(
             str(name),
@@ -134,8 +134,10 @@ def _filled(source: Source) -> Source:
     if source.num_rows == 0:
         dropped = f" ({source.num_dropped} were dropped)" if source.num_dropped else ""
         raise ConfigError(
-            f"{path_key(source.field)}: source '{source.name}' ({source.origin}) holds no rows{dropped}: "
-            "remove it or fill it"
+            path_key(source.field),
+            f"holds no rows{dropped}",
+            "remove it, or fill it",
+            value=source.origin,
         )
     return source
 
@@ -145,8 +147,10 @@ def _stream(
 ) -> StreamedRows:
     if cache_dir is None:
         raise ConfigError(
-            f"{field}.streaming=true keeps an index and copies of few files: name a folder for them "
-            "in data.cache_dir"
+            f"{field}.streaming",
+            "needs a folder for an index and for copies of a few files",
+            "name one in data.cache_dir",
+            value=True,
         )
     return StreamedRows(
         files,

@@ -66,7 +66,7 @@ class Prepared:
         """An array over all rows [..., N], memory-mapped."""
         array: np.ndarray = self._checked(np.load, self.folder / f"{name}.npy", mmap_mode="r")
         if array.shape[-1] != self.manifest["num_rows"]:
-            raise ConfigError(self._damaged)
+            raise self._damaged()
         return array
 
     def dataset(self) -> datasets.Dataset:
@@ -75,7 +75,7 @@ class Prepared:
             self._checked(datasets.Dataset.from_file, str(shard / ROWS)) for shard in self.shards
         ]
         if [part.num_rows for part in parts] != [s["num_rows"] for s in self.manifest["shards"]]:
-            raise ConfigError(self._damaged)
+            raise self._damaged()
         return datasets.concatenate_datasets(parts)
 
     @cached_property
@@ -96,13 +96,14 @@ class Prepared:
         try:
             return read(path, **options)
         except (OSError, ValueError, EOFError, pa.ArrowInvalid) as error:
-            raise ConfigError(self._damaged) from error
+            raise self._damaged() from error
 
-    @property
-    def _damaged(self) -> str:
-        return (
-            f"{path_key(self.field)}: {self.folder} is damaged: "
-            "delete it and prepare the data again"
+    def _damaged(self) -> ConfigError:
+        return ConfigError(
+            path_key(self.field),
+            "is damaged",
+            "delete it and prepare the data again",
+            value=str(self.folder),
         )
 
 
@@ -126,8 +127,10 @@ def expand_prepared(sources: Mapping[str, Any]) -> dict[str, Any]:
         for each, spec in found.items():
             if each in expanded:
                 raise ConfigError(
-                    f"data.train.{name}={keys['path']} holds a source '{each}', and there is one of "
-                    "that name already: name the folders of its sources one by one"
+                    f"data.train.{name}",
+                    f"holds a source '{each}', and another source has that name",
+                    "name the folders of its sources one by one",
+                    value=keys["path"],
                 )
             expanded[each] = spec
     return expanded
@@ -151,36 +154,36 @@ def open_prepared(
         return None
     if manifest["format"] != FORMAT:
         raise ConfigError(
-            f"{path_key(field)}={path} has format {manifest['format']}, and this version reads {FORMAT}: "
-            "prepare the data again"
+            path_key(field),
+            f"has format {manifest['format']}, but this version reads {FORMAT}",
+            "prepare the data again",
+            value=path,
         )
     if "sources" in manifest:
         raise ConfigError(
-            f"{path_key(field)}={path} holds the sources {', '.join(manifest['sources'])}: name one of "
-            f"them, as {path}/{manifest['sources'][0]}"
+            path_key(field),
+            f"holds the sources {', '.join(manifest['sources'])}",
+            f"name one of them, as {path}/{manifest['sources'][0]}",
+            value=path,
         )
     prepared = Prepared(_local(path), manifest, field)
-    own = prepared.roles
+    stored_roles = prepared.roles
     stored = {name: value for name, value in manifest["roles"].items() if name != "ignored"}
-    wanted = find_roles(own.used, mapping={**stored, **(mapping or {})}, field=field)
-    if wanted.used != own.used:
+    wanted = find_roles(stored_roles.used, mapping={**stored, **(mapping or {})}, field=field)
+    if wanted.used != stored_roles.used:
         raise ConfigError(
-            f"{columns_key(field)} asks for {list(wanted.used)}, and {path} was prepared with "
-            f"{list(own.used)}: prepare the data again, or leave the columns out"
+            columns_key(field),
+            f"asks for {list(wanted.used)}, but {path} was prepared with {list(stored_roles.used)}",
+            "prepare the data again, or remove the columns",
         )
     if on_empty == "drop" and manifest["on_empty"] != "drop":
         raise ConfigError(
-            f"{field}.on_empty=drop is decided when data are prepared, and {path} keeps empty texts: "
-            "prepare the data again, or leave it out"
+            f"{field}.on_empty",
+            f"takes effect when data are prepared, and {path} keeps empty texts",
+            "prepare the data again, or remove it",
+            value="drop",
         )
     return prepared
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a file that is either whole or not there."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)
 
 
 def _local(path: object) -> Path:
@@ -189,7 +192,7 @@ def _local(path: object) -> Path:
 
 
 def _read(path: object) -> dict[str, Any] | None:
-    """The manifest of a folder; None where the path is no prepared folder."""
+    """The manifest of a folder; None where the path is not a prepared folder."""
     if not isinstance(path, str) or not (_local(path) / MANIFEST).is_file():
         return None
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -28,11 +27,11 @@ from inbatch.data.sources.prepared import (
     ROWS,
     TEXT_HASHES,
     TEXT_LENGTHS,
-    write_json,
 )
 from inbatch.data.sources.source import Source
 from inbatch.data.sources.tokens import write_tokens
 from inbatch.errors import ConfigError
+from inbatch.files import new_folder, replaced_file, write_json
 
 JOB = "job.json"  # what the shards of a folder are made of
 _BLOCK_ROWS = 4096  # rows that are tokenized together
@@ -99,17 +98,24 @@ def open_job(job: ShardJob) -> list[int]:
         for part, value in description.items():
             if found.get(part) != value:
                 raise ConfigError(
-                    f"prepare.output: {job.folder} was begun with another {part} ({found.get(part)}, now "
-                    f"{value}): choose another folder, or delete this one"
+                    "prepare.output",
+                    f"was begun with another {part} ({found.get(part)}, now {value})",
+                    "choose another folder, or delete this one",
+                    value=str(job.folder),
                 )
     elif job.folder.exists() and any(job.folder.iterdir()):
-        raise ConfigError(f"prepare.output: {job.folder} holds other files: choose another folder")
+        raise ConfigError(
+            "prepare.output", "holds other files", "choose another folder", value=str(job.folder)
+        )
     try:
         job.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, description)
     except OSError as error:
         raise ConfigError(
-            f"prepare.output: {job.folder} cannot be written ({error.strerror}): choose another folder"
+            "prepare.output",
+            f"cannot be written ({error.strerror})",
+            "choose another folder",
+            value=str(job.folder),
         ) from error
     for left in job.folder.glob(".shard-*"):
         shutil.rmtree(left)
@@ -141,10 +147,14 @@ def write_shards(job: ShardJob, numbers: Sequence[int], *, workers: int) -> Iter
 def write_shard(job: ShardJob, number: int) -> int:
     """Write one shard; returns its rows."""
     start, stop = job.rows_of(number)
-    part = job.folder / f".{job.shard(number).name}.{os.getpid()}"
-    part.mkdir()
+    with new_folder(job.shard(number)) as folder:
+        _fill_shard(folder, job, start, stop)
+    return stop - start
+
+
+def _fill_shard(folder: Path, job: ShardJob, start: int, stop: int) -> None:
     table = job.source.table(start, stop)
-    with pa.OSFile(str(part / ROWS), "wb") as file, pa.ipc.new_stream(file, table.schema) as out:
+    with (folder / ROWS).open("wb") as file, pa.ipc.new_stream(file, table.schema) as out:
         out.write_table(table, max_chunksize=1 << 16)
     hashed = Source(
         job.source.name,
@@ -154,15 +164,13 @@ def write_shard(job: ShardJob, number: int) -> int:
         origin=job.source.origin,
         field=job.source.field,
     )
-    np.save(part / f"{TEXT_HASHES}.npy", hashed.text_hashes())
-    np.save(part / f"{TEXT_LENGTHS}.npy", hashed.text_lengths())
+    np.save(folder / f"{TEXT_HASHES}.npy", hashed.text_hashes())
+    np.save(folder / f"{TEXT_LENGTHS}.npy", hashed.text_lengths())
     if (keys := hashed.keys()) is not None:
-        np.save(part / f"{KEY_HASHES}.npy", keys)
+        np.save(folder / f"{KEY_HASHES}.npy", keys)
     if job.tokenize is not None and job.tokens is not None:
         ids = _tokenize(job.tokenize, hashed, job.tokens["prompts"], job.tokens["dtype"])
-        write_tokens(part, ids, dtype=job.tokens["dtype"])
-    part.rename(job.shard(number))
-    return stop - start
+        write_tokens(folder, ids, dtype=job.tokens["dtype"])
 
 
 def finish_job(job: ShardJob, *, versions: Mapping[str, str]) -> None:
@@ -196,13 +204,12 @@ def finish_job(job: ShardJob, *, versions: Mapping[str, str]) -> None:
 def _join(parts: Sequence[Path], target: Path, job: ShardJob) -> None:
     first = np.load(parts[0], mmap_mode="r")
     shape = (*first.shape[:-1], job.source.num_rows)
-    part = target.with_name(f".{target.name}.part")
-    out = np.lib.format.open_memmap(part, "w+", first.dtype, shape)
-    for number, path in enumerate(parts):
-        start, stop = job.rows_of(number)
-        out[..., start:stop] = np.load(path, mmap_mode="r")
-    out.flush()
-    part.replace(target)
+    with replaced_file(target) as file:
+        out = np.lib.format.open_memmap(file.name, "w+", first.dtype, shape)
+        for number, path in enumerate(parts):
+            start, stop = job.rows_of(number)
+            out[..., start:stop] = np.load(path, mmap_mode="r")
+        out.flush()
 
 
 def _tokenize(

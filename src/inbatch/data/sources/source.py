@@ -9,7 +9,6 @@ computed ahead (prepared.py) or lies elsewhere (streamed.py) is read from there.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, final
@@ -30,6 +29,7 @@ from inbatch.data.sources.streamed import LABELS, StreamedRows
 from inbatch.data.sources.texts import TextColumn
 from inbatch.data.sources.tokens import TokenStore
 from inbatch.errors import ConfigError
+from inbatch.files import replaced_file
 
 
 @final
@@ -243,20 +243,18 @@ class Source:
     def _cached(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
         path = Path(cast(str, self.cache_dir)) / f"{name}-{self.fingerprint}.npy"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Several ranks may write at once: each its own file, and the last rename wins.
-            part = path.with_name(f"{path.stem}.{os.getpid()}.part.npy")
-            np.save(part, compute())
-            part.replace(path)
+            values = compute()  # several ranks may do so at once; they write the same
+            with replaced_file(path) as file:
+                np.save(file, values)
         return np.load(path, mmap_mode="r")
 
     def _not_utf8(self) -> ConfigError:
         """The error for texts that are not UTF-8, with the file and the line where they can be found."""
         if self.files is not None:
             for path in self.files.paths:
-                if clause := find_fault(path, self.files.builder):
-                    return ConfigError(f"{path_key(self.field)}: {path} {clause}")
-        return ConfigError(f"{path_key(self.field)}: {self.origin} is not UTF-8: convert it")
+                if fault := find_fault(path, self.files.builder):
+                    return ConfigError(path_key(self.field), *fault, value=path)
+        return ConfigError(path_key(self.field), "is not UTF-8", "convert it", value=self.origin)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the chunk handles and hashes: a DataLoader worker maps the file again."""
@@ -278,7 +276,9 @@ def check_stored_guide(source: Source) -> None:
     """
     if source.streamed is not None:
         raise ConfigError(
-            f"guide.mode=stored reads the rows of source '{source.name}' in another order than its "
-            f"files hold them, and {source.field}.streaming=true would fetch each file again and "
-            "again: set guide.mode=live, or prepare the data"
+            "guide.mode",
+            f"reads the rows of source '{source.name}' in another order than its files hold "
+            f"them, and {source.field}.streaming=true would fetch each file again and again",
+            "set guide.mode=live, or prepare the data",
+            value="stored",
         )

@@ -37,27 +37,46 @@ def parse_spec(value: Any, *, field: str) -> SourceSpec:
     values = dict(value) if isinstance(value, Mapping) else {"path": value}
     for key in values:
         if key not in keys:
-            raise ConfigError(f"{field} has the unknown key '{key}'{suggest(str(key), keys)}")
+            raise ConfigError(f"{field}.{key}", "is not a valid key", suggest(str(key), keys))
     spec = SourceSpec(**values)
     if (spec.path is None) == (spec.hub is None):
-        raise ConfigError(
-            f"{field} must have either a path or a hub name, not both or neither: write one of them"
-        )
+        raise ConfigError(field, "needs either a path or a hub name", "write one of them")
     if spec.on_empty not in ("error", "drop"):
-        raise ConfigError(f"{field}.on_empty={spec.on_empty} is unknown: use 'error' or 'drop'")
+        raise ConfigError(
+            f"{field}.on_empty", "is not known", "set error or drop", value=spec.on_empty
+        )
     if spec.limit is not None and (not isinstance(spec.limit, int) or spec.limit < 1):
-        raise ConfigError(f"{field}.limit={spec.limit} must be a whole number of at least 1")
+        raise ConfigError(
+            f"{field}.limit",
+            "is not a whole number of at least 1",
+            "set one, or null for all rows",
+            value=spec.limit,
+        )
     _check_streaming(spec, values, field=field)
     return spec
 
 
 def _check_streaming(spec: SourceSpec, values: Mapping[str, Any], *, field: str) -> None:
     if not isinstance(spec.streaming, bool):
-        raise ConfigError(f"{field}.streaming={spec.streaming} must be true or false")
+        raise ConfigError(
+            f"{field}.streaming", "is not true or false", "set one of them", value=spec.streaming
+        )
     if not isinstance(spec.buffer_files, int) or spec.buffer_files < 1:
-        raise ConfigError(f"{field}.buffer_files={spec.buffer_files} must be at least 1")
+        raise ConfigError(
+            f"{field}.buffer_files",
+            "is not a whole number of at least 1",
+            "set one",
+            value=spec.buffer_files,
+        )
     if spec.streaming and (spec.hub is not None or spec.limit is not None):
         what = "a hub data set" if spec.hub is not None else f"a limit ({spec.limit})"
-        raise ConfigError(f"{field}.streaming=true reads whole files, not {what}: leave one out")
+        raise ConfigError(
+            f"{field}.streaming", f"reads whole files, not {what}", "remove one of them", value=True
+        )
     if "buffer_files" in values and not spec.streaming:
-        raise ConfigError(f"{field}.buffer_files has an effect only with {field}.streaming=true")
+        raise ConfigError(
+            f"{field}.buffer_files",
+            "has an effect only with streaming",
+            f"set {field}.streaming=true, or remove it",
+            value=spec.buffer_files,
+        )

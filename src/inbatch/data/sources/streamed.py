@@ -13,7 +13,6 @@ that resumes anywhere fetches the files of one window, whatever its position.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +31,7 @@ from inbatch.data.sources.config_keys import path_key
 from inbatch.data.sources.files import Files
 from inbatch.data.sources.texts import TextColumn
 from inbatch.errors import ConfigError
+from inbatch.files import new_folder, replaced_file
 
 LABELS = "labels"
 _COUNTS = "counts"  # rows, dropped rows
@@ -122,9 +122,8 @@ class StreamedRows:
         path = self._folder / f"{name}.npy"
         if not path.exists():
             parts = [np.load(self._index(number) / f"{name}.npy") for number in self._filled]
-            part = path.with_name(f".{name}.{os.getpid()}.npy")
-            np.save(part, np.concatenate(parts, axis=-1))
-            part.replace(path)
+            with replaced_file(path) as file:
+                np.save(file, np.concatenate(parts, axis=-1))
         return np.load(path, mmap_mode="r")
 
     def read(self, rows: np.ndarray) -> list[list[str]]:
@@ -149,16 +148,10 @@ class StreamedRows:
     def _add_to_index(self, number: int) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         decoded = self._decode_file(number)
-        part = self._folder / f".index-{number:06d}.{os.getpid()}"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        np.save(part / f"{_COUNTS}.npy", [decoded.table.num_rows, decoded.num_dropped])
-        for name, array in decoded.arrays.items():
-            np.save(part / f"{name}.npy", array)
-        try:
-            part.rename(self._index(number))
-        except OSError:  # another process was faster
-            shutil.rmtree(part)
+        with new_folder(self._index(number)) as folder:
+            np.save(folder / f"{_COUNTS}.npy", [decoded.table.num_rows, decoded.num_dropped])
+            for name, array in decoded.arrays.items():
+                np.save(folder / f"{name}.npy", array)
 
     def _copy(self, number: int) -> list[TextColumn]:
         """A file's texts, memory-mapped; copied here where no process has done it."""
@@ -182,14 +175,14 @@ class StreamedRows:
         indexed = np.load(self._index(number) / "text_hashes.npy")
         if not np.array_equal(decoded.arrays["text_hashes"], indexed):
             raise ConfigError(
-                f"{path_key(self._field)}: {self._files.paths[number]} has changed since it was indexed: "
-                f"delete {self._folder} and start anew"
+                path_key(self._field),
+                "has changed since it was indexed",
+                f"delete {self._folder} and start again",
+                value=self._files.paths[number],
             )
-        part = path.with_name(f".{path.name}.{os.getpid()}")
         table = decoded.table
-        with pa.OSFile(str(part), "wb") as file, pa.ipc.new_stream(file, table.schema) as out:
+        with replaced_file(path) as file, pa.ipc.new_stream(file, table.schema) as out:
             out.write_table(table, max_chunksize=1 << 16)
-        part.replace(path)
 
     def _make_room(self) -> None:
         """Delete the copies that were opened longest ago; who has one mapped may go on reading."""

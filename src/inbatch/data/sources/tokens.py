@@ -46,8 +46,10 @@ def check_tokens(stored: Mapping[str, Any], wanted: Mapping[str, Any], *, field:
     for part in ("tokenizer", "max_length", "prompts"):
         if stored[part] != wanted[part]:
             raise ConfigError(
-                f"{field} holds tokens made with {part}={stored[part]!r}, and the encoder has "
-                f"{part}={wanted[part]!r}: prepare the data again with this encoder, or without tokens"
+                field,
+                f"holds tokens made with {part}={stored[part]!r}, but the encoder has "
+                f"{part}={wanted[part]!r}",
+                "prepare the data again with this encoder, or without tokens",
             )
 
 

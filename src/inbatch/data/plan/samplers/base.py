@@ -8,18 +8,17 @@ steps.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
-from typing import Protocol
+from functools import partial
 
 import numpy as np
 
-from inbatch.data.plan.permutation import FilesRange, KeyedPermutation, derive_key
-from inbatch.data.plan.plan import BatchStream, Plan, SourceInfo, StreamInfo
+from inbatch.data.plan.permutation import KeyedPermutation, derive_key
+from inbatch.data.plan.plan import BatchStream, Plan, SourceInfo
+from inbatch.data.plan.samplers.pools import Pool, SourcePool, WithinSource
 from inbatch.errors import ConfigError
-
-_KEY_SALT = np.uint64(0xA5A5_5A5A_C3C3_3C3C)  # a row's key and a text are never the same value
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,99 +35,32 @@ class Epoch:
         return derive_key(self.seed, self.number, *parts)
 
 
-class FileOrder(Protocol):
-    """An order of rows that lie in files, of which few are to be read at a time."""
+class EpochSampler(ABC):
+    """A `plan.Sampler` whose `plan_epoch` has the numbers that decide an epoch as one value."""
 
-    @property
-    def num_rows(self) -> int:
-        """N."""
+    def plan(
+        self,
+        sources: Sequence[SourceInfo],
+        *,
+        global_batch_size: int,
+        seed: int,
+        epoch: int,
+        drop_last: bool,
+    ) -> Plan:
+        """Plan the batches of an epoch.
 
-    @property
-    def windows(self) -> list[tuple[int, int]]:
-        """First position of each window of files, and the first after it."""
+        Args:
+            sources: what to draw from.
+            global_batch_size: rows of a batch, over all ranks.
+            seed: of every order in the plan.
+            epoch: counts from 0; each has orders of its own.
+            drop_last: leave out batches that are not full.
+        """
+        return self.plan_epoch(sources, Epoch(global_batch_size, seed, epoch, drop_last))
 
-    def slice(self, start: int, stop: int) -> np.ndarray:
-        """Rows [stop - start] int64 at positions ``start .. stop - 1``."""
-
-
-class Pool(Protocol):
-    """Rows to draw from: one source, or several under one numbering."""
-
-    @property
-    def name(self) -> str:
-        """For messages."""
-
-    @property
-    def num_rows(self) -> int:
-        """N."""
-
-    @property
-    def has_keys(self) -> bool:
-        """Whether rows carry keys, which are among their values."""
-
-    def file_order(self, key: int) -> FileOrder | None:
-        """The order of rows that are read file by file; None where any row may come next."""
-
-    def values(self, rows: np.ndarray) -> np.ndarray:
-        """Values of rows [n] that must not meet in a batch, uint64 [n, V]."""
-
-
-class WithinSource(Protocol):
-    """How the rows of one pool become batches."""
-
-    def open(self, pool: Pool, *, batch_rows: int, key: int, drop_last: bool) -> BatchStream:
-        """The batches of one pass over the pool; `key` decides the order."""
-
-
-@dataclass(frozen=True, eq=False)
-class SourcePool:
-    """The rows of one source; hashes are asked for when a value is."""
-
-    source: SourceInfo
-
-    @property
-    def name(self) -> str:
-        """Name of the source."""
-        return self.source.name
-
-    @property
-    def num_rows(self) -> int:
-        """N."""
-        return self.source.num_rows
-
-    @property
-    def has_keys(self) -> bool:
-        """Whether the source has keys."""
-        return self.source.keys is not None
-
-    def file_order(self, key: int) -> FilesRange | None:
-        """The order of a source that is read file by file."""
-        return None if self.source.stream is None else files_range(self.source.stream, key)
-
-    def values(self, rows: np.ndarray) -> np.ndarray:
-        """Hashes of the texts, and of the key where the source has one."""
-        values = np.empty((len(rows), len(self._columns)), dtype=np.uint64)
-        for column, numbers in enumerate(self._columns):
-            values[:, column] = numbers[rows]
-        if self.source.keys is not None:
-            values[:, -1] ^= _KEY_SALT
-        return values
-
-    @cached_property
-    def _columns(self) -> list[np.ndarray]:
-        if self.source.hashes is None:
-            raise ConfigError(
-                f"source '{self.name}' has no text hashes, which sampler=no_duplicates needs: "
-                "give SourceInfo.hashes or choose sampler=batch"
-            )
-        columns = [np.asarray(column) for column in self.source.hashes()]
-        return columns if self.source.keys is None else [*columns, np.asarray(self.source.keys())]
-
-
-@lru_cache(maxsize=16)  # of what it derives from many files
-def files_range(stream: StreamInfo, key: int) -> FilesRange:
-    """The order of rows that lie in files."""
-    return FilesRange(stream.file_rows, key, stream.buffer_files)
+    @abstractmethod
+    def plan_epoch(self, sources: Sequence[SourceInfo], epoch: Epoch) -> Plan:
+        """Plan the batches of an epoch."""
 
 
 @dataclass(eq=False)
@@ -157,9 +89,9 @@ class CycledStream:
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         return self._passes[number].rows(index - self._starts[number])
 
-    def num_placed(self, num_batches: int) -> int:
+    def num_rows_in(self, num_batches: int) -> int:
         """Rows in the first `num_batches` batches of the first pass."""
-        return self._passes[0].num_placed(min(num_batches, self.num_batches))
+        return self._passes[0].num_rows_in(min(num_batches, self.num_batches))
 
 
 def open_streams(
@@ -192,8 +124,10 @@ def open_pool(
     stream = within.open(pool, batch_rows=batch_rows, key=key, drop_last=drop_last)
     if stream.num_batches == 0:
         raise ConfigError(
-            f"global_batch_size {batch_rows} leaves no full batch of source '{pool.name}' "
-            f"({pool.num_rows} rows): lower it or set drop_last=false"
+            "global_batch_size",
+            f"leaves no full batch of source '{pool.name}' ({pool.num_rows} rows)",
+            "lower it, or set drop_last=false",
+            value=batch_rows,
         )
     return stream
 
@@ -213,8 +147,8 @@ def scheduled_plan(
         names=tuple(source.name for source in sources),
         streams=tuple(streams),
         source_of_step=source_of_step,
-        unplaced={
-            source.name: source.num_rows - stream.num_placed(count)
+        skipped={
+            source.name: source.num_rows - stream.num_rows_in(count)
             for source, stream, count in zip(sources, streams, counts)
         },
     )
@@ -225,8 +159,9 @@ def single_plan(within: WithinSource, sources: Sequence[SourceInfo], epoch: Epoc
     if len(sources) > 1:
         names = ", ".join(source.name for source in sources)
         raise ConfigError(
-            f"sampler {type(within).__name__} plans one source and there are {len(sources)} ({names}): "
-            "choose sampler=proportional or another mixer, with this sampler as its 'within'"
+            "sampler",
+            f"is {type(within).__name__}, which plans one source, and there are {len(sources)} ({names})",
+            "set sampler=proportional or another mixer, with this sampler as its 'within'",
         )
     streams = open_streams(within, sources, epoch)
     schedule = np.zeros(streams[0].num_batches, dtype=np.int64)
@@ -244,13 +179,13 @@ def check_sources(sources: Sequence[SourceInfo]) -> None:
     """Refuse no sources, sources without rows, and names that occur twice."""
     names = [source.name for source in sources]
     if not names:
-        raise ConfigError("data.train names no source: name at least one")
+        raise ConfigError("data.train", "names no source", "name at least one")
     for source in sources:
         if source.num_rows == 0:
-            raise ConfigError(f"source '{source.name}' has 0 rows: remove it or give it data")
+            raise ConfigError(f"source '{source.name}'", "has 0 rows", "remove it, or give it data")
         if names.count(source.name) > 1:
             raise ConfigError(
-                f"source name '{source.name}' occurs twice: give each source its own name"
+                f"source '{source.name}'", "occurs twice", "give each source a different name"
             )
 
 
@@ -258,14 +193,18 @@ def _batch_rows(
     sources: Sequence[SourceInfo], batch_sizes: Mapping[str, int] | None, default: int
 ) -> dict[str, int]:
     if default < 1:
-        raise ConfigError(f"global_batch_size is {default}: set at least 1")
+        raise ConfigError("global_batch_size", "is below 1", "set at least 1", value=default)
     sizes = {source.name: default for source in sources}
     for name, size in (batch_sizes or {}).items():
         if name not in sizes:
             raise ConfigError(
-                f"batch_sizes names '{name}' and the sources are {', '.join(sizes)}: rename or remove it"
+                "sampler.batch_sizes",
+                f"names '{name}', but the sources are {', '.join(sizes)}",
+                "rename or remove it",
             )
         if size < 1:
-            raise ConfigError(f"batch_sizes['{name}'] is {size}: set at least 1")
+            raise ConfigError(
+                f"sampler.batch_sizes.{name}", "is below 1", "set at least 1", value=size
+            )
         sizes[name] = size
     return sizes

@@ -2,7 +2,7 @@
 
 Windows of positions lie inside the windows of files of a `FileOrder`, so that a batch reads few
 files. A row that finds no place goes on to the next windows, until another window of files has passed it by;
-then it is counted as unplaced. Which rows go on is found once, at the start, from the hashes alone,
+then it is counted as skipped. Which rows go on is found once, at the start, from the hashes alone,
 and kept for each window (at most eight batches). So a batch still costs one window's work wherever a
 run resumes.
 """
@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from inbatch.data.plan.permutation import derive_key
-from inbatch.data.plan.samplers.base import FileOrder, Pool
 from inbatch.data.plan.samplers.conflicts import MAX_BATCHES
+from inbatch.data.plan.samplers.pools import FileOrder, Pool
 from inbatch.data.plan.samplers.solving import SolvedWindows, short_batches, solve_window
 
 _CARRIED_BATCHES = 8

@@ -19,15 +19,9 @@ import numpy as np
 
 from inbatch.data.plan.permutation import FilesRange, KeyedPermutation, derive_key
 from inbatch.data.plan.plan import Plan, SourceInfo
-from inbatch.data.plan.samplers.base import (
-    Epoch,
-    SourcePool,
-    WithinSource,
-    check_sources,
-    files_range,
-    open_pool,
-)
+from inbatch.data.plan.samplers.base import Epoch, check_sources, open_pool
 from inbatch.data.plan.samplers.mixed_files import MixedFiles
+from inbatch.data.plan.samplers.pools import SourcePool, WithinSource, files_range
 from inbatch.errors import ConfigError
 
 
@@ -85,8 +79,10 @@ class MixedPool:
         widths = {pool.name: part.shape[1] for pool, part in zip(self._pools, parts)}
         if len(set(widths.values())) > 1:
             raise ConfigError(
-                f"mixed is true and the sources have unequal numbers of columns and keys ({widths}): "
-                "give them the same columns or set mixed=false"
+                "sampler.mixed",
+                f"needs equal numbers of text columns and keys in all sources ({widths})",
+                "give them the same columns, or set sampler.mixed=false",
+                value=True,
             )
         values = np.empty((len(rows), parts[0].shape[1]), dtype=np.uint64)
         for number, part in enumerate(parts):
@@ -139,7 +135,7 @@ def mixed_plan(
 ) -> Plan:
     """A plan of batches that hold rows of all sources, ``counts[s]`` rows of source s in the epoch.
 
-    In `Plan.unplaced` each source has the rows that were not drawn, and the joined names have the
+    In `Plan.skipped` each source has the rows that were not drawn, and the joined names have the
     rows that were drawn and found no place.
     """
     pool = MixedPool(tuple(sources), tuple(counts), epoch.key("mixed"))
@@ -150,17 +146,17 @@ def mixed_plan(
         key=epoch.key("mixed", pool.name),
         drop_last=epoch.drop_last,
     )
-    unplaced = {
+    skipped = {
         source.name: max(source.num_rows - count, 0) for source, count in zip(sources, counts)
     }
-    lost = pool.num_rows - stream.num_placed(stream.num_batches)
-    unplaced[pool.name] = unplaced.get(pool.name, 0) + lost
+    lost = pool.num_rows - stream.num_rows_in(stream.num_batches)
+    skipped[pool.name] = skipped.get(pool.name, 0) + lost
     return Plan(
         epoch=epoch.number,
         names=tuple(source.name for source in sources),
         streams=(stream,),
         source_of_step=np.zeros(stream.num_batches, dtype=np.int64),
-        unplaced=unplaced,
+        skipped=skipped,
         mixture=pool,
     )
 
@@ -171,9 +167,13 @@ def check_mixed(
     """Refuse what has no meaning where a batch holds all sources."""
     check_sources(sources)
     if epoch.global_batch_size < 1:
-        raise ConfigError(f"global_batch_size is {epoch.global_batch_size}: set at least 1")
+        raise ConfigError(
+            "global_batch_size", "is below 1", "set at least 1", value=epoch.global_batch_size
+        )
     if batch_sizes:
         raise ConfigError(
-            f"batch_sizes {dict(batch_sizes)} needs one source in a batch and mixed is true: "
-            "set mixed=false or remove batch_sizes"
+            "sampler.batch_sizes",
+            "needs batches of one source, but sampler.mixed=true",
+            "set sampler.mixed=false, or remove batch_sizes",
+            value=dict(batch_sizes),
         )

@@ -10,7 +10,7 @@ The number of steps is exact from the start. It needs no pass over the batches t
 window's hashes shows which rows share a text, and where these are few (`Conflicts.is_easy`) the window is
 certain to fill all of its batches. Only other windows are solved in advance. Every batch is full; with
 ``drop_last=False`` short ones follow at the end, each as full as the remaining texts allow, as
-long as they hold half a batch. What is left then is `Plan.unplaced`.
+long as they hold half a batch. What is left then is `Plan.skipped`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ import numpy as np
 
 from inbatch.data.plan.permutation import ShuffledRange, derive_key
 from inbatch.data.plan.plan import Plan, SourceInfo
-from inbatch.data.plan.samplers.base import Epoch, Pool, single_plan
+from inbatch.data.plan.samplers.base import Epoch, EpochSampler, single_plan
 from inbatch.data.plan.samplers.conflicts import MAX_BATCHES, find_conflicts
 from inbatch.data.plan.samplers.file_windows import FileWindows
+from inbatch.data.plan.samplers.pools import Pool
 from inbatch.data.plan.samplers.shuffled import check_block_rows, order_of
 from inbatch.data.plan.samplers.solving import SolvedWindows, short_batches, solve_window
 
@@ -33,13 +34,13 @@ _WINDOW_ROWS = 1 << 22  # larger batches get windows of fewer batches, down to 8
 
 
 @dataclass(frozen=True)
-class NoDuplicates:
+class NoDuplicates(EpochSampler):
     """No text twice in a global batch; each row at most once an epoch.
 
     A text that is query in one row and positive in another counts; twice within one row is allowed. Where the
     source has keys, rows of one key do not meet either. A text with more rows than the epoch has
     batches cannot be placed entirely; its surplus rows, other ones in each epoch, are counted in
-    `Plan.unplaced`.
+    `Plan.skipped`.
 
     Of a source that is read file by file, a row waits for no longer than file_windows.py says.
 
@@ -65,17 +66,9 @@ class NoDuplicates:
             ).batches
         return Generations(order, pool, batch_rows=batch_rows, key=key, drop_last=drop_last).batches
 
-    def plan(
-        self,
-        sources: Sequence[SourceInfo],
-        *,
-        global_batch_size: int,
-        seed: int,
-        epoch: int,
-        drop_last: bool,
-    ) -> Plan:
+    def plan_epoch(self, sources: Sequence[SourceInfo], epoch: Epoch) -> Plan:
         """The batches of an epoch of one source."""
-        return single_plan(self, sources, Epoch(global_batch_size, seed, epoch, drop_last))
+        return single_plan(self, sources, epoch)
 
 
 @dataclass(frozen=True)

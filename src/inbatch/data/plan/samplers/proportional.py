@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from inbatch.data.plan.plan import Plan, SourceInfo
 from inbatch.data.plan.samplers.base import (
     Epoch,
-    WithinSource,
+    EpochSampler,
     open_streams,
     scheduled_plan,
     shuffled_schedule,
 )
 from inbatch.data.plan.samplers.mixed import check_mixed, mixed_plan
+from inbatch.data.plan.samplers.pools import WithinSource
 
 
 @dataclass(frozen=True)
-class Proportional:
+class Proportional(EpochSampler):
     """All batches of all sources, in a shuffled order of sources (sentence-transformers' ``proportional``).
 
     within: order inside a source, `Shuffled` or `NoDuplicates`.
@@ -29,20 +30,11 @@ class Proportional:
     batch_sizes: Mapping[str, int] | None = None
     mixed: bool = False
 
-    def plan(
-        self,
-        sources: Sequence[SourceInfo],
-        *,
-        global_batch_size: int,
-        seed: int,
-        epoch: int,
-        drop_last: bool,
-    ) -> Plan:
+    def plan_epoch(self, sources: Sequence[SourceInfo], epoch: Epoch) -> Plan:
         """The batches of an epoch."""
-        spec = Epoch(global_batch_size, seed, epoch, drop_last)
         if self.mixed:
-            check_mixed(sources, self.batch_sizes, spec)
-            return mixed_plan(self.within, sources, [source.num_rows for source in sources], spec)
-        streams = open_streams(self.within, sources, spec, batch_sizes=self.batch_sizes)
-        schedule = shuffled_schedule([stream.num_batches for stream in streams], spec)
-        return scheduled_plan(sources, streams, schedule, spec)
+            check_mixed(sources, self.batch_sizes, epoch)
+            return mixed_plan(self.within, sources, [source.num_rows for source in sources], epoch)
+        streams = open_streams(self.within, sources, epoch, batch_sizes=self.batch_sizes)
+        schedule = shuffled_schedule([stream.num_batches for stream in streams], epoch)
+        return scheduled_plan(sources, streams, schedule, epoch)

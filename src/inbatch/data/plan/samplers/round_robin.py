@@ -9,15 +9,16 @@ from typing import Literal
 import numpy as np
 
 from inbatch.data.plan.plan import Plan, SourceInfo
-from inbatch.data.plan.samplers.base import Epoch, WithinSource, open_streams, scheduled_plan
+from inbatch.data.plan.samplers.base import Epoch, EpochSampler, open_streams, scheduled_plan
 from inbatch.data.plan.samplers.mixed import check_mixed, mixed_plan
+from inbatch.data.plan.samplers.pools import WithinSource
 from inbatch.errors import ConfigError
 
 _ENDS = {"first_exhausted": min, "cycle_until_largest": max}
 
 
 @dataclass(frozen=True)
-class RoundRobin:
+class RoundRobin(EpochSampler):
     """One batch of each source in turn, on all ranks the same (sentence-transformers' ``round_robin``).
 
     within: order inside a source, `Shuffled` or `NoDuplicates`.
@@ -35,25 +36,21 @@ class RoundRobin:
 
     def __post_init__(self) -> None:
         if self.stop not in _ENDS:
-            raise ConfigError(f"stop is '{self.stop}': set one of {', '.join(_ENDS)}")
+            raise ConfigError(
+                "sampler.stop",
+                "is not a known rule",
+                f"set one of {', '.join(_ENDS)}",
+                value=self.stop,
+            )
 
-    def plan(
-        self,
-        sources: Sequence[SourceInfo],
-        *,
-        global_batch_size: int,
-        seed: int,
-        epoch: int,
-        drop_last: bool,
-    ) -> Plan:
+    def plan_epoch(self, sources: Sequence[SourceInfo], epoch: Epoch) -> Plan:
         """The batches of an epoch."""
-        spec = Epoch(global_batch_size, seed, epoch, drop_last)
         end = _ENDS[self.stop]
         if self.mixed:
-            check_mixed(sources, self.batch_sizes, spec)
+            check_mixed(sources, self.batch_sizes, epoch)
             rows = end(source.num_rows for source in sources)
-            return mixed_plan(self.within, sources, [rows] * len(sources), spec)
-        streams = open_streams(self.within, sources, spec, batch_sizes=self.batch_sizes)
+            return mixed_plan(self.within, sources, [rows] * len(sources), epoch)
+        streams = open_streams(self.within, sources, epoch, batch_sizes=self.batch_sizes)
         rounds = end(stream.num_batches for stream in streams)
         schedule = np.tile(np.arange(len(sources)), rounds)
-        return scheduled_plan(sources, streams, schedule, spec)
+        return scheduled_plan(sources, streams, schedule, epoch)

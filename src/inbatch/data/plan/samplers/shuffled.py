@@ -9,7 +9,8 @@ import numpy as np
 
 from inbatch.data.plan.permutation import ShuffledRange
 from inbatch.data.plan.plan import Plan, SourceInfo
-from inbatch.data.plan.samplers.base import Epoch, FileOrder, Pool, single_plan
+from inbatch.data.plan.samplers.base import Epoch, EpochSampler, single_plan
+from inbatch.data.plan.samplers.pools import FileOrder, Pool
 from inbatch.errors import ConfigError
 
 Order = ShuffledRange | FileOrder
@@ -18,7 +19,7 @@ WINDOW_BATCHES = 64  # blocks are mixed over at least this many batches
 
 
 @dataclass(frozen=True)
-class Shuffled:
+class Shuffled(EpochSampler):
     """Each row once an epoch, in pseudo-random order (sentence-transformers' ``batch_sampler``).
 
     block_rows: 1 shuffles rows one by one. More shuffles blocks of this many consecutive rows, and then
@@ -39,23 +40,16 @@ class Shuffled:
         """
         if pool.has_keys:
             raise ConfigError(
-                f"columns.key of source '{pool.name}' keeps rows apart only under NoDuplicates: choose "
-                "sampler=no_duplicates (or NoDuplicates as 'within' of a mixer), or name no key"
+                "columns.key",
+                f"of source '{pool.name}' keeps rows apart only with NoDuplicates",
+                "set sampler=no_duplicates (or NoDuplicates as 'within' of a mixer), or name no key",
             )
         order = order_of(pool, key=key, block_rows=self.block_rows, batch_rows=batch_rows)
         return ShuffledBatches(order, batch_rows, drop_last)
 
-    def plan(
-        self,
-        sources: Sequence[SourceInfo],
-        *,
-        global_batch_size: int,
-        seed: int,
-        epoch: int,
-        drop_last: bool,
-    ) -> Plan:
+    def plan_epoch(self, sources: Sequence[SourceInfo], epoch: Epoch) -> Plan:
         """The batches of an epoch of one source."""
-        return single_plan(self, sources, Epoch(global_batch_size, seed, epoch, drop_last))
+        return single_plan(self, sources, epoch)
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,7 @@ class ShuffledBatches:
         start = index * self.batch_rows
         return self.order.slice(start, min(start + self.batch_rows, self.order.num_rows))
 
-    def num_placed(self, num_batches: int) -> int:
+    def num_rows_in(self, num_batches: int) -> int:
         """Rows in the first `num_batches` batches."""
         return min(num_batches * self.batch_rows, self.order.num_rows)
 
@@ -92,8 +86,10 @@ def order_of(pool: Pool, *, key: int, block_rows: int, batch_rows: int) -> Order
     if by_file is not None:
         if block_rows > 1:
             raise ConfigError(
-                f"sampler.block_rows={block_rows} is for rows that are read at random, and the files of "
-                f"'{pool.name}' are read whole: set 1"
+                "sampler.block_rows",
+                f"needs random access, but the files of '{pool.name}' are read one by one",
+                "set 1",
+                value=block_rows,
             )
         return by_file
     return ShuffledRange(pool.num_rows, key, block_rows, window_rows=WINDOW_BATCHES * batch_rows)
@@ -102,4 +98,9 @@ def order_of(pool: Pool, *, key: int, block_rows: int, batch_rows: int) -> Order
 def check_block_rows(block_rows: int) -> None:
     """Refuse blocks without rows."""
     if block_rows < 1:
-        raise ConfigError(f"block_rows is {block_rows}: set 1 to shuffle row by row, or more")
+        raise ConfigError(
+            "sampler.block_rows",
+            "is below 1",
+            "set 1 to shuffle row by row, or more",
+            value=block_rows,
+        )

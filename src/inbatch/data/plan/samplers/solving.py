@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from inbatch.data.plan.samplers.base import Pool
 from inbatch.data.plan.samplers.conflicts import MAX_BATCHES, assign_batches, find_conflicts
+from inbatch.data.plan.samplers.pools import Pool
 
 
 class SolvedWindows:
@@ -49,7 +49,7 @@ class SolvedWindows:
             self._solved = (number, self._solve(number))
         return self._solved[1][index - int(self._starts[number])]
 
-    def num_placed(self, num_batches: int) -> int:
+    def num_rows_in(self, num_batches: int) -> int:
         """Rows in the first `num_batches` batches."""
         full = min(num_batches, int(self._starts[-1]))
         return full * self._batch_rows + sum(map(len, self._short[: num_batches - full]))

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from inbatch.data.plan.plan import Plan, SourceInfo
-from inbatch.data.plan.samplers.base import Epoch, WithinSource
+from inbatch.data.plan.samplers.base import Epoch, EpochSampler
+from inbatch.data.plan.samplers.pools import WithinSource
 from inbatch.data.plan.samplers.weighted import check_steps, shared_plan
 from inbatch.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Temperature:
+class Temperature(EpochSampler):
     """`Weighted` with the weights ``num_rows ** (1 / temperature)`` (Arivazhagan et al. 2019, section 4.2).
 
     Temperature 1 gives sources in proportion to their rows, infinity gives equal shares.
@@ -29,24 +30,21 @@ class Temperature:
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
-            raise ConfigError(f"temperature is {self.temperature}: set a number above 0")
+            raise ConfigError(
+                "sampler.temperature",
+                "is not above 0",
+                "set a number above 0",
+                value=self.temperature,
+            )
         check_steps(self.steps_per_epoch)
 
-    def plan(
-        self,
-        sources: Sequence[SourceInfo],
-        *,
-        global_batch_size: int,
-        seed: int,
-        epoch: int,
-        drop_last: bool,
-    ) -> Plan:
+    def plan_epoch(self, sources: Sequence[SourceInfo], epoch: Epoch) -> Plan:
         """The batches of an epoch."""
         return shared_plan(
             self.within,
             sources,
             temperature_shares([source.num_rows for source in sources], self.temperature),
-            Epoch(global_batch_size, seed, epoch, drop_last),
+            epoch,
             steps_per_epoch=self.steps_per_epoch,
             batch_sizes=self.batch_sizes,
             mixed=self.mixed,

@@ -10,17 +10,18 @@ import numpy as np
 from inbatch.data.plan.plan import Plan, SourceInfo
 from inbatch.data.plan.samplers.base import (
     Epoch,
-    WithinSource,
+    EpochSampler,
     open_streams,
     scheduled_plan,
     shuffled_schedule,
 )
 from inbatch.data.plan.samplers.mixed import check_mixed, mixed_plan
+from inbatch.data.plan.samplers.pools import WithinSource
 from inbatch.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Weighted:
+class Weighted(EpochSampler):
     """Each source in a given share of the steps, in a shuffled order of sources.
 
     Shares are exact up to one step. A source whose share asks for more batches than it has is repeated,
@@ -42,30 +43,28 @@ class Weighted:
     def __post_init__(self) -> None:
         for name, weight in self.weights.items():
             if not weight > 0:
-                raise ConfigError(f"weights['{name}'] is {weight}: set a number above 0")
+                raise ConfigError(
+                    f"sampler.weights.{name}",
+                    "is not above 0",
+                    "set a number above 0",
+                    value=weight,
+                )
         check_steps(self.steps_per_epoch)
 
-    def plan(
-        self,
-        sources: Sequence[SourceInfo],
-        *,
-        global_batch_size: int,
-        seed: int,
-        epoch: int,
-        drop_last: bool,
-    ) -> Plan:
+    def plan_epoch(self, sources: Sequence[SourceInfo], epoch: Epoch) -> Plan:
         """The batches of an epoch."""
         names = [source.name for source in sources]
         if sorted(names) != sorted(self.weights):
             raise ConfigError(
-                f"weights names {sorted(self.weights)} and the sources are {sorted(names)}: "
-                "give one weight for each source"
+                "sampler.weights",
+                f"names {sorted(self.weights)}, but the sources are {sorted(names)}",
+                "give one weight for each source",
             )
         return shared_plan(
             self.within,
             sources,
             [self.weights[name] for name in names],
-            Epoch(global_batch_size, seed, epoch, drop_last),
+            epoch,
             steps_per_epoch=self.steps_per_epoch,
             batch_sizes=self.batch_sizes,
             mixed=self.mixed,
@@ -107,7 +106,10 @@ def check_steps(steps_per_epoch: int | None) -> None:
     """Refuse an epoch without steps."""
     if steps_per_epoch is not None and steps_per_epoch < 1:
         raise ConfigError(
-            f"steps_per_epoch is {steps_per_epoch}: set at least 1, or null for all batches"
+            "sampler.steps_per_epoch",
+            "is below 1",
+            "set at least 1, or null for all batches",
+            value=steps_per_epoch,
         )
 
 
@@ -116,7 +118,8 @@ def _counts(sources: Sequence[SourceInfo], shares: Sequence[float], total: int) 
     for source, count in zip(sources, counts):
         if count == 0:
             raise ConfigError(
-                f"the share of source '{source.name}' rounds to 0 of steps_per_epoch {total}: "
-                "raise steps_per_epoch or the share, or remove the source"
+                "sampler.weights",
+                f"gives source '{source.name}' 0 of {total} steps or rows",
+                "raise its weight or sampler.steps_per_epoch, or remove the source",
             )
     return counts

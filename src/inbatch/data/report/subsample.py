@@ -20,7 +20,7 @@ def one_in(num_rows: int) -> int:
     return max(1, num_rows // COUNTED_ROWS)
 
 
-def thinned_rows(
+def subsample(
     hashes_of: Callable[[slice], np.ndarray], num_rows: int, *, keep_one_in: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows whose hash is a multiple of `keep_one_in`: their numbers (int64) and hashes.

@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 
 from inbatch.data.hashing import hash_texts
-from inbatch.data.report import thinning
+from inbatch.data.report import subsample as subsampling
 from inbatch.data.report.build import build_report
-from inbatch.data.report.thinning import thinned_rows
+from inbatch.data.report.subsample import subsample
+from inbatch.data.report.text import to_markdown
 from inbatch.data.sources.load import Source
 
 
 def test_all_rows_of_a_text_are_in_the_part_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thinning, "_BLOCK_ROWS", 100)
+    monkeypatch.setattr(subsampling, "_BLOCK_ROWS", 100)
     hashes = hash_texts([f"text {i % 300}" for i in range(2000)])
-    rows, values = thinned_rows(hashes.__getitem__, 2000, keep_one_in=4)
+    rows, values = subsample(hashes.__getitem__, 2000, keep_one_in=4)
     assert rows.tolist() == np.flatnonzero(hashes % np.uint64(4) == 0).tolist()
     assert values.tolist() == hashes[rows].tolist()
-    assert thinned_rows(hashes.__getitem__, 2000, keep_one_in=1)[0].tolist() == list(range(2000))
+    assert subsample(hashes.__getitem__, 2000, keep_one_in=1)[0].tolist() == list(range(2000))
 
 
 def test_a_report_on_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,11 +35,11 @@ def test_a_report_on_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     source = Source.from_columns("x", columns, mapping={"key": "sku"})
     whole = build_report([source]).sources[0]
-    monkeypatch.setattr(thinning, "COUNTED_ROWS", 6000)
+    monkeypatch.setattr(subsampling, "COUNTED_ROWS", 6000)
     report = build_report([source])
     part = report.sources[0]
     assert (whole.counted_one_in, part.counted_one_in) == (1, 5)
-    assert "- estimates from one text in 5" in report.to_markdown()
+    assert "- estimates from one text in 5" in to_markdown(report)
     assert whole.num_duplicate_rows >= 10_000
     for value in (
         lambda r: r.num_duplicate_rows,

@@ -1,17 +1,17 @@
-"""What a sweep knows of one of its points: `point.json` in the point's folder."""
+"""What a sweep knows of one of its trials: `trial.json` in the trial's folder."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from inbatch.errors import ConfigError
+from inbatch.files import write_json
 
-POINT = "point.json"
+TRIAL = "trial.json"
 RESULT = "result.json"
 
 Status = Literal["running", "completed", "pruned", "failed", "stopped"]
@@ -36,8 +36,8 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """One point of a sweep.
+class Trial:
+    """One trial of a sweep.
 
     number: counts from 0 in the order of the sweep.
     overrides: of the command line, as Hydra has them.
@@ -61,18 +61,18 @@ class Point:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the point has a model."""
+        """Whether the trial has a model."""
         return self.status in ("completed", "pruned")
 
 
-def write_point(point: Point, folder: Path) -> None:
-    """Write `point.json`, whole or not at all."""
-    _write(folder / POINT, asdict(point))
+def write_trial(trial: Trial, folder: Path) -> None:
+    """Write `trial.json`, whole or not at all."""
+    write_json(folder / TRIAL, asdict(trial))
 
 
 def write_result(result: Result, folder: Path) -> None:
     """Write `result.json`, whole or not at all."""
-    _write(folder / RESULT, asdict(result))
+    write_json(folder / RESULT, asdict(result))
 
 
 def read_result(folder: Path) -> Result:
@@ -80,53 +80,57 @@ def read_result(folder: Path) -> Result:
     return _made(Result, _read(folder / RESULT))
 
 
-def read_point(folder: Path) -> Point | None:
-    """The point of a folder; None where it is none."""
-    if not (folder / POINT).is_file():
+def read_trial(folder: Path) -> Trial | None:
+    """The trial of a folder; None where it is none."""
+    if not (folder / TRIAL).is_file():
         return None
-    values = _read(folder / POINT)
-    point = _made(Point, values)
+    values = _read(folder / TRIAL)
+    trial = _made(Trial, values)
     return replace(
-        point, overrides=tuple(point.overrides), result=_made(Result, values.get("result", {}))
+        trial, overrides=tuple(trial.overrides), result=_made(Result, values.get("result", {}))
     )
 
 
-def read_points(sweep: Path) -> dict[Path, Point]:
-    """The points of a sweep by folder, in their order.
+def read_trials(sweep: Path) -> dict[Path, Trial]:
+    """The trials of a sweep by folder, in their order.
 
     Raises:
         ConfigError: the folder has none, or a file cannot be read.
     """
-    # The link to the best point is not another point.
-    folders = [path.parent for path in sweep.glob(f"**/{POINT}") if not _through_link(path, sweep)]
-    found = {folder: point for folder in folders if (point := read_point(folder)) is not None}
+    # The link to the best trial is not another trial.
+    folders = [path.parent for path in sweep.glob(f"**/{TRIAL}") if not _through_link(path, sweep)]
+    found = {folder: trial for folder in folders if (trial := read_trial(folder)) is not None}
     if not found:
-        raise ConfigError(f"sweep={str(sweep)!r} has no points: give the folder of a --multirun")
+        raise ConfigError(
+            "sweep", "holds no trials", "give the folder of a --multirun", value=str(sweep)
+        )
     return dict(sorted(found.items(), key=lambda item: item[1].number))
 
 
-def best_point(points: dict[Path, Point]) -> Path | None:
-    """The folder of the point whose metric is best; None where no point has one.
+def best_trial(trials: dict[Path, Trial]) -> Path | None:
+    """The folder of the trial whose metric is best; None where no trial has one.
 
     Raises:
-        ConfigError: the points were chosen by different metrics.
+        ConfigError: the trials were chosen by different metrics.
     """
-    ranked = {f: p for f, p in points.items() if p.succeeded and p.result.value is not None}
+    ranked = {f: p for f, p in trials.items() if p.succeeded and p.result.value is not None}
     if not ranked:
         return None
-    kinds = {(point.result.metric, point.result.mode) for point in ranked.values()}
+    kinds = {(trial.result.metric, trial.result.mode) for trial in ranked.values()}
     if len(kinds) > 1:
         names = ", ".join(sorted(f"{metric} ({mode})" for metric, mode in kinds))
-        raise ConfigError(f"the points are ranked by {names}: set one evaluation.best_metric")
+        raise ConfigError(
+            "evaluation.best_metric", f"differs between the trials ({names})", "set one for all"
+        )
     ((_, mode),) = kinds
     sign = 1.0 if mode == "max" else -1.0
     return max(ranked, key=lambda folder: sign * (ranked[folder].result.value or 0.0))
 
 
-def varied(points: Sequence[Point]) -> list[str]:
-    """Parameters that differ between the points, in the order of the command line."""
-    names = dict.fromkeys(name for point in points for name in point.parameters)
-    return [name for name in names if len({point.parameters.get(name) for point in points}) > 1]
+def varied(trials: Sequence[Trial]) -> list[str]:
+    """Parameters that differ between the trials, in the order of the command line."""
+    names = dict.fromkeys(name for trial in trials for name in trial.parameters)
+    return [name for name in names if len({trial.parameters.get(name) for trial in trials}) > 1]
 
 
 def _through_link(path: Path, sweep: Path) -> bool:
@@ -134,18 +138,11 @@ def _through_link(path: Path, sweep: Path) -> bool:
     return any(parent.is_symlink() for parent in parents if parent != sweep)
 
 
-def _write(path: Path, values: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}): delete it") from None
+        raise ConfigError(str(path), f"cannot be read ({error})", "delete it") from None
 
 
 def _made(kind: Any, values: dict[str, Any]) -> Any:

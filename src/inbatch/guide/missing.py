@@ -22,7 +22,7 @@ from inbatch.guide.store import Table
 CHECKED_TEXTS = 4_000_000  # texts that are looked up before the first step, about 1 s
 
 
-class TextColumn(NamedTuple):
+class SourceColumn(NamedTuple):
     """One text column of a source."""
 
     source: Source
@@ -38,7 +38,7 @@ class TextColumn(NamedTuple):
 class Missing:
     """Distinct texts that a table lacks, in the order in which their columns are read."""
 
-    columns: tuple[TextColumn, ...]
+    columns: tuple[SourceColumn, ...]
     keys_n: np.ndarray  # uint64, hash of the text
     column_n: np.ndarray  # int32, which of `columns` holds it
     row_n: np.ndarray  # int64, and where
@@ -62,32 +62,33 @@ class Missing:
             texts += columns[column.number]
         if not np.array_equal(hash_texts(texts), self.keys_n):
             raise ConfigError(
-                "data.cache_dir holds text hashes that are not those of the data: delete its "
-                "text_hashes-*.npy files."
+                "data.cache_dir",
+                "holds text hashes that do not belong to the data",
+                "delete its text_hashes-*.npy files",
             )
         return texts
 
 
 def columns_by_prompt(
     sources: Sequence[Source], prompts: Mapping[str, str]
-) -> dict[str, tuple[TextColumn, ...]]:
+) -> dict[str, tuple[SourceColumn, ...]]:
     """Text columns by the prompt that the guide puts in front of them.
 
     A source that may stand in one batch with the first is there under that one's prompts too, which
     are those of the batch. They differ where a column has another role's name.
     """
-    columns: dict[str, tuple[TextColumn, ...]] = {}
+    columns: dict[str, tuple[SourceColumn, ...]] = {}
     for source in sources:
         own, mixed = (resolve_prompts(prompts, each.roles) for each in (source, sources[0]))
         same_width = len(own) == len(mixed)
         for number, pair in enumerate(zip(own, mixed if same_width else own, strict=True)):
             for prompt in dict.fromkeys(pair):
-                columns[prompt] = (*columns.get(prompt, ()), TextColumn(source, number))
+                columns[prompt] = (*columns.get(prompt, ()), SourceColumn(source, number))
     return columns
 
 
 def find_missing(
-    columns: Sequence[TextColumn], table: Table, *, rank: int = 0, world_size: int = 1
+    columns: Sequence[SourceColumn], table: Table, *, rank: int = 0, world_size: int = 1
 ) -> Missing:
     """This rank's part of the distinct texts of some columns that the table lacks.
 
@@ -111,7 +112,7 @@ def find_missing(
     )
 
 
-def wait_for_others(columns: Sequence[TextColumn], table: Table, *, patience_s: float) -> None:
+def wait_for_others(columns: Sequence[SourceColumn], table: Table, *, patience_s: float) -> None:
     """Return once the table holds all texts, or has stood still for `patience_s` seconds.
 
     Ranks take unequal time, and a collective that they wait in would give up on the slowest.
@@ -127,7 +128,7 @@ def wait_for_others(columns: Sequence[TextColumn], table: Table, *, patience_s: 
             seen |= new
 
 
-def keys_to_check(columns: Sequence[TextColumn]) -> np.ndarray:
+def keys_to_check(columns: Sequence[SourceColumn]) -> np.ndarray:
     """Hashes of all texts, or of about `CHECKED_TEXTS` evenly spaced ones, uint64."""
     stride = -(-sum(column.source.num_rows for column in columns) // CHECKED_TEXTS)
     return np.concatenate([column.hashes()[::stride] for column in columns])

@@ -1,0 +1,159 @@
+"""Writes files and folders that other processes see whole or not at all.
+
+Content is written beside its target, under ``.NAME.<random>.new``, flushed to the disk, and then moved
+into place by one rename. So a process that is killed leaves the old content, a power cut cannot leave a
+name without its bytes, and any number of processes may write while others read.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file; missing folders above it are made."""
+    with replaced_file(path) as file:
+        file.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8; missing folders above it are made."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON; missing folders above it are made."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table with a header; None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a binary file that takes the place of `path` when the block ends without an error.
+
+    ``file.name`` is the temporary path, for libraries that open files themselves.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = _beside(path, "new")
+    try:
+        with fresh.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+        _sync_folder(path.parent)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder that takes the place of `path`, an older folder or nothing, when the block ends.
+
+    The files in it are flushed to the disk once, at the end.
+    """
+    with _fresh_folder(path) as fresh:
+        yield fresh
+        put_in_place(fresh, path)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder that becomes `path` when the block ends, unless `path` holds files by then.
+
+    For content that is the same whoever writes it: the first of several processes wins, and the others
+    discard what they wrote.
+    """
+    with _fresh_folder(path) as fresh:
+        yield fresh
+        _sync_tree(fresh)
+        try:
+            fresh.rename(path)  # fails where a folder with files is in the way
+        except OSError:
+            if not path.is_dir():
+                raise
+        _sync_folder(path.parent)
+
+
+def put_in_place(fresh: Path, path: Path) -> None:
+    """Flush a file or folder to the disk and move it to `path`, in place of an older file or folder.
+
+    `fresh` must be on the same file system. An older folder is moved aside until the new one is there.
+    """
+    _sync_tree(fresh)
+    if path.is_dir():
+        old = _beside(path, "old")
+        path.rename(old)
+        try:
+            fresh.rename(path)
+        except OSError:
+            old.rename(path)
+            raise
+        remove(old)
+    else:
+        os.replace(fresh, path)
+    _sync_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _fresh_folder(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = _beside(path, "new")
+    fresh.mkdir()
+    try:
+        yield fresh
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)  # moved away by now, unless something failed
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.{suffix}")
+
+
+def _sync_tree(path: Path) -> None:
+    """Flush a file, or all files below a folder, to the disk."""
+    if not path.is_dir():
+        _sync(path)
+        return
+    for folder, _, names in os.walk(path):
+        for name in names:
+            _sync(Path(folder, name))
+        _sync_folder(Path(folder))
+
+
+def _sync_folder(path: Path) -> None:
+    with suppress(OSError):  # not every file system can flush a folder
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
