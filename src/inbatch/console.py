@@ -1,4 +1,4 @@
-"""What a run shows: the table before step 1, one line while it trains, the summary at the end.
+"""Terminal and log of a run: the table before step 1, one line while it trains, the summary at the end.
 
 On a terminal this is rich's rendering; elsewhere (a log file, SLURM) plain lines without control
 characters, so that they can be searched. `record` writes the same plain lines to the log of the job
@@ -33,7 +33,7 @@ def make_console() -> Console:
 
 
 def record(line: str) -> None:
-    """Write a line to the log files that this process has, as the one that Hydra opens for a job."""
+    """Write a line to the log files of this process, such as the one that Hydra opens for a job."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             text = printable(line)
@@ -53,7 +53,7 @@ def stop_recording(folder: Path) -> None:
 
 
 def run_table(rows: TableRows, *, console: Console | None = None) -> None:
-    """Print what will run: {section: {name: value}}."""
+    """Print the table of a run: {section: {name: value}}."""
     console = console or make_console()
     lines = [f"{section}.{n}: {v}" for section, values in rows.items() for n, v in values.items()]
     if _plain(lines, console):
@@ -103,7 +103,7 @@ def _metric(value: float | None) -> str:
 def summary_panel(
     facts: Mapping[str, str], paths: Mapping[str, str], *, console: Console | None = None
 ) -> None:
-    """Print what has run, and where its results are."""
+    """Print facts about a finished run, and the paths of its results."""
     console = console or make_console()
     lines = {**facts, **paths}
     if _plain([f"{name}: {value}" for name, value in lines.items()], console):
@@ -117,7 +117,7 @@ def summary_panel(
 
 
 def _plain(lines: Sequence[str], console: Console) -> bool:
-    """Record lines, and print them where the console is no terminal; whether it is none."""
+    """Record lines, and print them if the console is not a terminal; returns whether that is so."""
     for line in lines:
         if console.is_terminal:
             record(line)
@@ -133,15 +133,15 @@ def print_plain(line: str, *, console: Console) -> None:
 
 
 class Display(Protocol):
-    """Where the state of training is shown."""
+    """Shows the state of training."""
 
     moves: bool  # a new text replaces the one before, so that it may come often
 
     def show(self, label: str, text: str, *, share: float) -> None:
-        """Show where the run is; `share` of it is done."""
+        """Show the state of the run, of which `share` is done."""
 
     def wait(self, label: str) -> None:
-        """Show what training waits for."""
+        """Show the name of a pause."""
 
     def note(self, text: str) -> None:
         """Print a line that stays."""
@@ -219,7 +219,7 @@ def make_display(console: Console) -> Display:
 
 
 def printable(text: str) -> str:
-    """Escape what is no printable character, so that a value keeps to its line."""
+    """Escape characters that are not printable, so that a value stays on its line."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

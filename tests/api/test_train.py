@@ -115,17 +115,6 @@ def test_columns_of_other_names(small: dict[str, Any]) -> None:
     assert "eval_cosine_ndcg@10" in result.metrics
 
 
-@dataclass(frozen=True)
-class Scaled(MultipleNegativesRanking):
-    """A user's own loss."""
-
-    factor: float = 2.0
-
-    def __call__(self, inputs: Any) -> Any:
-        output = super().__call__(inputs)
-        return output._replace(loss=self.factor * output.loss)
-
-
 class Constant:
     """A user's own evaluator."""
 
@@ -138,6 +127,14 @@ class Constant:
 
 
 def test_objects_of_the_users_own(tiny_bert: Path, small: dict[str, Any]) -> None:
+    @dataclass(frozen=True)
+    class Scaled(MultipleNegativesRanking):
+        factor: float = 2.0
+
+        def __call__(self, inputs: Any) -> Any:
+            output = MultipleNegativesRanking.__call__(self, inputs)
+            return output._replace(loss=self.factor * output.loss)
+
     encoder = inbatch.load_encoder(tiny_bert)
     before = encoder.encode(["red phone"])
     triplets = TripletEvaluator(inbatch_source(), name="triplets")

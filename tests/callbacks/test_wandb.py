@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for steps in (2, 4):
         run = compose_run(*_overrides(folder, steps))
         train(check_config(run))
+        time.sleep(1.0)  # W&B names the folder of an offline run by the second
     return folder
 
 

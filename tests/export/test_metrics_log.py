@@ -29,7 +29,7 @@ def test_broken_line_in_the_middle_is_an_error(tmp_path: Path) -> None:
 
 
 def test_missing_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is no file"):
+    with pytest.raises(ConfigError, match="is not a file"):
         read_metrics(tmp_path / "none.jsonl")
 
 

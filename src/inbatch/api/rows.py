@@ -71,7 +71,7 @@ def file_spec(value: Any) -> Any:
 
 
 def placeholder(table: datasets.Dataset | None) -> str:
-    """What the configuration says in place of a path for rows or objects in memory."""
+    """The text that the configuration has in place of a path for rows or objects in memory."""
     return "(in memory)" if table is None else f"(in memory: {table.num_rows:,} rows)"
 
 

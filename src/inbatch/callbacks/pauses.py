@@ -1,4 +1,4 @@
-"""Training pauses while a callback evaluates or saves; callbacks that time or show a run are told.
+"""Pauses training while a callback evaluates or saves, and tells the callbacks that time or show a run.
 
 Used as::
 
@@ -20,18 +20,18 @@ class PauseWatcher(ABC):
 
     @abstractmethod
     def on_pause(self, trainer: Trainer, name: str) -> None:
-        """Training stops for `name`."""
+        """Training pauses for `name`."""
 
     @abstractmethod
     def on_resume(self, trainer: Trainer, name: str, results: Mapping[str, float]) -> None:
-        """Training goes on; `results` are numbers to show."""
+        """Training continues; `results` are numbers to show."""
 
 
 @contextmanager
 def pause(trainer: Trainer, name: str) -> Iterator[dict[str, float]]:
-    """Around what interrupts training; yields a dict for the results that the user is to see.
+    """Pause training for the block; yields a dict for the results to show to the user.
 
-    An error inside ends the run, so nothing is resumed after it. Pauses do not nest.
+    An error inside ends the run, so nothing resumes after it. Pauses do not nest.
     """
     watchers = [callback for callback in trainer.callbacks if isinstance(callback, PauseWatcher)]  # type: ignore[attr-defined]
     for watcher in watchers:

@@ -1,4 +1,4 @@
-"""What ran: a table before the first step, a summary with the paths of the results at the end."""
+"""Prints a table before the first step, and a summary with the paths of the results at the end."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Summary(Callback, PauseWatcher):
             run_table({**self._rows, "run": run}, console=self._console)
 
     def _estimate(self, trainer: Trainer, flop: float) -> str:
-        """What a step is and takes on this device, at the rate of nothing but matrix products."""
+        """Operations of a step, and the least time for them: all at the rate of matrix products."""
         dtype = product_dtype(trainer.precision)
         rate = matmul_flop_per_s(trainer.strategy.root_device, dtype)
         return f"{flop / 1e12:.3g} TFLOP per rank, at least {flop / rate:.2g} s"
@@ -88,7 +88,7 @@ class Summary(Callback, PauseWatcher):
             self._compiled_graphs = report.compiled_graphs
 
     def on_pause(self, trainer: Trainer, name: str) -> None:
-        """Look at the clock."""
+        """Note the time."""
         self._paused_at_s = time.monotonic()
 
     def on_resume(self, trainer: Trainer, name: str, results: Mapping[str, float]) -> None:
@@ -97,7 +97,7 @@ class Summary(Callback, PauseWatcher):
             self.evaluation_s += time.monotonic() - self._paused_at_s
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note what has run."""
+        """Note the totals of the run."""
         self.training_s = time.monotonic() - self._start_s - self.evaluation_s
         evaluated = f", {in_words(self.evaluation_s)} of evaluation" if self.evaluation_s else ""
         self._facts = {
@@ -125,7 +125,7 @@ class Summary(Callback, PauseWatcher):
         Args:
             trainer: of the run; only its first rank prints.
             before, after: metrics of the untrained model and of the exported one, {name: value}.
-            facts: printed after what is known here: steps, rows, time, memory.
+            facts: printed after those counted here: steps, rows, time, memory.
             paths: where the results are.
         """
         if trainer.is_global_zero:

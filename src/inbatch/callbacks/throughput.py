@@ -26,7 +26,7 @@ WINDOW_STEPS = 50  # over which rates are taken
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """What one step took and did."""
+    """Time and work of one step."""
 
     seconds: float
     num_rows: int  # over all ranks
@@ -72,7 +72,7 @@ def model_flop_utilization(
 def matmul_flop_per_s(device: torch.device, dtype: torch.dtype) -> float:
     """Measured rate of large matrix products: the fastest of five series, well under a second in all."""
     size, series = (8192, 8) if device.type == "cuda" else (512, 1)
-    # Not ones: a GPU multiplies constants at a higher clock. A generator of its own leaves the run's alone.
+    # Not ones: a GPU multiplies constants at a higher clock. A separate generator leaves the run's untouched.
     draws = torch.Generator(device).manual_seed(0)
     left, right = (
         torch.randn(size, size, device=device, generator=draws).to(dtype) for _ in range(2)
@@ -90,7 +90,7 @@ def matmul_flop_per_s(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def product_dtype(precision: str | None) -> torch.dtype:
-    """What matrices are multiplied in under one of Lightning's precisions."""
+    """The dtype of matrix products under one of Lightning's precisions."""
     bits = str(precision).partition("-")[0]
     by_bits = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64}
     return by_bits.get(bits, torch.float32)

@@ -99,9 +99,7 @@ def _fields(card: CardData) -> dict[str, Any]:
         "encoder": card.encoder,
         "title": md.inline(card.model_name),
         "base_id": hub_id(card.base_model),
-        "base_name": md.inline(
-            card.base_name or path_end
-        ),  # the rest of a path is nobody's business
+        "base_name": md.inline(card.base_name or path_end),  # the rest of a path is private
         "source_names": md.join(names) if len(names) <= 5 else f"{len(names)} datasets",
         "similarity": _SIMILARITIES[card.encoder["similarity"]],
         "prompts": _prompts(card.encoder),
@@ -142,7 +140,7 @@ def _prompts(encoder: Mapping[str, Any]) -> str:
 
 
 def _role_prompts(encoder: Mapping[str, Any]) -> dict[str, str] | None:
-    """What stands before queries and documents, in words."""
+    """The prompts of queries and documents, in words."""
     if not has_roles(encoder):
         return None
     prompts = encoder["prompts"]
@@ -166,7 +164,7 @@ def _times(card: CardData) -> list[tuple[str, str]]:
 
 
 def _hardware(card: CardData) -> list[tuple[str, str]]:
-    """What the run ran on; nothing where the hardware is not known."""
+    """The hardware of the run by name; empty if it is not known."""
     if card.hardware is None:
         return []
     rows = {

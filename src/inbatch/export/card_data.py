@@ -1,4 +1,4 @@
-"""What a model card is made from: plain values, no torch and no model.
+"""The data of a model card: plain values, no torch and no model.
 
 The run gathers these once, after training; `card.render` turns them into text. Helpers that choose
 what to show (`column_stats`, `choose_widget`) stand here too, so that every card chooses alike.
@@ -81,7 +81,7 @@ class UsageExample:
     """Texts of the usage code, and the scores that it prints.
 
     similarities: of each query (row) with each document (column) where `has_roles`; otherwise of
-        all texts, queries first, with each other. None prints the shape alone.
+        all texts, queries first, with each other. None prints the shape only.
     """
 
     queries: Sequence[str]
@@ -136,7 +136,7 @@ class CardData:
 
 
 def has_roles(encoder: Mapping[str, Any]) -> bool:
-    """Whether queries and documents are encoded differently: one of their prompts is not empty."""
+    """True if queries and documents are encoded differently: one of their prompts is not empty."""
     prompts = encoder.get("prompts", {})
     return any(prompts.get(role) for role in _ROLE_PROMPTS)
 

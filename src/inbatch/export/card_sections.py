@@ -55,7 +55,7 @@ class LogTable(NamedTuple):
 
 
 def evaluation_blocks(evaluations: Sequence[EvaluationCard]) -> list[EvaluationBlock]:
-    """One table for each kind of evaluator; those that differ in their data alone share it."""
+    """One table for each kind of evaluator; those that differ only in their data share it."""
 
     def kind(card: EvaluationCard) -> tuple[str, ...]:
         return card.description, card.evaluator, *map(str, short_metrics(card))

@@ -12,7 +12,7 @@ _LOSS_PAGE = "https://sbert.net/docs/package_reference/sentence_transformer/loss
 
 
 class KnownLoss(NamedTuple):
-    """How sentence-transformers calls a loss, alone and on cached gradients, and what to cite."""
+    """The names of a loss in sentence-transformers, plain and with cached gradients, and its citations."""
 
     name: str
     cached_name: str | None = None

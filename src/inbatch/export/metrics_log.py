@@ -27,7 +27,7 @@ class Series(NamedTuple):
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """The rows of a metrics file in the order in which they were written.
 
-    A last line without its newline was torn by a kill, and is left out.
+    A last line without its newline was cut off by a kill, and is left out.
 
     Raises:
         ConfigError: there is no such file, or a complete line is not a row.
@@ -74,7 +74,7 @@ def names(rows: Sequence[Row], prefix: str) -> list[str]:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a logged value is a number that can be drawn."""
+    """True if a logged value is a number that can be drawn."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 

@@ -1,4 +1,4 @@
-"""What a model in local files is called: by its own card, else by the folder that says most."""
+"""The name of a model in local files: from its own card, otherwise from its most telling folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of a run as its card shows them: nothing of this machine, and what is no default.
+"""The settings of a run as its card shows them: nothing about this machine, and defaults apart.
 
 A default is what `conf/train.yaml` composes where nothing is chosen, or what a target's signature has.
 """
@@ -14,6 +14,7 @@ import yaml
 
 from inbatch.config.schema import CONF
 from inbatch.config.targets import locate
+from inbatch.errors import ConfigError
 from inbatch.export.model_name import local_name
 
 _OF_THIS_MACHINE = {"output_dir", "data_dir", "cache_dir", "store_dir", "save_dir", "logger"}
@@ -46,7 +47,10 @@ _FILES = {".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow", ".ckpt", ".tx
 
 
 def changed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """What differs from the defaults, nested alike; nodes of another target with their `_target_`."""
+    """The values that differ from the defaults, in the same nesting.
+
+    A node with another target than its default keeps its `_target_`.
+    """
     different: dict[str, Any] = {}
     for name, value in values.items():
         default = defaults.get(name)
@@ -73,7 +77,10 @@ def _changed_node(node: Mapping[str, Any], default: Mapping[str, Any]) -> dict[s
 
 
 def _signature_defaults(target: str) -> dict[str, Any]:
-    parameters = inspect.signature(locate(target, "settings")).parameters.values()
+    try:
+        parameters = inspect.signature(locate(target, "settings")).parameters.values()
+    except ConfigError:  # an object of a class that only the running program knows
+        return {}
     empty = inspect.Parameter.empty
     found = {p.name: p.default for p in parameters if p.default is not empty}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}

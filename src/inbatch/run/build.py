@@ -141,7 +141,7 @@ def _made(node: Any) -> Any:
 
 
 def is_one_loss(node: Any) -> bool:
-    """Whether all sources share one loss; otherwise `node` has a loss for each source name."""
+    """True if all sources share one loss; otherwise `node` has a loss for each source name."""
     return not isinstance(node, Mapping) or "_target_" in node
 
 

@@ -117,7 +117,7 @@ def make_callbacks(
 def shared_facts(
     run: RunConfig, folder: RunFolder, *, tokenizer: Any, data: BatchModule
 ) -> dict[str, Callable[[], Any]]:
-    """What must be the same on all ranks. Folders and files may be elsewhere if their content is equal."""
+    """Facts that must be equal on all ranks. Folders and files may be elsewhere if their content is equal."""
     alike = {key: value for key, value in asdict(run).items() if key not in _MAY_DIFFER_BY_NODE}
     return {
         "configuration": lambda: alike,

@@ -1,4 +1,4 @@
-"""Gathers what the model card says from a finished run."""
+"""Gathers the contents of the model card from a finished run."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _rows(source: Source, limit: int) -> list[tuple[str, ...]]:
 def _source_card(
     source: Source, encoder: Encoder, loss: Loss, *, guide: str | None, hub: Mapping[str, Any]
 ) -> SourceCard:
-    """What the card says of a source; `hub` has its keys in the configuration."""
+    """A source as the card describes it; `hub` has its keys in the configuration."""
     num_rows = min(STATS_ROWS, source.num_rows)
     columns, labels = source.read(np.arange(num_rows))
     texts = resolve_prompts({**encoder.role_prompts, **source.prompts}, source.roles)

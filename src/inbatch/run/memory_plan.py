@@ -1,8 +1,8 @@
-"""What a step will take: memory of a rank by part, arithmetic, and the sizes that fit.
+"""Estimates a step: memory of a rank by part, arithmetic, and the sizes that fit.
 
 Nothing here looks at a device or a model: numbers in, numbers out. Estimates err by some tens of
-percent; they tell whether a run fits and what fills the memory, and the out-of-memory answer of the
-step (module.py) covers the rest.
+percent; they tell whether a run fits and what fills the memory, and the step's out-of-memory handling
+covers the rest.
 
 Shape letters: G global rows, b local rows, C columns, D dimension, T tokens of a text.
 """
@@ -82,7 +82,10 @@ class StepSize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sharding:
-    """What a strategy divides over ranks; DDP divides nothing, and none the gradients of a chunked step."""
+    """The parts of the memory that a strategy divides over ranks: nothing under DDP.
+
+    No strategy divides the gradients of a chunked step.
+    """
 
     parameters: bool = False
     optimizer: bool = False
@@ -116,7 +119,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
-    """Sizes that were chosen, and what a step of one rank takes with them."""
+    """The chosen sizes, with the memory and the operations of a step of one rank."""
 
     chunk_tokens: int | None
     keep_gib: float | None
@@ -157,7 +160,7 @@ def step_memory(
         step: the batch.
         chunk_tokens: computed tokens of a chunk.
         optimizer_states: float32 values that the optimizer holds for a parameter: 2 for Adam.
-        sharding: what the strategy divides.
+        sharding: the parts that the strategy divides.
         num_blocks: see `step_flop`.
         live_guide_parameters: of a guide that runs in the step.
     """

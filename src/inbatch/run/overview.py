@@ -1,4 +1,4 @@
-"""What a run says before its first step: the table of what will run, and the data report."""
+"""The output of a run before its first step: a table of its parts, and the data report."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def checkpoint_fact(path: Path | None, *, resume: str) -> Any:
 
 
 def remedy(folder: RunFolder, resume: str) -> str:
-    """What to do if ranks resume from different checkpoints, or only some find one."""
+    """The remedy if ranks resume from different checkpoints, or only some find one."""
     if resume not in ("auto", "never"):
         return f"set resume={resume!r} to a checkpoint that all nodes see"
     return f"set output_dir={str(folder.path)!r} to one folder that all nodes see"
