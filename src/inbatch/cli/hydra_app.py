@@ -27,7 +27,6 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
@@ -102,7 +101,7 @@ def _recorded_warnings() -> Iterator[None]:
     show = warnings.showwarning
 
     def both(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
-        if rank_zero_only.rank == 0:
+        if is_first_process():
             record(f"{category.__name__}: {message}")
         show(message, category, *place, **more)
 
