@@ -1,6 +1,6 @@
 """Report on a sweep again, offline: python scripts/sweep_report.py multirun/run/2026-01-31_12-00-00."""
 
-from inbatch.cli.start import run
+from inbatch.cli.main import run
 
 if __name__ == "__main__":
-    run("sweep_report")
+    run("report")

@@ -60,20 +60,29 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "key": ([*TRIPLETS, "global_batchsize=8"], "did you mean 'global_batch_size'?"),
     "key of a group": (
         [*TRIPLETS, "loss.temprature=1"],
-        "is no key of loss=multiple_negatives_ranking: did you mean 'temperature'?",
+        "loss.temprature is not a valid key of loss=multiple_negatives_ranking: did you mean 'temperature'?",
     ),
-    "choice": ([*TRIPLETS, "loss=cached_gits"], "loss=cached_gits names no file: did you mean"),
-    "experiment": (["experiment=dmo"], "experiment=dmo names no file: did you mean 'demo'?"),
-    "choice in a sweep": (["seed=1,2", "-m", "loss=cached_gits"], "loss=cached_gits names no file"),
-    "syntax": ([*TRIPLETS, "loss=[1"], "the override 'loss=[1' cannot be read"),
-    "no value": ([*TRIPLETS, "loss"], "'loss' is no key=value: set loss=..., or"),
+    "choice": (
+        [*TRIPLETS, "loss=cached_gits"],
+        "loss=cached_gits is not a file of that group: did you mean",
+    ),
+    "experiment": (
+        ["experiment=dmo"],
+        "experiment=dmo is not a file of that group: did you mean 'demo'?",
+    ),
+    "choice in a sweep": (
+        ["seed=1,2", "-m", "loss=cached_gits"],
+        "loss=cached_gits is not a file of that group",
+    ),
+    "syntax": ([*TRIPLETS, "loss=[1"], "'loss=[1' cannot be read"),
+    "no value": ([*TRIPLETS, "loss"], "'loss' is not key=value: set loss=..., or"),
     "a model": (
         ["some/model", *TRIPLETS],
-        "'some/model' is no key=value: to name a model, set encoder.model=some/model",
+        "'some/model' is not key=value: to name a model, set encoder.model=some/model",
     ),
     "a file": (
         ["triplets.jsonl"],
-        "'triplets.jsonl' is no key=value: to name a file, set data.train=triplets.jsonl or",
+        "'triplets.jsonl' is not key=value: to name a file, set data.train=triplets.jsonl or",
     ),
     "missing value": (["encoder=minilm"], "data.train is not set"),
     "batch size": (
@@ -121,7 +130,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "max length": ([*TRIPLETS, "encoder.max_length=1000"], "encoder.max_length=1000 is above the"),
     "output is a file": (
         [*TRIPLETS, "output_dir=triplets.jsonl"],
-        "output_dir='triplets.jsonl' cannot be made (File exists): set a folder",
+        "output_dir='triplets.jsonl' cannot be created (File exists): set a folder",
     ),
     "remote output": (
         [*TRIPLETS, "output_dir=s3://bucket/run"],
@@ -230,6 +239,6 @@ def test_the_script_itself(folder: Path) -> None:
     assert done.returncode == 1
     assert (
         done.stderr
-        == "error: optimiser is no key of the configuration: did you mean 'optimizer'?\n"
+        == "error: optimiser is not a valid key of the configuration: did you mean 'optimizer'?\n"
     )
     assert not (folder / "outputs" / "run" / "config.yaml").exists()

@@ -1,6 +1,6 @@
-"""`python -m inbatch key=value ...` trains, as `inbatch-train` does."""
+"""`python -m inbatch COMMAND ...` is `inbatch COMMAND ...`."""
 
-from inbatch.cli.start import run
+from inbatch.cli.main import main
 
 if __name__ == "__main__":
-    run("train")
+    main()

@@ -10,7 +10,8 @@ from test_packing import make, make_chunk
 
 from helpers.tiny import tiny_texts
 from inbatch.batch.chunks import make_chunks
-from inbatch.encoder.compiled import num_compiled_graphs, widen
+from inbatch.compat import num_compiled_graphs
+from inbatch.encoder.compiled import widen
 from inbatch.errors import ConfigError
 from inbatch.gradcache.rng import RngState
 

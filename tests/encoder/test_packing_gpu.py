@@ -10,8 +10,8 @@ from test_packing import PACKED, embed, make, make_chunk
 from torch import Tensor
 
 from helpers.tiny import tiny_texts
+from inbatch.compat import num_compiled_graphs
 from inbatch.encoder import varlen
-from inbatch.encoder.compiled import num_compiled_graphs
 from inbatch.encoder.varlen import TextLengths, packed_attention, per_text_attention
 from inbatch.errors import ConfigError
 from inbatch.gradcache.rng import RngState

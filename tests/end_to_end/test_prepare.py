@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from helpers.runs import TINY, compose_run, metrics, run_train, weights, write_triplets
-from inbatch.cli.prepare import prepare, read_config, read_settings
+from inbatch.cli.prepare import prepare_sources, read_config, read_options
 from inbatch.cli.train import CONF_DIR
 from inbatch.data.sources.load import load_sources
 from inbatch.errors import ConfigError
@@ -26,7 +26,7 @@ LOSS = ("loss=multiple_negatives_ranking", "sampler=proportional")
 
 def run_prepare(*overrides: str) -> Path:
     """Prepare in this process."""
-    return prepare(*read_config(compose_run(*TINY, *overrides)))
+    return prepare_sources(*read_config(compose_run(*TINY, *overrides)))
 
 
 def data(folder: Path) -> list[str]:
@@ -105,17 +105,17 @@ def test_a_killed_script_goes_on(tmp_path: Path) -> None:
         ({}, "prepare.output is not set"),
         (
             {"output": "x", "worker": 2},
-            "prepare.worker is no key of prepare: did you mean 'workers'",
+            "prepare.worker is not a valid key of .*: did you mean 'workers'",
         ),
         ({"output": "x", "workers": 0}, "prepare.workers=0 is too small"),
         ({"output": "x", "tokenize": "no"}, "prepare.tokenize='no' is not true or false"),
-        ({"output": "s3://bucket/x"}, "prepare.output=s3://bucket/x is not on this machine"),
+        ({"output": "s3://bucket/x"}, "prepare.output='s3://bucket/x' is not on this machine"),
     ],
 )
 def test_mistakes(values: dict[str, object], word: str) -> None:
     with pytest.raises(ConfigError, match=word):
-        read_settings(values)
+        read_options(values)
 
 
 def test_a_local_url_is_a_folder(tmp_path: Path) -> None:
-    assert read_settings({"output": f"file://{tmp_path}/out"}).output == f"{tmp_path}/out"
+    assert read_options({"output": f"file://{tmp_path}/out"}).output == f"{tmp_path}/out"

@@ -17,7 +17,7 @@ import torch
 from helpers.launching import ROOT, command, processes, run
 from helpers.runs import TINY, metrics, weights, write_triplets
 from helpers.slurm_cluster import Cluster
-from inbatch.cli.submit import prepare, submit, write
+from inbatch.cli.submit import compose_job, submit, write
 from inbatch.sweep.trials import read_trials
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
@@ -45,7 +45,7 @@ def options(data: Path, output: Path) -> list[str]:
 
 def send(cluster: Cluster, data: Path, output: Path) -> Submitted:
     arguments = [*TINY, *JOB, *options(data, output)]
-    job = prepare(arguments, now=datetime.now(), cwd=output.parent)
+    job = compose_job(arguments, now=datetime.now(), cwd=output.parent)
     sbatch = ["env", f"SLURM_CONF={cluster.environ['SLURM_CONF']}", *cluster.on("login", "sbatch")]
     job_id = submit(write(job), sbatch=sbatch)
     return Submitted(job_id, output, job.log(job_id))
@@ -137,7 +137,7 @@ def test_a_mistake_on_one_node_fails_the_job(cluster: Cluster, data: Path, tmp_p
     rows = tmp_path / "rows-0.jsonl"
     rows.write_bytes(data.read_bytes())
     line = [*TINY, *JOB, *options(rows, tmp_path / "run")]
-    job = prepare(line, now=datetime.now(), cwd=tmp_path)
+    job = compose_job(line, now=datetime.now(), cwd=tmp_path)
     job = replace(job, config=job.config.replace("rows-0", "rows-${oc.env:SLURM_PROCID}"))
     sbatch = ["env", f"SLURM_CONF={cluster.environ['SLURM_CONF']}", *cluster.on("login", "sbatch")]
     job_id = submit(write(job), sbatch=sbatch)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from inbatch.cli.submit import Job, main, prepare, read_slurm, submit, write
+from inbatch.cli.submit import Job, compose_job, main, read_slurm, submit, write
 from inbatch.cluster.job_script import Slurm, job_options, job_variables, render
 from inbatch.errors import ConfigError
 
@@ -36,7 +36,7 @@ def options_of(script: str) -> dict[str, str]:
 
 
 def prepared(*arguments: str, cwd: Path) -> Job:
-    return prepare(arguments, now=datetime(2026, 2, 3, 4, 5, 6), cwd=cwd)
+    return compose_job(arguments, now=datetime(2026, 2, 3, 4, 5, 6), cwd=cwd)
 
 
 def test_values_are_replaced_and_reasons_stay() -> None:
@@ -142,7 +142,8 @@ def test_a_dry_run_shows_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["--dry-run", "experiment=demo", "slurm.nodes=2"]) == 0
+    monkeypatch.setattr("sys.argv", ["submit", "--dry-run", "experiment=demo", "slurm.nodes=2"])
+    main()
     shown = capsys.readouterr().out
     assert "#SBATCH --nodes=2" in shown
     assert "global_batch_size: 256" in shown
@@ -150,7 +151,7 @@ def test_a_dry_run_shows_and_writes_nothing(
 
 
 def test_without_sbatch_one_line_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no-such-sbatch is not found: .* --dry-run"):
+    with pytest.raises(ConfigError, match=r"no-such-sbatch is not installed here: .* --dry-run"):
         submit(tmp_path / "job.sbatch", sbatch=["no-such-sbatch"])
-    with pytest.raises(ConfigError, match=r"Slurm refuses .*: "):
+    with pytest.raises(ConfigError, match=r"job.sbatch is refused by Slurm \("):
         submit(tmp_path / "job.sbatch", sbatch=["ls"])

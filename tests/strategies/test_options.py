@@ -21,8 +21,8 @@ from helpers.keystone import (
     reference,
     relative_error,
 )
+from inbatch.compat import num_compiled_graphs
 from inbatch.encoder import Encoder
-from inbatch.encoder.compiled import num_compiled_graphs
 from inbatch.strategies import DDP
 
 CACHED = {"chunk_rows": 5, "keep_gib": 0}

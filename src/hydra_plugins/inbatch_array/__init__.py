@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
+from inbatch import compat
 from inbatch.errors import ConfigError
 
 
-class OneTrial(BasicLauncher):
+class OneTrial(Launcher):
     """Runs one trial of a sweep, under its own number: a task of a job array runs its trial.
 
     Args:
@@ -18,8 +21,16 @@ class OneTrial(BasicLauncher):
     """
 
     def __init__(self, *, trial: int) -> None:
-        super().__init__()
         self._trial = trial
+        self._launcher = compat.serial_launcher()
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Hand on what Hydra gives."""
+        self._launcher.setup(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -36,5 +47,6 @@ class OneTrial(BasicLauncher):
                 f"set --array=0-{len(job_overrides) - 1}",
                 value=self._trial,
             )
-        done: Sequence[JobReturn] = super().launch([job_overrides[self._trial]], self._trial)
+        trial = [job_overrides[self._trial]]
+        done: Sequence[JobReturn] = self._launcher.launch(trial, self._trial)
         return done

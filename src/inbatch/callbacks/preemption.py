@@ -11,9 +11,9 @@ import signal
 from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch.optim import Optimizer
 
+from inbatch import compat
 from inbatch.callbacks.checkpoints import Checkpoints
 from inbatch.cluster.stop_request import Preempted, StopRequest
 from inbatch.gather import PendingMax
@@ -42,11 +42,8 @@ class Preemption(Callback):
         Lightning's handler runs a collective inside the handler. Lightning also agrees on SIGTERM before
         each step, for which the host waits for the device.
         """
-        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
-        launcher = trainer.strategy.launcher
-        if isinstance(launcher, _SubprocessScriptLauncher):
-            self._stop.pass_on = launcher.kill
+        compat.leave_signals_alone(trainer)
+        self._stop.pass_on = compat.signal_ranks(trainer) or self._stop.pass_on
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note where this start begins."""

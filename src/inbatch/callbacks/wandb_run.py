@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer, loggers
 
+from inbatch import compat
 from inbatch.errors import ConfigError
 from inbatch.export.git import git_state
 from inbatch.export.redaction import redact
@@ -71,7 +72,7 @@ class WandbLogger(loggers.WandbLogger):
         if options.get("offline"):
             options = {"settings": wandb.Settings(silent=True), **options}
         super().__init__(**options)
-        self._wandb_init.pop("anonymous", None)  # of which W&B says that it has no effect any more
+        compat.drop_anonymous(self)
 
 
 class WandbRun(Callback):
@@ -129,11 +130,11 @@ class WandbRun(Callback):
         for logger in _loggers(trainer):
             run = logger.experiment
             run.summary.update(dict(summary))
-            if logger._log_model:
+            if compat.sends_model(logger):
                 artifact = wandb.Artifact(f"model-{run.id}", type="model")
                 artifact.add_dir(str(model_dir))
                 run.log_artifact(artifact, aliases=["best"])
-            if logger._offline:
+            if compat.is_offline(logger):
                 folders["wandb"] = Path(run.dir).parent
             run.finish()
         return folders

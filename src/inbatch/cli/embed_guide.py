@@ -1,7 +1,7 @@
-"""The entry point that fills a guide's store: the configuration of a run -> the embeddings it will need.
+"""`inbatch embed-guide`: the configuration of a run -> the guide embeddings that it will need.
 
-Training fills the store by itself; this does it ahead, on other machines or under a launcher of its
-own. What is stored already is not computed again, so it may be stopped and started at will.
+Training fills the guide's store by itself. This command does it ahead of time, on other machines or with
+another launcher. Stored embeddings are not computed again, so it may be stopped and started at any time.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import logging
 from datetime import timedelta
 from pathlib import Path
 
-import hydra
 from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 from omegaconf import DictConfig
 
 from inbatch.cli.hydra_app import launch, user_errors
-from inbatch.cli.train import CONF_DIR, quiet
+from inbatch.cli.train import quiet
 from inbatch.config.check import RunConfig, check_config
 from inbatch.console import make_console, print_plain
 from inbatch.data.sources.load import load_sources
@@ -27,10 +26,10 @@ from inbatch.strategies import find_world
 
 
 def embed_guide(run: RunConfig) -> Path:
-    """Embed the texts of a checked configuration; returns the store's folder.
+    """Embed the texts of a checked configuration; return the store's folder.
 
     Raises:
-        ConfigError: the run looks nothing up in a store.
+        ConfigError: the run does not use a store.
     """
     world = find_world(run.trainer.accelerator, run.trainer.devices, run.trainer.num_nodes)
     parts_of.write_demo_data(run.data, data_dir=run.data_dir)
@@ -38,9 +37,11 @@ def embed_guide(run: RunConfig) -> Path:
     losses = parts_of.make_losses(run.loss, sources, guided=run.guide.model is not None)
     guide = parts_of.make_guide(run.guide, sources, losses, accelerator=world.accelerator)
     if guide is None:
-        raise ConfigError("loss uses no guide: set loss=gist, or leave this out")
+        raise ConfigError("loss", "does not use a guide", "set loss=gist, which does")
     if not isinstance(guide, StoredGuide):
-        raise ConfigError(f"guide.mode={run.guide.mode} stores nothing: set guide.mode=stored")
+        raise ConfigError(
+            "guide.mode", "does not use a store", "set guide.mode=stored", value=run.guide.mode
+        )
 
     fabric = Fabric(
         accelerator=world.accelerator,
@@ -63,14 +64,13 @@ def embed_guide(run: RunConfig) -> Path:
     return guide.store_dir
 
 
-def main() -> None:
-    """`python scripts/embed_guide.py experiment=...`, with the overrides of the training run."""
-    launch(_main, conf=CONF_DIR)
+def main(typed: str | None = None) -> None:
+    """Embed as the command line of the training run says; `typed` as in `inbatch.cli.main.run`."""
+    launch(_main, config_name="train", typed=typed)
 
 
-@hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="train")
 def _main(cfg: DictConfig) -> None:
     quiet()
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    with user_errors():
+    with user_errors(cfg):
         embed_guide(check_config(cfg))

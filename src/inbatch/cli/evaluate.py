@@ -1,4 +1,4 @@
-"""The entry point of evaluation: a saved model and files -> a table and `metrics.json`.
+"""`inbatch evaluate`: a saved model and files -> a table and `metrics.json`.
 
 The encoder and the evaluators are those of a training run, under the same keys; so are the metrics.
 """
@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import hydra
 import torch
 from omegaconf import DictConfig
 
 from inbatch.cli.hydra_app import launch, user_errors
-from inbatch.cli.train import CONF_DIR, quiet
+from inbatch.cli.train import quiet
 from inbatch.config.check import check_evaluate
 from inbatch.config.instantiate import instantiate
 from inbatch.config.schema import EvaluateConfig
@@ -28,7 +27,7 @@ METRICS = "metrics.json"
 
 
 def evaluate(run: EvaluateConfig) -> dict[str, float]:
-    """All metrics; written to `metrics.json` in the output directory.
+    """Return all metrics, {name: value}, and write them to `metrics.json` in the output directory.
 
     Raises:
         ConfigError: a model, file or device that cannot be used.
@@ -71,18 +70,19 @@ def _encode(encoder: Encoder, run: EvaluateConfig) -> _Encode:
         encoder.to(device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise ConfigError(f"device={device} cannot be used ({reason}): set cpu or cuda") from error
+        raise ConfigError(
+            "device", f"cannot be used ({reason})", "set cpu or cuda", value=device
+        ) from error
 
     return _Encode(encoder, run.chunk_tokens, torch.device(device))
 
 
-def main() -> None:
-    """Console command `inbatch-evaluate`."""
-    launch(_main, conf=CONF_DIR)
+def main(typed: str | None = None) -> None:
+    """Evaluate as the command line says; `typed` as in `inbatch.cli.main.run`."""
+    launch(_main, config_name="evaluate", typed=typed)
 
 
-@hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="evaluate")
 def _main(cfg: DictConfig) -> None:
     quiet()
-    with user_errors():
+    with user_errors(cfg):
         evaluate(check_evaluate(cfg))

@@ -15,24 +15,26 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import hydra
 import yaml
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import (
     ConfigCompositionException,
     MissingConfigException,
     OverrideParseException,
 )
-from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from inbatch.compat import hydra_options_with_value
 from inbatch.config.check import check_local, omegaconf_line
-from inbatch.config.targets import nearest
+from inbatch.config.schema import CONF
 from inbatch.console import record
-from inbatch.errors import ConfigError
+from inbatch.errors import ConfigError, did_you_mean
 from inbatch.strategies.launcher import is_first_process, rank_name
 
 #: What composing a configuration raises when the command line or a YAML file is wrong.
@@ -50,26 +52,46 @@ _FOLDERS = ("output_dir", "guide.store_dir", "data.cache_dir")
 _PLAIN = re.compile(r"(?P<group>[A-Za-z_][\w/]*)(?P<key>@?[\w.\-]*)=(?P<value>.*)", re.DOTALL)
 
 
-def launch(app: Callable[[], None], *, conf: str) -> None:
-    """Run a function that `hydra.main` has wrapped on the arguments of this process.
+def launch(task: Callable[[DictConfig], Any], *, config_name: str, typed: str | None) -> None:
+    """Run a task on the configuration that the arguments of this process compose.
 
     A mistake in them, or in a YAML file, ends as in `user_errors`.
+
+    Args:
+        task: what `hydra.main` calls with the configuration.
+        config_name: file of `conf/`.
+        typed: the command of `inbatch` that stood before the arguments. It is in `sys.argv` while the task
+            runs, since Lightning repeats the command line to start further ranks.
     """
+
+    @wraps(task)
+    def with_command(config: DictConfig) -> Any:
+        words = [typed] if typed else []
+        sys.argv[1:1] = words
+        try:
+            return task(config)
+        finally:
+            del sys.argv[1 : 1 + len(words)]
+
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors; else it prints them itself
     with user_errors(), _recorded_warnings():
         overrides, options = split_options(sys.argv[1:])
-        sys.argv[1:] = [*complete_overrides(overrides, Path(conf)), *options]
+        sys.argv[1:] = [*complete_overrides(overrides, CONF), *options]
         try:
-            app()
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
+                with_command
+            )()
         except COMPOSITION_ERRORS as error:
-            raise ConfigError(one_line(error)) from None
+            raise composition_error(error) from None
         except OSError as error:
             if _in_app(error):
                 raise
             field = "hydra.sweep.dir" if set(_MULTIRUN) & set(sys.argv) else "output_dir"
             raise ConfigError(
-                f"{field}={error.filename!r} cannot be made ({error.strerror}): set a folder that "
-                "can be written"
+                field,
+                f"cannot be created ({error.strerror})",
+                "set a folder that can be written",
+                value=error.filename,
             ) from None
 
 
@@ -79,7 +101,7 @@ def _recorded_warnings() -> Iterator[None]:
     show = warnings.showwarning
 
     def both(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
-        if rank_zero_only.rank == 0:
+        if is_first_process():
             record(f"{category.__name__}: {message}")
         show(message, category, *place, **more)
 
@@ -97,15 +119,18 @@ def _in_app(error: Exception) -> bool:
 
 
 @contextmanager
-def user_errors() -> Iterator[None]:
-    """A `ConfigError` inside ends the process: one line on standard error, exit code 1.
+def user_errors(config: DictConfig | None = None) -> Iterator[None]:
+    """End the process on a `ConfigError` inside: one line on standard error, exit code 1.
 
     Every other error is written to the log of the job on its way.
+
+    Args:
+        config: composed configuration, so that the line names the chosen file of a group.
     """
     try:
         yield
     except ConfigError as error:
-        _say_error(with_choice(_flat(error)))
+        _say_error(_flat(error if config is None else with_choice(error, config)))
         sys.exit(1)
     except Exception:
         for line in traceback.format_exc().splitlines():
@@ -113,28 +138,26 @@ def user_errors() -> Iterator[None]:
         raise
 
 
-def with_choice(message: str) -> str:
-    """A message about a key of a group's target, with the group's file in the target's place."""
-    found = re.match(r"(\w+)\.\w+ is no key of ([\w.]+)", message)
-    if found is None or not HydraConfig.initialized():
-        return message
-    choice = HydraConfig.get().runtime.choices.get(found[1])
-    if choice is None or found[2] == found[1]:
-        return message
-    return f"{message[: found.start(2)]}{found[1]}={choice}{message[found.end(2) :]}"
+def with_choice(error: ConfigError, config: DictConfig) -> ConfigError:
+    """Return an error that names a group's target with the chosen file, loss=gist, in its place."""
+    group = error.key.partition(".")[0]
+    choice = HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
+    target = OmegaConf.select(config, f"{group}._target_") if choice else None
+    if not target:
+        return error
+    problem = error.problem.replace(target, f"{group}={choice}")
+    return ConfigError(error.key, problem, error.fix, value=error.value)
 
 
 def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Overrides, and Hydra's options with their values, of a command line without the program's name.
+    """Split a command line into overrides and Hydra's options with their values.
 
     Hydra's parser wants all overrides in one place.
+
+    Args:
+        arguments: without the program's name.
     """
-    takes_value = [
-        name
-        for action in get_args_parser()._actions
-        if action.nargs is None
-        for name in action.option_strings
-    ]
+    takes_value = hydra_options_with_value()
     overrides: list[str] = []
     options: list[str] = []
     rest = list(arguments)
@@ -153,14 +176,14 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def complete_overrides(arguments: Sequence[str], conf: Path) -> list[str]:
-    """The command line with `++` before each plain `key=value` that is not a choice of a file.
+    """Put `++` before each plain `key=value` that is not a choice of a file.
 
     Args:
         arguments: without the program's name.
         conf: folder whose subfolders are the groups.
 
     Raises:
-        ConfigError: a group is given something else than the name of a file.
+        ConfigError: a group is given something other than the name of a file.
     """
     return [_complete(argument, conf) for argument in arguments]
 
@@ -180,25 +203,31 @@ def _complete(argument: str, conf: Path) -> str:
     if value == "null" or value.startswith("{"):
         files = ", ".join(sorted(path.stem for path in (conf / group).glob("*.yaml")))
         raise ConfigError(
-            f"{argument} chooses no file: set {group}= one of {files}, and {group}.<key>= for its keys"
+            group,
+            "is not the name of a file",
+            f"set {group}= one of {files}, and {group}.<key>= for its keys",
+            value=value,
         )
     return argument
 
 
-def one_line(error: Exception) -> str:
-    """An error of `COMPOSITION_ERRORS` in one line."""
+def composition_error(error: Exception) -> ConfigError:
+    """Return an error of `COMPOSITION_ERRORS` as the user's mistake that it is."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         options = [option for option in error.options or () if option]
-        close = nearest(name, options) or f"choose one of {', '.join(options)}"
-        return f"{group}={name} names no file: {close}" if group else f"{name} names no file"
+        fix = did_you_mean(name, options) or f"use one of {', '.join(options)}"
+        if not group:
+            return ConfigError(name, "is not a file of conf/", fix)
+        return ConfigError(f"{group}={name}", "is not a file of that group", fix)
     if isinstance(error, OverrideParseException):
         if re.fullmatch(r"[^=+~-][^=]*", error.override):
-            return f"{error.override!r} is no key=value: {_meant(error.override)}"
-        return f"the override {error.override!r} cannot be read ({_flat(error).split('See http')[0].strip()})"
+            return ConfigError(repr(error.override), "is not key=value", _meant(error.override))
+        reason = _flat(error).split("See http")[0].strip()
+        return ConfigError(repr(error.override), f"cannot be read ({reason})", "quote its value")
     if isinstance(error, InterpolationResolutionError):
-        return omegaconf_line(error)
-    return _flat(error)
+        return ConfigError(omegaconf_line(error))
+    return ConfigError("configuration", f"cannot be composed ({_flat(error)})", "correct it")
 
 
 def _meant(argument: str) -> str:

@@ -1,8 +1,8 @@
-"""The entry point that prepares data: the sources of a run -> a folder of shards (data/shards.py).
+"""`inbatch prepare`: the sources of a run -> a folder of shards (data/sources/shards.py).
 
 It takes the command line of the training run, so that tokens are made with that run's tokenizer,
-prompts and max_length, and `prepare.<key>=value` for the keys of `Settings`. It may be stopped at any
-time: the same command goes on with the shards that are missing.
+prompts and max_length, and `prepare.<key>=value` for the keys of `PrepareConfig`. It may be stopped at
+any time: the same command resumes with the shards that are missing.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from inbatch.cli.hydra_app import launch, user_errors
-from inbatch.cli.train import CONF_DIR, quiet
+from inbatch.cli.train import quiet
 from inbatch.config.check import RunConfig, check_config
-from inbatch.config.targets import fits, unknown_key, wrong_type
+from inbatch.config.targets import check_targets
 from inbatch.console import make_console, print_plain
 from inbatch.data.collate import Collator
 from inbatch.data.sources.config_keys import path_key
@@ -39,56 +38,62 @@ PACKAGES = ("inbatch", "datasets", "pyarrow", "transformers", "tokenizers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class PrepareConfig:
     """Keys of `prepare`.
 
-    output: folder to write. tokenize: store token ids too. workers: processes that copy the raw files
-    and write shards.
-    shard_rows: rows of a shard.
+    Args:
+        output: folder to write.
+        tokenize: store token ids too, so that training tokenizes nothing.
+        workers: processes that copy the raw files and write shards.
+        shard_rows: rows of a shard.
+
+    Raises:
+        ConfigError: there is no local folder to write, or a number is below 1.
     """
 
-    output: str
+    output: str = ""
     tokenize: bool = False
     workers: int = 1
     shard_rows: int = 1 << 18
 
+    def __post_init__(self) -> None:
+        if not self.output:
+            raise ConfigError("output", "is not set", "name a folder, as prepare.output=prepared")
+        if "://" in self.output:
+            problem = "is not on this machine, and shards are mapped from local files"
+            raise ConfigError("output", problem, "name a local folder", value=self.output)
+        for key in ("workers", "shard_rows"):
+            if getattr(self, key) < 1:
+                value = getattr(self, key)
+                raise ConfigError(key, "is too small", "set at least 1", value=value)
 
-def read_settings(values: Mapping[str, Any]) -> Settings:
-    """The keys of `prepare`, checked.
+
+def read_options(values: Mapping[str, Any]) -> PrepareConfig:
+    """Check the keys of `prepare`.
 
     Raises:
-        ConfigError: an unknown or missing key, or a value that cannot be.
+        ConfigError: an unknown or missing key, or a value that cannot be used.
     """
-    kinds = {"output": str, "tokenize": bool, "workers": int, "shard_rows": int}
-    for key, value in values.items():
-        if key not in kinds:
-            raise unknown_key(f"prepare.{key}", key, kinds, "prepare")
-        if not fits(value, kinds[key]):
-            raise wrong_type(f"prepare.{key}", value, kinds[key])
-        if kinds[key] is int and value < 1:
-            raise ConfigError(f"prepare.{key}={value} is too small: set at least 1")
-    if "output" not in values:
-        raise ConfigError("prepare.output is not set: name a folder, as prepare.output=prepared")
-    output = values["output"].removeprefix("file://")
-    if "://" in output:
-        raise ConfigError(
-            f"prepare.output={output} is not on this machine, and shards are mapped from local files: "
-            "name a local folder"
-        )
-    return Settings(**{**values, "output": output})
+    if isinstance(output := values.get("output"), str):
+        values = {**values, "output": output.removeprefix("file://")}
+    check_targets({"_target_": f"{__name__}.PrepareConfig", **values}, "prepare")
+    try:
+        return PrepareConfig(**values)
+    except ConfigError as error:
+        raise error.under(f"prepare.{error.key}") from None
 
 
-def prepare(run: RunConfig, settings: Settings) -> Path:
-    """Write the sources of a checked configuration; returns the folder.
+def prepare_sources(run: RunConfig, options: PrepareConfig) -> Path:
+    """Write the sources of a checked configuration as shards; return their folder.
 
     Raises:
         ConfigError: the folder holds something else.
     """
     parts_of.write_demo_data(run.data, data_dir=run.data_dir)
-    sources = load_sources(run.data.train, cache_dir=run.data.cache_dir, workers=settings.workers)
-    encoder = parts_of.make_encoder(run.encoder, sources) if settings.tokenize else None
-    output = Path(settings.output)
-    jobs = [make_job(source, output / source.name, settings, encoder) for source in sources]
+    sources = load_sources(run.data.train, cache_dir=run.data.cache_dir, workers=options.workers)
+    encoder = parts_of.make_encoder(run.encoder, sources) if options.tokenize else None
+    output = Path(options.output)
+    jobs = [shard_job(source, output / source.name, options, encoder) for source in sources]
     missing = [open_job(job) for job in jobs]
     total = sum(job.source.num_rows for job in jobs)
     to_do = sum(
@@ -99,7 +104,7 @@ def prepare(run: RunConfig, settings: Settings) -> Path:
     versions = {name: version(name) for name in PACKAGES}
     with Bar(total, done=total - to_do) as bar:
         for job, numbers in zip(jobs, missing):
-            for rows in write_shards(job, numbers, workers=settings.workers):
+            for rows in write_shards(job, numbers, workers=options.workers):
                 bar.add(rows)
             finish_job(job, versions=versions)
     names = [source.name for source in sources]
@@ -107,25 +112,27 @@ def prepare(run: RunConfig, settings: Settings) -> Path:
     return output
 
 
-def make_job(source: Source, folder: Path, settings: Settings, encoder: Encoder | None) -> ShardJob:
-    """What is to be written of one source."""
+def shard_job(
+    source: Source, folder: Path, options: PrepareConfig, encoder: Encoder | None
+) -> ShardJob:
+    """Return what to write for one source; token ids only with an encoder."""
     if source.stored is not None:
-        what = "prepared already" if source.streamed is None else "streamed (streaming=true)"
-        raise ConfigError(f"{path_key(source.field)}={source.origin} is {what}: name the raw files")
+        what = "is prepared already" if source.streamed is None else "is streamed (streaming=true)"
+        raise ConfigError(path_key(source.field), what, "name the raw files", value=source.origin)
     if encoder is None:
-        return ShardJob(source=source, folder=folder, shard_rows=settings.shard_rows)
+        return ShardJob(source=source, folder=folder, shard_rows=options.shard_rows)
     collator = Collator(tokenizer=encoder.tokenizer, prompts=encoder.role_prompts)
     return ShardJob(
         source=source,
         folder=folder,
-        shard_rows=settings.shard_rows,
+        shard_rows=options.shard_rows,
         tokenize=encoder.tokenizer,
         tokens=describe_tokenizer(encoder.tokenizer, collator.column_prompts(source)),
     )
 
 
 class Bar:
-    """Rows that are done: a bar on a terminal, a line now and then elsewhere."""
+    """Shows how many rows are done: a bar on a terminal, elsewhere a line every ten seconds."""
 
     def __init__(self, total: int, *, done: int) -> None:
         self._console = make_console()
@@ -144,7 +151,7 @@ class Bar:
         self._bar.stop()
 
     def add(self, rows: int) -> None:
-        """Count the rows of a shard."""
+        """Count the rows of a finished shard."""
         self._done += rows
         self._bar.advance(self._task, rows)
         if time.monotonic() - self._said_s >= SAY_S or self._done == self._total:
@@ -157,27 +164,28 @@ class Bar:
             print_plain(line, console=self._console)
 
 
-def main() -> None:
-    """`python scripts/prepare.py data.train=FILE prepare.output=DIR`."""
-    launch(_main, conf=CONF_DIR)
+def main(typed: str | None = None) -> None:
+    """Prepare data as the command line says; `typed` as in `inbatch.cli.main.run`."""
+    launch(_main, config_name="train", typed=typed)
 
 
-@hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="train")
 def _main(cfg: DictConfig) -> None:
     quiet()
-    with user_errors():
-        output = prepare(*read_config(cfg))
+    with user_errors(cfg):
+        output = prepare_sources(*read_config(cfg))
         print_plain(f"train on it with data.train={output}", console=make_console())
 
 
-def read_config(cfg: DictConfig) -> tuple[RunConfig, Settings]:
-    """The run and the keys of `prepare` in a composed configuration."""
+def read_config(cfg: DictConfig) -> tuple[RunConfig, PrepareConfig]:
+    """Split a composed configuration into that of the run and the keys of `prepare`, both checked."""
     OmegaConf.set_struct(cfg, False)
     node = cfg.pop("prepare", {})
     values = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     if not isinstance(values, Mapping):
-        raise ConfigError(f"prepare={values!r} is not a group of keys: set prepare.output=DIR")
-    settings = read_settings({str(key): value for key, value in values.items()})
-    if not settings.tokenize:  # then nobody asks for an encoder, and none need be named
+        raise ConfigError(
+            "prepare", "is not a group of keys", "set prepare.output=DIR", value=values
+        )
+    options = read_options({str(key): value for key, value in values.items()})
+    if not options.tokenize:  # nothing is tokenized, so no encoder needs to be named
         cfg.encoder = {"_target_": "inbatch.encoder.build_encoder"}
-    return check_config(cfg), settings
+    return check_config(cfg), options

@@ -1,8 +1,9 @@
-"""The entry point that submits a run to Slurm: the command line of a run -> a job and its directory.
+"""`inbatch submit`: the command line of a run -> a Slurm job and its directory.
 
-The directory, `output_dir/jobs/<time>/`, holds all that the job runs: the script, the resolved
-configuration, a copy of the code. A checkout that changes while the job waits, or between two of its
-starts, changes nothing. Mistakes in the configuration end here, not after the queue.
+The directory, `output_dir/jobs/<time>/`, holds what the job runs: the script, the resolved configuration and,
+from a checkout, a copy of the code, so that edits while the job waits or between two of its starts have
+no effect. An installed package is used where it is. Mistakes in the configuration end here, not after
+the queue.
 """
 
 from __future__ import annotations
@@ -22,15 +23,21 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 
-from inbatch.cli.hydra_app import COMPOSITION_ERRORS, complete_overrides, one_line, user_errors
+from inbatch.cli.hydra_app import (
+    COMPOSITION_ERRORS,
+    complete_overrides,
+    composition_error,
+    user_errors,
+)
 from inbatch.cluster.job_script import Slurm, job_options, job_variables, render
 from inbatch.config.check import RunConfig, check_config
 from inbatch.config.instantiate import instantiate
+from inbatch.config.schema import CONF
 from inbatch.config.targets import check_targets
 from inbatch.errors import ConfigError
 
-ROOT = Path(__file__).parents[3]
-PARTS = ("src", "conf", "scripts", "slurm")  # of the checkout, copied beside each job
+SLURM = CONF.parent / "slurm"  # in the installed package, as conf/, else in the checkout
+PARTS = ("src", "conf", "scripts", "slurm")  # of a checkout, copied beside each job
 _HYDRA = {"run": {"dir": "${output_dir}"}, "output_subdir": None, "job": {"chdir": False}}
 
 
@@ -44,17 +51,17 @@ class Job:
     run: RunConfig
 
     def log(self, job_id: str) -> Path:
-        """Where the job writes."""
+        """Return the path of the job's log."""
         return self.directory / f"{job_id}.log"
 
 
-def prepare(arguments: Sequence[str], *, now: datetime, cwd: Path) -> Job:
-    """The job that a command line asks for; writes nothing.
+def compose_job(arguments: Sequence[str], *, now: datetime, cwd: Path) -> Job:
+    """Return the job that a command line asks for; nothing is written.
 
     Args:
-        arguments: those of `scripts/train.py`, and `slurm.<key>=value` for the keys of `Slurm`.
-        now: names the job's directory.
-        cwd: where the job runs; relative paths of the configuration start there.
+        arguments: those of `inbatch train`, and `slurm.<key>=value` for the keys of `Slurm`.
+        now: time that names the job's directory.
+        cwd: folder that the job runs in; relative paths of the configuration start there.
 
     Raises:
         ConfigError: the configuration is wrong.
@@ -63,7 +70,7 @@ def prepare(arguments: Sequence[str], *, now: datetime, cwd: Path) -> Job:
     run = read_run([a for a in arguments if not _is_slurm(a)])
     run.output_dir = str(cwd / run.output_dir)
     directory = Path(run.output_dir) / "jobs" / now.strftime("%Y-%m-%d_%H-%M-%S")
-    template = (ROOT / "slurm" / f"{slurm.job}.sbatch").read_text()
+    template = (SLURM / f"{slurm.job}.sbatch").read_text()
     script = render(
         template,
         options=job_options(slurm, name=run.name, directory=directory, cwd=cwd),
@@ -75,11 +82,12 @@ def prepare(arguments: Sequence[str], *, now: datetime, cwd: Path) -> Job:
 
 
 def write(job: Job) -> Path:
-    """Write the job's directory; returns the path of its script."""
+    """Write the job's directory; return the path of its script."""
     job.directory.mkdir(parents=True)
-    for part in PARTS:
+    in_checkout = (SLURM.parent / "src").is_dir()
+    for part in PARTS if in_checkout else ("slurm",):
         ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / part, job.directory / "code" / part, ignore=ignored)
+        shutil.copytree(SLURM.parent / part, job.directory / "code" / part, ignore=ignored)
     (job.directory / "config.yaml").write_text(job.config)
     script = job.directory / "job.sbatch"
     script.write_text(job.script)
@@ -87,35 +95,37 @@ def write(job: Job) -> Path:
 
 
 def submit(script: Path, *, sbatch: Sequence[str] = ("sbatch",)) -> str:
-    """Hand a script to Slurm; returns the job's id.
+    """Hand a script to Slurm; return the job's id.
 
     Raises:
-        ConfigError: Slurm refuses the job, or is not there.
+        ConfigError: Slurm refuses the job or is not installed here.
     """
     try:
         done = subprocess.run(
             [*sbatch, "--parsable", str(script)], capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
-        raise ConfigError(
-            f"{sbatch[0]} is not found: submit on a login node, or look with --dry-run"
-        ) from None
+        fix = "submit on a login node, or look at the job with --dry-run"
+        raise ConfigError(sbatch[0], "is not installed here", fix) from None
     if done.returncode:
-        raise ConfigError(f"Slurm refuses {script}: {done.stderr.strip()}")
+        problem = f"is refused by Slurm ({done.stderr.strip()})"
+        raise ConfigError(str(script), problem, "correct the slurm.<key> that it names")
     return done.stdout.strip().split(";")[0]  # a cluster's name may follow
 
 
 def read_slurm(overrides: Sequence[str]) -> Slurm:
-    """`slurm/cluster.yaml` with the values of `slurm.<key>=value`, checked."""
-    path = ROOT / "slurm" / "cluster.yaml"
-    if not path.exists():
-        raise ConfigError(f"{path} does not exist: run scripts/submit.py of a checkout")
-    values = OmegaConf.load(path)
+    """Return `cluster.yaml` with the values of `slurm.<key>=value`, checked.
+
+    The file is `slurm/cluster.yaml` of the working directory where there is one, so that users of an
+    installed package have their own; else that of the checkout or the package.
+    """
+    own = Path("slurm", "cluster.yaml")
+    values = OmegaConf.load(own if own.is_file() else SLURM / "cluster.yaml")
     try:
         for override in OverridesParser.create().parse_overrides(list(overrides)):
             OmegaConf.update(values, override.key_or_group.removeprefix("slurm."), override.value())
     except OverrideParseException as error:
-        raise ConfigError(one_line(error)) from None
+        raise composition_error(error) from None
     node = OmegaConf.to_container(values, resolve=True)
     check_targets(node, "slurm")
     slurm: Slurm = instantiate(values)
@@ -123,47 +133,38 @@ def read_slurm(overrides: Sequence[str]) -> Slurm:
 
 
 def read_run(overrides: Sequence[str]) -> RunConfig:
-    """The checked configuration of a run."""
-    conf = ROOT / "conf"
+    """Return the checked configuration of a run."""
     try:
-        with initialize_config_dir(str(conf), version_base="1.3"):
-            return check_config(compose("train", complete_overrides(overrides, conf)))
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return check_config(compose("train", complete_overrides(overrides, CONF)))
     except COMPOSITION_ERRORS as error:
-        raise ConfigError(one_line(error)) from None
+        raise composition_error(error) from None
 
 
 def _is_slurm(argument: str) -> bool:
     return argument.startswith("slurm.")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Submit as the command line says; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="submit.py", description="Submit a run to Slurm.")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="show the job, write and submit nothing"
-    )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        help="as for scripts/train.py, and slurm.<key>=value (slurm/cluster.yaml)",
-    )
-    options = parser.parse_args(argv)
-    with user_errors():
-        job = prepare(options.overrides, now=datetime.now(), cwd=Path.cwd())
-        if options.dry_run:
-            print(
-                f"# {job.directory}/config.yaml\n{job.config}\n# {job.directory}/job.sbatch\n{job.script}"
-            )
-            return 0
-        job_id = submit(write(job))
-        print(report(job, job_id))
-    return 0
-
-
 def report(job: Job, job_id: str) -> str:
-    """What a user needs after submitting."""
+    """Return what a user needs after submitting: the job's id and where its results are."""
     lines = {"job": job_id, "log": job.log(job_id), "output": job.run.output_dir}
     wandb: Mapping[str, Any] | None = job.run.logger.get("wandb")
     if wandb is not None:
         lines["wandb"] = f"{wandb['project']}/{wandb.get('name') or '(named by W&B)'}"
     return "\n".join(f"{name}: {value}" for name, value in lines.items())
+
+
+def main(typed: str | None = None) -> None:
+    """Submit as the command line says; `typed` is not needed, no process repeats it."""
+    parser = argparse.ArgumentParser(prog="inbatch submit")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("overrides", nargs="*")
+    options = parser.parse_args()
+    with user_errors():
+        job = compose_job(options.overrides, now=datetime.now(), cwd=Path.cwd())
+        if options.dry_run:
+            print(f"# {job.directory}/config.yaml\n{job.config}")
+            print(f"# {job.directory}/job.sbatch\n{job.script}")
+            return
+        job_id = submit(write(job))
+        print(report(job, job_id))

@@ -1,4 +1,4 @@
-"""How `--multirun` of the entry point uses Hydra: a point from a job, and the report at the end."""
+"""How `inbatch train --multirun` uses Hydra: a trial from each job, and the report at the end."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class SweepReport(Callback):
     """Checks a sweep before its first trial, and reports on it after the last."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse what every trial would fail of. Hydra swallows errors here, but no exit."""
+        """Refuse what every trial would fail with. Hydra swallows errors here, but lets an exit pass."""
         with user_errors():
             check_sweep(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write table, plots and link; exit code 1 where a trial has failed."""
+        """Write table, plots and link; exit with code 1 if a trial has failed."""
         if is_array(config):  # one of several processes, none of which knows whether it is the last
             return
         with user_errors():
@@ -45,51 +45,51 @@ class SweepReport(Callback):
 
 
 def check_sweep(config: DictConfig) -> None:
-    """Whether a sweep can start.
+    """Refuse a sweep that cannot start.
 
     Raises:
-        ConfigError: several processes would each run it, a folder that has no effect, or a plugin that
-            is not installed.
+        ConfigError: several processes would each run all of it, a folder has no effect, or a plugin is
+            not installed.
     """
     if launched() and not is_array(config):
         raise ConfigError(
-            "--multirun under torchrun or srun would run the whole sweep on each rank: start it once, "
-            "with trainer.devices=..., and each trial starts its own ranks"
+            "--multirun",
+            "under torchrun or srun would run the whole sweep on each rank",
+            "start it once with trainer.devices=..., and each trial starts its own ranks",
         )
     for override in config.hydra.overrides.task:
         if override.lstrip("+").startswith("output_dir="):
-            raise ConfigError(f"{override} has no effect on a sweep: set hydra.sweep.dir=...")
+            raise ConfigError(override, "has no effect on a sweep", "set hydra.sweep.dir=...")
     for group in ("launcher", "sweeper"):
         target = str(config.hydra[group]._target_)
         if importlib.util.find_spec(target.split(".")[0]) is None or not _found(target):
-            raise ConfigError(
-                f"hydra/{group}={config.hydra.runtime.choices[f'hydra/{group}']} needs a plugin that is "
-                "not installed: pip install 'inbatch[sweep]'"
-            )
+            choice = config.hydra.runtime.choices[f"hydra/{group}"]
+            problem = "needs a plugin that is not installed"
+            raise ConfigError(f"hydra/{group}={choice}", problem, "pip install 'inbatch[sweep]'")
 
 
 def is_array(config: DictConfig) -> bool:
-    """Whether this process runs one trial of a sweep, and others run the others."""
+    """Return whether this process is a task of a job array and runs one trial of a sweep."""
     return bool(config.hydra.runtime.choices["hydra/launcher"] == "array")
 
 
 def in_sweep() -> bool:
-    """Whether this job is a trial of a sweep."""
+    """Return whether this job is a trial of a sweep."""
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
 def launched() -> bool:
-    """Whether torchrun or srun has started this process as one of several."""
+    """Return whether torchrun or srun has started this process as one of several."""
     return find_world("cpu", "auto", 1).size > 1
 
 
 def run_job(config: DictConfig, train: Callable[[RunConfig], object]) -> float | None:
-    """Run the trial that this job is; returns its metric, None where it has none or has failed."""
+    """Run the trial of this job; return its metric, None where it has none or has failed."""
 
     def work() -> None:
         run = check_config(config)
         world = find_world(run.trainer.accelerator, run.trainer.devices, run.trainer.num_nodes)
-        with preempted_exits():  # ends the sweep; what is left of it is not to be trained now
+        with preempted_exits():  # ends the sweep: its other trials are not to be trained now
             if world.size > 1 and not launched():
                 run_apart(command_of_job())
             else:
@@ -100,15 +100,15 @@ def run_job(config: DictConfig, train: Callable[[RunConfig], object]) -> float |
 
 
 def trial_of_job() -> Trial:
-    """The trial that this job is."""
+    """Return the trial of this job."""
     job: HydraConf = HydraConfig.get()
     return Trial(number=int(job.job.num), overrides=tuple(job.overrides.task))
 
 
 def command_of_job() -> list[str]:
-    """A command line that runs this job alone."""
+    """Return a command line that runs this job alone."""
     job: HydraConf = HydraConfig.get()
-    command = [sys.executable, "-m", "inbatch", f"--config-name={job.job.config_name}"]
+    command = [sys.executable, "-m", "inbatch", "train", f"--config-name={job.job.config_name}"]
     for source in job.runtime.config_sources:
         if source.provider == "command-line":
             command.append(f"--config-dir={source.path}")

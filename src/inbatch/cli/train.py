@@ -7,7 +7,6 @@ import warnings
 from functools import partial
 
 import datasets
-import hydra
 import transformers
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -24,12 +23,11 @@ from inbatch.strategies import is_first_process
 CONF_DIR = str(CONF)
 
 
-def main() -> None:
-    """Console command `inbatch-train`."""
-    launch(_main, conf=CONF_DIR)
+def main(typed: str | None = None) -> None:
+    """Train as the command line says; `typed` as in `inbatch.cli.main.run`."""
+    launch(_main, config_name="train", typed=typed)
 
 
-@hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="train")
 def _main(cfg: DictConfig) -> float | None:
     quiet()
     with_output_dir = OmegaConf.merge(cfg, {"output_dir": HydraConfig.get().runtime.output_dir})
@@ -37,7 +35,7 @@ def _main(cfg: DictConfig) -> float | None:
     with StopRequest(partial(leave_early, first=is_first_process())) as stop:
         if in_sweep():
             return run_job(with_output_dir, partial(train, stop=stop))
-        with user_errors(), preempted_exits():
+        with user_errors(with_output_dir), preempted_exits():
             train(check_config(with_output_dir), stop)
     return None
 

@@ -94,7 +94,15 @@ class GuideConfig:
 
 @dataclass
 class TrainerConfig:
-    """conf/trainer: length of the run, devices, and how often metrics are logged."""
+    """conf/trainer: length of the run, devices, and how often metrics are logged.
+
+    max_epochs: passes over the data, -1 for no limit.
+    max_steps: optimizer steps, -1 for no limit; the limit that comes first ends the run.
+    accelerator: cpu, cuda, or auto for a GPU where there is one; gpu is another name of cuda.
+    devices: processes on this machine, one per device, or "auto" for all devices.
+    num_nodes: machines of the run.
+    log_every_steps: optimizer steps between two rows of `metrics.jsonl`.
+    """
 
     max_epochs: int = 1
     max_steps: int = -1
@@ -138,7 +146,12 @@ class EvaluateDataConfig:
 
 @dataclass
 class EvaluateConfig:
-    """conf/evaluate.yaml: one evaluation of a saved model."""
+    """conf/evaluate.yaml: one evaluation of a saved model.
+
+    device: cpu, cuda, or auto for a GPU where there is one.
+    chunk_tokens: computed tokens of one forward.
+    output_dir: folder for the results.
+    """
 
     data: EvaluateDataConfig = field(default_factory=EvaluateDataConfig)
     encoder: Any = None
@@ -150,7 +163,13 @@ class EvaluateConfig:
 
 @dataclass
 class CardConfig:
-    """`card`: what the model card says that no run can know."""
+    """`card`: facts for the model card that no run can know.
+
+    model_name: null for the name of the run.
+    language: ISO 639-1 codes.
+    license: identifier, as the Hugging Face hub lists them.
+    tags: further tags.
+    """
 
     model_name: str | None = None
     language: list[str] = field(default_factory=list)
@@ -160,7 +179,24 @@ class CardConfig:
 
 @dataclass
 class RunConfig:
-    """The whole run. `global_batch_size` is the one dial for scale."""
+    """The whole run. `global_batch_size` is the one dial for scale.
+
+    name: of the run, its folder and its model.
+    output_dir: folder for all that the run writes.
+    data_dir: folder that the files of experiments are below.
+    seed: of weights, order of rows and dropout.
+    global_batch_size: rows that are contrasted with each other in a step, over all ranks.
+    accumulate: global batches of one update, each contrasted within itself.
+    drop_last: leave the last, smaller batch of an epoch out.
+    gather: global (negatives of all ranks), ring (the same, and each rank holds its own rows and those
+        of two others at a time), or local (negatives of this rank only, which is another loss).
+    clip_norm: largest norm of the gradient, null for no clipping.
+    learning_rate_mapping: {regular expression over parameter names: learning rate}.
+    precision: fp32, tf32, bf16, fp16 (autocast), bf16-true, fp64.
+    deterministic: refuse operations whose result differs from run to run.
+    compile: run the encoder through torch.compile.
+    resume: auto (from the run's own last checkpoint), never, or the path of a checkpoint.
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
     encoder: Any = None

@@ -110,7 +110,7 @@ def unknown_key(place: str, key: str, allowed: Iterable[str], owner: str) -> Con
     """The error for a key that nothing takes."""
     names = sorted(allowed)
     takes = f"it takes {', '.join(names)}" if names else "it takes none"
-    return ConfigError(f"{place} is no key of {owner}: {nearest(key, names) or takes}")
+    return ConfigError(place, f"is not a valid key of {owner}", nearest(key, names) or takes)
 
 
 def nearest(value: str, known: Iterable[str]) -> str:

@@ -45,10 +45,3 @@ def widen(
         pad(chunk.input_ids, extra, value=pad_id)[row],
         pad(chunk.attention_mask, extra)[row],
     )
-
-
-def num_compiled_graphs() -> int:
-    """Graphs that this process has compiled so far."""
-    from torch._dynamo.utils import counters  # here, since it takes a second
-
-    return int(counters["stats"]["unique_graphs"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from inbatch import compat
 from inbatch.encoder.packing import obstacle
 from inbatch.encoder.st_write import module_configs
 
@@ -38,7 +39,7 @@ def attention_text(encoder: Encoder) -> str:
     if encoder.packing == "auto":
         return "varlen, without padding, in bf16 or fp16 on a GPU; else sdpa"
     problem = obstacle(encoder.backbone)
-    used = f"{encoder.backbone.config._attn_implementation}, padded"
+    used = f"{compat.attention_name(encoder.backbone)}, padded"
     return used if problem is None else f"{used} ({problem})"
 
 

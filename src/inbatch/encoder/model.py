@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from inbatch import compat
 from inbatch.batch.batch import Chunk
 from inbatch.batch.chunks import make_chunks
 from inbatch.encoder.backbone import position_limit, position_padding_id
@@ -114,9 +115,7 @@ class Encoder(nn.Module):
             raise ConfigError(
                 "compile=true cannot have encoder.attention='varlen' on a CPU: set encoder.attention=auto."
             )
-        # A step runs inside DDP's forward, where dynamo would split graphs at its gradient buckets. That
-        # gains nothing, as only the last backward of a step reduces, and fails with small buckets.
-        torch._dynamo.config.optimize_ddp = False
+        compat.keep_graphs_whole()
         # In place, since a wrapper would be a second submodule.
         self.backbone.compile(dynamic=True, backend=backend)
         self._widest = position_limit(self.backbone) or self.tokenizer.max_length

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from inbatch import compat
+
 ATTENTION = "inbatch_varlen"
 KERNEL_DTYPES = (torch.float16, torch.bfloat16)
 _KERNEL_CAPABILITY = (8, 0)  # compute capability of the first GPUs that flash attention runs on
@@ -168,11 +170,9 @@ def torch_attention(
             *heads, offsets, offsets, length, length, scale=scale, window_size=(side, side)
         )
         return attended
-    window = {} if reach is None else {"window_size_left": reach, "window_size_right": reach}
-    output: Tensor = torch.ops.aten._flash_attention_forward(
-        *heads, offsets, offsets, length, length, dropout, False, False, scale=scale, **window
-    )[0]
-    return output
+    return compat.flash_attention(
+        *heads, offsets=offsets, longest=length, dropout=dropout, scale=scale, reach=reach
+    )
 
 
 def _flash_attn(

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch.optim import Adam, AdamW
 
+from inbatch import compat
 from inbatch.errors import ConfigError
 
 ParameterGroups = Iterable[dict[str, Any]]
@@ -93,5 +94,5 @@ def _unscaled_before_step(optimizer: AdamT) -> AdamT:
 
     A fused optimizer would unscale inside its step, and clipping would see fp16's scaled gradients.
     """
-    optimizer._step_supports_amp_scaling = False
+    compat.unscale_before_step(optimizer)
     return optimizer

@@ -21,8 +21,8 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from inbatch.batch.batch import Batch, Chunk
+from inbatch.compat import num_compiled_graphs
 from inbatch.encoder import Encoder
-from inbatch.encoder.compiled import num_compiled_graphs
 from inbatch.encoder.lookup import shared_lookup
 from inbatch.gather import Gather, GlobalGather, LocalGather, Rows, RowsRing, max_over_ranks
 from inbatch.gather.gather import Pending

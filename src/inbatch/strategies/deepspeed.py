@@ -19,6 +19,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.strategies import Strategy as LightningStrategy
 from torch import Tensor
 
+from inbatch import compat
 from inbatch.errors import ConfigError
 from inbatch.strategies.base import GradientSync, Strategy
 from inbatch.strategies.deepspeed_precision import InbatchDeepSpeedStrategy
@@ -140,9 +141,6 @@ class _CPUDeepSpeedStrategy(InbatchDeepSpeedStrategy):
 
     def setup_environment(self) -> None:
         """As Lightning's, without its refusal of CPUs; DeepSpeed wants an index on each device."""
-        import deepspeed
-
-        # Shared-memory collectives would be compiled at start-up; gloo does as well here.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        compat.switch_off_shared_memory_collectives()
         self.parallel_devices = [torch.device("cpu", i) for i in range(self.num_processes)]
         super(DeepSpeedStrategy, self).setup_environment()

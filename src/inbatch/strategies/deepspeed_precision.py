@@ -23,18 +23,14 @@ class InbatchDeepSpeedStrategy(DeepSpeedStrategy):
     @property
     def precision_plugin(self) -> Precision:
         """What the trainer has chosen, replaced."""
-        plugin = self._precision_plugin
-        return Precision() if plugin is None else plugin
+        return super().precision_plugin
 
     @precision_plugin.setter
     def precision_plugin(self, plugin: Precision | None) -> None:
         if isinstance(plugin, DeepSpeedPrecision):
             plugin = _Precision(plugin.precision, self)
-        self._precision_plugin = plugin
-
-    def _format_config(self) -> None:
-        assert isinstance(self.config, dict)
-        if self.precision_plugin.precision == "bf16-mixed":
+        if plugin is not None and plugin.precision == "bf16-mixed":
+            assert isinstance(self.config, dict)
             # Without safe modules, gradients are reduced in their own precision, float32.
             self.config["torch_autocast"] = {
                 "enabled": True,
@@ -42,7 +38,7 @@ class InbatchDeepSpeedStrategy(DeepSpeedStrategy):
                 "lower_precision_safe_modules": [],
             }
             self.config["bf16"] = {"enabled": False}  # else Lightning would set it
-        super()._format_config()
+        DeepSpeedStrategy.precision_plugin.fset(self, plugin)  # type: ignore[attr-defined]
 
 
 class _Precision(DeepSpeedPrecision):

@@ -1,4 +1,4 @@
-"""The entry point that reports on a sweep again, from its folder alone."""
+"""`inbatch report`: table and plots of a sweep again, from its folder alone."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from inbatch.cli.hydra_app import user_errors
 from inbatch.sweep.report import report
 
 
-def main() -> None:
-    """`python scripts/sweep_report.py FOLDER`."""
-    parser = argparse.ArgumentParser(
-        prog="sweep_report.py", description="Report on a sweep again, offline."
-    )
+def main(typed: str | None = None) -> None:
+    """Report on the folder of the command line; `typed` is not needed, no process repeats it."""
+    parser = argparse.ArgumentParser(prog="inbatch report")
     parser.add_argument("folder", type=Path, help="folder of a --multirun")
     with user_errors():
         report(parser.parse_args().folder)

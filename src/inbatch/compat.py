@@ -1,0 +1,159 @@
+"""Every use of a private name of another library, one function each, with the reason for it.
+
+`tests/test_compat.py` tests each of them, and `pyproject.toml` pins these libraries below the next release
+that could take a name away. The libraries are imported when a function is called, so that importing this
+module costs nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hydra.plugins.launcher import Launcher
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.loggers import WandbLogger
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+# --- Lightning -------------------------------------------------------------------------------------------
+
+
+def leave_signals_alone(trainer: Trainer) -> None:
+    """Keep a trainer from handling SIGTERM and from asking all ranks about it before each step.
+
+    Its handler runs a collective inside the signal handler, which deadlocks where ranks get the signal at
+    different moments, and the question makes the host wait for the device. There is no public switch.
+    """
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+
+def signal_ranks(trainer: Trainer) -> Callable[[int], None] | None:
+    """Return a function that sends a signal to the ranks that a trainer has started, or None.
+
+    None where a launcher such as torchrun has started all ranks. The class of Lightning's own launcher,
+    whose `kill` is public, has no public name.
+    """
+    from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+    launcher = trainer.strategy.launcher
+    return launcher.kill if isinstance(launcher, _SubprocessScriptLauncher) else None
+
+
+def sends_model(logger: WandbLogger) -> bool:
+    """Return whether a W&B logger was made with ``log_model``, which it keeps in a private attribute."""
+    return bool(logger._log_model)
+
+
+def is_offline(logger: WandbLogger) -> bool:
+    """Return whether a W&B logger was made with ``offline``, which it keeps in a private attribute."""
+    return bool(logger._offline)
+
+
+def drop_anonymous(logger: WandbLogger) -> None:
+    """Take ``anonymous`` out of what Lightning hands to `wandb.init`, which warns that it has no effect."""
+    logger._wandb_init.pop("anonymous", None)
+
+
+# --- Hydra -----------------------------------------------------------------------------------------------
+
+
+def hydra_parser() -> argparse.ArgumentParser:
+    """Return the parser of Hydra's own options; its public entry points parse and run in one go."""
+    from hydra._internal.utils import get_args_parser
+
+    return get_args_parser()
+
+
+def hydra_options_with_value() -> list[str]:
+    """Return the names of Hydra's options that take a value; argparse has no public list of options."""
+    actions = hydra_parser()._actions
+    return [name for action in actions if action.nargs is None for name in action.option_strings]
+
+
+def serial_launcher() -> Launcher:
+    """Return Hydra's default launcher, which runs jobs in this process one after another."""
+    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+
+    return BasicLauncher()
+
+
+# --- torch -----------------------------------------------------------------------------------------------
+
+
+def unscale_before_step(optimizer: Optimizer) -> None:
+    """Have the gradient scaler of fp16 unscale before the step, also for a fused optimizer.
+
+    A fused optimizer would unscale inside its step, so that clipping would see scaled gradients. The scaler
+    reads this attribute and has no argument for it.
+    """
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+
+
+def keep_graphs_whole() -> None:
+    """Keep torch.compile from splitting graphs at the gradient buckets of DDP.
+
+    A step runs inside DDP's forward. Splitting gains nothing, since only the last backward of a step reduces,
+    and fails with small buckets. The setting has no public name.
+    """
+    import torch._dynamo
+
+    torch._dynamo.config.optimize_ddp = False
+
+
+def num_compiled_graphs() -> int:
+    """Return how many graphs torch.compile has made in this process. Importing the counter takes a second."""
+    from torch._dynamo.utils import counters
+
+    return int(counters["stats"]["unique_graphs"])
+
+
+def flash_attention(
+    query_PHd: Tensor,
+    key_PHd: Tensor,
+    value_PHd: Tensor,
+    *,
+    offsets: Tensor,
+    longest: int,
+    dropout: float,
+    scale: float,
+    reach: int | None,
+) -> Tensor:
+    """Return attention within packed texts, [P, H, d], by the kernel below torch's `varlen_attn`.
+
+    The public function has no dropout, and in early releases neither scale nor window.
+
+    Args:
+        query_PHd: heads of P packed tokens; keys and values likewise.
+        offsets: where each text begins, and the end of the last, int32 [N + 1].
+        longest: tokens of the longest text.
+        dropout: share of attention weights that are set to zero.
+        scale: factor of the products of queries and keys.
+        reach: tokens on each side that a token attends to; None for all.
+    """
+    import torch
+
+    heads = (query_PHd, key_PHd, value_PHd)
+    window = {} if reach is None else {"window_size_left": reach, "window_size_right": reach}
+    output: Tensor = torch.ops.aten._flash_attention_forward(
+        *heads, offsets, offsets, longest, longest, dropout, False, False, scale=scale, **window
+    )[0]
+    return output
+
+
+# --- transformers and DeepSpeed --------------------------------------------------------------------------
+
+
+def attention_name(model: nn.Module) -> str:
+    """Return which attention a transformers model runs; it can be set in public, but not read."""
+    return str(model.config._attn_implementation)  # type: ignore[union-attr]
+
+
+def switch_off_shared_memory_collectives() -> None:
+    """Keep DeepSpeed on CPUs from compiling collectives over shared memory; gloo does as well."""
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

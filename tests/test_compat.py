@@ -1,0 +1,146 @@
+"""The private names of other libraries are there and do what `inbatch.compat` needs of them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import WandbLogger
+from torch import nn
+from transformers import BertConfig, BertModel
+
+from inbatch import compat
+
+SRC = Path(__file__).parents[1] / "src"
+OURS = {"_target_", "_partial_", "_replace", "_asdict", "_fields"}  # Hydra's keys, named tuples
+LIBRARIES = "lightning|hydra|torch|transformers|deepspeed|wandb|omegaconf|threading|atexit"
+
+
+def trainer(**options: object) -> Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return Trainer(accelerator="cpu", **quiet, **options)  # type: ignore[arg-type]
+
+
+def test_a_trainer_handles_no_signals() -> None:
+    made = trainer(devices=1)
+    connector, loop = made._signal_connector, made.fit_loop.epoch_loop
+    assert callable(connector.register_signal_handlers)
+    assert callable(loop._broadcast_sigterm_tensor)
+    compat.leave_signals_alone(made)
+    assert connector.register_signal_handlers() is None
+    assert loop._broadcast_sigterm_tensor() is None
+
+
+def test_ranks_of_lightnings_launcher_get_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    send = compat.signal_ranks(trainer(devices=2, strategy="ddp"))
+    assert send is not None
+    send(0)  # there are none yet
+    assert compat.signal_ranks(trainer(devices=1)) is None
+
+
+def test_what_a_wandb_logger_was_asked_for(tmp_path: Path) -> None:
+    logger = WandbLogger(offline=True, log_model=False, save_dir=tmp_path, anonymous=True)
+    assert compat.is_offline(logger)
+    assert not compat.sends_model(logger)
+    assert compat.sends_model(WandbLogger(log_model=True, save_dir=tmp_path))
+    assert "anonymous" in logger._wandb_init
+    compat.drop_anonymous(logger)
+    assert "anonymous" not in logger._wandb_init
+
+
+def test_hydras_options() -> None:
+    assert {"--config-name", "-cn", "--config-dir", "--cfg"} <= {*compat.hydra_options_with_value()}
+    assert "--multirun" not in compat.hydra_options_with_value()
+    assert compat.hydra_parser().parse_args(["a=1", "-m"]).overrides == ["a=1"]
+
+
+def test_hydras_launcher() -> None:
+    launcher = compat.serial_launcher()
+    assert callable(launcher.setup)
+    assert callable(launcher.launch)
+
+
+def test_fp16_unscales_before_the_step() -> None:
+    from lightning.fabric.plugins.precision.amp import _optimizer_handles_unscaling
+
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(2))], fused=True)
+    assert _optimizer_handles_unscaling(optimizer)
+    compat.unscale_before_step(optimizer)
+    assert not _optimizer_handles_unscaling(optimizer)
+
+
+def test_compiled_graphs_are_whole_and_counted() -> None:
+    import torch._dynamo
+
+    default = torch._dynamo.config.optimize_ddp
+    try:
+        compat.keep_graphs_whole()
+        assert torch._dynamo.config.optimize_ddp is False
+    finally:
+        torch._dynamo.config.optimize_ddp = default
+    before = compat.num_compiled_graphs()
+    torch.compile(lambda x: x + 1, backend="eager")(torch.zeros(2))
+    assert compat.num_compiled_graphs() == before + 1
+
+
+def test_the_attention_kernel_takes_what_it_is_given() -> None:
+    """Its schema; `tests/encoder/test_packing_gpu.py` runs it."""
+    schema = torch.ops.aten._flash_attention_forward.default._schema
+    names = [argument.name for argument in schema.arguments]
+    assert names[:9] == [
+        *("query", "key", "value", "cum_seq_q", "cum_seq_k", "max_q", "max_k"),
+        *("dropout_p", "is_causal"),
+    ]
+    assert {"scale", "window_size_left", "window_size_right"} <= {*names}
+
+
+def test_the_attention_of_a_model() -> None:
+    small = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+    model = BertModel(BertConfig(**small, intermediate_size=8, vocab_size=10))
+    model.set_attn_implementation("eager")
+    assert compat.attention_name(model) == "eager"
+
+
+def test_deepspeed_compiles_no_collectives() -> None:
+    deepspeed = pytest.importorskip("deepspeed")
+    assert "deepspeed_shm_comm" in deepspeed.ops.__compatible_ops__
+    compat.switch_off_shared_memory_collectives()
+    assert deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] is False
+
+
+def private_names(path: Path) -> list[str]:
+    """Private names that a file takes from something that is not its own object."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [*node.module.split("."), *(alias.name for alias in node.names)]
+            outside = not node.module.startswith(("inbatch", "__future__"))
+            found += [f"{node.module}: {name}" for name in names if private(name) and outside]
+        elif isinstance(node, ast.Import):
+            found += [a.name for a in node.names if any(map(private, a.name.split(".")))]
+        elif isinstance(node, ast.Attribute) and private(node.attr) and node.attr not in OURS:
+            whose = ast.unparse(node.value)
+            if whose not in ("self", "cls", "other") and re.match(
+                rf"({LIBRARIES})\b|\w*(trainer|logger|optimizer|model|backbone|parser|config)\b",
+                whose,
+            ):
+                found.append(f"{whose}.{node.attr}")
+    return found
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def test_no_other_file_uses_a_private_name_of_a_library() -> None:
+    found = {
+        str(path.relative_to(SRC)): private_names(path)
+        for path in SRC.rglob("*.py")
+        if path.name != "compat.py"
+    }
+    assert {path: names for path, names in found.items() if names} == {}
+    assert private_names(SRC / "inbatch" / "compat.py")
