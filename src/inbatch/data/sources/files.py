@@ -109,7 +109,7 @@ def peek_columns(files: Files, *, field: str = "data.train") -> list[str]:
     try:
         with _quiet():
             stream = _load(files, streaming=True)
-            # `datasets` looks for the first row itself, and does not expect that there is none.
+            # `datasets` looks for the first row itself, and does not expect an empty file.
             names = stream.column_names or next((list(row) for row in stream), [])
     except StopIteration:
         names = []
