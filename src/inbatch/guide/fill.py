@@ -113,8 +113,8 @@ def _windows(
         left = part[~here[place[part]]]
         skip(len(part) - len(left))
         if len(left):
-            wanted = missing[left]
-            yield TextWindow(wanted.keys_n, _chunks(encoder, wanted.read(), prompt, settings))
+            rest = missing[left]
+            yield TextWindow(rest.keys_n, _chunks(encoder, rest.read(), prompt, settings))
 
 
 def _chunks(

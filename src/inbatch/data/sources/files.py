@@ -44,7 +44,7 @@ KINDS = {
 }
 SEPARATOR = {".csv": ",", ".tsv": "\t"}
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-# What `datasets` raises for files that do not parse and for hub data sets that cannot be had.
+# Errors of `datasets` for files that do not parse and for hub data sets that cannot be loaded.
 LOAD_ERRORS = (
     datasets.exceptions.DatasetsError,
     OSError,

@@ -42,12 +42,12 @@ class Source:
             copied once, in its order.
         roles: The part each column plays.
         files: Where the rows come from, for messages; None for anything but files.
-        origin: What to call that place in the report.
+        origin: The name of that place in the report.
         prompts: Prompts of this source only, see `columns.resolve_prompts`.
         on_empty: "error" refuses null texts and keeps empty ones (the report counts them); "drop"
             leaves out rows with a null or empty text, a null label or a null key.
         cache_dir: Folder for the hashes; None keeps them in memory only.
-        prepared: What is stored beside `rows`, which have been checked then.
+        prepared: The prepared folder that `rows` come from; its rows were checked when it was written.
         field: Configuration key, for messages.
 
     Raises:

@@ -10,7 +10,7 @@ The number of steps is exact from the start. It needs no pass over the batches t
 window's hashes shows which rows share a text, and where these are few (`Conflicts.is_easy`) the window is
 certain to fill all of its batches. Only other windows are solved in advance. Every batch is full; with
 ``drop_last=False`` short ones follow at the end, each as full as the remaining texts allow, as
-long as they hold half a batch. What is left then is `Plan.skipped`.
+long as they hold half a batch. The remaining rows are counted in `Plan.skipped`.
 """
 
 from __future__ import annotations
