@@ -217,7 +217,7 @@ def test_a_mistake_of_one_rank_is_printed(tmp_path: Path) -> None:
     options += ["global_batch_size=8", f"output_dir={tmp_path / 'run'}"]
     ended = run(command("torchrun", *options), folder=tmp_path, within_s=WITHIN_S)
     assert ended.code != 0
-    assert f"rank 1: error: data.train.triplets.path={data.parent}/triplets-1" in ended.output
+    assert f"rank 1: error: data.train.triplets.path='{data.parent}/triplets-1" in ended.output
 
 
 def test_a_mistake_of_all_ranks_is_printed_once(tmp_path: Path) -> None:
