@@ -86,7 +86,7 @@ def test_num_steps_is_exact_and_batches_are_full(config: Path) -> None:
 
 
 @pytest.mark.parametrize("drop_last", [True, False])
-def test_unplaced_counts_the_rows_in_no_batch(config: Path, drop_last: bool) -> None:
+def test_skipped_counts_the_rows_in_no_batch(config: Path, drop_last: bool) -> None:
     sampler, sources = sampler_of(config)
     plan = plan_of(sampler, sources, drop_last=drop_last)
     for number, info in enumerate(sources):

@@ -76,7 +76,7 @@ def test_counts_of_rows_and_columns() -> None:
     text = " ".join(report.warnings)
     for word in ("25% of the queries", "no_duplicates", "repeat an earlier row", "are empty"):
         assert word in text
-    for word in ("positive equal to the query", "negative equal to their own"):
+    for word in ("positive equal to the query", "negative equal to their query"):
         assert word in text
 
 
@@ -136,10 +136,10 @@ def test_rows_that_no_batch_holds_are_reported() -> None:
     columns = {"query": [f"q{i}" for i in range(4000)], "pos": [f"p{i}" for i in range(4000)]}
     few, many = report_of(columns, skipped={"mine": 4}), report_of(columns, skipped={"mine": 5})
     assert few.warnings == ()
-    assert "rows in no batch of the first epoch: 4" in to_markdown(few)
+    assert "rows skipped in the first epoch: 4" in to_markdown(few)
     [line] = many.warnings
-    assert line.startswith("5 rows of source 'mine' (0.1%) are in no batch of the first epoch")
-    assert "in no batch" not in to_markdown(report_of(columns))
+    assert line.startswith("5 rows of source 'mine' (0.1%) are skipped in the first epoch")
+    assert "skipped" not in to_markdown(report_of(columns))
     [line] = report_of(columns, skipped={"mine": 0, "mine+other": 40}).warnings
     assert line.startswith("40 rows of sources 'mine+other' (1.0%)")
 

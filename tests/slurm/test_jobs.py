@@ -144,7 +144,7 @@ def test_a_mistake_on_one_node_fails_the_job(cluster: Cluster, data: Path, tmp_p
     ended = cluster.wait_for_end(job_id, seconds=90)
     log = job.log(job_id).read_text()
     assert (ended["JobState"], ended["Restarts"]) == ("FAILED", "0"), log
-    assert f"rank 1: error: data.train.triplets.path={tmp_path}/rows-1.jsonl" in log
+    assert f"rank 1: error: data.train.triplets.path='{tmp_path}/rows-1.jsonl'" in log
     assert "before the first step of this start; job" in log
     assert "is not requeued by itself (it is not being preempted)" in log
 

@@ -86,7 +86,7 @@ def test_trials_without_values_are_reported_too(tmp_path: Path) -> None:
     write(tmp_path, 0, None, status="failed", error="no", seed=1)
     write(tmp_path, 1, None, status="running", seed=2)
     shown = _print(tmp_path)
-    assert "trial 1 running: it has left no result" in shown
+    assert "trial 1 running: it has no result" in shown
     assert not (tmp_path / "best").exists()
     assert not (tmp_path / "plots").exists()
 

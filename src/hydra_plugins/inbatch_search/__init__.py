@@ -25,7 +25,7 @@ from inbatch.sweep.trials import read_trial
 class OptunaSearch(Sweeper):
     """Searches the parameters whose values are choices, ranges or intervals on the command line.
 
-    Each trial is told to Optuna when its batch has ended: its best evaluation, or that it was pruned
+    Optuna learns of each trial when its batch has ended: its best evaluation, or that it was pruned
     (with its values so far) or has failed.
 
     Args:
@@ -108,7 +108,7 @@ class OptunaSearch(Sweeper):
 
 
 def split_overrides(overrides: Sequence[Override]) -> tuple[dict[str, Choice | Span], list[str]]:
-    """What to search, by the left side of the override, and the overrides that stay."""
+    """The space to search, by the left side of each override, and the fixed overrides."""
     space: dict[str, Choice | Span] = {}
     fixed: dict[str, str] = {}
     for override in overrides:

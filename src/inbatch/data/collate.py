@@ -3,7 +3,7 @@
 Shape letters: C text columns, B local rows, N = C * B texts.
 
 `BatchDataset` is what a DataLoader's worker runs: its items are slices of the plan, so the order of
-the rows is decided elsewhere (data/plan.py) and a worker only reads what it is told. `Collator` is
+the rows is decided elsewhere (data/plan/) and a worker only reads the rows that it is given. `Collator` is
 a value; both pickle, for workers that are forked and for workers that are spawned.
 """
 
@@ -30,7 +30,7 @@ MIXED = "mixed"
 
 
 class Tokenize(Protocol):
-    """What the collator needs of a tokenizer (encoder/tokenize.py has the one for real use)."""
+    """Turns texts into token ids; `encoder.TextTokenizer` is one."""
 
     @property
     def pad_id(self) -> int:
@@ -60,7 +60,7 @@ class Collator:
         prompts: Prompt by role or column, see `columns.resolve_prompts`; those of a source win.
         guide_tokenizer: Set to have the same texts in the guide's tokens as well.
         guide_chunk_tokens: As `chunk_tokens`, for the guide's chunks.
-        guide_prompts: As `prompts`, for the guide; a source's own prompts do not apply to it.
+        guide_prompts: As `prompts`, for the guide; prompts of a source do not apply to it.
 
     Raises:
         ConfigError: A chunk size that cannot hold the longest text a tokenizer may give.
@@ -94,7 +94,7 @@ class Collator:
 
     @property
     def wants_texts(self) -> bool:
-        """Whether texts are read even where the encoder's tokens are stored."""
+        """True if texts are read even where the encoder's tokens are stored."""
         return self.guide_tokenizer is not None
 
     def column_prompts(self, source: Source) -> tuple[str, ...]:
@@ -191,13 +191,13 @@ def tokenize_columns(
 
 
 def flat_tokens(tokens: StoredTokens, num_rows: int) -> tuple[list[Sequence[int]], list[int]]:
-    """The same as `tokenize_columns`, out of a store."""
+    """The same as `tokenize_columns`, from stored tokens."""
     token_ids = [cast(Sequence[int], ids) for column in tokens.ids for ids in column]
     return token_ids, np.repeat(tokens.prompt_lengths, num_rows).tolist()
 
 
 def check_mixable(sources: Sequence[Source], *, one_loss: bool) -> None:
-    """Whether rows of these sources may stand in one batch.
+    """Check that rows of these sources can be in one batch.
 
     Raises:
         ConfigError: they differ in their loss, their numbers of columns, in having labels, or in prompts.

@@ -1,7 +1,7 @@
-"""Row numbers -> what a batch is made of: texts or stored tokens, labels, hashes.
+"""Row numbers -> the contents of a batch: texts or stored tokens, labels, hashes.
 
-Shape letters: C text columns, B rows. Where a source has its tokens stored, texts are read only for
-those who ask for them.
+Shape letters: C text columns, B rows. Where a source has its tokens stored, texts are read only
+on request.
 """
 
 from __future__ import annotations

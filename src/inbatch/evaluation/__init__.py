@@ -5,13 +5,13 @@ embeds them when it is called with an `encode` function::
 
     rows, retrieval_files, retrieval_data
                             files -> texts, labels, relevance judgements
-    base                    what an evaluator is; each distinct text is embedded once
+    base                    the protocol; each distinct text is embedded once
     metrics, search         pure: embeddings -> scores -> numbers; exact top-k search in tiles
     embedding_similarity, triplet, binary_classification, information_retrieval
                             one evaluator each
-    choose                  which of them fits a file
+    choose                  picks one of them for a file
 
-They know nothing of ranks: given the same embeddings they do the same work and return the same
+They do not depend on ranks: given the same embeddings they do the same work and return the same
 numbers.
 """
 

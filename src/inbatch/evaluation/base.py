@@ -1,4 +1,4 @@
-"""What an evaluator is, and what all of them share. Shape letters: N texts, D dimension."""
+"""The evaluator protocol, and helpers that evaluators share. Shape letters: N texts, D dimension."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Encode(Protocol):
 
 @runtime_checkable
 class EncodesOn(Protocol):
-    """An `Encode` that tells where it computes."""
+    """An `Encode` that names its device."""
 
     @property
     def device(self) -> torch.device:
@@ -64,7 +64,7 @@ class NamesMetrics(Protocol):
 
 
 class Examples(NamedTuple):
-    """Some of what an evaluator has judged, for people to read."""
+    """Some judged rows, for people to read."""
 
     columns: tuple[str, ...]
     rows: list[tuple[str | float | bool, ...]]
@@ -134,7 +134,7 @@ def parse_similarity(value: str | Sequence[str], *, field: str) -> tuple[str, ..
     """Names of similarity functions.
 
     Raises:
-        ConfigError: none at all, one twice, or one that is not known.
+        ConfigError: no name, one twice, or one that is not known.
     """
     names = (value,) if isinstance(value, str) else tuple(value)
     known = ", ".join(SIMILARITIES)
@@ -154,7 +154,7 @@ def parse_similarity(value: str | Sequence[str], *, field: str) -> tuple[str, ..
 
 
 def check_truncate_dim(value: int | None, *, field: str) -> int | None:
-    """`value`, if it can be a number of dimensions.
+    """Return `value`, a number of dimensions or None.
 
     Raises:
         ConfigError: it is below 1.

@@ -1,4 +1,4 @@
-"""Does a threshold on the similarity part matching from other pairs?"""
+"""Measures how well a threshold on the similarity separates matching pairs from others."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class BinaryClassificationEvaluator:
     distances. The primary metric is the average precision.
 
     Args:
-        path: rows with query, positive and label (0 or 1), see `rows.read_rows`.
-        columns, limit: see `rows.read_rows`.
+        path: rows with query, positive and label (0 or 1), see `rows.read_texts`.
+        columns, limit: see `rows.read_texts`.
         name: prefix of the keys.
         similarity: cosine, dot, manhattan, euclidean.
         role: whose prompt both texts get: "query", "document", or None for the default prompt.

@@ -1,4 +1,4 @@
-"""The evaluator that fits a file: what it measures follows from what its columns hold."""
+"""Chooses the evaluator for a file by the contents of its columns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inbatch.evaluation.base import Evaluator
 from inbatch.evaluation.binary_classification import BinaryClassificationEvaluator
 from inbatch.evaluation.embedding_similarity import EmbeddingSimilarityEvaluator
 from inbatch.evaluation.information_retrieval import InformationRetrievalEvaluator
-from inbatch.evaluation.rows import RowSource, load_rows
+from inbatch.evaluation.rows import RowSource, load_source
 from inbatch.evaluation.triplet import TripletEvaluator
 
 
@@ -35,23 +35,23 @@ def evaluator_for(
     | a folder of corpus, queries and judgements | `InformationRetrievalEvaluator` |
 
     Args:
-        path, limit: as that evaluator takes them. ``{path, columns, ...}`` gives a set columns of its
-            own, which win over `columns`.
-        columns: those of the training data; what has no meaning here is left out (a key; of a folder,
-            query and positive).
+        path, limit: as that evaluator takes them. ``{path, columns, ...}`` gives a set different
+            columns, which win over `columns`.
+        columns: those of the training data; columns without a meaning here are left out (a key; for a
+            folder, query and positive).
         name: prefix of the metrics.
 
     Raises:
         ConfigError: rows that cannot be read.
     """
-    path, own = _split(path)
+    path, given = _split(path)
     shared = columns or {}
     if isinstance(path, str) and Path(path).is_dir():
-        columns = {key: value for key, value in shared.items() if key not in MAPPING_KEYS} | own
+        columns = {key: value for key, value in shared.items() if key not in MAPPING_KEYS} | given
         return InformationRetrievalEvaluator(path, columns=columns, limit=limit, name=name)
-    columns = {key: value for key, value in shared.items() if key != "key"} | own
+    columns = {key: value for key, value in shared.items() if key != "key"} | given
     field = "data.eval" if name == "eval" else f"data.eval.{name}"
-    source = load_rows(path, columns=columns, limit=limit, field=field)
+    source = load_source(path, columns=columns, limit=limit, field=field)
     if len(source.columns) == 3 and not source.has_labels:
         return TripletEvaluator(source, limit=limit, name=name)
     labels = source.labels()
@@ -63,7 +63,7 @@ def evaluator_for(
 
 
 def _split(path: Any) -> tuple[Any, dict[str, Any]]:
-    """What is to be read, and the columns that come with it."""
+    """The rows to read, and the columns given with them."""
     if not isinstance(path, Mapping):
         return path, {}
     keys = dict(path)

@@ -1,4 +1,4 @@
-"""Do similar pairs score higher? Correlation of similarities with labels."""
+"""Correlates the similarity of pairs with their labels."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class EmbeddingSimilarityEvaluator:
     ``pearson_max`` and ``spearman_max``. The primary metric is Spearman's.
 
     Args:
-        path: rows with query, positive and label (any numbers), see `rows.read_rows`.
-        columns, limit: see `rows.read_rows`.
+        path: rows with query, positive and label (any numbers), see `rows.read_texts`.
+        columns, limit: see `rows.read_texts`.
         name: prefix of the keys.
         similarity: cosine, dot, manhattan (negated), euclidean (negated).
         role: whose prompt both texts get: "query", "document", or None for the default prompt.

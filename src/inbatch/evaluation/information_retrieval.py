@@ -1,4 +1,4 @@
-"""Does search find the relevant documents?
+"""Measures whether search finds the relevant documents.
 
 Shape letters: Q queries, N documents, K hits, D dimension.
 """
@@ -51,7 +51,7 @@ class InformationRetrievalEvaluator:
             - a folder with ``corpus.*``, ``queries.*`` and ``qrels.*`` (csv, tsv, jsonl, parquet,
               arrow), or ``{corpus: file, queries: file, qrels: file}``: ids and texts, and which
               pairs are relevant;
-            - pairs (see `rows.read_rows`): every distinct query looks for its positives among all
+            - pairs (see `rows.read_texts`): every distinct query looks for its positives among all
               distinct positives and negatives; labels, if there are any, are grades;
             - a `RetrievalData`.
         columns: for three files ``{corpus_id, corpus_text, query_id, query_text, qrels_query_id,
@@ -203,7 +203,7 @@ class InformationRetrievalEvaluator:
 
 
 def search_device(choice: str, encode: Encode) -> torch.device:
-    """Where to search; for "auto" where `encode` computes, or else the GPU if there is one.
+    """The device to search on; "auto" is that of `encode`, or else the GPU if there is one.
 
     It is found at each call, since a rank gets its GPU after its evaluators.
     """

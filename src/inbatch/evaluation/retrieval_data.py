@@ -15,7 +15,7 @@ from inbatch.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class RetrievalData:
-    """What a retrieval evaluation needs, with ids turned into numbers.
+    """Queries, corpus and judgements, with ids turned into numbers.
 
     A document's rank is its place in the ascending order of ids, which breaks ties between scores.
     Equal texts of the corpus are neighbours, so that blocks of it embed them once.
@@ -35,7 +35,7 @@ class RetrievalData:
         return np.bincount(self.relevant // len(self.corpus), minlength=len(self.queries))
 
     def gains(self, ranks_QK: np.ndarray) -> np.ndarray:
-        """Grade of each hit, float64 [Q, K]; 0 if it is not relevant or there is none (rank -1)."""
+        """Grade of each hit, float64 [Q, K]; 0 if it is not relevant or missing (rank -1)."""
         wanted = np.arange(len(self.queries))[:, None] * len(self.corpus) + ranks_QK
         places = np.searchsorted(self.relevant, wanted).clip(max=len(self.relevant) - 1)
         found = (self.relevant[places] == wanted) & (ranks_QK >= 0)
@@ -126,7 +126,7 @@ def retrieval_data_of_pairs(
 
     Args:
         columns: texts by column: query, positive, negatives.
-        labels: grade of each pair of query and positive; None for 1. Negatives have none.
+        labels: grade of each pair of query and positive; None for 1. Negatives have no grade.
         limit, field: see `make_retrieval_data`.
 
     Raises:

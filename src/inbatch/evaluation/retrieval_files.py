@@ -14,7 +14,7 @@ from inbatch.evaluation.retrieval_data import (
     make_retrieval_data,
     retrieval_data_of_pairs,
 )
-from inbatch.evaluation.rows import RowSource, read_rows
+from inbatch.evaluation.rows import RowSource, read_texts
 
 _PARTS = ("corpus", "queries", "qrels")
 # Names that are recognised for each key of `columns`, those of BEIR and of MS MARCO among them.
@@ -52,12 +52,12 @@ def read_retrieval_data(
         return _from_files(path, columns=columns, limit=limit, field=field)
     if isinstance(path, str) and Path(path).is_dir():
         return _from_files(_find(path, field=field), columns=columns, limit=limit, field=field)
-    rows = read_rows(path, columns=columns, limit=None, field=field)
+    rows = read_texts(path, columns=columns, limit=None, field=field)
     return retrieval_data_of_pairs(rows.texts, rows.labels, limit=limit, field=field)
 
 
 def _find(folder: str, *, field: str) -> dict[str, str]:
-    """The three files of a folder; judgements may lie in a folder ``qrels`` in it, as in BEIR."""
+    """The three files of a folder; judgements may be in a folder ``qrels`` in it, as in BEIR."""
     found = {}
     for part in _PARTS:
         matches = [

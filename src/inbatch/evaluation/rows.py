@@ -1,4 +1,4 @@
-"""RowSource to evaluate on: files, or whatever else `data.train` takes -> texts and labels."""
+"""Reads rows to evaluate on (files, or anything else that `data.train` takes) as texts and labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TextRows:
     labels: np.ndarray | None  # [N] float32
 
 
-def read_rows(
+def read_texts(
     path: RowSource,
     *,
     columns: Mapping[str, object] | None,
@@ -42,7 +42,7 @@ def read_rows(
         ConfigError: whatever `load_sources` finds wrong with files, columns and rows; prompts,
             which belong to the encoder here.
     """
-    source = load_rows(path, columns=columns, limit=limit, field=field)
+    source = load_source(path, columns=columns, limit=limit, field=field)
     if source.prompts:
         raise ConfigError(
             f"{field}.path.prompts", "has no effect", "set the encoder's prompts instead"
@@ -53,7 +53,7 @@ def read_rows(
 
 
 def check_columns(rows: TextRows, *, num: int, roles: str, field: str) -> None:
-    """Refuse rows that have not exactly `num` text columns, which play these roles.
+    """Refuse rows that do not have exactly `num` text columns, for these roles.
 
     Raises:
         ConfigError: there are fewer or more.
@@ -72,9 +72,9 @@ def read_labelled_pairs(
     """First texts, second texts and labels [N] of pairs, at least two labels of which differ.
 
     Raises:
-        ConfigError: see `read_rows`; further text columns, no labels, or labels that are all equal.
+        ConfigError: see `read_texts`; further text columns, no labels, or labels that are all equal.
     """
-    rows = read_rows(path, columns=columns, limit=limit, field=field)
+    rows = read_texts(path, columns=columns, limit=limit, field=field)
     check_columns(rows, num=2, roles="query and positive", field=field)
     if rows.labels is None:
         raise ConfigError(
@@ -92,10 +92,10 @@ def read_labelled_pairs(
     return first, second, rows.labels
 
 
-def load_rows(
+def load_source(
     path: RowSource, *, columns: Mapping[str, object] | None, limit: int | None, field: str
 ) -> Source:
-    """The source that `read_rows` reads; arguments and errors as there."""
+    """The source that `read_texts` reads; arguments and errors as there."""
     if limit is not None and limit < 1:
         raise ConfigError(
             f"{field}.limit", "is below 1", "set at least 1, or null for all", value=limit

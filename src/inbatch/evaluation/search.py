@@ -57,7 +57,7 @@ def search_block(
 
 
 def hit_ranks(keys_QK: Tensor) -> Tensor:
-    """Ranks of the hits' documents; -1 where there is no hit."""
+    """Ranks of the hits' documents; -1 for a missing hit."""
     return torch.where(keys_QK == _NO_HIT, -1, _LOW - (keys_QK & _LOW))
 
 
@@ -66,7 +66,7 @@ def _merge(keys_QK: Tensor, scores_QN: Tensor, ranks_N: Tensor) -> Tensor:
     if num_documents <= k:
         new = _keys(scores_QN, ranks_N)
     else:
-        # Scores alone settle nearly every row; one more than k of them shows which not.
+        # Scores settle nearly every row; the one after the k-th shows the rows that they do not.
         values, places = scores_QN.topk(k + 1, dim=1)
         new = _keys(values[:, :k], ranks_N[places[:, :k]])
         (tied,) = (values[:, k - 1] == values[:, k]).nonzero(as_tuple=True)

@@ -1,4 +1,4 @@
-"""Is the positive closer to the query than the negative?"""
+"""Measures how often the positive is closer to the query than the negative."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from inbatch.evaluation.base import (
     with_summary,
 )
 from inbatch.evaluation.metrics import SIMILARITIES, pairwise_similarity, triplet_accuracy
-from inbatch.evaluation.rows import RowSource, check_columns, read_rows
+from inbatch.evaluation.rows import RowSource, check_columns, read_texts
 
 EXAMPLES = 20
 
@@ -35,11 +35,11 @@ class TripletEvaluator:
     the primary metric. Queries are embedded in the role "query", the others in the role "document".
 
     Args:
-        path: rows with query, positive and one negative, see `rows.read_rows`.
-        columns, limit: see `rows.read_rows`.
+        path: rows with query, positive and one negative, see `rows.read_texts`.
+        columns, limit: see `rows.read_texts`.
         name: prefix of the keys.
         similarity: cosine, dot, manhattan (negated), euclidean (negated).
-        margin: one number, or numbers by similarity (0 where none is given).
+        margin: one number, or numbers by similarity (0 where it is missing).
         truncate_dim: keep the first dimensions of embeddings only.
 
     Raises:
@@ -64,7 +64,7 @@ class TripletEvaluator:
         self.similarity = parse_similarity(similarity, field=field)
         self.margins = _margins(margin, field=field)
         self.truncate_dim = check_truncate_dim(truncate_dim, field=field)
-        rows = read_rows(path, columns=columns, limit=limit, field=field)
+        rows = read_texts(path, columns=columns, limit=limit, field=field)
         check_columns(rows, num=3, roles="query, positive and one negative", field=field)
         self.queries, self.positives, self.negatives = rows.texts
         self._first: list[Tensor] | None = None

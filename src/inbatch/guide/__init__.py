@@ -1,7 +1,7 @@
-"""The frozen guide, whose similarities tell which in-batch negatives are no negatives.
+"""The frozen guide, whose similarities show which in-batch negatives are false.
 
 A guide never changes, so its embeddings are data: `StoredGuide` computes them once for each distinct
-text and looks them up in every step of every run; `LiveGuide` embeds each batch anew.
+text and looks them up in every step of every run; `LiveGuide` embeds each batch again.
 """
 
 from inbatch.guide.base import Guide, Process

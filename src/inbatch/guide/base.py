@@ -1,4 +1,4 @@
-"""What a training step knows of a guide. Shape letters: N texts of a batch, Dg the guide's dimension."""
+"""The guide as a training step sees it. Shape letters: N texts of a batch, Dg the guide's dimension."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from inbatch.batch.batch import Batch
 from inbatch.encoder.tokenize import TextTokenizer
 
 
-def _alone() -> None:
-    """The barrier of a process without others."""
+def _no_barrier() -> None:
+    """The barrier of a single process."""
 
 
 def _silent(line: str) -> None:
@@ -34,7 +34,7 @@ class Process:
     device: torch.device
     rank: int = 0
     world_size: int = 1
-    barrier: Callable[[], None] = _alone
+    barrier: Callable[[], None] = _no_barrier
     say: Callable[[str], None] = _silent
 
 
@@ -46,7 +46,7 @@ class Guide(Protocol):
 
     @property
     def tokenizer(self) -> TextTokenizer | None:
-        """What batches carry the guide's tokens for; None where `embed` needs no tokens."""
+        """The tokenizer of the guide's chunks in a batch; None where `embed` needs no tokens."""
 
     @property
     def prompts(self) -> Mapping[str, str]:

@@ -35,7 +35,7 @@ SAY_S = 10.0  # between two progress lines
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FillSettings:
-    """How missing texts are embedded.
+    """Sizes and limits for embedding the missing texts.
 
     chunk_tokens: computed tokens of one forward.
     window_texts: texts that are sorted by length together.
@@ -73,7 +73,7 @@ def fill(
         missing: this rank's texts.
         table: of this guide and prompt.
         prompt: in front of each text.
-        process: who computes, and where progress is said.
+        process: which process computes, and where it reports progress.
         settings: sizes.
         compute_dtype: float32, or bfloat16 for mixed precision.
 
@@ -113,8 +113,8 @@ def _windows(
         left = part[~here[place[part]]]
         skip(len(part) - len(left))
         if len(left):
-            wanted = missing[left]
-            yield TextWindow(wanted.keys_n, _chunks(encoder, wanted.read(), prompt, settings))
+            rest = missing[left]
+            yield TextWindow(rest.keys_n, _chunks(encoder, rest.read(), prompt, settings))
 
 
 def _chunks(
@@ -186,7 +186,7 @@ class Shard:
 
 
 class FillLog:
-    """Counts texts and says how far they are, every `SAY_S` seconds."""
+    """Counts texts and reports progress every `SAY_S` seconds."""
 
     def __init__(self, total: int, process: Process) -> None:
         self.embedded = 0
@@ -195,7 +195,7 @@ class FillLog:
         self._say = process.say
         ranks = f" on each of {process.world_size} ranks" if process.world_size > 1 else ""
         self._ranks = ranks
-        self._start_s = self._said_s = time.monotonic()
+        self._start_s = self._reported_s = time.monotonic()
 
     def skip(self, num_texts: int) -> None:
         """Count texts that others have embedded."""
@@ -205,8 +205,8 @@ class FillLog:
         """Count texts that are embedded."""
         self.embedded += num_texts
         now = time.monotonic()
-        if now - self._said_s >= SAY_S:
-            self._said_s = now
+        if now - self._reported_s >= SAY_S:
+            self._reported_s = now
             done = self.embedded + self._skipped
             rate = self.embedded / (now - self._start_s)
             left = timedelta(seconds=round((self._total - done) / rate))

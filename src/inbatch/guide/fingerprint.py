@@ -1,8 +1,8 @@
-"""What a guide's embedding depends on beside the text and its prompt.
+"""Describes everything that a guide's embedding depends on besides the text and its prompt.
 
 The description holds hashes of weights and tokenizer instead of a model's name: the same model in two
-places shares its embeddings, and two models of one name do not. What changes numbers by rounding
-alone (attention kernels, library versions, batching) is left out; the precision of the computation
+places shares its embeddings, and two models of one name do not. Anything that only changes the
+rounding (attention kernels, library versions, batching) is left out; the precision of the computation
 and that of the stored rows are in it, so a store holds rows of one kind.
 """
 
@@ -22,7 +22,7 @@ from inbatch.encoder.tokenize import TextTokenizer
 
 FORMAT = 1  # of the files of a store
 
-# Keys of a transformers configuration that leave a frozen encoder's output alone.
+# Keys of a transformers configuration that do not affect a frozen encoder's output.
 _NO_INFLUENCE = (
     *("transformers_version", "architectures", "_name_or_path", "dtype", "torch_dtype"),
     *("use_cache", "gradient_checkpointing", "id2label", "label2id"),

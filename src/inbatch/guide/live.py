@@ -1,4 +1,4 @@
-"""A guide that embeds every batch anew. Shape letters: N texts of the batch, Dg the guide's dimension."""
+"""A guide that embeds every batch. Shape letters: N texts of the batch, Dg the guide's dimension."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The distinct texts that a run needs from a table. Shape letters: N rows of a source, n missing texts.
 
 Ranks divide the texts by hash: rank r of W embeds those whose hash leaves the remainder r. So each
-rank finds its part alone, parts are equal up to chance, and no text is embedded by two ranks.
+rank finds its part without communication, parts are equal up to chance, and no text is embedded twice.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def columns_by_prompt(
     """
     columns: dict[str, tuple[SourceColumn, ...]] = {}
     for source in sources:
-        own, mixed = (resolve_prompts(prompts, each.roles) for each in (source, sources[0]))
-        same_width = len(own) == len(mixed)
-        for number, pair in enumerate(zip(own, mixed if same_width else own, strict=True)):
+        plain, mixed = (resolve_prompts(prompts, each.roles) for each in (source, sources[0]))
+        same_width = len(plain) == len(mixed)
+        for number, pair in enumerate(zip(plain, mixed if same_width else plain, strict=True)):
             for prompt in dict.fromkeys(pair):
                 columns[prompt] = (*columns.get(prompt, ()), SourceColumn(source, number))
     return columns
@@ -97,10 +97,10 @@ def find_missing(
     keys, numbers, rows = [], [], []
     for number, column in enumerate(columns):
         hashes_N = column.hashes()
-        own = np.flatnonzero(hashes_N % np.uint64(world_size) == rank)
-        keys.append(hashes_N[own])
-        numbers.append(np.full(len(own), number, dtype=np.int32))
-        rows.append(own)
+        mine = np.flatnonzero(hashes_N % np.uint64(world_size) == rank)
+        keys.append(hashes_N[mine])
+        numbers.append(np.full(len(mine), number, dtype=np.int32))
+        rows.append(mine)
     all_keys = np.concatenate(keys)
     distinct, first = np.unique(all_keys, return_index=True)
     chosen = np.sort(first[~table.present(distinct, table.shards())])

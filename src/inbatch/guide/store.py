@@ -71,7 +71,7 @@ class Table:
         return _map(self.folder / shard / "keys.npy")
 
     def present(self, keys_S: np.ndarray, shards: Iterable[str]) -> np.ndarray:
-        """Which of some sorted, distinct keys the given shards hold: bool [S]."""
+        """Mark the sorted, distinct keys that the given shards hold: bool [S]."""
         found = np.zeros(len(keys_S), dtype=bool)
         for shard in shards if len(keys_S) else ():
             keys_n = self.keys(shard)
@@ -125,7 +125,7 @@ class OpenTable:
         return len(self._keys_S)
 
     def contains(self, keys_N: np.ndarray) -> np.ndarray:
-        """Which keys the table holds: bool [N]."""
+        """Mark the keys that the table holds: bool [N]."""
         return self._find(keys_N)[1]
 
     def take(self, keys_N: np.ndarray, out_ND: np.ndarray) -> np.ndarray:
@@ -160,7 +160,7 @@ class OpenTable:
 
 
 def table_folder(folder: Path, prompt: str) -> Path:
-    """Where the texts behind a prompt are; the prompt is written beside them, for people."""
+    """The folder of the texts behind a prompt; the prompt is written into it, for people."""
     path = folder / f"prompt-{xxhash.xxh3_64_hexdigest(prompt.encode())}"
     if not (path / "prompt.txt").exists():
         write_text(path / "prompt.txt", prompt)

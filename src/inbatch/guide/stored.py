@@ -1,7 +1,7 @@
 """A guide whose embeddings are looked up. Shape letters: C columns, b rows, N = C * b, Dg dimension.
 
 The step knows texts by their 64-bit hash (`Batch.text_ids`), so with a store it neither runs the
-guide nor tokenizes for it. `start` computes what the store lacks, once, and lets the guide go.
+guide nor tokenizes for it. `start` computes the missing embeddings once, then releases the guide.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class StoredGuide:
     """Looks up the embeddings of a batch in a store that every run may share.
 
     Args:
-        encoder: the guide; used by `start` alone, which lets go of it.
+        encoder: the guide; only `start` uses it, and then releases it.
         sources: whose texts will be asked for.
         store_dir: folder of the store; all ranks must see the same.
         store_dtype: float16, or float32 for twice the size. Rows of float16 are computed in mixed

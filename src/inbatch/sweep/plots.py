@@ -131,14 +131,14 @@ def _parallel(trials: Sequence[Trial], names: Sequence[str]) -> Figure:
     best = _best(trials)
     for order, position in enumerate(np.argsort([sign * value for value in values])):
         curve = _curve([each.places[position] for each in scales])
-        own = int(position) == best
+        is_best = int(position) == best
         axes.add_patch(
             PathPatch(
                 curve,
                 facecolor="none",
-                edgecolor=ORANGE if own else colours.to_rgba(values[position]),
-                linewidth=3.2 if own else 1.8,
-                alpha=1.0 if own else 0.8,
+                edgecolor=ORANGE if is_best else colours.to_rgba(values[position]),
+                linewidth=3.2 if is_best else 1.8,
+                alpha=1.0 if is_best else 0.8,
                 zorder=2 + order,
             )
         )

@@ -1,6 +1,6 @@
-"""Is a trial so far behind that it may stop? Decided from the files of the finished trials.
+"""Decides from the files of finished trials whether a trial is so far behind that it may stop.
 
-So it works whatever has started the trials, and wherever they run, as long as they share the folder.
+This works however the trials were started and wherever they run, as long as they share the folder.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from inbatch.sweep.trials import TRIAL, Mode, read_trials
 
 
 def is_behind(
-    own: Series, others: Sequence[Series], *, mode: Mode, min_trials: int, min_step: int
+    current: Series, others: Sequence[Series], *, mode: Mode, min_trials: int, min_step: int
 ) -> bool:
-    """Whether the best value so far is worse than the median of the others' values at this step.
+    """Tell whether the best value so far is worse than the median of the others' values at this step.
 
     The rule of Optuna's MedianPruner; Golovin et al. 2017, "Google Vizier".
 
     Args:
-        own: the metric of this trial; the last step is now.
+        current: the metric of this trial; its last step is now.
         others: the metric of finished trials. The value of one at a step is its last until then.
         mode: whether larger or smaller is better.
         min_trials: others that must have a value.
         min_step: before this step nothing is behind.
     """
-    if not own.steps or own.steps[-1] < min_step:
+    if not current.steps or current.steps[-1] < min_step:
         return False
-    now = own.steps[-1]
+    now = current.steps[-1]
     at_step = [value for other in others if (value := _until(other, now)) is not None]
     if len(at_step) < min_trials:
         return False
     if mode == "max":
-        return max(own.values) < median(at_step)
-    return min(own.values) > median(at_step)
+        return max(current.values) < median(at_step)
+    return min(current.values) > median(at_step)
 
 
 @final
@@ -66,12 +66,12 @@ class MedianPruner:
                     value=getattr(self, name),
                 )
 
-    def __call__(self, folder: Path, own: Series, *, metric: str, mode: Mode) -> bool:
-        """Whether the trial of a folder is to stop.
+    def __call__(self, folder: Path, current: Series, *, metric: str, mode: Mode) -> bool:
+        """Decide whether the trial of a folder should stop.
 
         Args:
             folder: of the trial.
-            own: the metric so far.
+            current: the metric so far.
             metric: key of the evaluation.
             mode: whether larger or smaller is better.
         """
@@ -80,14 +80,16 @@ class MedianPruner:
             for other, trial in read_trials(folder.parent).items()
             if trial.status == "completed" and other != folder
         ]
-        return is_behind(own, others, mode=mode, min_trials=self.min_trials, min_step=self.min_step)
+        return is_behind(
+            current, others, mode=mode, min_trials=self.min_trials, min_step=self.min_step
+        )
 
 
 def check_is_trial(folder: Path) -> None:
-    """Whether a run can be pruned.
+    """Check that a run can be pruned.
 
     Raises:
-        ConfigError: it is no trial of a sweep.
+        ConfigError: it is not a trial of a sweep.
     """
     if not (folder / TRIAL).is_file():
         raise ConfigError(

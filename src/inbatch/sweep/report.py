@@ -1,4 +1,4 @@
-"""What a sweep has found: `sweep.csv`, a table on the terminal, `plots/` and the link `best`.
+"""Reports on a sweep: `sweep.csv`, a table on the terminal, `plots/` and the link `best`.
 
 Everything is made from the folders of the trials, at the end of a sweep or at any time later.
 """
@@ -24,7 +24,7 @@ _DIGITS = 8
 
 
 def report(sweep: Path, *, console: Console | None = None) -> dict[Path, Trial]:
-    """Write all that a sweep ends in, and print it.
+    """Write the table, plots and link of a sweep, and print the table.
 
     Args:
         sweep: the folder of a `--multirun`.
@@ -142,7 +142,7 @@ def _print_errors(trials: Mapping[Path, Trial], *, console: Console) -> None:
         if trial.succeeded:
             continue
         why = trial.error or {
-            "running": f"it has left no result: it still runs, or was killed; see {folder}",
-            "stopped": f"it was stopped; the same command with hydra.sweep.dir={folder.parent} goes on",
+            "running": f"it has no result: it is still running, or was killed; see {folder}",
+            "stopped": f"it was stopped; the same command with hydra.sweep.dir={folder.parent} resumes it",
         }.get(trial.status, "")
         print_plain(f"trial {trial.number} {trial.status}: {why}", console=console)

@@ -1,9 +1,9 @@
-"""One trial of a sweep: run it, write down how it ended, leave the process as it was.
+"""Runs one trial of a sweep, records how it ended, and leaves the process as it was.
 
-A trial with one rank runs in the process of the sweep; importing takes longer than a small run. One
-that starts ranks of its own runs in a new process with the trial's command line: ranks are started by
-repeating the command line, which must be that of the trial and not that of the sweep, and a rank that
-dies takes its launcher with it, which must not be the sweep.
+A trial with one rank runs in the process of the sweep; importing takes longer than a small run. A
+trial with several ranks runs in a new process with the trial's command line: ranks are started by repeating
+the command line, which must be that of the trial and not that of the sweep, and a rank that dies takes
+its launcher with it, which must not be the sweep.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _KEPT_LINES = 400
 
 
 class TrialFailed(Exception):  # noqa: N818 - its message is another error's
-    """A trial in a process of its own has ended without a result; the message says why."""
+    """A trial in a separate process has ended without a result; the message says why."""
 
 
 def run_trial(
@@ -57,7 +57,7 @@ def run_trial(
     Raises:
         Exception: what `work` has raised, for a rank among several: the others wait for it, and only
             its end ends them.
-        BaseException: what is no error, such as an interrupt or a request to stop.
+        BaseException: anything that is not an error, such as an interrupt or a request to stop.
     """
     (folder / RESULT).unlink(missing_ok=True)
     _write(trial, folder)
@@ -117,7 +117,7 @@ def describe(error: BaseException) -> str:
 
 @contextmanager
 def clean_process() -> Iterator[None]:
-    """Take back what a run has set for the whole process: environment, determinism, open W&B run."""
+    """Restore everything that a run has set for the whole process: environment, determinism, open W&B run."""
     environment = dict(os.environ)
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -152,7 +152,7 @@ def _passed_on(process: subprocess.Popen[str]) -> Iterator[None]:
 
 
 def _reason(code: int, lines: Sequence[str]) -> str:
-    """Why a process has ended: the error that it printed first of all, else how it ended."""
+    """The reason why a process has ended: the first error that it printed, else its exit code or signal."""
     ended = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     errors = [line for line in lines if _ERROR_LINE.match(line)]
     return f"{errors[0].removeprefix('error: ')} ({ended})" if errors else ended

@@ -61,7 +61,7 @@ Space = Mapping[str, Choice | Span]
 
 
 class Study:
-    """Asks for trials and is told how they were.
+    """Proposes trials and learns from their results.
 
     Args:
         space: what to search, by parameter.
@@ -118,11 +118,11 @@ class Study:
         ]
 
     def tell(self, proposal: OptunaTrial, trial: Trial | None, course: Series) -> None:
-        """How a trial was.
+        """Record the result of a trial.
 
         Args:
-            proposal: what `ask` has given.
-            trial: None where it has left nothing.
+            proposal: as given by `ask`.
+            trial: None where it left no file.
             course: its metric over the steps.
         """
         value = trial.result.value if trial is not None and trial.succeeded else None
@@ -137,5 +137,5 @@ class Study:
 
 
 def batches(total: int, size: int) -> Sequence[int]:
-    """How many trials to propose at a time: `size`, and what is left."""
+    """Sizes of the batches in which trials are proposed: `size`, then the rest."""
     return [min(size, total - start) for start in range(0, total, size)]

@@ -1,4 +1,4 @@
-"""What a sweep knows of one of its trials: `trial.json` in the trial's folder."""
+"""The record of a trial: `trial.json` in its folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Mode = Literal["max", "min"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a run that has come to its end says of itself: `result.json`.
+    """The result of a run that has ended: `result.json`.
 
     metric, value, step: the evaluation metric that chooses the model, its best value and when that was;
         None without evaluation.
@@ -61,7 +61,7 @@ class Trial:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the trial has a model."""
+        """True if the trial has a model."""
         return self.status in ("completed", "pruned")
 
 
@@ -81,7 +81,7 @@ def read_result(folder: Path) -> Result:
 
 
 def read_trial(folder: Path) -> Trial | None:
-    """The trial of a folder; None where it is none."""
+    """The trial of a folder; None where the folder has no trial."""
     if not (folder / TRIAL).is_file():
         return None
     values = _read(folder / TRIAL)
@@ -95,7 +95,7 @@ def read_trials(sweep: Path) -> dict[Path, Trial]:
     """The trials of a sweep by folder, in their order.
 
     Raises:
-        ConfigError: the folder has none, or a file cannot be read.
+        ConfigError: the folder has no trials, or a file cannot be read.
     """
     # The link to the best trial is not another trial.
     folders = [path.parent for path in sweep.glob(f"**/{TRIAL}") if not _through_link(path, sweep)]

@@ -19,7 +19,7 @@ def words(en: str, de: str, fr: str, es: str, it: str) -> Words:
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """What its products are called, and the sizes and materials they come in."""
+    """Nouns, sizes and materials of the products of a category."""
 
     nouns: Words
     unit: str  # key of UNITS, or "size" for labels such as XL

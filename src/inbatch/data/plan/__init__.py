@@ -1,1 +1,1 @@
-"""Which rows form which global batch, on every rank alike."""
+"""The plan of global batches, the same on every rank."""

@@ -1,4 +1,4 @@
-"""What a plan is made of, as named parts, for a resumed run to compare.
+"""Describes the inputs of a plan as named parts, which a resumed run compares.
 
 Every text, key and label counts: arrays are digested whole, in blocks, so memory stays flat. xxh3 goes
 through 200 million hashes in about 0.1 s where they are in memory, else as fast as they are read.
@@ -29,7 +29,7 @@ def plan_fingerprint(
     seed: int,
     drop_last: bool = True,
 ) -> dict[str, Any]:
-    """What a plan, and the labels it comes with, depend on: named parts ready for JSON.
+    """Describe everything that a plan and its labels depend on, as named parts ready for JSON.
 
     ``content`` digests the hashes of all texts of each source, its keys and its labels.
     """
@@ -83,7 +83,7 @@ def _content(source: SourceInfo) -> dict[str, str]:
 
 
 def _name(part: str, old: Any, new: Any) -> tuple[str, str]:
-    """What differs, as narrow as can be said, and how."""
+    """The narrowest part that differs, and how it differs."""
     if part == _CONTENT and isinstance(old, Mapping) and isinstance(new, Mapping):
         source = _first_difference(old, new)
         kinds_old, kinds_new = old.get(source), new.get(source)

@@ -167,7 +167,7 @@ def slice_windows(
 
 @dataclass(frozen=True)
 class FilesRange:
-    """An order of rows that lie in files, of which few are to be read at a time.
+    """An order of rows in files that reads only a few files at a time.
 
     Files are put in pseudo-random order and cut into windows of `buffer_files`; the rows of a window are
     permuted among themselves.

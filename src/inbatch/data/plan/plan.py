@@ -6,9 +6,9 @@
 
 Rank, world size and number of workers never enter: every process computes the same plan, without
 communication, and cuts its own slice out of each global batch. So 1, 2 or 8 ranks train on the same batches,
-all ranks are on the same source at a step, and a run may go on with another world size. A batch is found from
-its number at a cost that does not grow with the number, so a place in an epoch is one integer.
-fingerprint.py says what a plan was made of, for a resumed run to compare.
+all ranks are on the same source at a step, and a run may resume with another world size. A batch is found
+from its number at a cost that does not grow with the number, so a place in an epoch is one integer.
+fingerprint.py describes the inputs of a plan, which a resumed run compares.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LOOKED_AT = 16  # batches of which a share is estimated
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """How the rows of a source lie in files, of which `buffer_files` are read at a time."""
+    """Rows of each file of a streamed source; `buffer_files` of the files are read at a time."""
 
     file_rows: tuple[int, ...]
     buffer_files: int
@@ -33,13 +33,13 @@ class StreamInfo:
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What a plan knows of a source: C text columns, N rows.
+    """The facts about a source that a plan is made from: C text columns, N rows.
 
     hashes: gives 64-bit hashes of all texts, uint64 [C, N], equal where texts are; may be memory-mapped.
     keys: gives a 64-bit number for each row, uint64 [N] (a product, a cluster): rows with one key are
         kept out of each other's batches by samplers that avoid duplicates.
     stream: for a source that is read file by file.
-    labels: gives the label of each row, [N]; they decide no plan, and a run that goes on needs the same.
+    labels: gives the label of each row, [N]; no plan depends on them, but a resumed run needs the same.
     """
 
     name: str
@@ -75,7 +75,7 @@ class PlannedSlice(NamedTuple):
 
 
 class BatchStream(Protocol):
-    """The batches of one source (or of several as one), by number, each at a cost of its own."""
+    """The batches of one source (or of several as one), by number, each at the same cost."""
 
     @property
     def num_batches(self) -> int:
@@ -147,7 +147,7 @@ class Plan:
 
 
 class Sampler(Protocol):
-    """A frozen dataclass of choices that makes plans."""
+    """Makes plans; a frozen dataclass of choices (`samplers.base.EpochSampler` is a convenient base)."""
 
     def plan(
         self,
@@ -192,7 +192,7 @@ def duplicate_share(
 
 
 def _repeats_text(values_RC: np.ndarray) -> bool:
-    """Whether a row holds a value of another row."""
+    """Tell whether any row holds a value of another row."""
     num_columns = values_RC.shape[1]
     flat = values_RC.reshape(-1)
     order = np.argsort(flat, kind="stable")  # cells of one row stay side by side

@@ -1,12 +1,12 @@
-"""What a rank reads, in order: the sampler of its DataLoader.
+"""Yields the slices that a rank reads, in order: the sampler of its DataLoader.
 
 Plans follow one another without a gap, and an epoch is as many batches as the first plan has. Plans of
 equal size are the epochs then. Where they differ by a few batches (texts so popular that not all rows
-find a place), an epoch begins inside a plan: none is cut, none is lost, and the number of
+find a place), an epoch begins inside a plan: no plan is cut or lost, and the number of
 steps of a run is known before its first one.
 
 The plan knows nothing of ranks; the feed slices it. The position is that of the last batch that was trained
-on, not of the last one that workers have fetched ahead, so a resumed run goes on with the very next batch.
+on, not of the last one that workers have fetched ahead, so a resumed run continues with the very next batch.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class RankFeed(Sampler[PlannedSlice]):
         return self._sizes[0]
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch the next iteration is of; called by Lightning before each."""
+        """Set the epoch of the next iteration; Lightning calls this before each."""
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[PlannedSlice]:
@@ -57,9 +57,9 @@ class RankFeed(Sampler[PlannedSlice]):
             yield PlannedSlice(
                 step=place["step"],
                 source=batch.source,
-                rows=self._own(batch.rows),
+                rows=self._slice(batch.rows),
                 num_global_rows=len(batch.rows),
-                sources=None if batch.sources is None else self._own(batch.sources),
+                sources=None if batch.sources is None else self._slice(batch.sources),
             )
             place = self._walk(place, 1)
 
@@ -73,7 +73,7 @@ class RankFeed(Sampler[PlannedSlice]):
         return self._walk(start, step + 1 - start["step"])
 
     def _start(self) -> Position:
-        """Where this epoch begins, or goes on."""
+        """The position at which this epoch begins or resumes."""
         if self._epoch < self._known["epoch"]:
             self._known = dict(_ORIGIN)
         if self._epoch > self._known["epoch"]:
@@ -102,5 +102,5 @@ class RankFeed(Sampler[PlannedSlice]):
             self._sizes[number] = self._plan.num_steps
         return self._plan
 
-    def _own(self, rows: np.ndarray) -> np.ndarray:
+    def _slice(self, rows: np.ndarray) -> np.ndarray:
         return slice_rows(rows, self._rank, self._world_size)

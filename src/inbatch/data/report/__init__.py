@@ -1,1 +1,1 @@
-"""What the data looks like."""
+"""The data report: counts, lengths and warnings."""

@@ -1,4 +1,4 @@
-"""What the training data looks like, before a step is spent on it.
+"""Examines the training data before a step is spent on it.
 
 Shape letters: C text columns, N rows.
 
@@ -68,8 +68,8 @@ def build_report(
         guided: Names of the sources whose false negatives a guide leaves out.
         duplicate_share: Share of global batches that would hold a text twice under the sampler and
             batch size in use; None leaves it out.
-        skipped: Rows in no batch of the first epoch, by source name (`Plan.skipped`); a name that is no
-            source's stands for all sources.
+        skipped: Rows skipped in the first epoch, by source name (`Plan.skipped`); a name that is not a
+            source stands for all sources.
         sample_rows: Rows of each source to tokenize.
     """
     skipped = skipped or {}
@@ -107,7 +107,7 @@ def write(report: DataReport, folder: str | Path) -> None:
 
 
 def shared(left_N: np.ndarray, right_N: np.ndarray) -> Shared:
-    """Texts of `left` (hashes) that stand beside several distinct texts of `right`.
+    """Texts of `left` (hashes) that occur with several distinct texts of `right`.
 
     Of many rows, counts are estimates (subsample.py).
     """
@@ -142,9 +142,9 @@ def _source_report(
 ) -> SourceReport:
     hashes_CN = source.text_hashes()
     query_N, positive_N, negatives = hashes_CN[0], hashes_CN[1], hashes_CN[2:]
-    own_N = np.zeros(source.num_rows, dtype=bool)
+    equal_N = np.zeros(source.num_rows, dtype=bool)
     for negative_N in negatives:
-        own_N |= (negative_N == query_N) | (negative_N == positive_N)
+        equal_N |= (negative_N == query_N) | (negative_N == positive_N)
     sampled = _sample(source.num_near_rows, sample_rows)
     contrasted = in_batch and not source.has_labels
     return SourceReport(
@@ -158,7 +158,7 @@ def _source_report(
         key=_key_report(source),
         num_duplicate_rows=_num_repeats(hashes_CN),
         num_positive_is_query=int((query_N == positive_N).sum()),
-        num_negative_is_own=int(own_N.sum()),
+        num_negative_is_own=int(equal_N.sum()),
         shared_queries=shared(query_N, positive_N) if contrasted else None,
         shared_positives=shared(positive_N, query_N) if contrasted else None,
         batches_with_duplicates=duplicate_share(source) if in_batch and duplicate_share else None,

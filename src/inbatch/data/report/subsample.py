@@ -1,8 +1,8 @@
-"""A part of many hashes that keeps equal ones together. Shape letters: C text columns, N rows.
+"""Subsamples hashes so that equal ones stay together. Shape letters: C text columns, N rows.
 
-To count repeated texts takes a sort. Where that would take minutes and gigabytes, the texts whose hash is a
-multiple of k are counted alone: all rows of such a text are in the part, so what is counted of each is
-exact, and k times the numbers estimate the whole. Rows are looked at block by block.
+Counting repeated texts takes a sort. Where that would take minutes and gigabytes, only the texts whose hash
+is a multiple of k are counted: the subsample holds all rows of such a text, so each count is exact, and k
+times the numbers estimate the whole. Rows are looked at block by block.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def subsample(
     numbers, hashes = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
     for block in _blocks(num_rows):
         values = np.asarray(hashes_of(block))
-        own = np.flatnonzero(values % np.uint64(keep_one_in) == 0)
-        numbers.append(own + block.start)
-        hashes.append(values[own])
+        kept = np.flatnonzero(values % np.uint64(keep_one_in) == 0)
+        numbers.append(kept + block.start)
+        hashes.append(values[kept])
     return np.concatenate(numbers), np.concatenate(hashes)
 
 

@@ -13,9 +13,9 @@ SAMPLE_CHARACTERS = 200
 
 
 def warnings_of(report: SourceReport, max_length: int | None, *, guided: bool) -> list[str]:
-    """What a person should know of one source, in plain sentences.
+    """Warnings about one source, in plain sentences.
 
-    Texts that occur several times are no fault where the sampler keeps them apart or a guide looks.
+    Repeated texts are not reported where the sampler keeps them apart or a guide finds them.
     """
     apart = guided or report.batches_with_duplicates == 0.0
     lines = ([] if apart else _batch_warnings(report)) + _row_warnings(report)
@@ -28,7 +28,7 @@ def warnings_of(report: SourceReport, max_length: int | None, *, guided: bool) -
         if column.numbers_only:
             # Not refused: codes that are all digits may well be what is to be matched.
             lines.append(
-                f"all texts in {of} that were looked at are numbers: if they are no codes to be "
+                f"all sampled texts in {of} are numbers: unless they are codes to be "
                 "learnt as texts, name another column in data.columns."
             )
         if column.truncated_share is not None and column.truncated_share >= WARN_SHARE:
@@ -74,7 +74,7 @@ def skipped_warnings(name: str, count: int, num_rows: int) -> list[str]:
     if count <= SKIPPED_SHARE * num_rows:
         return []
     return [
-        f"{count} rows of {name} ({count / num_rows:.1%}) are in no batch of the first epoch: they "
+        f"{count} rows of {name} ({count / num_rows:.1%}) are skipped in the first epoch: they "
         "share a text with every batch that had room, or the sampler ends the epoch before them."
     ]
 
@@ -91,7 +91,7 @@ def _batch_warnings(report: SourceReport) -> list[str]:
         if count is not None and count.row_share >= WARN_SHARE:
             lines.append(
                 f"{count.text_share:.0%} of the {what} of {name} ({count.row_share:.0%} of its "
-                f"rows) stand beside several {others}, and become false negatives of each other "
+                f"rows) occur with several {others}, and become false negatives of each other "
                 f"in a batch: {fix}."
             )
     if report.batches_with_duplicates:
@@ -123,7 +123,7 @@ def _row_warnings(report: SourceReport) -> list[str]:
         )
     if report.num_negative_is_own:
         lines.append(
-            f"{report.num_negative_is_own} rows of {name} have a negative equal to their own query "
+            f"{report.num_negative_is_own} rows of {name} have a negative equal to their query "
             "or positive: remove them."
         )
     if report.label is not None and report.label.num_distinct == 1:
@@ -191,7 +191,7 @@ def _counts(report: SourceReport) -> list[str]:
     if report.num_dropped:
         lines.append(f"- dropped rows: {report.num_dropped:,}")
     if report.num_skipped:
-        lines.append(f"- rows in no batch of the first epoch: {report.num_skipped:,}")
+        lines.append(f"- rows skipped in the first epoch: {report.num_skipped:,}")
     if report.batches_with_duplicates is not None:
         lines.append(f"- global batches with a text twice: {report.batches_with_duplicates:.1%}")
     return lines

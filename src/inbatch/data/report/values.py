@@ -34,7 +34,7 @@ class ColumnReport:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Texts of one column that stand beside several different texts of another.
+    """Texts of one column that occur with several different texts of another.
 
     In one batch such rows are false negatives of each other.
     """
@@ -94,7 +94,7 @@ class SourceReport:
     shared_queries: Shared | None  # None where labels say which pairs are positive
     shared_positives: Shared | None
     batches_with_duplicates: float | None  # share, under the sampler in use
-    num_skipped: int  # rows in no batch of the first epoch
+    num_skipped: int  # rows skipped in the first epoch
     num_sampled: int
     samples: tuple[dict[str, Any], ...]
     counted_one_in: int  # k: repeated texts, keys and rows were counted on one text in k, times k

@@ -1,4 +1,4 @@
-"""What the rows of a source must be, checked once at loading. Shape letters: N rows of the table.
+"""Checks the rows of a source once, at loading. Shape letters: N rows of the table.
 
 No null text, label or key can then turn up in the middle of a run. Errors name the file and the row.
 """
@@ -44,7 +44,7 @@ def kept_rows(
     """Row numbers of the table that can be used, int64; None where all can.
 
     Raises:
-        ConfigError: A column that holds no texts, a key column that holds neither texts nor whole
+        ConfigError: A column that does not hold texts, a key column that holds neither texts nor whole
             numbers, or with ``on_empty="error"`` a null text or key.
     """
     _check_types(dataset, roles, place)
@@ -72,10 +72,10 @@ def read_labels(
     kept: Callable[[np.ndarray], np.ndarray],
     place: Place,
 ) -> np.ndarray | None:
-    """Labels of the kept rows, float32; None where the rows have none.
+    """Labels of the kept rows, float32; None without a label column.
 
     Raises:
-        ConfigError: A label that is no number.
+        ConfigError: A label that is not a number.
     """
     if roles.label is None:
         return None
@@ -105,7 +105,7 @@ def _truths_as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def numbers_only(texts: Sequence[str]) -> bool:
-    """Whether every text that is not empty reads as a number, as in a csv column of ids or labels."""
+    """Tell whether every text that is not empty reads as a number, as in a csv column of ids or labels."""
     filled = [text for text in map(str.strip, texts) if text]
     return bool(filled) and all(_NUMBER.fullmatch(text) for text in filled)
 

@@ -1,4 +1,4 @@
-"""Which column of a data set plays which part: query, positive, negatives, label, key.
+"""Finds the role of each column of a data set: query, positive, negatives, label, key.
 
 Common names are recognised (case does not count); anything else must be named in the configuration.
 There is no fallback to the order of the columns, because a wrong order trains without any error. A
@@ -29,7 +29,7 @@ MAPPING_KEYS = ("query", "positive", "negatives", "label", "key", *_SYNONYMS)
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Column names by role; `ignored` are the columns that have none."""
+    """Column names by role; `ignored` are the columns without a role."""
 
     query: str
     positive: str

@@ -22,7 +22,7 @@ def columns_key(field: str) -> str:
 
 
 def to_set(field: str, setting: str) -> str:
-    """How to give one source a setting of its own, such as ``on_empty=drop`` or ``columns.key``."""
+    """The words that give one source a setting, such as ``on_empty=drop`` or ``columns.key``."""
     if field == "data.train" and setting.startswith("columns"):
         return f"data.{setting}"
     named = f"{field}.NAME" if field in UNNAMED else field
@@ -32,6 +32,6 @@ def to_set(field: str, setting: str) -> str:
 
 
 def source_field(parent: str, name: str) -> str:
-    """The key of the source `name` of `parent`; one that has the name of `parent` was given none."""
+    """The key of the source `name` of `parent`; without a name of its own it is the last part of `parent`."""
     unnamed = parent in UNNAMED and name == parent.rpartition(".")[2]
     return parent if unnamed else f"{parent}.{name}"

@@ -19,7 +19,7 @@ _LONG = 200  # characters of a parser's message that are shown
 
 
 class Fault(NamedTuple):
-    """What is wrong with a file, and what to do: as `ConfigError` takes them."""
+    """The problem with a file and its fix, as `ConfigError` takes them."""
 
     problem: str
     fix: str
@@ -72,7 +72,7 @@ def nearest_name(fs: Any, place: str) -> str:
 
 
 def _similar(name: str, names: Sequence[str]) -> str | None:
-    """The nearest of some file names; an equal suffix makes no two names alike."""
+    """The nearest of some file names; an equal suffix does not make two names similar."""
     stems = {known: known.partition(".")[0] for known in names}
     stem = name.partition(".")[0]
     near = get_close_matches(name, names, n=4, cutoff=0.75)
@@ -108,7 +108,7 @@ def _encoding_fault(path: str) -> Iterator[Fault]:
 
 
 def _json_fault(path: str) -> Iterator[Fault]:
-    """Of a file with one object a line; a list of objects has no lines to speak of."""
+    """Faults of a file with one object a line; a file with one list of objects is not checked."""
     with _open(path) as file:
         for number, line in enumerate(file, 1):
             if number == 1 and line.lstrip()[:1] == b"[":

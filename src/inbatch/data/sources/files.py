@@ -44,7 +44,7 @@ KINDS = {
 }
 SEPARATOR = {".csv": ",", ".tsv": "\t"}
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-# What `datasets` raises for files that do not parse and for hub data sets that cannot be had.
+# Errors of `datasets` for files that do not parse and for hub data sets that cannot be loaded.
 LOAD_ERRORS = (
     datasets.exceptions.DatasetsError,
     OSError,
@@ -109,7 +109,7 @@ def peek_columns(files: Files, *, field: str = "data.train") -> list[str]:
     try:
         with _quiet():
             stream = _load(files, streaming=True)
-            # `datasets` looks for the first row itself, and does not expect that there is none.
+            # `datasets` looks for the first row itself, and does not expect an empty file.
             names = stream.column_names or next((list(row) for row in stream), [])
     except StopIteration:
         names = []

@@ -3,13 +3,13 @@
 ::
 
     DIR/manifest.json                   the names of the sources
-    DIR/NAME/manifest.json              rows, roles, prompts, shards, what the tokens were made with
+    DIR/NAME/manifest.json              rows, roles, prompts, shards, tokenizer of the tokens
     DIR/NAME/shard-00000/rows.arrow     texts, label and key
     DIR/NAME/shard-00000/token_*.npy    token ids, where they were asked for
     DIR/NAME/text_hashes.npy ...        arrays over all rows
 
 A manifest is written last, by a rename: a folder without one is not finished. Everything is
-memory-mapped as it stands, so that start-up reads no text.
+memory-mapped, so that start-up reads no text.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Prepared:
 
 
 def expand_prepared(sources: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace each prepared folder of several sources by these, under the names that they have there.
+    """Replace each prepared folder of several sources by its sources, under their names there.
 
     Args:
         sources: source by name, as in `data.train`; the other ones stay as they are.

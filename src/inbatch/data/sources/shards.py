@@ -1,4 +1,4 @@
-"""Source -> a folder of shards (prepared.py says what lies in it).
+"""Source -> a folder of shards (prepared.py describes the layout).
 
 A shard is a folder that appears whole, by a rename. So a killed run leaves finished shards, which the
 next run keeps, and nothing that could be taken for one. Shards are written by several processes.
@@ -46,7 +46,7 @@ class Tokenize(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardJob:
-    """What is to be written.
+    """The prepared form of one source, to be written.
 
     folder: of the source. shard_rows: rows of a shard, fewer in the last. tokenize, tokens: the
     tokenizer and its description (`tokens.describe_tokens`); None for no tokens.

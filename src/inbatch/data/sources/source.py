@@ -3,8 +3,8 @@
 Shape letters: C text columns, N rows, B rows of a batch.
 
 A `Source` holds no row in memory: its table is a memory-mapped Arrow file that all processes of a
-machine share, and it pickles as a path. Rows are checked once, at loading (checks.py). What was
-computed ahead (prepared.py) or lies elsewhere (streamed.py) is read from there.
+machine share, and it pickles as a path. Rows are checked once, at loading (checks.py). Arrays that were
+computed ahead (prepared.py) and rows in other places (streamed.py) are read from there.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ class Source:
             copied once, in its order.
         roles: The part each column plays.
         files: Where the rows come from, for messages; None for anything but files.
-        origin: What to call that place in the report.
-        prompts: Prompts of this source alone, see `columns.resolve_prompts`.
+        origin: The name of that place in the report.
+        prompts: Prompts of this source only, see `columns.resolve_prompts`.
         on_empty: "error" refuses null texts and keeps empty ones (the report counts them); "drop"
             leaves out rows with a null or empty text, a null label or a null key.
         cache_dir: Folder for the hashes; None keeps them in memory only.
-        prepared: What is stored beside `rows`, which have been checked then.
+        prepared: The prepared folder that `rows` come from; its rows were checked when it was written.
         field: Configuration key, for messages.
 
     Raises:
-        ConfigError: A column that holds no texts, a null text or key, a label that is no number.
+        ConfigError: A column that does not hold texts, a null text or key, a label that is not a number.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Source:
 
     @property
     def has_labels(self) -> bool:
-        """Whether the rows carry a label."""
+        """True if the rows carry a label."""
         return self.roles.label is not None
 
     @property
@@ -173,7 +173,7 @@ class Source:
         return table.slice(first, int(rows[-1]) + 1 - first).take(pa.array(rows - first))
 
     def labels(self, rows: np.ndarray | slice = np.s_[:]) -> np.ndarray | None:
-        """Labels of some rows [B] or of all [N], float32; None where the rows have none."""
+        """Labels of some rows [B] or of all [N], float32; None without labels."""
         return None if self._labels is None else self._labels[rows]
 
     def text_hashes(self) -> np.ndarray:
@@ -269,7 +269,7 @@ def label_range(source: Source) -> tuple[float, float]:
 
 
 def check_stored_guide(source: Source) -> None:
-    """Whether a store of guide embeddings can be made of a source in reasonable time.
+    """Check that embeddings of a source can be stored in reasonable time.
 
     Raises:
         ConfigError: Its rows are read file by file, and a store reads them in another order.

@@ -1,4 +1,4 @@
-"""Sources whose rows stay where they are: an index of all rows here, and a few files at a time.
+"""Streamed sources: rows stay where they are, with a local index of all rows and a few files at a time.
 
 Shape letters: C text columns, N rows.
 
@@ -39,7 +39,7 @@ _COUNTS = "counts"  # rows, dropped rows
 
 @dataclass(frozen=True, slots=True)
 class DecodedFile:
-    """What one file holds: the rows, and index arrays [..., n] by name."""
+    """The contents of one file: the rows, and index arrays [..., n] by name."""
 
     table: pa.Table
     arrays: dict[str, np.ndarray]
@@ -94,7 +94,7 @@ class StreamedRows:
 
     @cached_property
     def _filled(self) -> list[int]:
-        """Numbers of the files that hold a row; the others are as good as not there."""
+        """Numbers of the files that hold a row."""
         return np.flatnonzero(self._counts[:, 0]).tolist()
 
     @cached_property
@@ -185,7 +185,7 @@ class StreamedRows:
             out.write_table(table, max_chunksize=1 << 16)
 
     def _make_room(self) -> None:
-        """Delete the copies that were opened longest ago; who has one mapped may go on reading."""
+        """Delete the copies that were opened longest ago; a process that has one mapped can still read it."""
         keep = 2 * self.buffer_files
         while len(self._open) > keep:
             del self._open[next(iter(self._open))]

@@ -1,8 +1,8 @@
 """Token ids that were computed once. Shape letters: C text columns, n rows of a shard, B rows of a batch.
 
 A shard holds two arrays: the ids of all its texts, one after the other, and where each text begins.
-Both are memory-mapped, so a batch reads its own texts and no more. What the ids depend on is described
-by `describe_tokens`, and `check_tokens` refuses to train an encoder on the ids of another.
+Both are memory-mapped, so a batch reads only its texts. `describe_tokens` describes the tokenizer, lengths
+and prompts behind them, and `check_tokens` refuses to train an encoder on the ids of another.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IDS, STARTS = "token_ids.npy", "token_starts.npy"
 def describe_tokens(
     *, tokenizer: str, vocab_size: int, max_length: int, prompts: Sequence[str]
 ) -> dict[str, Any]:
-    """What stored ids depend on, as JSON-able values.
+    """Describe everything that stored ids depend on, as JSON-able values.
 
     Args:
         tokenizer: hash of the tokenizer.

@@ -1,8 +1,8 @@
-"""What samplers are made of: pools of rows, streams of batches, and the schedule of sources.
+"""Building blocks of samplers: pools of rows, streams of batches, and the schedule of sources.
 
 A *within-source* sampler (`Shuffled`, `NoDuplicates`) opens a pool of rows as a `BatchStream`. A *mixer*
 (`RoundRobin`, `Proportional`, `Temperature`, `Weighted`) decides which source each step is on and takes
-that source's next batch; it knows nothing of rows. Shape letters: n rows asked for, N rows, V values, S
+that source's next batch; it does not look at rows. Shape letters: n rows asked for, N rows, V values, S
 steps.
 """
 
@@ -53,7 +53,7 @@ class EpochSampler(ABC):
             sources: what to draw from.
             global_batch_size: rows of a batch, over all ranks.
             seed: of every order in the plan.
-            epoch: counts from 0; each has orders of its own.
+            epoch: counts from 0; each has different orders.
             drop_last: leave out batches that are not full.
         """
         return self.plan_epoch(sources, Epoch(global_batch_size, seed, epoch, drop_last))
@@ -65,7 +65,7 @@ class EpochSampler(ABC):
 
 @dataclass(eq=False)
 class CycledStream:
-    """Passes over one source, each in an order of its own, one after the other."""
+    """Passes over one source, one after the other, each in a different order."""
 
     open_pass: Callable[[int], BatchStream]
 
@@ -120,7 +120,7 @@ def _open_pass(
 def open_pool(
     within: WithinSource, pool: Pool, *, batch_rows: int, key: int, drop_last: bool
 ) -> BatchStream:
-    """Open a pool, and refuse one that gives no batch: it would be left out without a word."""
+    """Open a pool, and refuse one that gives no batch, which would be left out silently."""
     stream = within.open(pool, batch_rows=batch_rows, key=key, drop_last=drop_last)
     if stream.num_batches == 0:
         raise ConfigError(
@@ -176,7 +176,7 @@ def shuffled_schedule(counts: Sequence[int], epoch: Epoch) -> np.ndarray:
 
 
 def check_sources(sources: Sequence[SourceInfo]) -> None:
-    """Refuse no sources, sources without rows, and names that occur twice."""
+    """Refuse an empty list, sources without rows, and names that occur twice."""
     names = [source.name for source in sources]
     if not names:
         raise ConfigError("data.train", "names no source", "name at least one")

@@ -1,4 +1,4 @@
-"""Which batch each row of a window goes to, so that no value occurs twice in a batch.
+"""Assigns each row of a window to a batch so that no value occurs twice in a batch.
 
 Shape letters: R rows of the window, V values of a row, T tied rows (they share a value with another row),
 A rows under way, G values that several rows share, K batches (at most 64).
@@ -37,7 +37,7 @@ class Conflicts:
     sizes_G: np.ndarray  # int64 [G + 1], rows that hold each value; the last entry is 1
 
     def is_easy(self, num_batches: int, capacity: int) -> bool:
-        """Whether `assign_batches` is certain to place every tied row.
+        """Tell whether `assign_batches` is certain to place every tied row.
 
         At most half of the batches can fill up with tied rows, and each row has fewer than half of the
         batches closed to it by rows that share its values, so a place is always open.
@@ -49,7 +49,7 @@ class Conflicts:
 
 
 def find_conflicts(values_RV: np.ndarray) -> Conflicts:
-    """Rows that share a value with another row; a value twice inside one row is no conflict.
+    """Rows that share a value with another row; a value twice inside one row is not a conflict.
 
     Args:
         values_RV: uint64 hashes. They are compared in the high bits that the cell number leaves free (40 for
@@ -104,7 +104,7 @@ def assign_batches(
     them, the emptiest are dissolved. With `first_fit` a row takes the first batch that is open to it instead
     of a random one, and batches stay as full as they get: 0 is the fullest.
     """
-    window = _ConflictWindow(
+    window = _Assignment(
         conflicts, num_batches=num_batches, capacity=capacity, key=key, first_fit=first_fit
     )
     waiting = window.place(np.arange(len(conflicts.rows_T)))
@@ -124,7 +124,7 @@ def assign_batches(
     return batch_R
 
 
-class _ConflictWindow:
+class _Assignment:
     """The assignment under way."""
 
     def __init__(
@@ -252,7 +252,7 @@ class _ConflictWindow:
 
 
 def _first_of_each(batches: np.ndarray, room_K: np.ndarray) -> np.ndarray:
-    """Whether each row is among the first ``room_K[batch]`` of its batch."""
+    """Tell for each row whether it is among the first ``room_K[batch]`` of its batch."""
     counts_K = np.bincount(batches, minlength=len(room_K))
     if (counts_K <= room_K).all():
         return np.ones(len(batches), dtype=bool)

@@ -1,8 +1,8 @@
 """`NoDuplicates` over rows that are read file by file.
 
 Windows of positions lie inside the windows of files of a `FileOrder`, so that a batch reads few
-files. A row that finds no place goes on to the next windows, until another window of files has passed it by;
-then it is counted as skipped. Which rows go on is found once, at the start, from the hashes alone,
+files. A row that finds no place is carried to the next windows until another window of files has passed;
+then it is counted as skipped. The rows to carry are found once, at the start, from the hashes alone,
 and kept for each window (at most eight batches). So a batch still costs one window's work wherever a
 run resumes.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from inbatch.data.plan.permutation import derive_key
 from inbatch.data.plan.samplers.conflicts import MAX_BATCHES
 from inbatch.data.plan.samplers.pools import FileOrder, Pool
-from inbatch.data.plan.samplers.solving import SolvedWindows, short_batches, solve_window
+from inbatch.data.plan.samplers.solving import BatchesByWindow, short_batches, solve_window
 
 _CARRIED_BATCHES = 8
 
@@ -47,7 +47,7 @@ class FileWindows:
         short: list[np.ndarray] = []
         if not drop_last and len(left):
             short = short_batches(pool, left, batch_rows=batch_rows, key=key)
-        self.batches = SolvedWindows(counts, self.batches_of, short, batch_rows=batch_rows)
+        self.batches = BatchesByWindow(counts, self.batches_of, short, batch_rows=batch_rows)
 
     def batches_of(self, number: int) -> list[np.ndarray]:
         """Batches of a window."""

@@ -5,7 +5,7 @@ within-source sampler orders that pool. So a batch holds the sources in their sh
 `NoDuplicates` keeps texts apart across sources too. Where a mixer asks for more rows of a source than it has,
 whole passes over it come first; what is left of a pass is drawn in pseudo-random order.
 
-Where a source is read file by file, the pool has an order of its own (`MixedFiles`): it goes through the
+Where a source is read file by file, the pool has a special order (`MixedFiles`): it goes through the
 windows of files of the source that has most of them, and through all others in step with it.
 """
 
@@ -45,7 +45,7 @@ class MixedPool:
 
     @property
     def has_keys(self) -> bool:
-        """Whether any source has keys."""
+        """True if any source has keys."""
         return any(source.keys is not None for source in self.sources)
 
     def file_order(self, key: int) -> MixedFiles | None:
@@ -164,7 +164,7 @@ def mixed_plan(
 def check_mixed(
     sources: Sequence[SourceInfo], batch_sizes: Mapping[str, int] | None, epoch: Epoch
 ) -> None:
-    """Refuse what has no meaning where a batch holds all sources."""
+    """Refuse settings that have no meaning where a batch holds all sources."""
     check_sources(sources)
     if epoch.global_batch_size < 1:
         raise ConfigError(

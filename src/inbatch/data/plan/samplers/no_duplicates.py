@@ -1,6 +1,6 @@
 """Batches in which no text occurs twice, over all columns and all ranks.
 
-The shuffled order is cut into windows of up to 64 batches, and each window is solved by itself
+The shuffled order is cut into windows of up to 64 batches, and each window is solved on its own
 (conflicts.py), so a batch costs at most one window's work wherever a run resumes. Rows that find no place in
 their window wait: the leftovers of all windows form the next generation, which is cut and solved in the same
 way, and so on while a generation places at least half of its rows. Hence the total work is at
@@ -10,7 +10,7 @@ The number of steps is exact from the start. It needs no pass over the batches t
 window's hashes shows which rows share a text, and where these are few (`Conflicts.is_easy`) the window is
 certain to fill all of its batches. Only other windows are solved in advance. Every batch is full; with
 ``drop_last=False`` short ones follow at the end, each as full as the remaining texts allow, as
-long as they hold half a batch. What is left then is `Plan.skipped`.
+long as they hold half a batch. The remaining rows are counted in `Plan.skipped`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from inbatch.data.plan.samplers.conflicts import MAX_BATCHES, find_conflicts
 from inbatch.data.plan.samplers.file_windows import FileWindows
 from inbatch.data.plan.samplers.pools import Pool
 from inbatch.data.plan.samplers.shuffled import check_block_rows, order_of
-from inbatch.data.plan.samplers.solving import SolvedWindows, short_batches, solve_window
+from inbatch.data.plan.samplers.solving import BatchesByWindow, short_batches, solve_window
 
 _WINDOW_ROWS = 1 << 22  # larger batches get windows of fewer batches, down to 8, to bound memory
 
@@ -52,7 +52,7 @@ class NoDuplicates(EpochSampler):
     def __post_init__(self) -> None:
         check_block_rows(self.block_rows)
 
-    def open(self, pool: Pool, *, batch_rows: int, key: int, drop_last: bool) -> SolvedWindows:
+    def open(self, pool: Pool, *, batch_rows: int, key: int, drop_last: bool) -> BatchesByWindow:
         """One pass over a pool."""
         order = order_of(pool, key=key, block_rows=self.block_rows, batch_rows=batch_rows)
         if not isinstance(order, ShuffledRange):
@@ -72,7 +72,7 @@ class NoDuplicates(EpochSampler):
 
 
 @dataclass(frozen=True)
-class _SolvedWindow:
+class _GenerationWindow:
     """Positions ``start .. stop - 1`` of a generation, which fill `num_batches` batches."""
 
     generation: int
@@ -94,7 +94,7 @@ class Generations:
     ) -> None:
         self._pool, self._batch_rows, self._key = pool, batch_rows, key
         self._slices = [order.slice]
-        self._windows: list[_SolvedWindow] = []
+        self._windows: list[_GenerationWindow] = []
         self._compact = np.min_scalar_type(
             order.num_rows
         )  # for rows that wait, of which may be many
@@ -103,7 +103,7 @@ class Generations:
         if not drop_last and len(left):
             short = short_batches(pool, left, batch_rows=batch_rows, key=key)
         counts = [window.num_batches for window in self._windows]
-        self.batches = SolvedWindows(counts, self.batches_of, short, batch_rows=batch_rows)
+        self.batches = BatchesByWindow(counts, self.batches_of, short, batch_rows=batch_rows)
 
     def batches_of(self, number: int) -> list[np.ndarray]:
         """Batches of a window."""
@@ -124,16 +124,16 @@ class Generations:
         size = window_rows_of(self._batch_rows)
         left = [np.empty(0, dtype=self._compact)]
         for start in range(0, num_rows, size):
-            window = _SolvedWindow(len(self._slices) - 1, start, min(start + size, num_rows), 0)
+            window = _GenerationWindow(len(self._slices) - 1, start, min(start + size, num_rows), 0)
             num_batches, rows = self._measure(window)
             left.append(rows.astype(self._compact))  # and not a view, which would keep the window
             if num_batches:
                 self._windows.append(
-                    _SolvedWindow(window.generation, start, window.stop, num_batches)
+                    _GenerationWindow(window.generation, start, window.stop, num_batches)
                 )
         return np.concatenate(left)
 
-    def _measure(self, window: _SolvedWindow) -> tuple[int, np.ndarray]:
+    def _measure(self, window: _GenerationWindow) -> tuple[int, np.ndarray]:
         """Number of batches that a window fills, and its rows that find no place."""
         full, rest = divmod(window.stop - window.start, self._batch_rows)
         if full and not rest:
@@ -143,7 +143,7 @@ class Generations:
         batches, left = self._solve(window)
         return len(batches), left
 
-    def _solve(self, window: _SolvedWindow) -> tuple[list[np.ndarray], np.ndarray]:
+    def _solve(self, window: _GenerationWindow) -> tuple[list[np.ndarray], np.ndarray]:
         """Batches of a window, and its rows that find no place."""
         rows = self._slices[window.generation](window.start, window.stop)
         return solve_window(

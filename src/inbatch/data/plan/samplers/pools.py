@@ -1,5 +1,6 @@
-"""Pools of rows that a within-source sampler draws from. Shape letters: n rows asked for, N "
-"rows, V values."""
+"""Pools of rows that a within-source sampler draws from.
+
+Shape letters: n rows asked for, N rows, V values."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ _KEY_SALT = np.uint64(0xA5A5_5A5A_C3C3_3C3C)  # a row's key and a text are never
 
 
 class FileOrder(Protocol):
-    """An order of rows that lie in files, of which few are to be read at a time."""
+    """An order of rows in files that reads only a few files at a time."""
 
     @property
     def num_rows(self) -> int:
@@ -44,7 +45,7 @@ class Pool(Protocol):
 
     @property
     def has_keys(self) -> bool:
-        """Whether rows carry keys, which are among their values."""
+        """True if rows carry keys, which are among their values."""
 
     def file_order(self, key: int) -> FileOrder | None:
         """The order of rows that are read file by file; None where any row may come next."""
@@ -54,7 +55,7 @@ class Pool(Protocol):
 
 
 class WithinSource(Protocol):
-    """How the rows of one pool become batches."""
+    """Turns the rows of one pool into batches."""
 
     def open(self, pool: Pool, *, batch_rows: int, key: int, drop_last: bool) -> BatchStream:
         """The batches of one pass over the pool; `key` decides the order."""
@@ -78,7 +79,7 @@ class SourcePool:
 
     @property
     def has_keys(self) -> bool:
-        """Whether the source has keys."""
+        """True if the source has keys."""
         return self.source.keys is not None
 
     def file_order(self, key: int) -> FilesRange | None:

@@ -10,7 +10,7 @@ from inbatch.data.plan.samplers.conflicts import MAX_BATCHES, assign_batches, fi
 from inbatch.data.plan.samplers.pools import Pool
 
 
-class SolvedWindows:
+class BatchesByWindow:
     """Batches by number. A window is solved when asked for, and forgotten when another one is.
 
     Args:
@@ -87,7 +87,7 @@ def short_batches(pool: Pool, left: np.ndarray, *, batch_rows: int, key: int) ->
 def _split(
     rows: np.ndarray, batch_of_row: np.ndarray, num_batches: int
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Rows of each batch in their order, and the rows of none (-1)."""
+    """Rows of each batch in their order, and the rows without a batch (-1)."""
     order = np.argsort(batch_of_row, kind="stable")
     ends = np.searchsorted(batch_of_row[order], np.arange(-1, num_batches), side="right")
     parts = np.split(rows[order], ends[:-1])
