@@ -163,7 +163,7 @@ def test_a_task_of_an_array_runs_its_point(
     assert not (sweep / "sweep.csv").exists()  # the script of the job writes it
     capsys.readouterr()
     _sweep(monkeypatch, tmp_path / "none", *task, "hydra.launcher.point=2", code=1)
-    assert "no point of this sweep of 2: set --array=0-1" in capsys.readouterr().err
+    assert "is not one of the 2 trials of this sweep: set --array=0-1" in capsys.readouterr().err
 
 
 @pytest.mark.slow
