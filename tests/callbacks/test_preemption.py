@@ -119,7 +119,7 @@ def test_agreeing_takes_one_small_collective_a_step(tmp_path: Path, options: lis
     [
         ({}, None),
         ({"JobState": "COMPLETING"}, "it is COMPLETING"),
-        ({"BatchFlag": "0"}, "it is no batch job"),
+        ({"BatchFlag": "0"}, "it is not a batch job"),
         ({"Requeue": "0"}, "it was submitted with --no-requeue"),
     ],
 )
