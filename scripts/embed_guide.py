@@ -1,4 +1,4 @@
-"""Embed a run's texts ahead of it: python scripts/embed_guide.py experiment=... (as for training)."""
+"""`inbatch embed-guide` from a checkout: python scripts/embed_guide.py experiment=demo."""
 
 from inbatch.cli.main import run
 

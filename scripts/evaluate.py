@@ -1,4 +1,4 @@
-"""Evaluate a saved model: python scripts/evaluate.py encoder.model=MODEL data.eval=FILE (see --help)."""
+"""`inbatch evaluate` from a checkout: python scripts/evaluate.py encoder.model=MODEL data.eval=FILE."""
 
 from inbatch.cli.main import run
 

@@ -1,4 +1,4 @@
-"""Turn data into shards: python scripts/prepare.py data.train=FILE prepare.output=DIR prepare.workers=4."""
+"""`inbatch prepare` from a checkout: python scripts/prepare.py data.train=FILE prepare.output=FOLDER."""
 
 from inbatch.cli.main import run
 

@@ -1,4 +1,4 @@
-"""Submit a run to Slurm: python scripts/submit.py experiment=demo slurm.nodes=4 slurm.gpus_per_node=8."""
+"""`inbatch submit` from a checkout: python scripts/submit.py experiment=demo slurm.nodes=4."""
 
 from inbatch.cli.main import run
 

@@ -1,4 +1,4 @@
-"""Train a bi-encoder: python scripts/train.py experiment=demo (every key of conf/train.yaml can be set)."""
+"""`inbatch train` from a checkout: python scripts/train.py experiment=demo."""
 
 from inbatch.cli.main import run
 

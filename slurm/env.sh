@@ -1,5 +1,5 @@
 # Environment of every task; sourced by the job scripts. A variable that is set already stays as it is,
-# so a site's own choice wins: NCCL_SOCKET_IFNAME=ib0 python scripts/submit.py ...
+# so a site's own choice wins: NCCL_SOCKET_IFNAME=ib0 inbatch submit ...
 
 # --- where the ranks meet -------------------------------------------------------------------------------
 # The first node of the job listens. The port follows from the job, so jobs that share a node do not meet.
@@ -18,8 +18,8 @@ export NCCL_IB_TIMEOUT="${NCCL_IB_TIMEOUT:-22}"
 # Errors of NCCL with their cause. INFO, for a job that does not start, prints pages per rank.
 export NCCL_DEBUG="${NCCL_DEBUG:-WARN}"
 # When one collective fails, the process ends, and srun ends the others. Without this a rank whose peer
-# died waits in the kernel of a collective for ever. (The default of torch, held against a site's choice
-# of 0 in a module file would be silent; here it can be seen.)
+# died waits in the kernel of a collective for ever. (It is torch's default; a module file of the site that
+# sets 0 would otherwise go unnoticed.)
 export TORCH_NCCL_ASYNC_ERROR_HANDLING="${TORCH_NCCL_ASYNC_ERROR_HANDLING:-3}"
 # The last 2,000 collectives of each rank are written down when one times out (strategy.timeout_s): which
 # rank was missing, and where the others waited.

@@ -19,22 +19,27 @@ from inbatch.losses.base import Loss
 PAIRS = ("encoder=tiny", "data.train.pairs=x.csv")
 
 UNKNOWN_KEYS = {
-    "++globl_batch_size=8": "globl_batch_size is no key of the configuration: "
+    "++globl_batch_size=8": "globl_batch_size is not a valid key of the configuration: "
     "did you mean 'global_batch_size'?",
-    "++trainer.max_epoch=1": "trainer.max_epoch is no key of trainer: did you mean 'max_epochs'?",
-    "++data.loader.workers=2": "data.loader.workers is no key of data.loader: did you mean 'num_workers'?",
-    "++gradcache.chunk_siz=2": "gradcache.chunk_siz is no key of gradcache: did you mean 'chunk_size'?",
-    "++guide.store=x": "guide.store is no key of guide: did you mean 'store_dir'?",
-    "++loss.temprature=1": "loss.temprature is no key of inbatch.losses.MultipleNegativesRanking: "
+    "++trainer.max_epoch=1": "trainer.max_epoch is not a valid key of trainer: did you mean 'max_epochs'?",
+    "++data.loader.workers=2": "data.loader.workers"
+    " is not a valid key of data.loader: did you mean 'num_workers'?",
+    "++gradcache.chunk_siz=2": "gradcache.chunk_siz"
+    " is not a valid key of gradcache: did you mean 'chunk_size'?",
+    "++guide.store=x": "guide.store is not a valid key of guide: did you mean 'store_dir'?",
+    "++loss.temprature=1": "loss.temprature is not a valid key of inbatch.losses.MultipleNegativesRanking: "
     "did you mean 'temperature'?",
-    "++encoder.max_len=9": "encoder.max_len is no key of inbatch.encoder.build_encoder: "
+    "++encoder.max_len=9": "encoder.max_len is not a valid key of inbatch.encoder.build_encoder: "
     "did you mean 'max_length'?",
-    "++optimizer.learning_rate=1": "optimizer.learning_rate is no key of inbatch.optim.adamw: it takes",
-    "++schedule.warmup=1": "schedule.warmup is no key of inbatch.optim.Linear: did you mean 'warmup_steps'?",
-    "++sampler.blockrows=1": "sampler.blockrows is no key of inbatch.data.plan.samplers.NoDuplicates: "
+    "++optimizer.learning_rate=1": "optimizer.learning_rate"
+    " is not a valid key of inbatch.optim.adamw: it takes",
+    "++schedule.warmup=1": "schedule.warmup"
+    " is not a valid key of inbatch.optim.Linear: did you mean 'warmup_steps'?",
+    "++sampler.blockrows=1": "sampler.blockrows"
+    " is not a valid key of inbatch.data.plan.samplers.NoDuplicates: "
     "did you mean 'block_rows'?",
     "++data.train.pairs.colums=x": "data.train.pairs.colums is not a valid key: did you mean 'columns'",
-    "++zzz=1": "zzz is no key of the configuration: it takes accumulate",
+    "++zzz=1": "zzz is not a valid key of the configuration: it takes accumulate",
 }
 
 WRONG_VALUES = {
@@ -171,7 +176,7 @@ def test_a_loss_for_no_source_is_refused() -> None:
     config = compose_run(*PAIRS)
     config.loss = {"pair": {"_target_": "inbatch.losses.CoSENT"}}
     with pytest.raises(
-        ConfigError, match=r"loss.pair is no key of data.train: did you mean 'pairs'"
+        ConfigError, match=r"loss.pair is not a valid key of data.train: did you mean 'pairs'"
     ):
         check_config(config)
 
@@ -274,5 +279,7 @@ def test_plain_overrides_reach_keys_that_no_yaml_has(argument: str, completed: s
 
 @pytest.mark.parametrize("argument", ["loss=null", "loss={temperature: 1}"])
 def test_a_group_takes_a_file(argument: str) -> None:
-    with pytest.raises(ConfigError, match=r"chooses no file: set loss= one of angle, .*triplet"):
+    with pytest.raises(
+        ConfigError, match=r"is not the name of a file: set loss= one of angle, .*triplet"
+    ):
         complete_overrides([argument], Path(CONF_DIR))

@@ -118,7 +118,7 @@ def test_agreeing_takes_one_small_collective_a_step(tmp_path: Path, options: lis
     [
         ({}, None),
         ({"JobState": "COMPLETING"}, "it is COMPLETING"),
-        ({"BatchFlag": "0"}, "it is no batch job"),
+        ({"BatchFlag": "0"}, "it is not a batch job"),
         ({"Requeue": "0"}, "it was submitted with --no-requeue"),
     ],
 )
@@ -157,11 +157,11 @@ def test_which_jobs_are_requeued_before_their_first_step(
 
 
 def test_outside_slurm_nothing_is_requeued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert requeue({}).said == "the same command goes on from there"
+    assert requeue({}).said == "the same command resumes from there"
     monkeypatch.setenv("PATH", str(tmp_path))  # as in a container
     told, refused = requeue({"SLURM_JOB_ID": "7"})
     assert refused
-    assert told.startswith("job 7 is not requeued by itself (")
+    assert told.startswith("job 7 is not requeued (")
     assert "scontrol" in told
 
 

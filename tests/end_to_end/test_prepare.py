@@ -102,7 +102,7 @@ def test_a_killed_script_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "word"),
     [
-        ({}, "prepare.output is not set"),
+        ({}, "prepare.output has no value"),
         (
             {"output": "x", "worker": 2},
             "prepare.worker is not a valid key of .*: did you mean 'workers'",

@@ -134,10 +134,13 @@ def test_role_prompt_length_and_dimensions_reach_the_encoder(model, rows, run):
         (["data.eval=nowhere.csv"], "data.eval='nowhere.csv' matches no file"),
         (["data.eval=ROWS"], "the columns ['a', 'b', 'c', 'd', 'e'], which match no known pair"),
         (["data.eval=ROWS", "data.columns.anchr=a"], "did you mean 'anchor'"),
-        (["data.eval=ROWS", "evaluation=triplets"], "evaluation=triplets names no file"),
-        (["data.eval=ROWS", TRIPLETS, "device=warp"], "device=warp cannot be"),
+        (
+            ["data.eval=ROWS", "evaluation=triplets"],
+            "evaluation=triplets is not a file of that group",
+        ),
+        (["data.eval=ROWS", TRIPLETS, "device=warp"], "device='warp' cannot be"),
         (["data.eval=ROWS", TRIPLETS, "encoder.model=./none"], "encoder.model='./none' is no"),
-        (["data.eval=ROWS", TRIPLETS, "batch_size=3"], "batch_size is no key"),
+        (["data.eval=ROWS", TRIPLETS, "batch_size=3"], "batch_size is not a valid key"),
         (
             [
                 "data.eval=ROWS",

@@ -20,7 +20,7 @@ from helpers.slurm_cluster import Cluster
 from inbatch.cli.submit import compose_job, submit, write
 from inbatch.sweep.trials import read_trials
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm"), pytest.mark.timeout(1200)]
 NUM_STEPS = 300  # some ten seconds, so that what is sent in the middle arrives in the middle
 JOB = ["slurm.nodes=2", "slurm.gpus_per_node=0", "slurm.cpus_per_task=1", "slurm.time=10"]
 
@@ -55,14 +55,14 @@ def wait_for_rows(cluster: Cluster, sent: Submitted, num_rows: int) -> None:
     """Wait until a run has trained some steps, all of them well before its last."""
     path = sent.output / "metrics.jsonl"
     reached = lambda: path.exists() and path.read_text().count("\n") >= num_rows  # noqa: E731
-    cluster.wait(reached, f"step {num_rows}", seconds=120)
+    cluster.wait(reached, f"step {num_rows}", seconds=600)
 
 
 @pytest.fixture(scope="session")
 def whole(cluster: Cluster, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Submitted:
     """A run that nothing interrupts."""
     sent = send(cluster, data, tmp_path_factory.mktemp("whole") / "run")
-    ended = cluster.wait_for_end(sent.job_id, seconds=120)
+    ended = cluster.wait_for_end(sent.job_id, seconds=600)
     assert ended["JobState"] == "COMPLETED", sent.log.read_text()
     return sent
 
@@ -75,7 +75,7 @@ def test_a_job_on_two_nodes_leaves_a_model(whole: Submitted) -> None:
 
 def test_srun_ends_as_lightning(whole: Submitted, data: Path, tmp_path: Path) -> None:
     ended = run(
-        command("lightning", *options(data, tmp_path / "run")), folder=tmp_path, within_s=150
+        command("lightning", *options(data, tmp_path / "run")), folder=tmp_path, within_s=600
     )
     assert ended.code == 0, ended.output
     assert_same_model(whole.output, tmp_path / "run")
@@ -92,7 +92,7 @@ def test_a_preempted_job_goes_on_as_if_nothing_had_happened(
     sent = send(cluster, data, tmp_path / "run")
     wait_for_rows(cluster, sent, 3)
     cluster.ask("scancel", "--signal=USR1", sent.job_id)
-    ended = cluster.wait_for_end(sent.job_id, seconds=120)
+    ended = cluster.wait_for_end(sent.job_id, seconds=600)
     log = sent.log.read_text()
     assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), log
     assert f"job {sent.job_id} is requeued" in log
@@ -109,7 +109,7 @@ def test_a_cancelled_job_saves_and_stays_cancelled(
     sent = send(cluster, data, tmp_path / "run")
     wait_for_rows(cluster, sent, 3)
     cluster.ask("scancel", sent.job_id)
-    ended = cluster.wait_for_end(sent.job_id, seconds=60)
+    ended = cluster.wait_for_end(sent.job_id, seconds=600)
     log = sent.log.read_text()
     assert (ended["JobState"], ended["Restarts"]) == ("CANCELLED", "0"), log
     assert "stopped by SIGTERM" in log
@@ -126,7 +126,7 @@ def test_a_killed_rank_ends_the_job_with_the_cause(
     here = f"SLURM_CONF={cluster.environ['SLURM_CONF']}"  # other clusters number their jobs alike
     rank_1 = {here, f"SLURM_JOB_ID={sent.job_id}", "SLURM_PROCID=1", "SLURM_STEP_ID=0"}
     os.kill(processes(rank_1)[0], signal.SIGKILL)
-    ended = cluster.wait_for_end(sent.job_id, seconds=60)  # strategy.timeout_s
+    ended = cluster.wait_for_end(sent.job_id, seconds=600)
     assert ended["JobState"] == "FAILED"
     assert "n2: task 1: Killed" in sent.log.read_text()
     assert not (sent.output / "model").exists()
@@ -141,12 +141,12 @@ def test_a_mistake_on_one_node_fails_the_job(cluster: Cluster, data: Path, tmp_p
     job = replace(job, config=job.config.replace("rows-0", "rows-${oc.env:SLURM_PROCID}"))
     sbatch = ["env", f"SLURM_CONF={cluster.environ['SLURM_CONF']}", *cluster.on("login", "sbatch")]
     job_id = submit(write(job), sbatch=sbatch)
-    ended = cluster.wait_for_end(job_id, seconds=90)
+    ended = cluster.wait_for_end(job_id, seconds=600)
     log = job.log(job_id).read_text()
     assert (ended["JobState"], ended["Restarts"]) == ("FAILED", "0"), log
     assert f"rank 1: error: data.train.triplets.path='{tmp_path}/rows-1.jsonl'" in log
     assert "before the first step of this start; job" in log
-    assert "is not requeued by itself (it is not being preempted)" in log
+    assert "is not requeued (it is not being preempted)" in log
 
 
 def sweep_options(data: Path) -> list[str]:
@@ -178,7 +178,7 @@ def test_a_sweep_is_a_job_array(cluster: Cluster, data: Path, tmp_path: Path) ->
         *("sbatch", "--parsable", *size, log, script, *sweep_options(data)),
     )
     for task in "01":
-        ended = cluster.wait_for_end(f"{sent.strip()}_{task}", seconds=150)
+        ended = cluster.wait_for_end(f"{sent.strip()}_{task}", seconds=600)
         assert ended["JobState"] == "COMPLETED", (tmp_path / f"{task}.log").read_text()
     assert_swept(sweep, (tmp_path / "0.log").read_text())
 
@@ -194,7 +194,7 @@ def test_a_sweep_submits_its_trials(cluster: Cluster, data: Path, tmp_path: Path
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""How entry points use Hydra: overrides that reach every key, and mistakes that end in one line.
+"""Hydra as the commands use it: overrides reach every key, and mistakes end in one line.
 
 Hydra refuses `key=value` for a key that the YAML files leave out, although the target may take it, and
 says no more than that. So plain overrides are handed on as Hydra's own `++key=value`, and
@@ -97,7 +97,7 @@ def launch(task: Callable[[DictConfig], Any], *, config_name: str, typed: str | 
 
 @contextmanager
 def _recorded_warnings() -> Iterator[None]:
-    """Python's warnings go to the log of the job too."""
+    """Write Python's warnings to the log of the job too."""
     show = warnings.showwarning
 
     def both(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
@@ -113,7 +113,7 @@ def _recorded_warnings() -> Iterator[None]:
 
 
 def _in_app(error: Exception) -> bool:
-    """Whether an error comes out of the app itself, not of Hydra on the way to it."""
+    """Return whether an error was raised by the app itself, not by Hydra on the way to it."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][1:]
     return any(str(frame.f_globals.get("__name__")).startswith("inbatch.") for frame in frames)
 
@@ -231,7 +231,7 @@ def composition_error(error: Exception) -> ConfigError:
 
 
 def _meant(argument: str) -> str:
-    """What an argument without a value may have been meant for."""
+    """Return what an argument without a value was probably meant to be."""
     if Path(argument).is_file():
         return f"to name a file, set data.train={argument} or data.eval={argument}"
     if re.fullmatch(r"[A-Za-z_][\w.]*", argument) and not Path(argument).exists():
@@ -240,8 +240,10 @@ def _meant(argument: str) -> str:
 
 
 def _say_error(message: str) -> None:
-    """Rank 0 at once. Another rank only if it still runs after a while: most mistakes are those of
-    all ranks, and the end of rank 0 ends the others."""
+    """Print an error: rank 0 at once, another rank only if it still runs after a while.
+
+    Most mistakes are made on all ranks, and the end of rank 0 ends the others.
+    """
     line = f"error: {message}"
     if not is_first_process():
         parent, deadline = os.getppid(), time.monotonic() + _WAIT_S

@@ -58,7 +58,7 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         if not self.output:
-            raise ConfigError("output", "is not set", "name a folder, as prepare.output=prepared")
+            raise ConfigError("output", "has no value", "name a folder, as prepare.output=prepared")
         if "://" in self.output:
             problem = "is not on this machine, and shards are mapped from local files"
             raise ConfigError("output", problem, "name a local folder", value=self.output)
@@ -74,8 +74,9 @@ def read_options(values: Mapping[str, Any]) -> PrepareConfig:
     Raises:
         ConfigError: an unknown or missing key, or a value that cannot be used.
     """
-    if isinstance(output := values.get("output"), str):
-        values = {**values, "output": output.removeprefix("file://")}
+    values = {"output": "", **values}
+    if isinstance(values["output"], str):
+        values["output"] = values["output"].removeprefix("file://")
     check_targets({"_target_": f"{__name__}.PrepareConfig", **values}, "prepare")
     try:
         return PrepareConfig(**values)

@@ -1,1 +1,1 @@
-"""What a run owes to Slurm: job scripts, stop requests, requeueing."""
+"""Slurm: job scripts, requests to stop, requeueing."""

@@ -1,4 +1,4 @@
-"""Job scripts: what is asked of Slurm, as the text of a script. No file is read and nothing is run.
+"""Job scripts for Slurm as text. No file is read and nothing is run.
 
 The scripts of `slurm/` run as they are; for a job, the values of their ``#SBATCH`` lines and of their
 variables are replaced, so that what a job runs can be read beside it with every line's reason.
@@ -20,7 +20,7 @@ _VARIABLE = re.compile(r"([A-Z]+)=")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slurm:
-    """What a job asks for; `slurm/cluster.yaml` holds the values of a cluster.
+    """Resources of a job; `slurm/cluster.yaml` holds the values of a cluster.
 
     Args:
         job: the script of `slurm/` that runs.
@@ -31,8 +31,8 @@ class Slurm:
         time: limit, in a format of sbatch ("24:00:00", "2-00:00:00", minutes).
         save_s: seconds before that limit at which the run is asked to save.
         requeue: whether Slurm may start the job again, and the run itself may ask for it.
-        partition: where to queue; None for the cluster's default.
-        account: who pays; None for the user's default.
+        partition: queue of the job; None for the cluster's default.
+        account: account that is charged; None for the user's default.
         modules: environment modules to load.
         container: path of an Apptainer image to run in; None for none.
         python: interpreter of the job; None for the one that submits, or `python` in a container.
@@ -57,7 +57,7 @@ class Slurm:
 
 
 def job_options(slurm: Slurm, *, name: str, directory: Path, cwd: Path) -> dict[str, str | None]:
-    """Options of sbatch: {long name: value}, "" where an option takes none, None for one that is not used.
+    """Return options of sbatch: {long name: value}, "" for one without value, None for one left out.
 
     Jobs of one output directory have the same name, and Slurm runs those one after another: several
     submitted at once make one long run, and two never write to the same files.
@@ -86,7 +86,7 @@ def job_options(slurm: Slurm, *, name: str, directory: Path, cwd: Path) -> dict[
 def job_variables(
     slurm: Slurm, *, directory: Path, cwd: Path, python: str
 ) -> dict[str, str | Sequence[str]]:
-    """Variables of the script; a sequence becomes an array of the shell."""
+    """Return the variables of the script; a sequence becomes an array of the shell."""
     return {
         "CODE": str(directory / "code"),
         "PYTHON": slurm.python or ("python" if slurm.container else python),
@@ -103,7 +103,7 @@ def render(
     options: Mapping[str, str | None],
     variables: Mapping[str, str | Sequence[str]],
 ) -> str:
-    """A script with other values of its ``#SBATCH`` lines and of its variables.
+    """Return a script with other values in its ``#SBATCH`` lines and variables.
 
     Args:
         template: the script.

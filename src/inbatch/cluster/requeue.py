@@ -1,7 +1,7 @@
-"""Asks Slurm to start a job again that has stopped before its end.
+"""Requeues a Slurm job that has stopped before its end.
 
-Only a job that still runs is requeued. Where it is ending, its user has cancelled it, or Slurm itself
-has taken its nodes and starts it again by itself.
+Only a job that still runs is requeued. One that is ending was cancelled by its user, or Slurm has taken its
+nodes and will start it again by itself.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from typing import NamedTuple
 from inbatch.cluster.stop_request import Preempted
 
 EXIT_TERMINATED = 128 + signal.SIGTERM  # as a shell says it
-EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on where this one stopped
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: the same command resumes where this one stopped
 
 
 class Asked(NamedTuple):
-    """What came of asking."""
+    """The answer to a request to requeue a job."""
 
     said: str  # what the user should know
     refused: bool = False
 
 
 def requeue(environ: Mapping[str, str] | None = None, *, if_preempted: bool = False) -> Asked:
-    """Requeue the job of this process, if it is one that can be.
+    """Requeue the job of this process if Slurm allows it.
 
     Args:
         environ: variables of the job; those of this process by default.
-        if_preempted: only where Slurm is taking the job's nodes.
+        if_preempted: requeue only where Slurm is taking the job's nodes.
     """
     job = (os.environ if environ is None else environ).get("SLURM_JOB_ID")
     if job is None:
-        return Asked("the same command goes on from there")
+        return Asked("the same command resumes from there")
     shown = _scontrol("show", "job", "--oneliner", job)
     fields = job_fields(shown.stdout)
     refused = shown.stderr.strip() if shown.returncode else why_not(fields)
@@ -47,11 +47,9 @@ def requeue(environ: Mapping[str, str] | None = None, *, if_preempted: bool = Fa
         asked = _scontrol("requeue", job)
         refused = asked.stderr.strip() if asked.returncode else None
     if refused is not None:
-        said = (
-            f"job {job} is not requeued by itself ({refused}): started again, it goes on from there"
-        )
+        said = f"job {job} is not requeued ({refused}): submit it again to resume from there"
         return Asked(said, refused=True)
-    return Asked(f"job {job} is requeued and goes on from there")
+    return Asked(f"job {job} is requeued and resumes from there")
 
 
 def job_fields(line: str) -> dict[str, str]:
@@ -60,18 +58,18 @@ def job_fields(line: str) -> dict[str, str]:
 
 
 def why_not(fields: Mapping[str, str]) -> str | None:
-    """Why a job is not to be requeued; None if it is."""
+    """Return why a job cannot be requeued, None if it can."""
     if fields.get("JobState") != "RUNNING":
         return f"it is {fields.get('JobState', 'unknown')}"
     if fields.get("BatchFlag") != "1":
-        return "it is no batch job"
+        return "it is not a batch job"
     if fields.get("Requeue") != "1":
         return "it was submitted with --no-requeue"
     return None
 
 
 def is_preempted(fields: Mapping[str, str]) -> bool:
-    """Whether Slurm is taking a job's nodes, and has given it time to end."""
+    """Return whether Slurm is taking a job's nodes and has given it time to end."""
     return fields.get("PreemptTime", "None") not in ("None", "N/A", "Unknown")
 
 
@@ -84,18 +82,19 @@ def _scontrol(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def leave_early(signal_name: str, *, first: bool) -> int:
-    """Exit code of a process that is asked to stop before the first step, as in `preempted_exits`.
+    """Return the exit code of a process that is asked to stop before the first step.
 
-    It is that of a failure where a job is ended that Slurm will not start again.
+    The codes are those of `preempted_exits`, and that of a failure where Slurm ends a job that it will not
+    start again.
 
     Args:
-        signal_name: what asked for it.
-        first: whether this is the process of rank 0, which requeues and says so.
+        signal_name: of the signal that asked for it.
+        first: this is the process of rank 0, which requeues the job and says so.
     """
     if not first:
         return 0
-    # Launchers send SIGTERM to the others when a rank has failed, for ever if each start is followed by
-    # the next.
+    # Launchers send SIGTERM to the other ranks when one has failed. Requeueing then would repeat the failure
+    # for ever.
     ended = signal_name == "SIGTERM"
     then = requeue(if_preempted=ended)
     said = f"stopped by {signal_name} before the first step of this start; {then.said}"
@@ -105,9 +104,9 @@ def leave_early(signal_name: str, *, first: bool) -> int:
 
 @contextmanager
 def preempted_exits() -> Iterator[None]:
-    """A `Preempted` inside ends the process: rank 0 requeues, says so, and exits with 75.
+    """End the process on a `Preempted` inside: rank 0 requeues the job, says so and exits with 75.
 
-    The other ranks exit with 0: a launcher takes anything else for a failure and kills rank 0.
+    The other ranks exit with 0, since a launcher takes anything else for a failure and kills rank 0.
     """
     try:
         yield

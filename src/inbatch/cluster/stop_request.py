@@ -27,9 +27,9 @@ GRACE_S = 4.0
 
 
 class StopRequest:
-    """Whether this process was asked to stop. For the main thread, which alone can set signal handlers.
+    """Notes signals that ask this process to stop. For the main thread, which alone can set handlers.
 
-    Signals are noted from entering the context on, and go on being noted, or ignored, after it.
+    Signals are noted from the start of the context on, and after it too, unless they are ignored.
 
     Args:
         leave: {name of a signal} -> exit code; ends a process that is asked to stop before `begin`. It
@@ -69,7 +69,7 @@ class StopRequest:
             self._stop_watching()
 
     def begin(self) -> None:
-        """From now on there is something to save, and signals are only noted."""
+        """Only note signals from now on, since there is something to save."""
         with self._lock:
             if self._state == "leaving":  # the handler is about to run
                 return
@@ -77,7 +77,7 @@ class StopRequest:
         self._stop_watching()
 
     def ignore(self) -> None:
-        """A signal that comes after training must not end the process that writes the results."""
+        """Ignore signals after training: they must not end the process that writes the results."""
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         self.begin()
@@ -102,7 +102,7 @@ class StopRequest:
             return self._state == "leaving"
 
     def _watch(self, read: socket.socket) -> None:
-        """Wait for the first signal that is this object's to handle."""
+        """Wait for the first signal that this object handles."""
         assert self._leave is not None
         with read:
             while numbers := read.recv(64):
@@ -120,7 +120,7 @@ class StopRequest:
 
 @cache
 def _keep_from_children() -> None:
-    """Signals of forked processes are not this one's."""
+    """Keep signals of forked processes out of this one."""
     os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
 
@@ -128,9 +128,9 @@ class Preempted(Exception):  # noqa: N818 - nothing went wrong
     """A run has stopped before its end and left a checkpoint.
 
     Args:
-        signal_name: what asked for it.
+        signal_name: of the signal that asked for it.
         step: optimizer steps done.
-        checkpoint: where it goes on from.
+        checkpoint: path that it resumes from.
         rank: of this process.
     """
 
