@@ -60,7 +60,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "key": ([*TRIPLETS, "global_batchsize=8"], "did you mean 'global_batch_size'?"),
     "key of a group": (
         [*TRIPLETS, "loss.temprature=1"],
-        "is no key of loss=multiple_negatives_ranking: did you mean 'temperature'?",
+        "is not a valid key of inbatch.losses.MultipleNegativesRanking: did you mean 'temperature'?",
     ),
     "choice": ([*TRIPLETS, "loss=cached_gits"], "loss=cached_gits names no file: did you mean"),
     "experiment": (["experiment=dmo"], "experiment=dmo names no file: did you mean 'demo'?"),
@@ -230,6 +230,6 @@ def test_the_script_itself(folder: Path) -> None:
     assert done.returncode == 1
     assert (
         done.stderr
-        == "error: optimiser is no key of the configuration: did you mean 'optimizer'?\n"
+        == "error: optimiser is not a valid key of the configuration: did you mean 'optimizer'?\n"
     )
     assert not (folder / "outputs" / "run" / "config.yaml").exists()

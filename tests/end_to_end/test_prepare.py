@@ -105,7 +105,7 @@ def test_a_killed_script_goes_on(tmp_path: Path) -> None:
         ({}, "prepare.output is not set"),
         (
             {"output": "x", "worker": 2},
-            "prepare.worker is no key of prepare: did you mean 'workers'",
+            "prepare.worker is not a valid key of prepare: did you mean 'workers'",
         ),
         ({"output": "x", "workers": 0}, "prepare.workers=0 is too small"),
         ({"output": "x", "tokenize": "no"}, "prepare.tokenize='no' is not true or false"),

@@ -10,8 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from inbatch.callbacks.encode import ShardedEncode
 from inbatch.callbacks.pauses import pause
-from inbatch.config.targets import nearest
-from inbatch.errors import ConfigError
+from inbatch.errors import ConfigError, did_you_mean
 from inbatch.evaluation import Evaluator
 from inbatch.evaluation.base import NamesMetrics
 
@@ -113,7 +112,7 @@ class Evaluation(Callback):
 
     def _check_metric(self, metrics: Collection[str]) -> None:
         if self._metric not in metrics:
-            choice = nearest(self._metric, metrics) or f"set one of {', '.join(metrics)}"
+            choice = did_you_mean(self._metric, metrics) or f"set one of {', '.join(metrics)}"
             raise ConfigError(
                 f"evaluation.best_metric={self._metric!r} is no metric of the evaluators: {choice}"
             )

@@ -29,10 +29,9 @@ from hydra.errors import (
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf.errors import InterpolationResolutionError
 
-from inbatch.config.check import check_local, omegaconf_line
-from inbatch.config.targets import nearest
+from inbatch.config.check import check_local, omegaconf_error
 from inbatch.console import record
-from inbatch.errors import ConfigError
+from inbatch.errors import ConfigError, did_you_mean
 from inbatch.strategies.launcher import is_first_process, rank_name
 
 #: What composing a configuration raises when the command line or a YAML file is wrong.
@@ -190,14 +189,14 @@ def one_line(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         options = [option for option in error.options or () if option]
-        close = nearest(name, options) or f"choose one of {', '.join(options)}"
+        close = did_you_mean(name, options) or f"choose one of {', '.join(options)}"
         return f"{group}={name} names no file: {close}" if group else f"{name} names no file"
     if isinstance(error, OverrideParseException):
         if re.fullmatch(r"[^=+~-][^=]*", error.override):
             return f"{error.override!r} is no key=value: {_meant(error.override)}"
         return f"the override {error.override!r} cannot be read ({_flat(error).split('See http')[0].strip()})"
     if isinstance(error, InterpolationResolutionError):
-        return omegaconf_line(error)
+        return str(omegaconf_error(error))
     return _flat(error)
 
 

@@ -21,7 +21,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from inbatch.cli.hydra_app import launch, user_errors
 from inbatch.cli.train import CONF_DIR, quiet
 from inbatch.config.check import RunConfig, check_config
-from inbatch.config.targets import fits, unknown_key, wrong_type
+from inbatch.config.types import check_type, unknown_key
 from inbatch.console import make_console, print_plain
 from inbatch.data.collate import Collator
 from inbatch.data.sources.config_keys import path_key
@@ -61,9 +61,8 @@ def read_settings(values: Mapping[str, Any]) -> Settings:
     kinds = {"output": str, "tokenize": bool, "workers": int, "shard_rows": int}
     for key, value in values.items():
         if key not in kinds:
-            raise unknown_key(f"prepare.{key}", key, kinds, "prepare")
-        if not fits(value, kinds[key]):
-            raise wrong_type(f"prepare.{key}", value, kinds[key])
+            raise unknown_key(f"prepare.{key}", kinds, "prepare")
+        check_type(value, kinds[key], f"prepare.{key}")
         if kinds[key] is int and value < 1:
             raise ConfigError(f"prepare.{key}={value} is too small: set at least 1")
     if "output" not in values:

@@ -76,7 +76,7 @@ def _settings(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     groups = list(params)
     if len(betas) != 2:
-        raise ConfigError(f"betas={list(betas)} is not two numbers: set both")
+        raise ConfigError("betas", "is not a pair of numbers", "set both", value=list(betas))
     beta1, beta2 = betas
     settings = {
         "lr": lr,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -15,10 +14,9 @@ from omegaconf import OmegaConf
 
 from inbatch.config.check import RunConfig, rows_per_rank
 from inbatch.config.instantiate import instantiate
-from inbatch.config.targets import named_keys
+from inbatch.config.targets import errors_under
 from inbatch.console import make_console, print_plain
 from inbatch.data.collate import MIXED, Collator
-from inbatch.data.demo.catalogue import write_demo
 from inbatch.data.plan.plan import duplicate_share
 from inbatch.data.report.build import build_report, write
 from inbatch.data.sources.load import Source
@@ -46,19 +44,19 @@ def prepare_output(run: RunConfig, output_dir: Path) -> None:
     (output_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
     if is_first_process():
         fresh = output_dir / f"{CONFIG}.new"
-        OmegaConf.save(OmegaConf.structured(run), fresh, resolve=True)
+        OmegaConf.save(OmegaConf.create(asdict(run)), fresh)
         os.replace(fresh, output_dir / CONFIG)
 
 
 def prepare_data(run: RunConfig) -> None:
-    """Write the demo's data where it is asked for."""
-    if run.data.demo:
-        _write_demo(Path(run.data_dir) / "demo")
+    """Write the data that a generator makes, see `DataConfig.generate`."""
+    if run.data.generate is not None:
+        instantiate(run.data.generate, key="data.generate")
 
 
 def make_encoder(run: RunConfig, sources: Sequence[Source]) -> Encoder:
     """The encoder in training; its tokenizer may be learned from the training texts."""
-    return instantiate(run.encoder, texts=partial(_texts, sources))  # type: ignore[no-any-return]
+    return instantiate(run.encoder, key="encoder", texts=partial(_texts, sources))  # type: ignore[no-any-return]
 
 
 def make_guide(
@@ -74,7 +72,7 @@ def make_guide(
             )
         return None
     assert name is not None  # make_losses has looked
-    with named_keys("guide", ("max_length", "prompts")):
+    with errors_under("guide", ("max_length", "prompts")):
         encoder = build_encoder(
             str(resolve_directory(name, field="guide.model", revision=run.guide.revision)),
             max_length=run.guide.max_length,
@@ -257,27 +255,3 @@ def _guide_rows(run: RunConfig, losses: Mapping[str, Loss]) -> dict[str, str]:
         "model": str(run.guide.model),
         "embeddings": where if run.guide.mode == "stored" else "of every batch anew",
     }
-
-
-def _write_demo(folder: Path) -> None:
-    """Every process that finds none writes the same files, beside, and puts them in place.
-
-    So none waits for another, and nobody reads half a file, whether or not nodes share the folder.
-    """
-    last = Path("retrieval") / "qrels.parquet"
-    if (folder / last).exists():
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="demo-", dir=folder.parent) as beside:
-        fresh = Path(beside) / folder.name
-        write_demo(fresh)
-        try:
-            fresh.rename(folder)  # of a folder onto one that holds files, it fails
-            return
-        except OSError:
-            if (folder / last).exists():  # another process has been faster
-                return
-        (folder / last).parent.mkdir(parents=True, exist_ok=True)  # what a killed process has left
-        names = [path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()]
-        for name in sorted(names, key=lambda name: name == last):
-            os.replace(fresh / name, folder / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def _check_free(run: RunConfig, output_dir: Path) -> None:
             "set another output_dir, or resume=auto to go on with that run"
         )
     theirs = OmegaConf.to_container(OmegaConf.load(config))
-    ours = OmegaConf.to_container(OmegaConf.structured(run))
+    ours = asdict(run)
     for key in _IDENTITY:
         for place, old, new in _differences(_at(theirs, key), _at(ours, key), key):
             if place in _MAY_DIFFER:
