@@ -83,7 +83,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "resume": ([*TRIPLETS, "resume=old.ckpt"], "resume='old.ckpt' does not exist"),
     "encoder": (
         [*TRIPLETS, "encoder=minilm", "encoder.model=./nowhere"],
-        "encoder.model='./nowhere' is no directory",
+        "encoder.model='./nowhere' is not a directory",
     ),
     "two encoders": ([*TRIPLETS, "encoder.model=x"], "give one of them"),
     "evaluator file": (

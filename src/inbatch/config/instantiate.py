@@ -6,7 +6,7 @@ of conf/evaluate.yaml has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
 from dataclasses import asdict
 from typing import Any
 
@@ -15,8 +15,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
 
 from inbatch.config.schema import EvaluateConfig, RunConfig
-from inbatch.config.targets import arguments, errors_under
-from inbatch.config.types import is_node
+from inbatch.config.targets import errors_under, locate
 
 # As plain values: OmegaConf's own checks of a dataclass end in messages without the key.
 ConfigStore.instance().store("train_keys", asdict(RunConfig()))
@@ -28,12 +27,12 @@ def instantiate(node: Any, *, key: str = "", **more: Any) -> Any:
 
     Args:
         node: a mapping with a ``_target_``.
-        key: where it stands; put in front of the key of a `ConfigError` about one of the node's own.
+        key: where it stands; put in front of the key of a `ConfigError` about an argument of the target.
         more: further arguments of the target.
     """
-    names = arguments(node) if isinstance(node, Mapping) and is_node(node) else {}
     try:
         return utils.instantiate(node, **more)
     except InstantiationException as error:
-        with errors_under(key, names if key else ()):
+        names = inspect.signature(locate(node["_target_"], key)).parameters if key else ()
+        with errors_under(key, names):
             raise error.__cause__ or error from None

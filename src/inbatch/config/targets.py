@@ -145,8 +145,9 @@ def _check_signature(node: Mapping[str, Any], key: str) -> None:
 
 def annotations_of(callee: Callable[..., Any]) -> dict[str, Any]:
     """Annotations of a callable's parameters by name; empty where they cannot be resolved."""
-    function = callee.__init__ if inspect.isclass(callee) else callee
+    # Fields of a dataclass may come from a base class, whose module knows the names in their annotations.
+    by_class = not inspect.isclass(callee) or is_dataclass(callee)
     try:
-        return typing.get_type_hints(function, include_extras=True)
+        return typing.get_type_hints(callee if by_class else callee.__init__, include_extras=True)
     except NameError:  # some libraries import the names in their annotations for type checkers only
         return {}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from inbatch.encoder.transformer_config import TRANSFORMERS_ERRORS, check_architecture, one_line
-from inbatch.errors import ConfigError
+from inbatch.errors import ConfigError, did_you_mean
 
 _DTYPES = ("float32", "bfloat16", "float16", "auto")
 _POOLER = "pooler."
@@ -48,7 +48,12 @@ class LoadOptions:
 
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
-            raise ConfigError(f"dtype={self.dtype!r} must be one of {', '.join(_DTYPES)}.")
+            raise ConfigError(
+                "dtype",
+                f"is not one of {', '.join(_DTYPES)}",
+                did_you_mean(self.dtype, _DTYPES) or "set one of them",
+                value=self.dtype,
+            )
 
     def keywords(self, *, random: bool) -> dict[str, Any]:
         """Keyword arguments for AutoModel."""
@@ -66,13 +71,17 @@ def random_backbone(config: PretrainedConfig, options: LoadOptions) -> Backbone:
     """Weights drawn by the architecture's own initialisation from torch's global generator.
 
     Raises:
-        ConfigError: the architecture is no text encoder, or lacks the attention implementation.
+        ConfigError: the architecture is not a text encoder, or lacks the attention implementation.
     """
     _prepare(config)
     try:
         model = AutoModel.from_config(config, **options.keywords(random=True))
     except TRANSFORMERS_ERRORS as error:
-        raise ConfigError(f"encoder of {config.model_type}: {one_line(error)}.") from error
+        raise ConfigError(
+            "config",
+            f"makes no {config.model_type} ({one_line(error)})",
+            "change the key of it, or the option, that is named",
+        ) from error
     return Backbone(model, _take_pooler(model))
 
 
@@ -87,13 +96,7 @@ def pretrained_backbone(
     """
     _prepare(config)
     if not any(directory.glob("*.safetensors")):
-        problem = (
-            "only pickled weights (.bin): load and save them once with transformers, which writes "
-            "model.safetensors"
-            if any(directory.glob("*.bin"))
-            else "no weights: give a directory with model.safetensors, or set pretrained=false"
-        )
-        raise ConfigError(f"path={str(directory)!r} holds {problem}.")
+        raise _no_weights(directory)
     try:
         model, report = AutoModel.from_pretrained(
             directory,
@@ -103,17 +106,33 @@ def pretrained_backbone(
             **options.keywords(random=False),
         )
     except TRANSFORMERS_ERRORS as error:
-        raise ConfigError(f"path={str(directory)!r}: {one_line(error)}.") from error
+        raise ConfigError(
+            "model",
+            f"cannot be loaded ({one_line(error)})",
+            "give a checkpoint that transformers can load",
+            value=str(directory),
+        ) from error
     missing = sorted(report["missing_keys"])
     random_weights = [name for name in missing if not name.startswith(_POOLER)]
     if random_weights:
         raise ConfigError(
-            f"path={str(directory)!r} lacks {len(random_weights)} weights of "
-            f"{type(model).__name__} ({', '.join(random_weights[:3])}, ...), which would be "
-            "random: give a complete checkpoint."
+            "model",
+            f"lacks {len(random_weights)} weights of {type(model).__name__} "
+            f"({', '.join(random_weights[:3])}, ...), which would be random",
+            "give a complete checkpoint",
+            value=str(directory),
         )
     pooler = _take_pooler(model)
     return Backbone(model, {} if missing else pooler)
+
+
+def _no_weights(directory: Path) -> ConfigError:
+    value = str(directory)
+    if any(directory.glob("*.bin")):
+        fix = "load and save them once with transformers, which writes model.safetensors"
+        return ConfigError("model", "holds only pickled weights (.bin)", fix, value=value)
+    fix = "give a directory with model.safetensors, or set pretrained=false"
+    return ConfigError("model", "holds no weights", fix, value=value)
 
 
 def position_limit(model: PreTrainedModel) -> int | None:
@@ -142,19 +161,23 @@ def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
     rows = next(model.get_input_embeddings().parameters()).shape[0]
     if len(tokenizer) > rows:
         raise ConfigError(
-            f"tokenizer has {len(tokenizer)} ids and the transformer {rows} embeddings: "
-            "give the tokenizer that the transformer was trained with."
+            "tokenizer",
+            f"has {len(tokenizer)} ids and the transformer {rows} embeddings",
+            "give the tokenizer that the transformer was trained with",
         )
     positions = _position_embeddings(model)
     if positions is not None and positions.padding_idx not in (None, tokenizer.pad_token_id):
         raise ConfigError(
-            f"tokenizer pads with id {tokenizer.pad_token_id} and {type(model).__name__} counts "
-            f"positions around id {positions.padding_idx}: give a tokenizer that pads with that id."
+            "tokenizer",
+            f"pads with id {tokenizer.pad_token_id} and {type(model).__name__} counts positions "
+            f"around id {positions.padding_idx}",
+            "give a tokenizer that pads with that id",
         )
     if any(tokenizer("a").get("token_type_ids", [])):
         raise ConfigError(
-            f"tokenizer {type(tokenizer).__name__} sets token types, which are not supported: "
-            "give an architecture without them, such as bert or xlm-roberta."
+            "tokenizer",
+            f"({type(tokenizer).__name__}) sets token types, which are not supported",
+            "give an architecture without them, such as bert or xlm-roberta",
         )
 
 
@@ -166,8 +189,10 @@ def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
     """
     if not model.supports_gradient_checkpointing:
         raise ConfigError(
-            f"gradient_checkpointing=true is not supported by {type(model).__name__}: "
-            "set it to false."
+            "gradient_checkpointing",
+            f"is not supported by {type(model).__name__}",
+            "set it to false",
+            value=True,
         )
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 

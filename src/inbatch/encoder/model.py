@@ -22,7 +22,7 @@ from inbatch.encoder.pooling import Pooling
 from inbatch.encoder.st_read import SIMILARITIES
 from inbatch.encoder.st_write import write_directory
 from inbatch.encoder.tokenize import TextTokenizer
-from inbatch.errors import ConfigError
+from inbatch.errors import ConfigError, did_you_mean
 
 _DOCUMENT_NAMES = ("document", "passage", "corpus")
 _ENCODE_TEXTS = 65_536  # texts whose token ids and embeddings are held at once
@@ -112,7 +112,10 @@ class Encoder(nn.Module):
         """
         if self.packing == "always" and self.backbone.device.type == "cpu":
             raise ConfigError(
-                "compile=true cannot have encoder.attention='varlen' on a CPU: set encoder.attention=auto."
+                "compile",
+                "does not go with encoder.attention='varlen' on a CPU",
+                "set encoder.attention=auto",
+                value=True,
             )
         # A step runs inside DDP's forward, where dynamo would split graphs at its gradient buckets. That
         # gains nothing, as only the last backward of a step reduces, and fails with small buckets.
@@ -133,8 +136,10 @@ class Encoder(nn.Module):
         """
         if self.packing == "always" and not self.packs_on(device):
             raise ConfigError(
-                "encoder.attention='varlen' takes bf16 or fp16 and a GPU of compute capability 8.0 or "
-                "more: set precision=bf16, or encoder.attention=auto."
+                "encoder.attention",
+                "needs bf16 or fp16, and a GPU of compute capability 8.0 or more",
+                "set precision=bf16, or encoder.attention=auto",
+                value="varlen",
             )
 
     def num_computed_tokens(self, chunk: Chunk) -> int:
@@ -209,8 +214,12 @@ class Encoder(nn.Module):
             names = (role, *_DOCUMENT_NAMES)
             return next((self.prompts[name] for name in names if self.prompts.get(name)), "")
         if role not in self.prompts:
+            known = ("query", *_DOCUMENT_NAMES, *self.prompts)
             raise ConfigError(
-                f"role={role!r} is no prompt of the encoder: choose from {[*self.prompts]}."
+                "role",
+                "is neither a role nor the name of a prompt",
+                did_you_mean(role, known) or f"choose one of {', '.join(dict.fromkeys(known))}",
+                value=role,
             )
         return self.prompts[role]
 
@@ -236,16 +245,24 @@ class Encoder(nn.Module):
     def _check(self) -> None:
         if self.similarity not in SIMILARITIES:
             raise ConfigError(
-                f"similarity={self.similarity!r} must be one of {', '.join(SIMILARITIES)}."
+                "similarity",
+                f"is not one of {', '.join(SIMILARITIES)}",
+                did_you_mean(self.similarity, SIMILARITIES) or "set one of them",
+                value=self.similarity,
             )
         if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
             raise ConfigError(
-                f"default_prompt_name={self.default_prompt_name!r} must be one of prompts: "
-                f"{[*self.prompts]}."
+                "default_prompt_name",
+                f"is not among the prompts {[*self.prompts]}",
+                "name one of them, or add it to prompts",
+                value=self.default_prompt_name,
             )
         if self.truncate_dim is not None and not 1 <= self.truncate_dim <= self.dimension:
             raise ConfigError(
-                f"truncate_dim={self.truncate_dim} must lie between 1 and {self.dimension}."
+                "truncate_dim",
+                "is out of range",
+                f"set a number from 1 to {self.dimension}",
+                value=self.truncate_dim,
             )
 
 
@@ -255,8 +272,10 @@ def _dimension(pooling: Pooling, width: int, head: Sequence[nn.Module]) -> int:
         if isinstance(layer, Dense):
             if layer.linear.in_features != size:
                 raise ConfigError(
-                    f"dense takes {layer.linear.in_features} dimensions and gets {size} from "
-                    f"pooling={list(pooling.modes)}: set encoder.dense anew to match."
+                    "dense",
+                    f"takes {layer.linear.in_features} dimensions and gets {size} from "
+                    f"pooling={list(pooling.modes)}",
+                    "set dense.out_features, which makes a new layer",
                 )
             size = layer.linear.out_features
     return size

@@ -66,7 +66,9 @@ def prepare_packing(model: PreTrainedModel, attention: str) -> Packing:
         return "never"
     problem = obstacle(model)
     if problem is not None and attention == "varlen":
-        raise ConfigError(f"attention='varlen': {problem}; set encoder.attention=auto.")
+        raise ConfigError(
+            "attention", f"cannot be used here ({problem})", "set attention=auto", value=attention
+        )
     if problem is not None:
         return "never"
     register()

@@ -1,4 +1,4 @@
-"""An encoder -> a sentence-transformers directory, in the older layout.
+"""Write an encoder as a sentence-transformers directory, in the older layout.
 
 That layout loads in every release: sentence-transformers 6 reads it without a warning, and earlier
 releases know neither the module types nor the keys that 6 writes. Weights are safetensors only.
@@ -11,7 +11,7 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from inbatch.encoder.head import Dense
+from inbatch.encoder.parts import EncoderParts
 from inbatch.encoder.pooling import Pooling
 from inbatch.encoder.st_read import (
     MODEL_FILE,
@@ -29,14 +30,11 @@ from inbatch.encoder.st_read import (
 )
 from inbatch.errors import ConfigError
 
-if TYPE_CHECKING:
-    from inbatch.encoder.model import Encoder
-
 _OLDEST_FLAGS = tuple(POOLING_NAMES)[:4]  # the other settings of Pooling came in later releases
 
 
 def write_directory(
-    encoder: Encoder, path: str | Path, *, state_dict: Mapping[str, Tensor] | None = None
+    encoder: EncoderParts, path: str | Path, *, state_dict: Mapping[str, Tensor] | None = None
 ) -> None:
     """Write a directory that `SentenceTransformer(path)` and `build_encoder(path)` load.
 
@@ -68,7 +66,7 @@ def write_directory(
         shutil.rmtree(old, ignore_errors=True)
 
 
-def module_configs(encoder: Encoder) -> list[tuple[str, dict[str, Any]]]:
+def module_configs(encoder: EncoderParts) -> list[tuple[str, dict[str, Any]]]:
     """Class name and settings of each module, in order, with every key of the older layout."""
     width = encoder.backbone.config.hidden_size
     transformer = {
@@ -95,10 +93,11 @@ def _pooling_config(pooling: Pooling, width: int) -> dict[str, Any]:
             **flags,
             "include_prompt": pooling.include_prompt,
         }
-    # Flags have one order of concatenation; another order needs the list of release 6.
+    # Flags have one order of concatenation; another order needs the list of release 6. A function of
+    # another package is written by its dotted name, which this package alone can read.
     return {
         "embedding_dimension": width,
-        "pooling_mode": [names[mode] for mode in pooling.modes],
+        "pooling_mode": [names.get(mode, mode) for mode in pooling.modes],
         "include_prompt": pooling.include_prompt,
     }
 
@@ -112,7 +111,7 @@ def _dense_config(dense: Dense) -> dict[str, Any]:
     }
 
 
-def _write_files(encoder: Encoder, path: Path, state: dict[str, Tensor]) -> None:
+def _write_files(encoder: EncoderParts, path: Path, state: dict[str, Tensor]) -> None:
     backbone = {**_below(state, "backbone."), **encoder.pooler}
     encoder.backbone.save_pretrained(path, state_dict=backbone)
     encoder.tokenizer.hf.save_pretrained(path)
@@ -140,7 +139,7 @@ def _write_files(encoder: Encoder, path: Path, state: dict[str, Tensor]) -> None
     _write_json(path / MODEL_FILE, _model_config(encoder))
 
 
-def _model_config(encoder: Encoder) -> dict[str, Any]:
+def _model_config(encoder: EncoderParts) -> dict[str, Any]:
     # Without the key "sentence_transformers" no release warns that the model is newer than itself.
     config: dict[str, Any] = {
         "__version__": {"transformers": transformers.__version__, "pytorch": torch.__version__},
@@ -153,7 +152,7 @@ def _model_config(encoder: Encoder) -> dict[str, Any]:
     return config
 
 
-def _prompts(encoder: Encoder) -> dict[str, str]:
+def _prompts(encoder: EncoderParts) -> dict[str, str]:
     """The prompts; one for documents also under the only name that release 6 looks up for them."""
     document = encoder.prompt_for("document")
     return {**encoder.prompts, "document": document} if document else dict(encoder.prompts)
@@ -181,7 +180,7 @@ def _check_target(path: Path) -> None:
         path.is_dir() and any(path.iterdir()) and not (path / MODULES_FILE).is_file()
     ):
         raise ConfigError(
-            f"path={str(path)!r} holds something other than a model: name a new directory."
+            "path", "holds something other than a model", "name a new directory", value=str(path)
         )
 
 

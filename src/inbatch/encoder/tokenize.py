@@ -17,7 +17,7 @@ from tokenizers.normalizers import Sequence as NormalizerSequence
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 from inbatch.encoder.wordpiece import SPECIAL_TOKENS, train_vocabulary
-from inbatch.errors import ConfigError
+from inbatch.errors import ConfigError, did_you_mean
 
 _VOCABULARY_FILES = (
     "tokenizer.json",
@@ -51,11 +51,13 @@ class TextTokenizer:
     def __post_init__(self) -> None:
         if self.hf.pad_token_id is None:
             raise ConfigError(
-                "tokenizer has no padding token: add pad_token to tokenizer_config.json."
+                "tokenizer", "has no padding token", "add pad_token to tokenizer_config.json"
             )
         least = self.hf.num_special_tokens_to_add() + 1
         if self.max_length < least:
-            raise ConfigError(f"max_length={self.max_length} must be {least} or more.")
+            raise ConfigError(
+                "max_length", "is too small", f"set at least {least}", value=self.max_length
+            )
         if self.do_lower_case:
             _lower_case(self.hf)
         self.hf.model_max_length = self.max_length
@@ -112,13 +114,18 @@ def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> PreTr
         (directory / name).is_file() for name in _VOCABULARY_FILES
     ):
         raise ConfigError(
-            f"{directory} holds no tokenizer ({_VOCABULARY_FILES[0]}, vocab.txt, ...): "
-            "set encoder.tokenizer to a directory or hub name that does."
+            str(directory),
+            f"holds no tokenizer ({_VOCABULARY_FILES[0]}, vocab.txt, ...)",
+            "set encoder.tokenizer to a directory or hub name that does",
         )
     try:
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ConfigError(f"the tokenizer in {directory} cannot be read: {error}.") from error
+        raise ConfigError(
+            str(directory),
+            f"holds a tokenizer that cannot be read ({' '.join(str(error).split())})",
+            "set encoder.tokenizer to another one",
+        ) from error
 
 
 def train_wordpiece(texts: Iterable[str], options: Mapping[str, Any]) -> PreTrainedTokenizerBase:
@@ -135,26 +142,34 @@ def train_wordpiece(texts: Iterable[str], options: Mapping[str, Any]) -> PreTrai
     unknown = sorted(set(options) - set(_TRAIN_DEFAULTS))
     if unknown:
         raise ConfigError(
-            f"tokenizer.train has the unknown key {unknown[0]!r}: "
-            f"it takes {', '.join(_TRAIN_DEFAULTS)}."
+            f"tokenizer.train.{unknown[0]}",
+            "is not a valid key of tokenizer.train",
+            did_you_mean(unknown[0], _TRAIN_DEFAULTS) or f"use one of {', '.join(_TRAIN_DEFAULTS)}",
         )
     given = {**_TRAIN_DEFAULTS, **options}
     for key in ("vocab_size", "min_frequency"):
         if not isinstance(given[key], int) or given[key] < 1:
             raise ConfigError(
-                f"tokenizer.train.{key}={given[key]!r} must be a whole number above zero."
+                f"tokenizer.train.{key}",
+                "is not a whole number of at least 1",
+                "set one",
+                value=given[key],
             )
     vocabulary = train_vocabulary(texts, **given)
     if len(vocabulary) <= len(SPECIAL_TOKENS):
-        raise ConfigError("tokenizer.train learned no token: the training texts are empty.")
+        raise ConfigError(
+            "tokenizer.train", "has learned no token", "train on texts that are not empty"
+        )
     return BertTokenizer(vocab=vocabulary, do_lower_case=given["lowercase"], strip_accents=False)
 
 
 def _lower_case(hf: PreTrainedTokenizerBase) -> None:
     if not hf.is_fast:
         raise ConfigError(
-            f"do_lower_case=true needs a tokenizer of the tokenizers library, "
-            f"not {type(hf).__name__}: lower-case the texts instead."
+            "do_lower_case",
+            f"needs a tokenizer of the tokenizers library, not {type(hf).__name__}",
+            "lower-case the texts instead",
+            value=True,
         )
     backend = hf.backend_tokenizer
     steps = _steps(backend.normalizer)

@@ -1,4 +1,4 @@
-"""Which parameters share a learning rate and a weight decay."""
+"""Sort parameters into groups of one learning rate and weight decay."""
 
 from __future__ import annotations
 
@@ -51,12 +51,13 @@ def parameter_groups(
         decays = not any(re.search(pattern, name.lower()) for pattern in no_decay)
         buckets[matches[-1] if matches else None, decays].append(parameter)
     if not seen:
-        raise ConfigError("no parameter of the model is trainable: unfreeze some of them")
+        raise ConfigError("encoder.freeze", "leaves no parameter to train", "unfreeze some of them")
     for pattern in mapping:
         if not (buckets[pattern, True] or buckets[pattern, False]):
             raise ConfigError(
-                f"learning_rate_mapping: the pattern {pattern!r} sets no trainable parameter's "
-                "learning rate: correct it or remove it (of two patterns that match, the last wins)"
+                f"learning_rate_mapping[{pattern!r}]",
+                "sets no trainable parameter's learning rate",
+                "correct it or remove it (of two patterns that match, the last wins)",
             )
     return [
         _group(parameters, None if pattern is None else mapping[pattern], weight_decay, decays)
@@ -81,13 +82,17 @@ def _group(
 
 def _check_numbers(weight_decay: float | None, mapping: Mapping[str, float]) -> None:
     if weight_decay is not None and weight_decay < 0:
-        raise ConfigError(f"weight_decay is {weight_decay}: set it to 0 or more")
+        raise ConfigError("weight_decay", "is negative", "set 0 or more", value=weight_decay)
     for pattern, lr in mapping.items():
         if lr < 0:
-            raise ConfigError(f"learning_rate_mapping[{pattern!r}] is {lr}: set it to 0 or more")
+            raise ConfigError(
+                f"learning_rate_mapping[{pattern!r}]", "is negative", "set 0 or more", value=lr
+            )
         try:
             re.compile(pattern)
         except re.error as error:
             raise ConfigError(
-                f"learning_rate_mapping: {pattern!r} is no regular expression ({error}): correct it"
+                f"learning_rate_mapping[{pattern!r}]",
+                f"is not a regular expression ({error})",
+                "correct it",
             ) from error

@@ -72,7 +72,7 @@ def make_guide(
             )
         return None
     assert name is not None  # make_losses has looked
-    with errors_under("guide", ("max_length", "prompts")):
+    with errors_under("guide", asdict(run.guide)):
         encoder = build_encoder(
             str(resolve_directory(name, field="guide.model", revision=run.guide.revision)),
             max_length=run.guide.max_length,

@@ -14,7 +14,6 @@ from lightning.pytorch import Trainer
 
 from inbatch.config.check import RunConfig
 from inbatch.data.collate import tokenize_columns
-from inbatch.data.sources.columns import resolve_prompts
 from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.evaluation import Evaluator
@@ -69,7 +68,7 @@ def finish(
     best_step = parts.evaluation.best_step if parts.evaluation else None
     chosen_by = {} if best_step is None else {parts.evaluation.best_metric: best_step}
     plots = plot_run(rows, output_dir / "plots", best_steps=chosen_by)
-    encoder = build_encoder(str(model_dir))
+    encoder = build_encoder(str(model_dir), trust_remote_code=True)  # this run has written it
     settings, base = asdict(run), module.encoder.base_model
     card = CardData(
         model_name=run.card.model_name or run.name,
@@ -150,7 +149,7 @@ def _rows(source: Source, limit: int) -> list[tuple[str, ...]]:
 def _source_card(source: Source, encoder: Encoder, loss: Loss, run: RunConfig) -> SourceCard:
     num_rows = min(STATS_ROWS, source.num_rows)
     columns, labels = source.read(np.arange(num_rows))
-    texts = resolve_prompts({**encoder.role_prompts, **source.prompts}, source.roles)
+    texts = source.column_prompts(encoder.role_prompts)
     token_ids, _ = tokenize_columns(columns, texts, tokenizer=encoder.tokenizer)
     stats: dict[str, ColumnStats] = {}
     for number, name in enumerate(source.columns):
