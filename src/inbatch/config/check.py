@@ -167,9 +167,11 @@ def _check_node(node: Any, key: str, choices: str) -> None:
 def _check_sources(run: RunConfig) -> None:
     if not run.data.train:
         raise ConfigError("data.train", "names no source", "set data.train=FILE")
+    nameless = not isinstance(run.data.train, Mapping) or "path" in run.data.train
     run.data.train = expand_prepared(_by_name(run.data.train, "train"))
     for name, value in run.data.train.items():
-        spec = parse_spec(value, field=f"data.train.{name}")
+        key = "data.train" if nameless and name == "train" else f"data.train.{name}"
+        spec = parse_spec(value, field=key)
         columns = {**run.data.columns, **(spec.columns or {})}
         run.data.train[name] = {**_as_keys(value), "columns": columns or None}
 

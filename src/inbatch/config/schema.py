@@ -211,6 +211,10 @@ class CardConfig(Keys):
 class RunConfig(Keys):
     """The whole run. `global_batch_size` is the one dial for scale.
 
+    encoder, sampler, optimizer, schedule, strategy: a node with a `_target_` each, from the group's files.
+    loss: a node with a `_target_`, or one for each source by name.
+    pruner: a node with a `_target_` that stops trials of a sweep early, {} for none.
+    logger: nodes with a `_target_` by name, loggers beside `metrics.jsonl`.
     name: of the run, its folder and its model.
     output_dir: folder for all that the run writes.
     data_dir: folder that the files of experiments are below.
