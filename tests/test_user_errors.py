@@ -125,11 +125,11 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     ),
     "remote output": (
         [*TRIPLETS, "output_dir=s3://bucket/run"],
-        "output_dir='s3://bucket/run' is no folder of this machine",
+        "output_dir='s3://bucket/run' is not a folder of this machine",
     ),
     "remote store": (
         [*TRIPLETS, "guide.store_dir=s3://bucket/run"],
-        "guide.store_dir='s3://bucket/run' is no folder of this machine",
+        "guide.store_dir='s3://bucket/run' is not a folder of this machine",
     ),
     "fp16": ([*TRIPLETS, "precision=fp16"], "precision='fp16' needs a GPU"),
     "config dir": (

@@ -99,7 +99,7 @@ def test_freeze() -> None:
     assert frozen
     assert all("embeddings" in name or "layer.0." in name for name in frozen)
     assert any("layer.1." in name for name, p in encoder.named_parameters() if p.requires_grad)
-    with pytest.raises(ConfigError, match=r"freeze='layer\.9' finds no parameter"):
+    with pytest.raises(ConfigError, match=r"freeze='layer\.9' matches no parameter"):
         make("bert", freeze=["layer.9"])
     with pytest.raises(ConfigError, match=r"freeze='\(' is not a regular expression"):
         make("bert", freeze=["("])

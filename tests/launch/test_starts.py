@@ -203,7 +203,7 @@ def test_half_a_demo_is_completed(tmp_path: Path) -> None:
     (tmp_path / "demo" / "train-0.parquet").write_bytes(b"half")
     prepare_data(config)
     whole = tmp_path / "whole"
-    config.data_dir = str(whole)
+    config.data.generate["folder"] = str(whole / "demo")
     prepare_data(config)
     names = [path.relative_to(whole) for path in whole.rglob("*.*")]
     assert len(names) == 6

@@ -1,8 +1,8 @@
 """The transformer of an encoder: pretrained weights from a directory, or random ones from a config.
 
-Every parameter of the module is used, which data-parallel wrappers rely on: the pooler that classes
-like BERT's carry beside the token embeddings is taken out, and its weights are kept only to be
-written back (`Backbone.pooler`), so that other tools find a complete checkpoint.
+Data-parallel wrappers rely on every parameter of the module being used. So the pooler that classes such as
+BERT's have after the token embeddings is removed, and its weights are kept only to be written back
+(`Backbone.pooler`), so that other tools find a complete checkpoint.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Backbone:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
-    """How a transformer is loaded.
+    """Options for loading a transformer.
 
     Args:
-        attention: "auto" and "varlen" (see `packing.prepare_packing`; for what is padded, sdpa where
-            the architecture has it, else eager) or one of transformers' attention implementations.
+        attention: "auto" or "varlen" (see `packing.prepare_packing`; padded texts take sdpa where the
+            architecture has it, else eager), or one of transformers' attention implementations.
         dtype: of the parameters: float32, bfloat16, float16, or auto (as stored, or float32).
         trust_remote_code: run the Python code that a hub model brings along.
     """
@@ -56,7 +56,7 @@ class LoadOptions:
             )
 
     def keywords(self, *, random: bool) -> dict[str, Any]:
-        """Keyword arguments for AutoModel."""
+        """Make the keyword arguments for AutoModel."""
         dtype = "float32" if random and self.dtype == "auto" else self.dtype
         by_default = self.attention in ("auto", "varlen")
         chosen = {} if by_default else {"attn_implementation": self.attention}
@@ -68,7 +68,7 @@ class LoadOptions:
 
 
 def random_backbone(config: PretrainedConfig, options: LoadOptions) -> Backbone:
-    """Weights drawn by the architecture's own initialisation from torch's global generator.
+    """Draw weights by the architecture's own initialisation from torch's global generator.
 
     Raises:
         ConfigError: the architecture is not a text encoder, or lacks the attention implementation.
@@ -88,11 +88,11 @@ def random_backbone(config: PretrainedConfig, options: LoadOptions) -> Backbone:
 def pretrained_backbone(
     directory: Path, config: PretrainedConfig, options: LoadOptions
 ) -> Backbone:
-    """Weights out of a directory's safetensors files.
+    """Load weights from a directory's safetensors files.
 
     Raises:
-        ConfigError: there are none, or a weight of the architecture (the pooler's apart) is missing
-            among them and would be random.
+        ConfigError: there are none, or one of the architecture (other than the pooler's) is missing and
+            would be random.
     """
     _prepare(config)
     if not any(directory.glob("*.safetensors")):
@@ -136,7 +136,7 @@ def _no_weights(directory: Path) -> ConfigError:
 
 
 def position_limit(model: PreTrainedModel) -> int | None:
-    """Tokens that learned position embeddings reach, or None for an architecture without them."""
+    """Count the tokens that learned position embeddings cover; None for an architecture without them."""
     positions = _position_embeddings(model)
     if positions is None:
         return None
@@ -146,17 +146,17 @@ def position_limit(model: PreTrainedModel) -> int | None:
 
 
 def position_padding_id(model: PreTrainedModel) -> int | None:
-    """The padding id around which RoBERTa's kin count positions, from it + 1 on; else None."""
+    """Find the padding id that positions start after, as in RoBERTa; None where they start at 0."""
     positions = _position_embeddings(model)
     return None if positions is None else positions.padding_idx
 
 
 def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer whose ids mean something else to the transformer.
+    """Refuse a tokenizer whose ids do not fit the transformer.
 
     Raises:
-        ConfigError: more ids than embeddings, another padding id than positions are counted with,
-            or token types other than 0 (which this package does not pass on).
+        ConfigError: there are more ids than embeddings, positions start after another padding id, or
+            token types other than 0 are set (which this package does not pass on).
     """
     rows = next(model.get_input_embeddings().parameters()).shape[0]
     if len(tokenizer) > rows:

@@ -74,10 +74,10 @@ def build_encoder(
         pretrained: false takes everything but the weights from `model`.
         revision: branch, tag or commit of a hub name.
         trust_remote_code: run Python code that the model brings along.
-        attention: auto computes without padding in bf16 or fp16 on a GPU, for architectures that can,
-            and else by sdpa, or by eager where that is lacking; varlen is auto, but without padding on
-            a CPU too, and an error where it cannot be; sdpa, eager, or another implementation that
-            transformers has, is padded.
+        attention: auto computes without padding in bf16 or fp16 on a GPU for architectures that support
+            it, and otherwise by sdpa, or by eager where there is no sdpa; varlen computes without padding
+            everywhere, a CPU included, or fails; sdpa, eager and other implementations of transformers
+            compute with padding.
         dtype: of the parameters: float32, bfloat16, float16, or auto (as stored).
         max_length: tokens a text keeps, prompt and special tokens included.
         pooling: one of cls, max, mean, mean_sqrt_len, weighted_mean and last_token, the dotted name
@@ -85,14 +85,14 @@ def build_encoder(
             several to concatenate.
         include_prompt: pool the prompt's tokens too.
         dense: ``{out_features: 512, activation: Tanh, bias: true}`` after pooling; false for none.
-        normalize: scale embeddings to length one, last of all.
-        prompts: text put in front by name, such as ``{query: "query: ", document: "passage: "}``;
+        normalize: scale embeddings to length one, after all other layers.
+        prompts: texts to put in front by name, such as ``{query: "query: ", document: "passage: "}``;
             added to those found.
-        default_prompt_name: the prompt where no role is named.
+        default_prompt_name: name of the prompt for texts without a role.
         similarity: cosine, dot, euclidean or manhattan, saved with the model.
         truncate_dim: leading dimensions that evaluation and users of the saved model keep.
         gradient_checkpointing: recompute layers in the backward pass to save memory.
-        freeze: regular expressions; parameters whose name one of them finds do not train.
+        freeze: regular expressions; parameters with a match in their name do not train.
         texts: gives the training texts, for ``tokenizer: {train: ...}``.
 
     Raises:
@@ -135,10 +135,10 @@ def build_encoder(
 
 
 def freeze_parameters(module: nn.Module, patterns: Sequence[str]) -> None:
-    """Stop training the parameters whose name one of the regular expressions finds (re.search).
+    """Stop training the parameters that have a match of a regular expression in their name.
 
     Raises:
-        ConfigError: an expression is malformed or finds no parameter.
+        ConfigError: an expression is malformed or matches no parameter.
     """
     for pattern in patterns:
         try:
@@ -151,7 +151,7 @@ def freeze_parameters(module: nn.Module, patterns: Sequence[str]) -> None:
             first = next(name for name, _ in module.named_parameters())
             raise ConfigError(
                 "freeze",
-                "finds no parameter",
+                "matches no parameter",
                 f"correct it, names look like {first!r}",
                 value=pattern,
             )
@@ -160,7 +160,7 @@ def freeze_parameters(module: nn.Module, patterns: Sequence[str]) -> None:
 
 
 def _given(*values: Any) -> Any:
-    """The first value that is not None."""
+    """Return the first value that is not None."""
     return next((value for value in values if value is not None), None)
 
 
@@ -267,7 +267,7 @@ def _head(
 def _max_length(
     saved: SavedEncoder, given: int | None, backbone: Backbone, hf: PreTrainedTokenizerBase
 ) -> int:
-    """The given length; else the saved one or what tokenizer and config say, within reach."""
+    """The given length; else the saved one or that of tokenizer and config, within the positions."""
     reach = position_limit(backbone.model)
     if given is not None:
         if reach is not None and given > reach:

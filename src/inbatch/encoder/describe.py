@@ -10,7 +10,7 @@ from inbatch.encoder.st_write import module_configs
 
 
 def architecture_text(encoder: EncoderParts) -> str:
-    """The modules as sentence-transformers prints them in a model card.
+    """Print the modules as sentence-transformers does in a model card.
 
     Example::
 
@@ -41,7 +41,7 @@ def attention_text(encoder: EncoderParts) -> str:
 
 
 def describe_encoder(encoder: EncoderParts) -> dict[str, Any]:
-    """Plain values by name; sizes in parameters, tokens and dimensions."""
+    """Collect plain values by name; sizes in parameters, tokens and dimensions."""
     parameters = list(encoder.parameters())
     return {
         "architecture": architecture_text(encoder),

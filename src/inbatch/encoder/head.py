@@ -24,7 +24,7 @@ class Dense(nn.Module):
         bias: learn b.
 
     Raises:
-        ConfigError: `activation` names no activation of torch.nn.
+        ConfigError: torch.nn has no such activation.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Normalize(nn.Module):
 
 
 def make_activation(name: str | None) -> nn.Module:
-    """An activation of torch.nn by its plain ("Tanh") or dotted name; nothing else is imported.
+    """Make an activation of torch.nn from its plain ("Tanh") or dotted name; nothing else is imported.
 
     Raises:
         ConfigError: torch.nn has no such activation, or it needs arguments.
@@ -106,7 +106,7 @@ def load_dense(dense: Dense, state: Mapping[str, Tensor], *, source: str) -> Non
     """Copy saved weights into `dense`.
 
     Raises:
-        ConfigError: `state` lacks a parameter, has one too many, or differs in shape.
+        ConfigError: `state` has a parameter too few or too many, or one of another shape.
     """
     wanted = {key: tuple(value.shape) for key, value in dense.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state.items()}

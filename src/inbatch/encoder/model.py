@@ -38,12 +38,12 @@ class Encoder(nn.Module):
         head: Dense and Normalize layers, in order.
         prompts: text to put in front, by name; "query" and "document" are those of the two roles.
         default_prompt_name: the prompt where no role is named.
-        similarity: cosine, dot, euclidean or manhattan; how embeddings are to be compared. Saved
-            with the model; training compares as its loss says.
+        similarity: cosine, dot, euclidean or manhattan, to compare embeddings by. Saved with the
+            model; in training the loss decides.
         truncate_dim: leading dimensions that `encode` keeps; `forward` keeps all.
-        base_model: the name that the weights came from.
-        pooler: the backbone's pooler weights, written back by `save`.
-        packing: whether chunks go through the backbone without padding, see `packing.packs`.
+        base_model: the name of the model that the weights were loaded from.
+        pooler: the backbone's pooler weights, which `save` writes back.
+        packing: when chunks go through the backbone without padding, see `packing.packs`.
 
     Raises:
         ConfigError: the name of the default prompt or of the similarity is unknown, the Dense sizes
@@ -125,11 +125,11 @@ class Encoder(nn.Module):
         self._widest = position_limit(self.backbone) or self.tokenizer.max_length
 
     def packs_on(self, device: torch.device) -> bool:
-        """Whether chunks on a device are computed without padding, under the autocast that is on."""
+        """Tell whether chunks on a device are computed without padding, under the current autocast."""
         return packs(self.packing, device, self.backbone.dtype)
 
     def check_packing(self, device: torch.device) -> None:
-        """Refuse to train on a device that cannot do without padding what is asked to.
+        """Refuse a device that cannot compute without padding where attention=varlen asks for it.
 
         Raises:
             ConfigError: attention=varlen in float32 on a GPU, or on one without a kernel for it.
@@ -143,7 +143,7 @@ class Encoder(nn.Module):
             )
 
     def num_computed_tokens(self, chunk: Chunk) -> int:
-        """Tokens that `forward` computes for a chunk, padding included where there is any."""
+        """Count the tokens that `forward` computes for a chunk, padding included where there is any."""
         if chunk.num_tokens is not None and self.packs_on(chunk.input_ids.device):
             return chunk.num_tokens
         if self._widest is not None:
@@ -225,13 +225,13 @@ class Encoder(nn.Module):
 
     @property
     def role_prompts(self) -> dict[str, str]:
-        """The prompts of the two roles that training knows, those that are not empty."""
+        """The prompts of query and document, the two roles of training, where they are not empty."""
         found = {role: self.prompt_for(role) for role in ("query", "document")}
         return {role: prompt for role, prompt in found.items() if prompt}
 
     @property
     def output_dimension(self) -> int:
-        """Dimensions of what `encode` returns."""
+        """Dimensions of the embeddings that `encode` returns."""
         return self.truncate_dim or self.dimension
 
     def save(self, path: str | Path, *, state_dict: Mapping[str, Tensor] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The parts of an encoder that saving and describing it read."""
+"""The interface of an encoder for saving and describing it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inbatch.encoder.tokenize import TextTokenizer
 
 
 class EncoderParts(Protocol):
-    """An `Encoder` as `st_write` and `describe` see it; its docstring says what each part is."""
+    """The parts of an `Encoder` that `st_write` and `describe` read; see there for each."""
 
     backbone: PreTrainedModel
     tokenizer: TextTokenizer

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from inbatch.errors import ConfigError, did_you_mean
 
-_EPSILON = 1e-9  # a text whose tokens are all left out pools to zero, not to nan
+_EPSILON = 1e-9  # a text without pooled tokens pools to zero, not to nan
 
 
 def padding_lengths(mask_nT: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def padding_lengths(mask_nT: Tensor) -> Tensor:
 
 
 def exclude_prompt(mask_nT: Tensor, prompt_lengths_n: Tensor) -> Tensor:
-    """Mask without the leading `prompt_lengths_n` real tokens of each text, as a new tensor."""
+    """Return a mask without the leading `prompt_lengths_n` real tokens of each text."""
     positions_T = torch.arange(mask_nT.shape[1], device=mask_nT.device)
     first_n = padding_lengths(mask_nT) + prompt_lengths_n
     return mask_nT * (positions_T >= first_n[:, None]).to(mask_nT.dtype)
@@ -89,7 +89,7 @@ POOLING_MODES: dict[str, PoolingFunction] = {
 
 @lru_cache
 def pooling_function(mode: str) -> PoolingFunction:
-    """The function of a mode: one of `POOLING_MODES`, or what a dotted name imports.
+    """Find the function of a mode: one of `POOLING_MODES`, or that of a dotted name.
 
     Raises:
         ConfigError: there is none.

@@ -1,8 +1,8 @@
-"""The name of a model -> a local directory that holds its files.
+"""Find the local directory of a model from its name.
 
 Three kinds of names: a directory; ``pkg://package/sub/dir``, a directory inside an installed Python
 package; and a name on the Hugging Face hub, which is fetched into the hub's cache (or found there
-when offline). Everything after this works on a directory, so that all three load alike.
+when offline). All later steps work on a directory, so that all three load alike.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OTHER_BACKENDS = ["onnx/*", "openvino/*"]
 def resolve_directory(
     name: str, *, field: str = "model", revision: str | None = None, weights: bool = True
 ) -> Path:
-    """The local directory of a model.
+    """Find the local directory of a model, and download a hub model where needed.
 
     Args:
         name: a directory, ``pkg://package/sub/dir`` or a hub name.

@@ -3,8 +3,8 @@
 `modules.json` lists the modules in order: a Transformer, a Pooling, then any number of Dense and
 Normalize. Both layouts are read: the one that sentence-transformers 6 writes, and the older one
 (``sentence_transformers.models.*`` types, ``pooling_mode_*`` flags, ``max_seq_length`` in
-sentence_bert_config.json) that `st_write` writes. A setting that would change the embeddings and
-that this package lacks is refused by name; none is skipped.
+sentence_bert_config.json) that `st_write` writes. A setting that would change the embeddings
+and that this package lacks is refused by name; none is skipped.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _EMBEDDING_ONLY: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class SavedEncoder:
-    """What a directory says beside the transformer; by default, as a plain transformers one."""
+    """Settings of a directory besides the transformer; the defaults are those of a plain transformers one."""
 
     max_length: int | None = None
     do_lower_case: bool = False
@@ -81,12 +81,12 @@ def read_saved_encoder(
     """Read a sentence-transformers directory, or a plain transformers one (no modules.json).
 
     Args:
-        directory: where modules.json is.
+        directory: the one with modules.json.
         weights: load the head's weights, else leave them random.
         trust_remote_code: import pooling functions that the directory names.
 
     Returns:
-        The directory of the transformer and its tokenizer, and the rest.
+        The directory of the transformer and its tokenizer, and the other settings.
 
     Raises:
         ConfigError: a module or a setting that this package lacks, a broken file, or weights that

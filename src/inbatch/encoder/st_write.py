@@ -43,7 +43,7 @@ def write_directory(
 
     Args:
         encoder: what to write.
-        path: new, empty, or an older model, which is replaced as a whole.
+        path: new, empty, or an older model, which is replaced entirely.
         state_dict: the encoder's weights under its own names where its parameters do not hold them
             (sharded strategies); by default its own.
 
@@ -67,7 +67,7 @@ def write_directory(
 
 
 def module_configs(encoder: EncoderParts) -> list[tuple[str, dict[str, Any]]]:
-    """Class name and settings of each module, in order, with every key of the older layout."""
+    """List class name and settings of each module in order, with every key of the older layout."""
     width = encoder.backbone.config.hidden_size
     transformer = {
         "max_seq_length": encoder.tokenizer.max_length,
@@ -140,7 +140,7 @@ def _write_files(encoder: EncoderParts, path: Path, state: dict[str, Tensor]) ->
 
 
 def _model_config(encoder: EncoderParts) -> dict[str, Any]:
-    # Without the key "sentence_transformers" no release warns that the model is newer than itself.
+    # Without the key "sentence_transformers" no release warns that it is older than the model.
     config: dict[str, Any] = {
         "__version__": {"transformers": transformers.__version__, "pytorch": torch.__version__},
         "prompts": _prompts(encoder),
@@ -153,7 +153,7 @@ def _model_config(encoder: EncoderParts) -> dict[str, Any]:
 
 
 def _prompts(encoder: EncoderParts) -> dict[str, str]:
-    """The prompts; one for documents also under the only name that release 6 looks up for them."""
+    """The prompts; that of documents also as "document", the only name that release 6 looks up."""
     document = encoder.prompt_for("document")
     return {**encoder.prompts, "document": document} if document else dict(encoder.prompts)
 

@@ -1,8 +1,8 @@
-"""Texts -> token ids: the tokenizer of an encoder, loaded or trained.
+"""The tokenizer of an encoder, loaded or trained: texts -> token ids.
 
 A prompt is put in front of each text before tokenizing. Its length in tokens is that of the prompt
-alone, less a trailing special token (SEP, EOS); pooling leaves out that many leading tokens where
-it excludes prompts. Both are sentence-transformers' rules.
+on its own, less a trailing special token (SEP, EOS); pooling without the prompt leaves out that many leading
+tokens. Both are sentence-transformers' rules.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class TextTokenizer:
         self.hf.model_max_length = self.max_length
 
     def __call__(self, texts: Sequence[str], prompt: str = "") -> tuple[list[list[int]], int]:
-        """Token ids of each text with its prompt in front, and the prompt's token length.
+        """Return the token ids of each text with its prompt in front, and the prompt's token length.
 
         The ids include special tokens and are cut to `max_length`; no prompt has length 0.
         """
@@ -89,12 +89,12 @@ class TextTokenizer:
 
     @property
     def pad_id(self) -> int:
-        """Token id that fills up a chunk."""
+        """Token id of padding."""
         return int(self.hf.pad_token_id)
 
     @property
     def padding_side(self) -> Literal["right", "left"]:
-        """Where the chunk is filled up."""
+        """The side of a text that is padded."""
         return "left" if self.hf.padding_side == "left" else "right"
 
     @property
@@ -104,7 +104,7 @@ class TextTokenizer:
 
 
 def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The transformers tokenizer of a directory.
+    """Load the transformers tokenizer of a directory.
 
     Raises:
         ConfigError: the directory holds no vocabulary, or one that transformers cannot read.
@@ -129,12 +129,12 @@ def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> PreTr
 
 
 def train_wordpiece(texts: Iterable[str], options: Mapping[str, Any]) -> PreTrainedTokenizerBase:
-    """A WordPiece tokenizer learned from texts; the same texts give the same tokenizer.
+    """Learn a WordPiece tokenizer from texts; the same texts give the same tokenizer.
 
     Args:
         texts: read once.
-        options: vocab_size (8000; an upper bound), lowercase (true), min_frequency (2: how often a
-            piece must occur).
+        options: vocab_size (8000; an upper bound), lowercase (true), min_frequency (2: occurrences
+            that a piece must have).
 
     Raises:
         ConfigError: an unknown key, a size below one, or no text.

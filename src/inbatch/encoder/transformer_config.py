@@ -11,7 +11,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from inbatch.errors import ConfigError, did_you_mean
 
-# What transformers raises for a configuration or a checkpoint that it cannot use.
+# Errors of transformers about a configuration or a checkpoint that it cannot use.
 TRANSFORMERS_ERRORS = (
     OSError,
     ValueError,
@@ -25,10 +25,10 @@ _TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "s
 
 
 def read_config(directory: Path, *, trust_remote_code: bool = False) -> PretrainedConfig:
-    """The transformers configuration of a directory.
+    """Read the transformers configuration of a directory.
 
     Raises:
-        ConfigError: no config.json, or one of an unknown architecture.
+        ConfigError: config.json is missing or names an unknown architecture.
     """
     if not (directory / "config.json").is_file():
         raise ConfigError(
@@ -46,7 +46,7 @@ def read_config(directory: Path, *, trust_remote_code: bool = False) -> Pretrain
 
 
 def make_config(options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
-    """A transformers configuration from ``{model_type: bert, hidden_size: 128, ...}``.
+    """Make a transformers configuration from ``{model_type: bert, hidden_size: 128, ...}``.
 
     The vocabulary's size and the special tokens' ids follow `tokenizer` unless given.
 
@@ -91,7 +91,7 @@ def check_architecture(config: PretrainedConfig) -> None:
     """Refuse an architecture that is not a text encoder.
 
     Raises:
-        ConfigError: an encoder-decoder, or a model of several modalities.
+        ConfigError: it is an encoder-decoder, or a model of several modalities.
     """
     if config.is_encoder_decoder or not isinstance(getattr(config, "hidden_size", None), int):
         raise ConfigError(
@@ -103,5 +103,5 @@ def check_architecture(config: PretrainedConfig) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error, shortened to fit into a sentence."""
+    """Shorten the message of an error to fit into a sentence."""
     return " ".join(str(error).split())[:300].rstrip(".")

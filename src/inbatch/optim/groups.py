@@ -10,7 +10,7 @@ from torch import nn
 
 from inbatch.errors import ConfigError
 
-#: Patterns over lower-cased parameter names: biases and the scales of LayerNorm, RMSNorm and kin.
+#: Patterns over lower-cased parameter names: biases and the scales of LayerNorm, RMSNorm and the like.
 NO_DECAY = ("bias", "norm", r"(?:^|[._])ln(?:[._]|\d|$)")
 
 
@@ -23,18 +23,18 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Put every trainable parameter in exactly one group of an optimizer.
 
-    Frozen parameters are left out, a parameter under two names counts once, no group is empty, and
+    Frozen parameters are left out, a parameter with two names counts once, no group is empty, and
     groups without a learning rate of their own come first.
 
     Args:
         named_parameters: as of ``Module.named_parameters``.
-        weight_decay: of the parameters that decay; None leaves it to the optimizer's own setting.
-        no_decay: regexes, searched in the lower-cased name; what matches has weight decay 0.
+        weight_decay: for the parameters that decay; None leaves it to the optimizer's own setting.
+        no_decay: regexes, searched in the lower-cased name; a match means weight decay 0.
         learning_rate_mapping: {regex searched in the name: learning rate}; the last match wins.
 
     Raises:
-        ConfigError: nothing is trainable, a number is negative, or a pattern of the mapping sets no
-            parameter's learning rate.
+        ConfigError: no parameter is trainable, a number is negative, or a pattern of the mapping sets
+            the learning rate of none.
     """
     mapping = dict(learning_rate_mapping or {})
     _check_numbers(weight_decay, mapping)
@@ -69,7 +69,7 @@ def parameter_groups(
 def _group(
     parameters: list[nn.Parameter], lr: float | None, weight_decay: float | None, decays: bool
 ) -> dict[str, Any]:
-    """A group without a key takes the optimizer's own value for it."""
+    """Make a group; for a key that it lacks it takes the optimizer's own value."""
     group: dict[str, Any] = {"params": parameters}
     if lr is not None:
         group["lr"] = lr

@@ -1,8 +1,8 @@
 """The learning rate over a run, as a factor of each group's own learning rate.
 
 Pure functions of progress first, then one frozen dataclass per schedule. Each equals the schedule
-of the same name in transformers at every step of a run; what transformers gives as an absolute end
-learning rate (``lr_end``, ``min_lr``) is here a share of the learning rate, ``min_lr_ratio``.
+of the same name in transformers at every step of a run; the absolute end learning rate
+of transformers (``lr_end``, ``min_lr``) is here a share of the learning rate, ``min_lr_ratio``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Schedule(Protocol):
     """A frozen dataclass of a schedule's settings."""
 
     def factor(self, step: int, total_steps: int) -> float:
-        """What multiplies the learning rate in the update that follows `step` updates."""
+        """The factor of the learning rate in the update that follows `step` updates."""
 
 
 def to_lambda_lr(optimizer: Optimizer, schedule: Schedule, total_steps: int) -> LambdaLR:
@@ -66,7 +66,7 @@ class Constant:
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupSchedule(ABC):
-    """A linear warmup from 0 to 1, then what a subclass says.
+    """A linear warmup from 0 to 1, then the rule of a subclass.
 
     Args:
         warmup_steps: updates until the full learning rate.
@@ -166,7 +166,7 @@ class Polynomial(WarmupSchedule):
 
 @dataclass(frozen=True, kw_only=True)
 class InverseSqrt(WarmupSchedule):
-    """sqrt(timescale / (timescale + steps since the warmup)); knows no end.
+    """sqrt(timescale / (timescale + steps since the warmup)), whatever the length of the run.
 
     Args:
         timescale: in steps; None takes the warmup's length, or 10,000 without a warmup.
@@ -192,7 +192,7 @@ class WarmupStableDecay:
     """Warmup, then 1, then a decay over the last steps (https://arxiv.org/abs/2404.06395).
 
     Args:
-        warmup_steps, warmup_ratio: length of the warmup, in updates or as a share; set one at most.
+        warmup_steps, warmup_ratio: length of the warmup, in updates or as a share; set at most one.
         decay_steps, decay_ratio: length of the decay, likewise; set one of the two.
         warmup_type, decay_type: shape of the two slopes.
         min_lr_ratio: factor at the start of the warmup and at the end of the decay.
