@@ -13,6 +13,8 @@ from helpers.runs import compose_run
 from inbatch.cli.hydra_app import complete_overrides
 from inbatch.cli.train import CONF_DIR
 from inbatch.config.check import check_config, check_precision, rows_per_rank
+from inbatch.config.instantiate import instantiate
+from inbatch.config.targets import errors_under
 from inbatch.config.types import check_type
 from inbatch.errors import ConfigError
 from inbatch.losses.base import Loss
@@ -282,3 +284,30 @@ def test_plain_overrides_reach_keys_that_no_yaml_has(argument: str, completed: s
 def test_a_group_takes_a_file(argument: str) -> None:
     with pytest.raises(ConfigError, match=r"chooses no file: set loss= one of angle, .*triplet"):
         complete_overrides([argument], Path(CONF_DIR))
+
+
+def test_a_source_without_a_name_is_reported_as_the_user_wrote_it() -> None:
+    config = compose_run("encoder=tiny", "data.train={path: x.csv, colums: y}")
+    with pytest.raises(ConfigError) as error:
+        check_config(config)
+    assert str(error.value).startswith("data.train")
+    assert "data.train.train" not in str(error.value)
+
+
+def test_an_error_of_an_argument_is_reported_under_its_node() -> None:
+    node = {"_target_": "inbatch.optim.optimizers.adamw", "lr": 1, "eps": 1, "weight_decay": 0}
+    with pytest.raises(ConfigError, match=r"^optimizer.betas=\[0.9\] is not a pair") as error:
+        instantiate({**node, "params": [], "betas": [0.9]}, key="optimizer")
+    assert error.value.key == "optimizer.betas"
+
+
+def test_an_error_of_something_else_keeps_its_key() -> None:
+    with pytest.raises(ConfigError) as error, errors_under("loss", ["temperature"]):
+        raise ConfigError("data.train", "is empty", "name a file")
+    assert error.value.key == "data.train"
+
+
+def test_a_key_inside_an_argument_is_reported_under_the_node() -> None:
+    with pytest.raises(ConfigError) as error, errors_under("encoder", ["dense"]):
+        raise ConfigError("dense.out_features", "is not a whole number", "set one", value="x")
+    assert str(error.value).startswith("encoder.dense.out_features='x' is not")
