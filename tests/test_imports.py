@@ -46,7 +46,7 @@ PACKAGES = {
     "pure": {"scipy", "sklearn", "xxhash"},
     "core": {
         *("transformers", "tokenizers", "datasets", "pyarrow", "safetensors", "huggingface_hub"),
-        *("xxhash", "fsspec", "omegaconf", "rich", "scipy", "sklearn"),
+        *("xxhash", "fsspec", "omegaconf", "pydantic", "pydantic_core", "rich", "scipy", "sklearn"),
     },
     "process": set(),
     "framework": {

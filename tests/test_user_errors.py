@@ -92,7 +92,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "resume": ([*TRIPLETS, "resume=old.ckpt"], "resume='old.ckpt' does not exist"),
     "encoder": (
         [*TRIPLETS, "encoder=minilm", "encoder.model=./nowhere"],
-        "encoder.model='./nowhere' is no directory",
+        "encoder.model='./nowhere' is not a directory",
     ),
     "two encoders": ([*TRIPLETS, "encoder.model=x"], "give one of them"),
     "evaluator file": (
@@ -134,11 +134,11 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     ),
     "remote output": (
         [*TRIPLETS, "output_dir=s3://bucket/run"],
-        "output_dir='s3://bucket/run' is no folder of this machine",
+        "output_dir='s3://bucket/run' is not a folder of this machine",
     ),
     "remote store": (
         [*TRIPLETS, "guide.store_dir=s3://bucket/run"],
-        "guide.store_dir='s3://bucket/run' is no folder of this machine",
+        "guide.store_dir='s3://bucket/run' is not a folder of this machine",
     ),
     "fp16": ([*TRIPLETS, "precision=fp16"], "precision='fp16' needs a GPU"),
     "config dir": (

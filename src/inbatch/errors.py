@@ -1,4 +1,4 @@
-"""The one error that a user's mistake raises, and the sentence that it prints."""
+"""The error for a user's mistake, and the sentence that it prints."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ class ConfigError(ValueError):
     """
 
     def __init__(self, key: str, problem: str = "", fix: str = "", *, value: Any = ...) -> None:
-        super().__init__(
-            key, problem, fix
-        )  # what pickle hands from a worker process to the main one
+        super().__init__(key, problem, fix)  # pickle passes these on from a worker process
         self.key = key
         self.problem = problem
         self.fix = fix
@@ -37,11 +35,11 @@ class ConfigError(ValueError):
         return f"{shown} {self.problem}: {self.fix}"
 
     def under(self, key: str) -> ConfigError:
-        """The same mistake under the key that the user has written."""
+        """Return the same error under the key that the user has written."""
         return type(self)(key, self.problem, self.fix, value=self.value)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``did you mean 'name'?`` with the nearest known word, or an empty string where none is near."""
+    """Ask ``did you mean 'name'?`` for the nearest known word; an empty string where none is near."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"did you mean {close[0]!r}?" if close else ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -64,7 +66,6 @@ CARDS: dict[str, dict[str, Any]] = {
         "evaluation.every_steps": 100,
         "evaluation.every_epoch": True,
         "evaluation.evaluators.eval._target_": "inbatch.evaluation.EmbeddingSimilarityEvaluator",
-        "evaluation.evaluators.eval.similarity": ["cosine"],
     },
     "terms_cosine": {
         "loss._target_": "inbatch.losses.CosineSimilarity",
@@ -147,16 +148,6 @@ def test_a_file_starts_with_what_it_is_for(group: str, name: str) -> None:
         assert re.match(r"# \w.*", lines[0])
 
 
-@pytest.mark.parametrize("group", sorted({group for group, _ in FILES} - {"experiment"}))
-def test_files_of_a_group_without_target_have_the_same_keys(group: str) -> None:
-    """One that left a key out would take it from nowhere when chosen."""
-    nodes = [OmegaConf.load(CONF / group / f"{name}.yaml") for g, name in FILES if g == group]
-    if group == "logger" or any("_target_" in node for node in nodes):
-        return
-    for node in nodes:
-        assert node.keys() == nodes[0].keys()
-
-
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_launch_command_of_an_experiment_gives_what_is_missing(name: str) -> None:
     """Its overrides, as they stand, leave no key without a value."""
@@ -199,7 +190,7 @@ def same(node: Any, key: str, value: Any) -> bool:
 
 @pytest.mark.parametrize("name", CARDS)
 def test_an_experiment_has_the_settings_of_its_card(name: str) -> None:
-    config = composed("experiment", name)
+    config = OmegaConf.create(asdict(check_config(composed("experiment", name))))
     round_robin = ROUND_ROBIN if name != "esci_cached_gist" else {}
     for key, value in {**OF_ALL_CARDS, **round_robin, **CARDS[name]}.items():
         found = OmegaConf.select(config, key)
@@ -207,18 +198,45 @@ def test_an_experiment_has_the_settings_of_its_card(name: str) -> None:
         assert plain == value, key
 
 
-@pytest.mark.parametrize(
-    ("group", "name"),
-    [f for f in FILES if f[0] in ("loss", "sampler", "schedule", "strategy", "optimizer")],
-)
-def test_a_file_of_ours_lists_every_key(group: str, name: str) -> None:
-    """So that the YAML shows what can be set; `params` and `texts` are given by the run."""
-    config = OmegaConf.to_container(composed(group, name)[group])
-    for node in targets(config):
-        if not node["_target_"].startswith("inbatch."):
-            continue
-        taken = inspect.signature(locate(node["_target_"], name)).parameters
-        assert {key for key in node if key[0] != "_"} == set(taken) - {"params"}
+@pytest.mark.parametrize(("group", "name"), [f for f in FILES if f[0] != "experiment"])
+def test_a_default_stands_in_one_place(group: str, name: str) -> None:
+    """A file holds only what its choice changes: no default of the schema or of this package's signatures."""
+    node = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
+    assert isinstance(node, dict)
+    node.pop("defaults", None)
+    if name.startswith(
+        "cached_"
+    ):  # it replaces the choice of another group, so it sets all its keys
+        assert node.pop("gradcache") == asdict(RunConfig())["gradcache"] | {"keep_gib": "auto"}
+        node = node["loss"]
+    schema = asdict(RunConfig())[group] or {}
+    repeated = [key for key, value in leaves(node) if same(schema, key, value)]
+    for target in targets(node):
+        if target["_target_"].startswith("inbatch."):
+            parameters = inspect.signature(locate(target["_target_"], name)).parameters
+            repeated += [
+                key for key, value in target.items() if value == default_of(parameters, key)
+            ]
+    assert repeated == []
+
+
+def default_of(parameters: Mapping[str, inspect.Parameter], key: str) -> Any:
+    """The default of a signature as a YAML file would write it."""
+    default = parameters[key].default if key in parameters else inspect.Parameter.empty
+    return list(default) if isinstance(default, tuple) else default
+
+
+def test_train_and_evaluate_repeat_no_default() -> None:
+    for name in ("train", "evaluate"):
+        assert set(OmegaConf.load(CONF / f"{name}.yaml")) == {"defaults", "hydra"}
+
+
+def test_the_configuration_of_a_run_records_the_defaults_of_its_targets() -> None:
+    run = check_config(compose_run("encoder=tiny", "data.train=x.csv", "sampler=round_robin"))
+    assert run.loss["temperature"] == 0.05
+    assert run.loss["directions"] == ["query_to_doc"]
+    assert run.sampler["within"]["block_rows"] == 1
+    assert run.sampler["stop"] == "first_exhausted"
 
 
 @pytest.mark.parametrize(("group", "name"), [f for f in FILES if f[0] in ("loss", "schedule")])

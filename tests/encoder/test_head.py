@@ -59,7 +59,10 @@ def test_refuses_other_names(name: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"out_features": 4, "activaton": "Tanh"}, "'activaton'"),
+        (
+            {"out_features": 4, "activaton": "Tanh"},
+            r"dense\.activaton is not a valid key of dense: did you mean 'activation'",
+        ),
         ({}, r"dense\.out_features=None"),
         ({"out_features": 0}, r"dense\.out_features=0"),
         ({"out_features": True}, r"dense\.out_features=True"),

@@ -160,7 +160,7 @@ def test_models_that_stay_padded(tmp_path: Path) -> None:
     assert mpnet.packing == "never"
     expected = "eager, padded (MPNetModel has no attention without padding)"
     assert mpnet.describe()["attention"] == expected
-    with pytest.raises(ConfigError, match="MPNetModel has no attention without padding; set"):
+    with pytest.raises(ConfigError, match=r"MPNetModel has no attention without padding\): set"):
         make("mpnet")
     assert make("bert", attention="sdpa").describe()["attention"] == "sdpa, padded"
     with pytest.raises(ConfigError, match=r"heads of 8, 16, \.\.\. 256 dimensions, not 4"):

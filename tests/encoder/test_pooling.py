@@ -116,7 +116,29 @@ def test_excluding_no_prompt_keeps_the_mask() -> None:
     assert torch.equal(exclude_prompt(mask, torch.zeros(len(LENGTHS), dtype=torch.int64)), mask)
 
 
-@pytest.mark.parametrize("modes", [("average",), (), ("mean", "mean")])
+@pytest.mark.parametrize("modes", [("average",), (), ("mean", "mean"), ("torch.nn.no_such",)])
 def test_refuses_modes(modes: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match=r"pooling=.*weighted_mean"):
         Pooling(modes)
+
+
+def test_asks_for_a_near_mode() -> None:
+    with pytest.raises(
+        ConfigError, match=r"pooling='men' is not a pooling mode: did you mean 'mean'"
+    ):
+        Pooling(("men",))
+
+
+def first_and_last(tokens: torch.Tensor, mask: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+    """A mode of a user's own."""
+    return POOLING_MODES["cls"](tokens, mask, padding) + POOLING_MODES["last_token"](
+        tokens, mask, padding
+    )
+
+
+def test_a_function_of_another_package_is_a_mode() -> None:
+    tokens, mask = make_tokens("right")
+    none = torch.zeros(len(LENGTHS), dtype=torch.int64)
+    own = Pooling((f"{__name__}.first_and_last", "mean"))(tokens, mask, none)
+    parts = [Pooling((mode,))(tokens, mask, none) for mode in ("cls", "last_token", "mean")]
+    torch.testing.assert_close(own, torch.cat([parts[0] + parts[1], parts[2]], dim=-1))

@@ -163,3 +163,21 @@ def test_failed_save_leaves_the_older_model(tiny_bert: Path, tmp_path: Path) -> 
     with pytest.raises(AttributeError):
         encoder.save(tmp_path / "model", state_dict=broken)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def first_token(tokens: torch.Tensor, mask: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+    """A pooling of a user's own."""
+    return tokens[:, 0]
+
+
+def test_a_pooling_of_another_package_comes_back_where_it_is_trusted(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
+    mode = f"{__name__}.first_token"
+    encoder = build_encoder(str(tiny_bert), pooling=mode)
+    encoder.save(tmp_path / "model")
+    with pytest.raises(ConfigError, match=r"set encoder\.trust_remote_code=true"):
+        build_encoder(str(tmp_path / "model"))
+    again = build_encoder(str(tmp_path / "model"), trust_remote_code=True)
+    assert again.pooling.modes == (mode,)
+    torch.testing.assert_close(again.encode(["red phone"]), encoder.encode(["red phone"]))

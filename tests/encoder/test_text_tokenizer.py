@@ -118,7 +118,7 @@ def test_trained_vocabulary_is_the_same_in_every_process() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"vocab": 9}, "unknown key 'vocab'"),
+        ({"vocab": 9}, "vocab is not a valid key of tokenizer"),
         ({"vocab_size": 0}, r"tokenizer\.train\.vocab_size=0"),
         ({"min_frequency": "2"}, r"tokenizer\.train\.min_frequency='2'"),
     ],

@@ -67,7 +67,10 @@ def test_ranks_of_a_launcher_divide_the_texts(tiny_bert: Path, tmp_path: Path) -
         ("guide.mode=live", "guide.mode='live' does not use a store: set guide.mode=stored"),
         ("guide=none", "needs a guide: set guide.model=NAME_OR_PATH"),
         ("guide.mode=cached", "guide.mode='cached' .* one of stored, live"),
-        ("guide.store_dtype=bfloat16", "guide.store_dtype='bfloat16' is not known"),
+        (
+            "guide.store_dtype=bfloat16",
+            "guide.store_dtype='bfloat16' is not one of float16, float32",
+        ),
         ("guide.chunk_tokens=10", "guide.chunk_tokens=10 cannot hold"),
     ],
 )

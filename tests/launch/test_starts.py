@@ -20,7 +20,7 @@ from helpers.distributed import free_port
 from helpers.launching import MARK, ROOT, command, environment, processes, run
 from helpers.runs import TINY, compose_run, metrics, run_train, write_triplets
 from inbatch.config.check import check_config
-from inbatch.run.build import write_demo_data
+from inbatch.run.build import generate_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 WITHIN_S = 600.0  # a start takes 10 s; the bound holds on a machine under a load of 20
@@ -220,10 +220,10 @@ def test_half_a_demo_is_completed(tmp_path: Path) -> None:
     config = check_config(compose_run("data=demo", "encoder=tiny", f"data_dir={tmp_path}"))
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "train-0.parquet").write_bytes(b"half")
-    write_demo_data(config.data, data_dir=config.data_dir)
+    generate_data(config.data)
     whole = tmp_path / "whole"
-    config.data_dir = str(whole)
-    write_demo_data(config.data, data_dir=config.data_dir)
+    config.data.generate["folder"] = str(whole / "demo")
+    generate_data(config.data)
     names = [path.relative_to(whole) for path in whole.rglob("*.*")]
     assert len(names) == 6
     for name in names:

@@ -113,16 +113,24 @@ def test_decay_ratio() -> None:
 @pytest.mark.parametrize(
     ("kind", "kwargs", "named"),
     [
-        (Linear, {"warmup_steps": 5, "warmup_ratio": 0.1}, "warmup_steps is 5"),
+        (
+            Linear,
+            {"warmup_steps": 5, "warmup_ratio": 0.1},
+            "warmup_steps=5 does not go with warmup_ratio=0.1",
+        ),
         (Linear, {"warmup_steps": 0.1}, "warmup_ratio"),
-        (Linear, {"warmup_steps": -1}, "warmup_steps is -1"),
-        (Cosine, {"warmup_ratio": 1.5}, "warmup_ratio is 1.5"),
-        (CosineWithMinLr, {"min_lr_ratio": 2.0}, "min_lr_ratio is 2.0"),
-        (Polynomial, {"min_lr_ratio": -1.0}, "min_lr_ratio is -1.0"),
-        (InverseSqrt, {"timescale": 0}, "timescale is 0"),
+        (Linear, {"warmup_steps": -1}, "warmup_steps=-1 is not"),
+        (Cosine, {"warmup_ratio": 1.5}, "warmup_ratio=1.5 is out of range"),
+        (CosineWithMinLr, {"min_lr_ratio": 2.0}, "min_lr_ratio=2.0"),
+        (Polynomial, {"min_lr_ratio": -1.0}, "min_lr_ratio=-1.0"),
+        (InverseSqrt, {"timescale": 0}, "timescale=0"),
         (WarmupStableDecay, {}, "decay_steps"),
-        (WarmupStableDecay, {"decay_steps": 5, "decay_ratio": 0.1}, "decay_steps is 5"),
-        (WarmupStableDecay, {"decay_steps": 5, "decay_type": "cubic"}, "decay_type is 'cubic'"),
+        (WarmupStableDecay, {"decay_steps": 5, "decay_ratio": 0.1}, "decay_steps=5"),
+        (
+            WarmupStableDecay,
+            {"decay_steps": 5, "decay_type": "cubic"},
+            "decay_type='cubic' is not one of linear, cosine",
+        ),
     ],
 )
 def test_mistakes_name_the_field(kind: Any, kwargs: dict[str, Any], named: str) -> None:
@@ -138,7 +146,7 @@ def test_overlapping_phases_are_refused() -> None:
 
 
 def test_no_steps_are_refused() -> None:
-    with pytest.raises(ConfigError, match="total_steps is 0"):
+    with pytest.raises(ConfigError, match="total_steps=0"):
         to_lambda_lr(optimizer_of(LR), Linear(), 0)
 
 

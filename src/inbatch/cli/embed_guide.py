@@ -32,7 +32,7 @@ def embed_guide(run: RunConfig) -> Path:
         ConfigError: the run does not use a store.
     """
     world = find_world(run.trainer.accelerator, run.trainer.devices, run.trainer.num_nodes)
-    parts_of.write_demo_data(run.data, data_dir=run.data_dir)
+    parts_of.generate_data(run.data)
     sources = load_sources(run.data.train, cache_dir=run.data.cache_dir)
     losses = parts_of.make_losses(run.loss, sources, guided=run.guide.model is not None)
     guide = parts_of.make_guide(run.guide, sources, losses, accelerator=world.accelerator)

@@ -33,7 +33,7 @@ def evaluate(run: EvaluateConfig) -> dict[str, float]:
         ConfigError: a model, file or device that cannot be used.
     """
     evaluators = instantiate(run.evaluation.evaluators)
-    encode = _encode(instantiate(run.encoder), run)
+    encode = _encode(instantiate(run.encoder, key="encoder"), run)
     metrics: dict[str, float] = {}
     for evaluator in evaluators.values():
         metrics.update(evaluator(encode))

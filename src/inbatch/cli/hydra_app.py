@@ -31,7 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from inbatch.compat import hydra_options_with_value
-from inbatch.config.check import check_local, omegaconf_line
+from inbatch.config.check import check_local, omegaconf_error
 from inbatch.config.schema import CONF
 from inbatch.console import record
 from inbatch.errors import ConfigError, did_you_mean
@@ -226,7 +226,7 @@ def composition_error(error: Exception) -> ConfigError:
         reason = _flat(error).split("See http")[0].strip()
         return ConfigError(repr(error.override), f"cannot be read ({reason})", "quote its value")
     if isinstance(error, InterpolationResolutionError):
-        return ConfigError(omegaconf_line(error))
+        return omegaconf_error(error)
     return ConfigError("configuration", f"cannot be composed ({_flat(error)})", "correct it")
 
 

@@ -90,7 +90,7 @@ def prepare_sources(run: RunConfig, options: PrepareConfig) -> Path:
     Raises:
         ConfigError: the folder holds something else.
     """
-    parts_of.write_demo_data(run.data, data_dir=run.data_dir)
+    parts_of.generate_data(run.data)
     sources = load_sources(run.data.train, cache_dir=run.data.cache_dir, workers=options.workers)
     encoder = parts_of.make_encoder(run.encoder, sources) if options.tokenize else None
     output = Path(options.output)

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,7 @@ def compose_job(arguments: Sequence[str], *, now: datetime, cwd: Path) -> Job:
         options=job_options(slurm, name=run.name, directory=directory, cwd=cwd),
         variables=job_variables(slurm, directory=directory, cwd=cwd, python=sys.executable),
     )
-    values = OmegaConf.to_container(OmegaConf.structured(run), resolve=True)
-    assert isinstance(values, dict)
+    values = asdict(run)
     return Job(script, OmegaConf.to_yaml({**values, "hydra": _HYDRA}), directory, run)
 
 

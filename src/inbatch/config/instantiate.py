@@ -1,29 +1,38 @@
-"""Objects from nodes with a `_target_`."""
+"""What the configuration takes from Hydra: composition over the schema's defaults, and objects from nodes.
+
+Importing this module tells Hydra the defaults, under the names that the first entry of conf/train.yaml and
+of conf/evaluate.yaml has.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from hydra import utils
+from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
 
-from inbatch.config.targets import locate, named_keys
+from inbatch.config.schema import EvaluateConfig, RunConfig
+from inbatch.config.targets import errors_under, locate
+
+# As plain values: OmegaConf's own checks of a dataclass end in messages without the key.
+ConfigStore.instance().store("train_keys", asdict(RunConfig()))
+ConfigStore.instance().store("evaluate_keys", asdict(EvaluateConfig()))
 
 
-def instantiate(node: Any, **more: Any) -> Any:
-    """`hydra.utils.instantiate`, out of which errors come as they were raised.
+def instantiate(node: Any, *, key: str = "", **more: Any) -> Any:
+    """Call `hydra.utils.instantiate`, out of which errors come as they were raised.
 
-    An encoder's `ConfigError` names its key as the user types it, ``encoder.max_length``; what is a
-    dataclass has been made before, by `targets.check_targets`.
+    Args:
+        node: a mapping with a ``_target_``.
+        key: where it stands; put in front of the key of a `ConfigError` about an argument of the target.
+        more: further arguments of the target.
     """
     try:
         return utils.instantiate(node, **more)
     except InstantiationException as error:
-        cause = error.__cause__ or error
-        target = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
-        if not target.startswith("inbatch.encoder."):
-            raise cause from None
-        with named_keys("encoder", inspect.signature(locate(target, "encoder")).parameters):
-            raise cause from None
+        names = inspect.signature(locate(node["_target_"], key)).parameters if key else ()
+        with errors_under(key, names):
+            raise error.__cause__ or error from None

@@ -1,19 +1,26 @@
-"""The run's configuration as dataclasses: every key that conf/train.yaml and its groups may hold.
+"""Every key that conf/train.yaml and its groups may hold, its type and its default.
 
-What stands as `Any` is a node with a `_target_`, whose schema is the signature of what it names.
+A default stands here and nowhere else: the fields below are what Hydra composes first (compose.py), a YAML
+file holds only what its choice changes. What stands as `Any` is a node with a `_target_`, whose
+schema is the signature of what it names, defaults included.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
+
+from omegaconf import MISSING
+from pydantic import ConfigDict, Field
 
 _PACKAGED = Path(__file__).parents[1] / "conf"
 #: The YAML files: in the package where it is installed, else in the checkout.
 CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "conf"
 
-PRECISIONS = {
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "bf16-true", "fp64"]
+#: Lightning's names.
+PRECISIONS: dict[str, str] = {
     "fp32": "32-true",
     "tf32": "32-true",  # with products of TF32, see device/matmul_precision.py
     "bf16": "bf16-mixed",
@@ -21,10 +28,21 @@ PRECISIONS = {
     "bf16-true": "bf16-true",
     "fp64": "64-true",
 }
+Positive = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Limit = Annotated[int, Field(ge=-1)]  # -1 for none
+Auto = Literal["auto"]
 
 
 @dataclass
-class LoaderConfig:
+class Keys:
+    """A group of keys, which takes no others."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+
+@dataclass
+class LoaderConfig(Keys):
     """conf/data/*.yaml, `loader`: how batches are read ahead.
 
     num_workers: processes of a rank that read and tokenize; 0 reads between the steps, "auto" takes up
@@ -32,29 +50,33 @@ class LoaderConfig:
     prefetch: batches that each of them holds ready.
     """
 
-    num_workers: int | str = "auto"
-    prefetch: int = 2
+    num_workers: Natural | Auto = "auto"
+    prefetch: Positive = 2
 
 
 @dataclass
-class DataConfig:
+class DataConfig(Keys):
     """conf/data: what is trained and evaluated on, and how it is read.
 
     train: files, or sources by name; a source is files or the keys of `data.spec.SourceSpec`.
     eval: files, or evaluation sets by name; what they measure follows from their columns.
     columns: roles that hold in all of them, where they do not say otherwise.
+    generate: a node with a `_target_` that is called before any file is read, on every node of a
+        cluster; it writes files that `train` names, unless they are there.
+    loader: how batches are read ahead.
+    cache_dir: folder for files that are converted once, null for that of `datasets`.
     """
 
-    train: Any = field(default_factory=dict)
+    train: Any = MISSING
     eval: Any = None
     columns: dict[str, Any] = field(default_factory=dict)
+    generate: Any = None
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     cache_dir: str | None = None
-    demo: bool = False
 
 
 @dataclass
-class GradcacheConfig:
+class GradcacheConfig(Keys):
     """conf/gradcache: chunks of a step and the graphs that are kept between its passes.
 
     chunk_size: most texts of a chunk, null for no limit.
@@ -63,13 +85,13 @@ class GradcacheConfig:
         for as much as fits.
     """
 
-    chunk_size: int | None = None
-    chunk_tokens: int | str | None = None
-    keep_gib: int | float | str | None = None
+    chunk_size: Positive | None = None
+    chunk_tokens: Positive | Auto | None = "auto"
+    keep_gib: Annotated[float, Field(ge=0)] | Auto | None = None
 
 
 @dataclass
-class GuideConfig:
+class GuideConfig(Keys):
     """conf/guide: the frozen guide of GIST losses.
 
     model: a directory, hub name or pkg://package/directory; null means no guide.
@@ -86,14 +108,14 @@ class GuideConfig:
     max_length: int | None = None
     prompts: dict[str, str] = field(default_factory=dict)
     trust_remote_code: bool = False
-    mode: str = "stored"
+    mode: Literal["stored", "live"] = "stored"
     store_dir: str = "outputs/guide_store"
-    store_dtype: str = "float16"
-    chunk_tokens: int | str = "auto"
+    store_dtype: Literal["float16", "float32"] = "float16"
+    chunk_tokens: Positive | Auto = "auto"
 
 
 @dataclass
-class TrainerConfig:
+class TrainerConfig(Keys):
     """conf/trainer: length of the run, devices, and how often metrics are logged.
 
     max_epochs: passes over the data, -1 for no limit.
@@ -104,48 +126,56 @@ class TrainerConfig:
     log_every_steps: optimizer steps between two rows of `metrics.jsonl`.
     """
 
-    max_epochs: int = 1
-    max_steps: int = -1
-    accelerator: str = "auto"
+    max_epochs: Limit = 1
+    max_steps: Limit = -1
+    accelerator: Literal["auto", "cpu", "cuda", "gpu"] = "auto"
     devices: int | str = "auto"
-    num_nodes: int = 1
-    log_every_steps: int = 10
+    num_nodes: Positive = 1
+    log_every_steps: Positive = 10
 
 
 @dataclass
-class CheckpointConfig:
-    """`checkpoint`: when the whole state is written beside the end of the run and of each epoch.
+class CheckpointConfig(Keys):
+    """`checkpoint`: further checkpoints beside those at the end of each epoch and of the run.
 
     every_n_steps: optimizer steps between checkpoints; null for none inside an epoch.
     keep: earlier checkpoints that are kept beside the last.
     """
 
-    every_n_steps: int | None = None
-    keep: int = 0
+    every_n_steps: Positive | None = None
+    keep: Natural = 0
 
 
 @dataclass
-class EvaluationConfig:
-    """conf/evaluation: evaluators by name, when they run, and which metric chooses the model."""
+class EvaluationConfig(Keys):
+    """conf/evaluation: evaluators by name, when they run, and which metric chooses the model.
+
+    evaluators: nodes with a `_target_` by name; {} chooses them by the columns of `data.eval`.
+    every_steps: optimizer steps between evaluations, null for none inside an epoch.
+    at_start: evaluate before the first step.
+    every_epoch: evaluate at the end of each epoch.
+    best_metric: the metric that chooses the model, null for the first evaluator's own.
+    mode: whether the largest or the smallest value is best.
+    """
 
     evaluators: dict[str, Any] = field(default_factory=dict)
-    every_steps: int | None = None
+    every_steps: Positive | None = None
     at_start: bool = True
     every_epoch: bool = True
     best_metric: str | None = None
-    mode: str = "max"
+    mode: Literal["max", "min"] = "max"
 
 
 @dataclass
-class EvaluateDataConfig:
+class EvaluateDataConfig(Keys):
     """conf/evaluate.yaml, `data`: see `DataConfig`."""
 
-    eval: Any = None
+    eval: Any = MISSING
     columns: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(Keys):
     """conf/evaluate.yaml: one evaluation of a saved model.
 
     device: cpu, cuda, or auto for a GPU where there is one.
@@ -157,12 +187,12 @@ class EvaluateConfig:
     encoder: Any = None
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     device: str = "auto"
-    chunk_tokens: int = 8192
+    chunk_tokens: Positive = 8192
     output_dir: str = "outputs/evaluation"
 
 
 @dataclass
-class CardConfig:
+class CardConfig(Keys):
     """`card`: facts for the model card that no run can know.
 
     model_name: null for the name of the run.
@@ -178,9 +208,13 @@ class CardConfig:
 
 
 @dataclass
-class RunConfig:
+class RunConfig(Keys):
     """The whole run. `global_batch_size` is the one dial for scale.
 
+    encoder, sampler, optimizer, schedule, strategy: a node with a `_target_` each, from the group's files.
+    loss: a node with a `_target_`, or one for each source by name.
+    pruner: a node with a `_target_` that stops trials of a sweep early, {} for none.
+    logger: nodes with a `_target_` by name, loggers beside `metrics.jsonl`.
     name: of the run, its folder and its model.
     output_dir: folder for all that the run writes.
     data_dir: folder that the files of experiments are below.
@@ -214,16 +248,16 @@ class RunConfig:
     logger: dict[str, Any] = field(default_factory=dict)
     card: CardConfig = field(default_factory=CardConfig)
     name: str = "run"
-    seed: int = 42
-    global_batch_size: int = 64
-    accumulate: int = 1
+    output_dir: str = "outputs/${name}"
+    data_dir: str = "."
+    seed: Natural = 42
+    global_batch_size: Positive = 64
+    accumulate: Positive = 1
     drop_last: bool = False
-    gather: str = "global"
-    clip_norm: float | None = 1.0
+    gather: Literal["global", "ring", "local"] = "global"
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     learning_rate_mapping: dict[str, float] = field(default_factory=dict)
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     deterministic: bool = False
     compile: bool = False
     resume: str = "auto"
-    output_dir: str = "outputs/run"
-    data_dir: str = "."

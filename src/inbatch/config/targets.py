@@ -1,223 +1,153 @@
-"""Would a `_target_` node work? Its keys and values against the signature of what it names.
+"""Nodes with a ``_target_``, checked against the signature of what they name.
 
-The signature is the schema: names and types of the parameters decide what a YAML file may hold, so
-that a mistake is found before anything is built. Only dataclasses are called (losses, schedules,
-samplers: plain values), so that what they refuse is told with the key as the user has typed it.
+The signature is the schema: names and types of the parameters decide what a YAML file may hold, and its
+defaults hold where the file leaves a key out. So a mistake is found before anything is built, in a
+target of this package or of another. Only dataclasses are called (losses, schedules, samplers:
+plain values), so that what they refuse is reported with the key as the user has typed it.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import re
-import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import is_dataclass
-from typing import Any, Literal, Union
+from typing import Any
 
+from inbatch.config.types import check_type, is_node, unknown_key
 from inbatch.errors import ConfigError
 
 _SPECIAL = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # Hydra's own keys
-_WORDS: dict[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a text",
-    types.NoneType: "null",
-}
 
 
-def check_targets(node: Any, path: str) -> None:
+def check_targets(node: Any, key: str) -> None:
     """Check every `_target_` node inside a configuration.
 
     Args:
         node: dicts, lists and scalars, interpolations resolved.
-        path: where the node stands, for messages.
+        key: where the node stands, as the user writes it.
 
     Raises:
-        ConfigError: a target that cannot be imported, a key that it does not take, one that it needs and
-            does not get, a value of the wrong type, or one that a dataclass refuses.
+        ConfigError: a target cannot be imported, a key is unknown or missing, a value has the wrong
+            type, or a dataclass refuses it.
     """
-    _check_signatures(node, path)
-    _make(node, path)
+    for place, inner in _nodes(node, key):
+        _check_signature(inner, place)
+    _make(node, key)
 
 
-def _check_signatures(node: Any, path: str) -> None:
+def _nodes(node: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """All nodes inside a node, the outermost first, with their keys."""
+    if is_node(node):
+        yield key, node
     if isinstance(node, Mapping):
-        if "_target_" in node:
-            _check_signature(node, path)
-        for key, value in node.items():
-            _check_signatures(value, f"{path}.{key}" if path else str(key))
+        for name, value in node.items():
+            yield from _nodes(value, f"{key}.{name}")
     elif isinstance(node, list):
         for position, value in enumerate(node):
-            _check_signatures(value, f"{path}[{position}]")
+            yield from _nodes(value, f"{key}[{position}]")
 
 
-def _make(node: Any, path: str) -> Any:
-    """What a node of dataclasses stands for; None where it is not made of them alone."""
-    if not isinstance(node, Mapping) or "_target_" not in node:
+def _make(node: Any, key: str) -> Any:
+    """The object that a node of dataclasses stands for; None where it is not made of them alone."""
+    if not is_node(node):
         return None if "'_target_'" in repr(node) else node
-    callee = locate(node["_target_"], path)
-    inner = {key: _make(value, f"{path}.{key}") for key, value in arguments(node).items()}
-    whole = all(inner[key] is not None or node[key] is None for key in inner)
+    callee = locate(node["_target_"], key)
+    inner = {name: _make(value, f"{key}.{name}") for name, value in arguments(node).items()}
+    whole = all(inner[name] is not None or node[name] is None for name in inner)
     if not is_dataclass(callee) or node.get("_partial_") or not whole:
         return None
-    with named_keys(path, inner):
+    with errors_under(key, inner):
         return callee(**inner)
+
+
+def with_defaults(node: Any) -> Any:
+    """A copy in which nodes of dataclasses hold the defaults of their fields too.
+
+    So `config.yaml` records every number of a run, and a run is recognised when a default has
+    changed between its start and its resumption. Defaults that are no plain values are left out.
+    """
+    if isinstance(node, list):
+        return [with_defaults(value) for value in node]
+    if not isinstance(node, Mapping):
+        return node
+    found = {name: with_defaults(value) for name, value in node.items()}
+    if is_node(node) and is_dataclass(callee := locate(node["_target_"], "")):
+        for name, parameter in inspect.signature(callee).parameters.items():
+            value = parameter.default
+            value = list(value) if isinstance(value, tuple) else value
+            if isinstance(value, int | float | str | list | None):
+                found.setdefault(name, value)
+    return found
 
 
 def arguments(node: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a node that its target is called with."""
-    return {str(key): value for key, value in node.items() if key not in _SPECIAL}
+    return {str(name): value for name, value in node.items() if name not in _SPECIAL}
 
 
 @contextmanager
-def named_keys(path: str, keys: Iterable[str]) -> Iterator[None]:
-    """A `ConfigError` inside that begins with one of the keys names it as the user types it.
+def errors_under(key: str, names: Iterable[str]) -> Iterator[None]:
+    """Put `key` in front of the key of a `ConfigError` inside, where that is one of the names.
 
-    ``temperature is -1: ...`` becomes ``loss.temperature=-1: ...``.
+    A loss refuses its ``temperature``, and the user has typed ``loss.temperature``.
     """
     try:
         yield
     except ConfigError as error:
-        first = re.match(r"(\w+)( is )?", str(error))
-        if first is None or first[1] not in keys:
+        if re.split(r"[.\[]", error.key)[0] not in names:
             raise
-        named = f"{path}.{first[1]}{'=' if first[2] else ''}{str(error)[first.end() :]}"
-        raise ConfigError(named) from error
+        raise error.under(f"{key}.{error.key}") from error
 
 
-def locate(target: Any, path: str) -> Callable[..., Any]:
-    """The object that a `_target_` names.
+def locate(target: Any, key: str) -> Callable[..., Any]:
+    """Import the object that a `_target_` names.
 
     Raises:
         ConfigError: there is none.
     """
     module, _, name = str(target).rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"{path}._target_={target!r} cannot be imported ({error}): correct it, or choose one of "
-            "the YAML files of its group"
+            f"{key}._target_",
+            f"cannot be imported ({error})",
+            "correct it, or choose one of the YAML files of its group",
+            value=target,
         ) from None
+    return found
 
 
-def unknown_key(place: str, key: str, allowed: Iterable[str], owner: str) -> ConfigError:
-    """The error for a key that nothing takes."""
-    names = sorted(allowed)
-    takes = f"it takes {', '.join(names)}" if names else "it takes none"
-    return ConfigError(place, f"is not a valid key of {owner}", nearest(key, names) or takes)
-
-
-def nearest(value: str, known: Iterable[str]) -> str:
-    """A question with the nearest known word, or nothing."""
-    close = difflib.get_close_matches(value, list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else ""
-
-
-def _check_signature(node: Mapping[str, Any], path: str) -> None:
+def _check_signature(node: Mapping[str, Any], key: str) -> None:
     target = node["_target_"]
-    callee = locate(target, path)
+    callee = locate(target, key)
     parameters = inspect.signature(callee).parameters.values()
     named = {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    for key in node:
-        if key not in named and key not in _SPECIAL and not takes_any:
-            raise unknown_key(f"{path}.{key}", str(key), named, target)
+    given = arguments(node)
+    for name in given:
+        if name not in named and not takes_any:
+            raise unknown_key(f"{key}.{name}", named, target)
     required = [name for name, p in named.items() if p.default is p.empty]
     if not node.get("_partial_"):
         for name in required:
             if name not in node:
-                raise ConfigError(f"{path}.{name} is missing: {target} needs it; set {path}.{name}")
-    hints = _hints(callee)
-    for key, value in node.items():
-        if key in hints and not fits(value, hints[key]):
-            raise wrong_type(f"{path}.{key}", value, hints[key])
+                raise ConfigError(f"{key}.{name}", f"is not set, and {target} needs it", "set it")
+    hints = annotations_of(callee)
+    for name, value in given.items():
+        if name in hints:
+            check_type(value, hints[name], f"{key}.{name}")
 
 
-def _hints(callee: Callable[..., Any]) -> dict[str, Any]:
-    function = callee.__init__ if inspect.isclass(callee) else callee
+def annotations_of(callee: Callable[..., Any]) -> dict[str, Any]:
+    """Annotations of a callable's parameters by name; empty where they cannot be resolved."""
+    # Fields of a dataclass may come from a base class, whose module knows the names in their annotations.
+    by_class = not inspect.isclass(callee) or is_dataclass(callee)
     try:
-        return typing.get_type_hints(function)
+        return typing.get_type_hints(callee if by_class else callee.__init__, include_extras=True)
     except NameError:  # some libraries import the names in their annotations for type checkers only
         return {}
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Whether a YAML value can stand for a parameter with this annotation.
-
-    A node with a `_target_` fits everything; it is checked by itself.
-    """
-    if isinstance(value, Mapping) and "_target_" in value:
-        return True
-    if hint is Any or isinstance(hint, typing.TypeVar):
-        return True
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        return any(fits(value, inner) for inner in arguments)
-    if origin is Literal:
-        return value in arguments and type(value) in map(type, arguments)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return _fits_class(value, origin or hint, arguments)
-
-
-def _fits_class(value: Any, kind: type, arguments: tuple[Any, ...]) -> bool:
-    if issubclass(kind, Mapping):
-        inner = arguments[-1] if arguments else Any
-        return isinstance(value, Mapping) and all(fits(v, inner) for v in value.values())
-    if issubclass(kind, str):
-        return isinstance(value, str)
-    if issubclass(kind, Sequence):
-        return isinstance(value, list) and _fits_items(value, kind, arguments or (Any, ...))
-    try:
-        return isinstance(value, kind)
-    except TypeError:  # a protocol without runtime checks: only a `_target_` node can be one
-        return False
-
-
-def _fits_items(values: list[Any], kind: type, arguments: tuple[Any, ...]) -> bool:
-    if issubclass(kind, tuple) and Ellipsis not in arguments:
-        return len(values) == len(arguments) and all(map(fits, values, arguments))
-    return all(fits(value, arguments[0]) for value in values)
-
-
-def wrong_type(place: str, value: Any, hint: Any) -> ConfigError:
-    """The error for a value that does not fit the annotation."""
-    choices = [choice for choice in _choices(hint) if isinstance(choice, str)]
-    question = nearest(value, choices) if isinstance(value, str) else ""
-    return ConfigError(f"{place}={value!r} is not {describe(hint)}: {question or 'set one'}")
-
-
-def _choices(hint: Any) -> tuple[Any, ...]:
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) is Literal:
-        return arguments
-    return tuple(choice for inner in arguments for choice in _choices(inner))
-
-
-def describe(hint: Any) -> str:
-    """What an annotation asks for, in words."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(describe(inner) for inner in arguments))
-    if origin is Literal:
-        names = [
-            str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in arguments
-        ]
-        return f"one of {', '.join(names)}" if len(names) > 1 else names[0]
-    if hint in _WORDS:
-        return _WORDS[hint]
-    kind = origin or hint
-    if inspect.isclass(kind) and issubclass(kind, Mapping):
-        return "a mapping {key: value, ...}"
-    if inspect.isclass(kind) and issubclass(kind, Sequence):
-        inner = [describe(item) for item in arguments if item is not Ellipsis]
-        return f"a list ({', '.join(inner)})" if inner else "a list"
-    return f"a node with a _target_ ({getattr(kind, '__name__', kind)})"

@@ -99,8 +99,7 @@ class Collator:
 
     def column_prompts(self, source: Source) -> tuple[str, ...]:
         """The prompt of each text column of a source."""
-        prompts = {**(self.prompts or {}), **source.prompts}
-        return resolve_prompts(prompts, source.roles, field="prompts")
+        return source.column_prompts(self.prompts)
 
     def collate(
         self, read: ReadRows, source: Source, *, name: str, step: int, num_global_rows: int

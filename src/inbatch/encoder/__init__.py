@@ -1,8 +1,8 @@
-"""encoder/: chunk of tokens -> embeddings [n, D].
+"""The encoder: chunk of tokens -> embeddings [n, D].
 
 `resolve` finds the files, `st_read` reads what a sentence-transformers directory says, `tokenize`
 and `backbone` load, `pooling` and `head` follow the backbone, `model` holds the parts together,
-`build` is the way in from a configuration, and `st_format` the way out to a directory.
+`build` is the way in from a configuration, and `st_write` the way out to a directory.
 
 Names are imported on first use, so that `inbatch.encoder.pooling` needs torch alone.
 """

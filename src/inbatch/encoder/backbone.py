@@ -1,8 +1,8 @@
 """The transformer of an encoder: pretrained weights from a directory, or random ones from a config.
 
-Every parameter of the module is used, which data-parallel wrappers rely on: the pooler that classes
-like BERT's carry beside the token embeddings is taken out, and its weights are kept only to be
-written back (`Backbone.pooler`), so that other tools find a complete checkpoint.
+Data-parallel wrappers rely on every parameter of the module being used. So the pooler that classes such as
+BERT's have after the token embeddings is removed, and its weights are kept only to be written back
+(`Backbone.pooler`), so that other tools find a complete checkpoint.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from inbatch.encoder.transformer_config import TRANSFORMERS_ERRORS, check_architecture, one_line
-from inbatch.errors import ConfigError
+from inbatch.errors import ConfigError, did_you_mean
 
 _DTYPES = ("float32", "bfloat16", "float16", "auto")
 _POOLER = "pooler."
@@ -33,11 +33,11 @@ class Backbone:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
-    """How a transformer is loaded.
+    """Options for loading a transformer.
 
     Args:
-        attention: "auto" and "varlen" (see `packing.prepare_packing`; for what is padded, sdpa where
-            the architecture has it, else eager) or one of transformers' attention implementations.
+        attention: "auto" or "varlen" (see `packing.prepare_packing`; padded texts take sdpa where the
+            architecture has it, else eager), or one of transformers' attention implementations.
         dtype: of the parameters: float32, bfloat16, float16, or auto (as stored, or float32).
         trust_remote_code: run the Python code that a hub model brings along.
     """
@@ -48,10 +48,15 @@ class LoadOptions:
 
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
-            raise ConfigError(f"dtype={self.dtype!r} must be one of {', '.join(_DTYPES)}.")
+            raise ConfigError(
+                "dtype",
+                f"is not one of {', '.join(_DTYPES)}",
+                did_you_mean(self.dtype, _DTYPES) or "set one of them",
+                value=self.dtype,
+            )
 
     def keywords(self, *, random: bool) -> dict[str, Any]:
-        """Keyword arguments for AutoModel."""
+        """Make the keyword arguments for AutoModel."""
         dtype = "float32" if random and self.dtype == "auto" else self.dtype
         by_default = self.attention in ("auto", "varlen")
         chosen = {} if by_default else {"attn_implementation": self.attention}
@@ -63,37 +68,35 @@ class LoadOptions:
 
 
 def random_backbone(config: PretrainedConfig, options: LoadOptions) -> Backbone:
-    """Weights drawn by the architecture's own initialisation from torch's global generator.
+    """Draw weights by the architecture's own initialisation from torch's global generator.
 
     Raises:
-        ConfigError: the architecture is no text encoder, or lacks the attention implementation.
+        ConfigError: the architecture is not a text encoder, or lacks the attention implementation.
     """
     _prepare(config)
     try:
         model = AutoModel.from_config(config, **options.keywords(random=True))
     except TRANSFORMERS_ERRORS as error:
-        raise ConfigError(f"encoder of {config.model_type}: {one_line(error)}.") from error
+        raise ConfigError(
+            "config",
+            f"makes no {config.model_type} ({one_line(error)})",
+            "change the key of it, or the option, that is named",
+        ) from error
     return Backbone(model, _take_pooler(model))
 
 
 def pretrained_backbone(
     directory: Path, config: PretrainedConfig, options: LoadOptions
 ) -> Backbone:
-    """Weights out of a directory's safetensors files.
+    """Load weights from a directory's safetensors files.
 
     Raises:
-        ConfigError: there are none, or a weight of the architecture (the pooler's apart) is missing
-            among them and would be random.
+        ConfigError: there are none, or one of the architecture (other than the pooler's) is missing and
+            would be random.
     """
     _prepare(config)
     if not any(directory.glob("*.safetensors")):
-        problem = (
-            "only pickled weights (.bin): load and save them once with transformers, which writes "
-            "model.safetensors"
-            if any(directory.glob("*.bin"))
-            else "no weights: give a directory with model.safetensors, or set pretrained=false"
-        )
-        raise ConfigError(f"path={str(directory)!r} holds {problem}.")
+        raise _no_weights(directory)
     try:
         model, report = AutoModel.from_pretrained(
             directory,
@@ -103,21 +106,37 @@ def pretrained_backbone(
             **options.keywords(random=False),
         )
     except TRANSFORMERS_ERRORS as error:
-        raise ConfigError(f"path={str(directory)!r}: {one_line(error)}.") from error
+        raise ConfigError(
+            "model",
+            f"cannot be loaded ({one_line(error)})",
+            "give a checkpoint that transformers can load",
+            value=str(directory),
+        ) from error
     missing = sorted(report["missing_keys"])
     random_weights = [name for name in missing if not name.startswith(_POOLER)]
     if random_weights:
         raise ConfigError(
-            f"path={str(directory)!r} lacks {len(random_weights)} weights of "
-            f"{type(model).__name__} ({', '.join(random_weights[:3])}, ...), which would be "
-            "random: give a complete checkpoint."
+            "model",
+            f"lacks {len(random_weights)} weights of {type(model).__name__} "
+            f"({', '.join(random_weights[:3])}, ...), which would be random",
+            "give a complete checkpoint",
+            value=str(directory),
         )
     pooler = _take_pooler(model)
     return Backbone(model, {} if missing else pooler)
 
 
+def _no_weights(directory: Path) -> ConfigError:
+    value = str(directory)
+    if any(directory.glob("*.bin")):
+        fix = "load and save them once with transformers, which writes model.safetensors"
+        return ConfigError("model", "holds only pickled weights (.bin)", fix, value=value)
+    fix = "give a directory with model.safetensors, or set pretrained=false"
+    return ConfigError("model", "holds no weights", fix, value=value)
+
+
 def position_limit(model: PreTrainedModel) -> int | None:
-    """Tokens that learned position embeddings reach, or None for an architecture without them."""
+    """Count the tokens that learned position embeddings cover; None for an architecture without them."""
     positions = _position_embeddings(model)
     if positions is None:
         return None
@@ -127,34 +146,38 @@ def position_limit(model: PreTrainedModel) -> int | None:
 
 
 def position_padding_id(model: PreTrainedModel) -> int | None:
-    """The padding id around which RoBERTa's kin count positions, from it + 1 on; else None."""
+    """Find the padding id that positions start after, as in RoBERTa; None where they start at 0."""
     positions = _position_embeddings(model)
     return None if positions is None else positions.padding_idx
 
 
 def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer whose ids mean something else to the transformer.
+    """Refuse a tokenizer whose ids do not fit the transformer.
 
     Raises:
-        ConfigError: more ids than embeddings, another padding id than positions are counted with,
-            or token types other than 0 (which this package does not pass on).
+        ConfigError: there are more ids than embeddings, positions start after another padding id, or
+            token types other than 0 are set (which this package does not pass on).
     """
     rows = next(model.get_input_embeddings().parameters()).shape[0]
     if len(tokenizer) > rows:
         raise ConfigError(
-            f"tokenizer has {len(tokenizer)} ids and the transformer {rows} embeddings: "
-            "give the tokenizer that the transformer was trained with."
+            "tokenizer",
+            f"has {len(tokenizer)} ids and the transformer {rows} embeddings",
+            "give the tokenizer that the transformer was trained with",
         )
     positions = _position_embeddings(model)
     if positions is not None and positions.padding_idx not in (None, tokenizer.pad_token_id):
         raise ConfigError(
-            f"tokenizer pads with id {tokenizer.pad_token_id} and {type(model).__name__} counts "
-            f"positions around id {positions.padding_idx}: give a tokenizer that pads with that id."
+            "tokenizer",
+            f"pads with id {tokenizer.pad_token_id} and {type(model).__name__} counts positions "
+            f"around id {positions.padding_idx}",
+            "give a tokenizer that pads with that id",
         )
     if any(tokenizer("a").get("token_type_ids", [])):
         raise ConfigError(
-            f"tokenizer {type(tokenizer).__name__} sets token types, which are not supported: "
-            "give an architecture without them, such as bert or xlm-roberta."
+            "tokenizer",
+            f"({type(tokenizer).__name__}) sets token types, which are not supported",
+            "give an architecture without them, such as bert or xlm-roberta",
         )
 
 
@@ -166,8 +189,10 @@ def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
     """
     if not model.supports_gradient_checkpointing:
         raise ConfigError(
-            f"gradient_checkpointing=true is not supported by {type(model).__name__}: "
-            "set it to false."
+            "gradient_checkpointing",
+            f"is not supported by {type(model).__name__}",
+            "set it to false",
+            value=True,
         )
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 

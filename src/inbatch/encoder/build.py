@@ -1,4 +1,4 @@
-"""From a configuration to an encoder: the target of conf/encoder/*.yaml."""
+"""Build an encoder from a configuration: the target of conf/encoder/*.yaml."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def build_encoder(
     freeze: Sequence[str] = (),
     texts: TextStream | None = None,
 ) -> Encoder:
-    """An encoder from a saved model (`model`), or with random weights from a `config`.
+    """Build an encoder from a saved model (`model`), or with random weights from a `config`.
 
     None means "as found in the directory" for a sentence-transformers model. Otherwise it means
     mean pooling (last token for a causal language model) with the prompt, no further layer, no
@@ -74,28 +74,29 @@ def build_encoder(
         pretrained: false takes everything but the weights from `model`.
         revision: branch, tag or commit of a hub name.
         trust_remote_code: run Python code that the model brings along.
-        attention: auto computes without padding in bf16 or fp16 on a GPU, for architectures that can,
-            and else by sdpa, or by eager where that is lacking; varlen is auto, but without padding on
-            a CPU too, and an error where it cannot be; sdpa, eager, or another implementation that
-            transformers has, is padded.
+        attention: auto computes without padding in bf16 or fp16 on a GPU for architectures that support
+            it, and otherwise by sdpa, or by eager where there is no sdpa; varlen computes without padding
+            everywhere, a CPU included, or fails; sdpa, eager and other implementations of transformers
+            compute with padding.
         dtype: of the parameters: float32, bfloat16, float16, or auto (as stored).
         max_length: tokens a text keeps, prompt and special tokens included.
-        pooling: one of cls, max, mean, mean_sqrt_len, weighted_mean and last_token, or several to
-            concatenate.
+        pooling: one of cls, max, mean, mean_sqrt_len, weighted_mean and last_token, the dotted name
+            of another function (see `pooling.Pooling`; sentence-transformers cannot load such a model), or
+            several to concatenate.
         include_prompt: pool the prompt's tokens too.
         dense: ``{out_features: 512, activation: Tanh, bias: true}`` after pooling; false for none.
-        normalize: scale embeddings to length one, last of all.
-        prompts: text put in front by name, such as ``{query: "query: ", document: "passage: "}``;
+        normalize: scale embeddings to length one, after all other layers.
+        prompts: texts to put in front by name, such as ``{query: "query: ", document: "passage: "}``;
             added to those found.
-        default_prompt_name: the prompt where no role is named.
+        default_prompt_name: name of the prompt for texts without a role.
         similarity: cosine, dot, euclidean or manhattan, saved with the model.
         truncate_dim: leading dimensions that evaluation and users of the saved model keep.
         gradient_checkpointing: recompute layers in the backward pass to save memory.
-        freeze: regular expressions; parameters whose name one of them finds do not train.
+        freeze: regular expressions; parameters with a match in their name do not train.
         texts: gives the training texts, for ``tokenizer: {train: ...}``.
 
     Raises:
-        ConfigError: with the field, the value and the fix.
+        ConfigError: under the argument that is wrong.
     """
     options = LoadOptions(attention=attention, dtype=dtype, trust_remote_code=trust_remote_code)
     if model is not None and config is None:
@@ -105,8 +106,10 @@ def build_encoder(
         backbone, hf = _from_config(config, tokenizer, texts, options)
     else:
         raise ConfigError(
-            f"encoder.model={model!r} and encoder.config={config!r}: give one of them, "
-            "model for a saved model or config for random weights."
+            "model",
+            f"does not go with config={config!r}",
+            "give one of them, model for a saved model or config for random weights",
+            value=model,
         )
     transformer = backbone.model
     check_tokenizer(transformer, hf)
@@ -132,25 +135,32 @@ def build_encoder(
 
 
 def freeze_parameters(module: nn.Module, patterns: Sequence[str]) -> None:
-    """Stop training the parameters whose name one of the regular expressions finds (re.search).
+    """Stop training the parameters that have a match of a regular expression in their name.
 
     Raises:
-        ConfigError: an expression is malformed or finds no parameter.
+        ConfigError: an expression is malformed or matches no parameter.
     """
     for pattern in patterns:
         try:
             found = [p for name, p in module.named_parameters() if re.search(pattern, name)]
         except re.error as error:
-            raise ConfigError(f"freeze={pattern!r} is no regular expression: {error}.") from error
+            raise ConfigError(
+                "freeze", f"is not a regular expression ({error})", "correct it", value=pattern
+            ) from error
         if not found:
             first = next(name for name, _ in module.named_parameters())
-            raise ConfigError(f"freeze={pattern!r} finds no parameter: names look like {first!r}.")
+            raise ConfigError(
+                "freeze",
+                "matches no parameter",
+                f"correct it, names look like {first!r}",
+                value=pattern,
+            )
         for parameter in found:
             parameter.requires_grad_(False)
 
 
 def _given(*values: Any) -> Any:
-    """The first value that is not None."""
+    """Return the first value that is not None."""
     return next((value for value in values if value is not None), None)
 
 
@@ -163,11 +173,15 @@ def _from_saved(
 ) -> tuple[SavedEncoder, Backbone, PreTrainedTokenizerBase]:
     if isinstance(tokenizer, Mapping):
         raise ConfigError(
-            f"encoder.tokenizer={dict(tokenizer)} trains a tokenizer whose ids a saved model would "
-            f"not know: leave it out, or replace model={model!r} by config."
+            "tokenizer",
+            "trains a tokenizer whose ids a saved model would not know",
+            f"leave it out, or replace model={model!r} by config",
+            value=dict(tokenizer),
         )
     directory = resolve_directory(model, revision=revision, weights=pretrained)
-    transformer, saved = read_saved_encoder(directory, weights=pretrained)
+    transformer, saved = read_saved_encoder(
+        directory, weights=pretrained, trust_remote_code=options.trust_remote_code
+    )
     config = read_config(transformer, trust_remote_code=options.trust_remote_code)
     if pretrained:
         backbone = pretrained_backbone(transformer, config, options)
@@ -187,20 +201,24 @@ def _from_config(
 ) -> tuple[Backbone, PreTrainedTokenizerBase]:
     if tokenizer is None:
         raise ConfigError(
-            "encoder.tokenizer is missing beside encoder.config: give a directory, a hub name or "
-            "{train: {vocab_size: 8000}}."
+            "tokenizer",
+            "is not set, and config needs it",
+            "give a directory, a hub name or {train: {vocab_size: 8000}}",
         )
     if isinstance(tokenizer, str):
         hf = _named_tokenizer(tokenizer, options)
     elif [*tokenizer] != ["train"]:
         raise ConfigError(
-            f"encoder.tokenizer={dict(tokenizer)} must be a name or "
-            "{train: {vocab_size: 8000}}."
+            "tokenizer",
+            "is neither a name nor {train: {...}}",
+            "give a directory, a hub name or {train: {vocab_size: 8000}}",
+            value=dict(tokenizer),
         )
     elif texts is None:
         raise ConfigError(
-            "encoder.tokenizer.train needs training texts: pass texts= to build_encoder, "
-            "or name a tokenizer."
+            "tokenizer.train",
+            "needs training texts",
+            "pass texts= to build_encoder, or name a tokenizer",
         )
     else:
         hf = train_wordpiece(texts(), tokenizer["train"] or {})
@@ -237,7 +255,7 @@ def _head(
     layers = list(saved.head)
     if dense is not None:
         layers = [layer for layer in layers if isinstance(layer, Normalize)]
-        if dense is not False:
+        if isinstance(dense, Mapping):
             layers.insert(0, make_dense(width, dense))
     if normalize is not None:
         layers = [layer for layer in layers if not isinstance(layer, Normalize)]
@@ -249,20 +267,20 @@ def _head(
 def _max_length(
     saved: SavedEncoder, given: int | None, backbone: Backbone, hf: PreTrainedTokenizerBase
 ) -> int:
-    """The given length; else the saved one or what tokenizer and config say, within reach."""
+    """The given length; else the saved one or that of tokenizer and config, within the positions."""
     reach = position_limit(backbone.model)
     if given is not None:
         if reach is not None and given > reach:
             raise ConfigError(
-                f"max_length={given} is above the {reach} positions of "
-                f"{type(backbone.model).__name__}: set it to {reach} or less."
+                "max_length",
+                f"is above the {reach} positions of {type(backbone.model).__name__}",
+                f"set {reach} or less",
+                value=given,
             )
         return given
     positions = getattr(backbone.model.config, "max_position_embeddings", None)
     stated = [hf.model_max_length, positions] if saved.max_length is None else [saved.max_length]
     known = [n for n in (*stated, reach) if n is not None and 0 < n < _UNLIMITED]
     if not known:
-        raise ConfigError(
-            "max_length is stated by neither tokenizer nor transformer: set encoder.max_length."
-        )
+        raise ConfigError("max_length", "is stated by neither tokenizer nor transformer", "set it")
     return min(known)

@@ -1,9 +1,9 @@
 """Shapes of a compiled encoder. Shape letters: n texts, T tokens of a padded row.
 
 A compiled backbone takes its sizes as symbols, so one graph serves all chunks of a kind of forward
-(with or without gradient, training or evaluation). Sizes of one would be compiled apart, and kernels
-are faster over sizes that divide by eight. Padded chunks are therefore widened to multiples of eight in
-both directions; packed ones are left alone, and stay without padding.
+(with or without gradient, training or evaluation). A size of one would be compiled separately, and
+kernels are faster for multiples of eight. Padded chunks are therefore widened to multiples of eight in
+both directions; packed chunks, which have no padding, stay as they are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MULTIPLE = 8
 
 
 def widened_shape(shape: torch.Size, *, max_width: int) -> tuple[int, int]:
-    """Rows and tokens of a chunk of this shape once it is widened.
+    """Compute the rows and tokens of a chunk of this shape after widening.
 
     Args:
         shape: [n, T].
@@ -33,9 +33,9 @@ def widened_shape(shape: torch.Size, *, max_width: int) -> tuple[int, int]:
 def widen(
     chunk: Chunk, *, max_width: int, pad_id: int, padding_side: Literal["right", "left"]
 ) -> tuple[Tensor, Tensor]:
-    """Ids and mask in the widened shape, which begin (or end, if padded on the left) as the chunk's.
+    """Pad ids and mask to the widened shape, on the side where the chunk is padded.
 
-    The last text fills further rows: one without any token would have no attention to normalise.
+    The last text is repeated in the added rows: attention over a row without tokens is undefined.
     """
     num_texts, width = chunk.input_ids.shape
     rows, wide = widened_shape(chunk.input_ids.shape, max_width=max_width)

@@ -1,19 +1,17 @@
-"""An encoder in words: what tables and the model card say about it."""
+"""Describe an encoder in words and numbers, for tables and the model card."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from inbatch import compat
 from inbatch.encoder.packing import obstacle
+from inbatch.encoder.parts import EncoderParts
 from inbatch.encoder.st_write import module_configs
 
-if TYPE_CHECKING:
-    from inbatch.encoder.model import Encoder
 
-
-def architecture_text(encoder: Encoder) -> str:
-    """The modules as sentence-transformers prints them in a model card.
+def architecture_text(encoder: EncoderParts) -> str:
+    """Print the modules as sentence-transformers does in a model card.
 
     Example::
 
@@ -32,8 +30,8 @@ def architecture_text(encoder: Encoder) -> str:
     return "\n".join(["SentenceTransformer(", *lines, ")"])
 
 
-def attention_text(encoder: Encoder) -> str:
-    """How attention is computed, and why it is padded where it need not have been."""
+def attention_text(encoder: EncoderParts) -> str:
+    """Say how attention is computed, and why texts are padded where they are."""
     if encoder.packing == "always":
         return "varlen, without padding"
     if encoder.packing == "auto":
@@ -43,8 +41,8 @@ def attention_text(encoder: Encoder) -> str:
     return used if problem is None else f"{used} ({problem})"
 
 
-def describe_encoder(encoder: Encoder) -> dict[str, Any]:
-    """Plain values by name; sizes in parameters, tokens and dimensions."""
+def describe_encoder(encoder: EncoderParts) -> dict[str, Any]:
+    """Collect plain values by name; sizes in parameters, tokens and dimensions."""
     parameters = list(encoder.parameters())
     return {
         "architecture": architecture_text(encoder),

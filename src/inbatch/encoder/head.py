@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inbatch.errors import ConfigError
+from inbatch.errors import ConfigError, did_you_mean
 
-_DENSE_DEFAULTS = {"activation": "Tanh", "bias": True}
+_DENSE_KEYS = ("out_features", "activation", "bias")
 
 
 class Dense(nn.Module):
@@ -24,7 +24,7 @@ class Dense(nn.Module):
         bias: learn b.
 
     Raises:
-        ConfigError: `activation` names no activation of torch.nn.
+        ConfigError: torch.nn has no such activation.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class Normalize(nn.Module):
 
 
 def make_activation(name: str | None) -> nn.Module:
-    """An activation of torch.nn by its plain ("Tanh") or dotted name; nothing else is imported.
+    """Make an activation of torch.nn from its plain ("Tanh") or dotted name; nothing else is imported.
 
     Raises:
-        ConfigError: the name is none, or the activation needs arguments.
+        ConfigError: torch.nn has no such activation, or it needs arguments.
     """
     if name is None:
         return nn.Identity()
@@ -74,40 +74,47 @@ def make_activation(name: str | None) -> nn.Module:
             module: nn.Module = kind()  # type: ignore[misc]
             return module
     raise ConfigError(
-        f"dense.activation={name!r} is no activation of torch.nn: "
-        "give a name such as Tanh, GELU or Identity."
+        "dense.activation",
+        "is not an activation of torch.nn",
+        "give a name such as Tanh, GELU or Identity",
+        value=name,
     )
 
 
 def make_dense(in_features: int, options: Mapping[str, Any]) -> Dense:
-    """Dense from ``{out_features: 512, activation: Tanh, bias: true}``; the last two are defaults.
+    """Make a `Dense` from ``{out_features: 512, activation: Tanh, bias: true}``, the last two by default.
 
     Raises:
         ConfigError: `out_features` is missing or below one, or a key is unknown.
     """
-    unknown = sorted(set(options) - {"out_features", *_DENSE_DEFAULTS})
+    unknown = sorted(set(options) - set(_DENSE_KEYS))
     if unknown:
         raise ConfigError(
-            f"dense has the unknown key {unknown[0]!r}: it takes out_features, activation and bias."
+            f"dense.{unknown[0]}",
+            "is not a valid key of dense",
+            did_you_mean(unknown[0], _DENSE_KEYS) or f"use one of {', '.join(_DENSE_KEYS)}",
         )
     size = options.get("out_features")
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ConfigError(f"dense.out_features={size!r} must be a whole number of one or more.")
-    given = {**_DENSE_DEFAULTS, **options}
-    return Dense(in_features, size, activation=given["activation"], bias=bool(given["bias"]))
+        raise ConfigError(
+            "dense.out_features", "is not a whole number of at least 1", "set one", value=size
+        )
+    return Dense(in_features, **options)
 
 
 def load_dense(dense: Dense, state: Mapping[str, Tensor], *, source: str) -> None:
     """Copy saved weights into `dense`.
 
     Raises:
-        ConfigError: `state` lacks a parameter, has one too many, or differs in shape.
+        ConfigError: `state` has a parameter too few or too many, or one of another shape.
     """
     wanted = {key: tuple(value.shape) for key, value in dense.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state.items()}
     if wanted != found:
         raise ConfigError(
-            f"{source} holds weights {found} where its config.json asks for {wanted}."
+            source,
+            f"holds weights {found} where its config.json asks for {wanted}",
+            "give a complete model",
         )
     with torch.no_grad():
         dense.load_state_dict(dict(state))

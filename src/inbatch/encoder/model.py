@@ -23,7 +23,7 @@ from inbatch.encoder.pooling import Pooling
 from inbatch.encoder.st_read import SIMILARITIES
 from inbatch.encoder.st_write import write_directory
 from inbatch.encoder.tokenize import TextTokenizer
-from inbatch.errors import ConfigError
+from inbatch.errors import ConfigError, did_you_mean
 
 _DOCUMENT_NAMES = ("document", "passage", "corpus")
 _ENCODE_TEXTS = 65_536  # texts whose token ids and embeddings are held at once
@@ -39,12 +39,12 @@ class Encoder(nn.Module):
         head: Dense and Normalize layers, in order.
         prompts: text to put in front, by name; "query" and "document" are those of the two roles.
         default_prompt_name: the prompt where no role is named.
-        similarity: cosine, dot, euclidean or manhattan; how embeddings are to be compared. Saved
-            with the model; training compares as its loss says.
+        similarity: cosine, dot, euclidean or manhattan, to compare embeddings by. Saved with the
+            model; in training the loss decides.
         truncate_dim: leading dimensions that `encode` keeps; `forward` keeps all.
-        base_model: the name that the weights came from.
-        pooler: the backbone's pooler weights, written back by `save`.
-        packing: whether chunks go through the backbone without padding, see `packing.packs`.
+        base_model: the name of the model that the weights were loaded from.
+        pooler: the backbone's pooler weights, which `save` writes back.
+        packing: when chunks go through the backbone without padding, see `packing.packs`.
 
     Raises:
         ConfigError: the name of the default prompt or of the similarity is unknown, the Dense sizes
@@ -113,7 +113,10 @@ class Encoder(nn.Module):
         """
         if self.packing == "always" and self.backbone.device.type == "cpu":
             raise ConfigError(
-                "compile=true cannot have encoder.attention='varlen' on a CPU: set encoder.attention=auto."
+                "compile",
+                "does not go with encoder.attention='varlen' on a CPU",
+                "set encoder.attention=auto",
+                value=True,
             )
         compat.keep_graphs_whole()
         # In place, since a wrapper would be a second submodule.
@@ -121,23 +124,25 @@ class Encoder(nn.Module):
         self._widest = position_limit(self.backbone) or self.tokenizer.max_length
 
     def packs_on(self, device: torch.device) -> bool:
-        """Whether chunks on a device are computed without padding, under the autocast that is on."""
+        """Tell whether chunks on a device are computed without padding, under the current autocast."""
         return packs(self.packing, device, self.backbone.dtype)
 
     def check_packing(self, device: torch.device) -> None:
-        """Refuse to train on a device that cannot do without padding what is asked to.
+        """Refuse a device that cannot compute without padding where attention=varlen asks for it.
 
         Raises:
             ConfigError: attention=varlen in float32 on a GPU, or on one without a kernel for it.
         """
         if self.packing == "always" and not self.packs_on(device):
             raise ConfigError(
-                "encoder.attention='varlen' takes bf16 or fp16 and a GPU of compute capability 8.0 or "
-                "more: set precision=bf16, or encoder.attention=auto."
+                "encoder.attention",
+                "needs bf16 or fp16, and a GPU of compute capability 8.0 or more",
+                "set precision=bf16, or encoder.attention=auto",
+                value="varlen",
             )
 
     def num_computed_tokens(self, chunk: Chunk) -> int:
-        """Tokens that `forward` computes for a chunk, padding included where there is any."""
+        """Count the tokens that `forward` computes for a chunk, padding included where there is any."""
         if chunk.num_tokens is not None and self.packs_on(chunk.input_ids.device):
             return chunk.num_tokens
         if self._widest is not None:
@@ -208,20 +213,24 @@ class Encoder(nn.Module):
             names = (role, *_DOCUMENT_NAMES)
             return next((self.prompts[name] for name in names if self.prompts.get(name)), "")
         if role not in self.prompts:
+            known = ("query", *_DOCUMENT_NAMES, *self.prompts)
             raise ConfigError(
-                f"role={role!r} is no prompt of the encoder: choose from {[*self.prompts]}."
+                "role",
+                "is neither a role nor the name of a prompt",
+                did_you_mean(role, known) or f"choose one of {', '.join(dict.fromkeys(known))}",
+                value=role,
             )
         return self.prompts[role]
 
     @property
     def role_prompts(self) -> dict[str, str]:
-        """The prompts of the two roles that training knows, those that are not empty."""
+        """The prompts of query and document, the two roles of training, where they are not empty."""
         found = {role: self.prompt_for(role) for role in ("query", "document")}
         return {role: prompt for role, prompt in found.items() if prompt}
 
     @property
     def output_dimension(self) -> int:
-        """Dimensions of what `encode` returns."""
+        """Dimensions of the embeddings that `encode` returns."""
         return self.truncate_dim or self.dimension
 
     def save(self, path: str | Path, *, state_dict: Mapping[str, Tensor] | None = None) -> None:
@@ -235,16 +244,24 @@ class Encoder(nn.Module):
     def _check(self) -> None:
         if self.similarity not in SIMILARITIES:
             raise ConfigError(
-                f"similarity={self.similarity!r} must be one of {', '.join(SIMILARITIES)}."
+                "similarity",
+                f"is not one of {', '.join(SIMILARITIES)}",
+                did_you_mean(self.similarity, SIMILARITIES) or "set one of them",
+                value=self.similarity,
             )
         if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
             raise ConfigError(
-                f"default_prompt_name={self.default_prompt_name!r} must be one of prompts: "
-                f"{[*self.prompts]}."
+                "default_prompt_name",
+                f"is not among the prompts {[*self.prompts]}",
+                "name one of them, or add it to prompts",
+                value=self.default_prompt_name,
             )
         if self.truncate_dim is not None and not 1 <= self.truncate_dim <= self.dimension:
             raise ConfigError(
-                f"truncate_dim={self.truncate_dim} must lie between 1 and {self.dimension}."
+                "truncate_dim",
+                "is out of range",
+                f"set a number from 1 to {self.dimension}",
+                value=self.truncate_dim,
             )
 
 
@@ -254,8 +271,10 @@ def _dimension(pooling: Pooling, width: int, head: Sequence[nn.Module]) -> int:
         if isinstance(layer, Dense):
             if layer.linear.in_features != size:
                 raise ConfigError(
-                    f"dense takes {layer.linear.in_features} dimensions and gets {size} from "
-                    f"pooling={list(pooling.modes)}: set encoder.dense anew to match."
+                    "dense",
+                    f"takes {layer.linear.in_features} dimensions and gets {size} from "
+                    f"pooling={list(pooling.modes)}",
+                    "set dense.out_features, which makes a new layer",
                 )
             size = layer.linear.out_features
     return size

@@ -1,10 +1,10 @@
-"""A chunk's texts one behind another, as a backbone with packed attention takes them.
+"""Concatenate the texts of a chunk for a backbone with packed attention.
 
 Shape letters: n texts, T tokens of a padded row, P real tokens of all rows, D dimension.
 
-Each text keeps the positions that it has in a row of its own. What the backbone gives is laid out in
+Each text keeps the positions that it has in a row of its own. The backbone's output is laid out in
 padded rows again, so pooling is the same with and without packing. Nothing here waits for a device:
-the host knows P, which the chunk carries along.
+the chunk knows P on the host.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from inbatch.errors import ConfigError
 # "auto" packs where a GPU has a kernel for it, "always" wherever it can be computed.
 Packing = Literal["never", "auto", "always"]
 
-# Architectures of which packed and padded embeddings have been compared.
+# Architectures whose packed and padded embeddings have been compared.
 ARCHITECTURES = ("bert", "distilbert", "modernbert", "nomic_bert", "roberta", "xlm-roberta")
 _HEAD_MULTIPLE, _HEAD_MOST = 8, 256  # of the kernels
 
@@ -45,7 +45,7 @@ class Packed(NamedTuple):
 
 
 def obstacle(model: PreTrainedModel) -> str | None:
-    """Why a model cannot take packed texts, in words; None where it can."""
+    """Explain why a model cannot take packed texts; None where it can."""
     config, name = model.config, type(model).__name__
     own = type(model).__module__.startswith("transformers.")
     if not own or config.model_type not in ARCHITECTURES or getattr(config, "is_decoder", False):
@@ -57,7 +57,7 @@ def obstacle(model: PreTrainedModel) -> str | None:
 
 
 def prepare_packing(model: PreTrainedModel, attention: str) -> Packing:
-    """Give a model the attention for packed texts where `attention`, auto or varlen, asks for it.
+    """Give a model the attention for packed texts where `attention` is auto or varlen.
 
     Raises:
         ConfigError: varlen for a model that cannot take packed texts.
@@ -66,7 +66,9 @@ def prepare_packing(model: PreTrainedModel, attention: str) -> Packing:
         return "never"
     problem = obstacle(model)
     if problem is not None and attention == "varlen":
-        raise ConfigError(f"attention='varlen': {problem}; set encoder.attention=auto.")
+        raise ConfigError(
+            "attention", f"cannot be used here ({problem})", "set attention=auto", value=attention
+        )
     if problem is not None:
         return "never"
     register()
@@ -75,19 +77,19 @@ def prepare_packing(model: PreTrainedModel, attention: str) -> Packing:
 
 
 def packs(packing: Packing, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether chunks on a device go without padding, for a model of this dtype and under autocast."""
+    """Tell whether chunks on a device go without padding, for a model of this dtype and under autocast."""
     if packing == "never" or device.type == "cpu":
         return packing == "always"
     return compute_dtype(device.type, dtype) in KERNEL_DTYPES and kernel_runs_on(device)
 
 
 def pack(chunk: Chunk, *, position_padding_id: int | None) -> Packed:
-    """The chunk without its padding.
+    """Remove the padding of a chunk.
 
     Args:
         chunk: padded rows.
-        position_padding_id: the padding id that learned positions are counted around, as RoBERTa
-            does; None where the first token of a text has position 0.
+        position_padding_id: the padding id that learned positions start after, as in RoBERTa;
+            None where the first token of a text has position 0.
     """
     ids_nT, mask_nT = chunk.input_ids, chunk.attention_mask
     num_texts, width = ids_nT.shape
@@ -123,7 +125,7 @@ def packed_tokens(
 ) -> Tensor:
     """Token embeddings [n, T, D] of a chunk, computed without padding; zero where there is padding."""
     packed = pack(chunk, position_padding_id=position_padding_id)
-    # transformers hands a mask of four dimensions on as it is; without one it would make [P, P].
+    # transformers passes on a mask of four dimensions unchanged; without one it would make [P, P].
     no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=chunk.input_ids.device)
     texts = packed.texts
     output = backbone(

@@ -1,23 +1,25 @@
 """Token embeddings -> one embedding per text. Shape letters: n texts, T tokens, D dimension.
 
 Pure functions of (token embeddings, mask, padding in front), one per mode; `Pooling` concatenates
-any of them. The mask selects the tokens that are pooled: real tokens, less the prompt's where
-``include_prompt`` is off. Every mode equals that of sentence-transformers' `Pooling`, for padding
-on either side: sums run in fp32 where the embeddings are fp16 or bf16, and the result has the
-embeddings' dtype.
+any of them, and functions of other packages by their dotted names. The mask selects the tokens that are
+pooled: real tokens, less the prompt's where ``include_prompt`` is off. Every mode here equals that of
+sentence-transformers' `Pooling`, for padding on either side: sums run in fp32 where the embeddings are
+fp16 or bf16, and the result has the embeddings' dtype.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
 
 import torch
 from torch import Tensor
 
-from inbatch.errors import ConfigError
+from inbatch.errors import ConfigError, did_you_mean
 
-_EPSILON = 1e-9  # a text whose tokens are all left out pools to zero, not to nan
+_EPSILON = 1e-9  # a text without pooled tokens pools to zero, not to nan
 
 
 def padding_lengths(mask_nT: Tensor) -> Tensor:
@@ -26,7 +28,7 @@ def padding_lengths(mask_nT: Tensor) -> Tensor:
 
 
 def exclude_prompt(mask_nT: Tensor, prompt_lengths_n: Tensor) -> Tensor:
-    """Mask without the leading `prompt_lengths_n` real tokens of each text, as a new tensor."""
+    """Return a mask without the leading `prompt_lengths_n` real tokens of each text."""
     positions_T = torch.arange(mask_nT.shape[1], device=mask_nT.device)
     first_n = padding_lengths(mask_nT) + prompt_lengths_n
     return mask_nT * (positions_T >= first_n[:, None]).to(mask_nT.dtype)
@@ -85,12 +87,35 @@ POOLING_MODES: dict[str, PoolingFunction] = {
 }
 
 
+@lru_cache
+def pooling_function(mode: str) -> PoolingFunction:
+    """Find the function of a mode: one of `POOLING_MODES`, or that of a dotted name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if mode in POOLING_MODES:
+        return POOLING_MODES[mode]
+    module, _, name = mode.rpartition(".")
+    try:
+        found = getattr(import_module(module), name) if module else None
+    except (ImportError, AttributeError):
+        found = None
+    if not callable(found):
+        known = ", ".join(POOLING_MODES)
+        fix = did_you_mean(mode, POOLING_MODES) or f"set {known}, or package.module.function"
+        raise ConfigError("pooling", "is not a pooling mode", fix, value=mode)
+    function: PoolingFunction = found
+    return function
+
+
 @dataclass(frozen=True, slots=True)
 class Pooling:
     """Pools by each mode in turn and concatenates the results.
 
     Args:
-        modes: names out of `POOLING_MODES`; the embedding has ``len(modes) * D`` dimensions.
+        modes: names out of `POOLING_MODES`, or dotted names of functions [n, T, D], [n, T], [n] ->
+            [n, D] like those; the embedding has ``len(modes) * D`` dimensions.
         include_prompt: pool the prompt's tokens too (they are always attended to).
 
     Raises:
@@ -101,13 +126,15 @@ class Pooling:
     include_prompt: bool = True
 
     def __post_init__(self) -> None:
-        known = ", ".join(POOLING_MODES)
         for mode in self.modes:
-            if mode not in POOLING_MODES:
-                raise ConfigError(f"pooling={mode!r} is no pooling mode: choose from {known}.")
+            pooling_function(mode)
         if not self.modes or len(set(self.modes)) < len(self.modes):
+            known = ", ".join(POOLING_MODES)
             raise ConfigError(
-                f"pooling={list(self.modes)} must list one or more of {known}, each once."
+                "pooling",
+                "is empty or names a mode twice",
+                f"list one or more of {known}, each once",
+                value=list(self.modes),
             )
 
     def __call__(self, tokens_nTD: Tensor, mask_nT: Tensor, prompt_lengths_n: Tensor) -> Tensor:
@@ -115,7 +142,7 @@ class Pooling:
         padding_n = padding_lengths(mask_nT)
         if not self.include_prompt:
             mask_nT = exclude_prompt(mask_nT, prompt_lengths_n)
-        pooled = [POOLING_MODES[mode](tokens_nTD, mask_nT, padding_n) for mode in self.modes]
+        pooled = [pooling_function(mode)(tokens_nTD, mask_nT, padding_n) for mode in self.modes]
         return pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=-1)
 
 

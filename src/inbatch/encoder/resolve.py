@@ -1,8 +1,8 @@
-"""The name of a model -> a local directory that holds its files.
+"""Find the local directory of a model from its name.
 
 Three kinds of names: a directory; ``pkg://package/sub/dir``, a directory inside an installed Python
 package; and a name on the Hugging Face hub, which is fetched into the hub's cache (or found there
-when offline). Everything after this works on a directory, so that all three load alike.
+when offline). All later steps work on a directory, so that all three load alike.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _OTHER_BACKENDS = ["onnx/*", "openvino/*"]
 
 
 def resolve_directory(
-    name: str, *, field: str = "encoder.model", revision: str | None = None, weights: bool = True
+    name: str, *, field: str = "model", revision: str | None = None, weights: bool = True
 ) -> Path:
-    """The local directory of a model.
+    """Find the local directory of a model, and download a hub model where needed.
 
     Args:
         name: a directory, ``pkg://package/sub/dir`` or a hub name.
-        field: the configuration's field that holds `name`, for messages.
+        field: the key that `name` is the value of, for errors.
         revision: branch, tag or commit of a hub name.
         weights: fetch a hub model's weights too.
 
@@ -42,8 +42,10 @@ def resolve_directory(
         return path
     if not _HUB_NAME.fullmatch(name) or name.startswith("."):
         raise ConfigError(
-            f"{field}={name!r} is no directory: give one, a hub name or "
-            f"{_PACKAGE}package/directory."
+            field,
+            "is not a directory",
+            f"give one, a hub name or {_PACKAGE}package/directory",
+            value=name,
         )
     patterns = [*_TEXT_FILES, "*.safetensors"] if weights else _TEXT_FILES
     try:
@@ -55,8 +57,11 @@ def resolve_directory(
     except (OSError, ValueError) as error:
         cause = str(error).strip().splitlines()[0].rstrip(".")
         raise ConfigError(
-            f"{field}={name!r} is neither a directory nor a hub model that can be fetched or found "
-            f"in the hub's cache: check the name, the network and HF_HUB_OFFLINE ({cause})."
+            field,
+            "is neither a directory nor a hub model that can be fetched or found in the hub's cache "
+            f"({cause})",
+            "check the name, the network and HF_HUB_OFFLINE",
+            value=name,
         ) from error
 
 
@@ -65,11 +70,18 @@ def _package_directory(name: str, *, field: str) -> Path:
     spec = find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(
-            f"{field}={name!r} names the package {package!r}, which is not installed: "
-            "pip install it."
+            field,
+            f"names the package {package!r}, which is not installed",
+            "install it with pip",
+            value=name,
         )
     for root in map(Path, spec.submodule_search_locations):
         path = (root / inside).resolve()
         if path.is_dir() and path.is_relative_to(root.resolve()):
             return path
-    raise ConfigError(f"{field}={name!r} names no directory inside the package {package!r}.")
+    raise ConfigError(
+        field,
+        f"names no directory inside the package {package!r}",
+        "correct the part after the package",
+        value=name,
+    )

@@ -1,10 +1,10 @@
-"""What a sentence-transformers directory says, read into this package's parts.
+"""Read a sentence-transformers directory into this package's parts.
 
 `modules.json` lists the modules in order: a Transformer, a Pooling, then any number of Dense and
 Normalize. Both layouts are read: the one that sentence-transformers 6 writes, and the older one
 (``sentence_transformers.models.*`` types, ``pooling_mode_*`` flags, ``max_seq_length`` in
-sentence_bert_config.json) that `st_format` writes. A setting that would change the embeddings and
-that this package lacks is refused by name; none is skipped.
+sentence_bert_config.json) that `st_write` writes. A setting that would change the embeddings
+and that this package lacks is refused by name; none is skipped.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _EMBEDDING_ONLY: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class SavedEncoder:
-    """What a directory says beside the transformer; by default, as a plain transformers one."""
+    """Settings of a directory besides the transformer; the defaults are those of a plain transformers one."""
 
     max_length: int | None = None
     do_lower_case: bool = False
@@ -75,15 +75,18 @@ class SavedEncoder:
     truncate_dim: int | None = None
 
 
-def read_saved_encoder(directory: Path, *, weights: bool = True) -> tuple[Path, SavedEncoder]:
+def read_saved_encoder(
+    directory: Path, *, weights: bool = True, trust_remote_code: bool = False
+) -> tuple[Path, SavedEncoder]:
     """Read a sentence-transformers directory, or a plain transformers one (no modules.json).
 
     Args:
-        directory: where modules.json is.
+        directory: the one with modules.json.
         weights: load the head's weights, else leave them random.
+        trust_remote_code: import pooling functions that the directory names.
 
     Returns:
-        The directory of the transformer and its tokenizer, and the rest.
+        The directory of the transformer and its tokenizer, and the other settings.
 
     Raises:
         ConfigError: a module or a setting that this package lacks, a broken file, or weights that
@@ -95,8 +98,9 @@ def read_saved_encoder(directory: Path, *, weights: bool = True) -> tuple[Path, 
     kinds = [_kind(module["type"], directory) for module in modules]
     if kinds[:2] != ["Transformer", "Pooling"] or {*kinds[2:]} - {"Dense", "Normalize"}:
         raise ConfigError(
-            f"{directory / MODULES_FILE} lists the modules {kinds}: inbatch reads a Transformer, "
-            "a Pooling, then any Dense and Normalize."
+            str(directory / MODULES_FILE),
+            f"lists the modules {kinds}",
+            "give a model of a Transformer, a Pooling, then any Dense and Normalize",
         )
     paths = [_inside(directory, module["path"]) for module in modules]
     readers: dict[str, Callable[[Path], nn.Module]] = {
@@ -105,7 +109,7 @@ def read_saved_encoder(directory: Path, *, weights: bool = True) -> tuple[Path, 
     }
     head = tuple(readers[kind](path) for kind, path in zip(kinds[2:], paths[2:], strict=True))
     return paths[0], SavedEncoder(
-        pooling=_read_pooling(paths[1]),
+        pooling=_read_pooling(paths[1], trust_remote_code=trust_remote_code),
         head=head,
         **_read_transformer(paths[0]),
         **_read_model(directory),
@@ -127,7 +131,7 @@ def _read_transformer(path: Path) -> dict[str, Any]:
     return read
 
 
-def _read_pooling(path: Path) -> Pooling:
+def _read_pooling(path: Path, *, trust_remote_code: bool) -> Pooling:
     config = _read_json(path / "config.json")
     flags = [POOLING_NAMES[flag][1] for flag in POOLING_NAMES if config.pop(flag, False)]
     names = config.pop("pooling_mode", None)
@@ -138,6 +142,13 @@ def _read_pooling(path: Path) -> Pooling:
         return Pooling(tuple(flags) or ("mean",), include_prompt)
     ours = dict(POOLING_NAMES.values())
     modes = [names] if isinstance(names, str) else list(names)
+    own = [mode for mode in modes if "." in mode]
+    if own and not trust_remote_code:
+        raise ConfigError(
+            str(path / "config.json"),
+            f"names the function {own[0]}, which would be imported",
+            "set encoder.trust_remote_code=true if you trust it",
+        )
     return Pooling(tuple(ours.get(mode, mode) for mode in modes), include_prompt)
 
 
@@ -154,8 +165,9 @@ def _read_dense(path: Path, *, weights: bool) -> Dense:
         return dense
     if not (path / WEIGHTS_FILE).is_file():
         raise ConfigError(
-            f"{path} holds no {WEIGHTS_FILE}: load and save the model once with "
-            "sentence-transformers, which writes it."
+            str(path),
+            f"holds no {WEIGHTS_FILE}",
+            "load and save the model once with sentence-transformers, which writes it",
         )
     load_dense(dense, load_file(path / WEIGHTS_FILE), source=str(path / WEIGHTS_FILE))
     return dense
@@ -172,7 +184,7 @@ def _read_model(directory: Path) -> dict[str, Any]:
     config = _read_json(file) if file.is_file() else {}
     model_type = config.get("model_type") or "SentenceTransformer"
     if model_type != "SentenceTransformer":
-        raise ConfigError(f"{file} describes a {model_type}: inbatch reads a SentenceTransformer.")
+        raise ConfigError(str(file), f"describes a {model_type}", "give a SentenceTransformer")
     return {
         "prompts": {name: text or "" for name, text in (config.get("prompts") or {}).items()},
         "default_prompt_name": config.get("default_prompt_name"),
@@ -185,8 +197,9 @@ def _kind(type_name: str, directory: Path) -> str:
     package, _, kind = type_name.rpartition(".")
     if not package.startswith("sentence_transformers."):
         raise ConfigError(
-            f"{directory / MODULES_FILE} lists the module {type_name}, which is none of "
-            "sentence-transformers' own: give a model without custom modules."
+            str(directory / MODULES_FILE),
+            f"lists the module {type_name}, which is not part of sentence-transformers",
+            "give a model without custom modules",
         )
     return kind
 
@@ -194,7 +207,11 @@ def _kind(type_name: str, directory: Path) -> str:
 def _inside(directory: Path, relative: str) -> Path:
     path = (directory / relative).resolve()
     if not path.is_relative_to(directory.resolve()):
-        raise ConfigError(f"{directory / MODULES_FILE} names {relative!r}, outside the directory.")
+        raise ConfigError(
+            str(directory / MODULES_FILE),
+            f"names {relative!r}, outside the directory",
+            "give a model whose modules lie inside its directory",
+        )
     return directory / relative
 
 
@@ -202,8 +219,9 @@ def _check_keys(config: dict[str, Any], allowed: dict[str, tuple[Any, ...]], fil
     for key, value in config.items():
         if value not in allowed.get(key, ()):
             raise ConfigError(
-                f"{file} sets {key}={value!r}, which inbatch does not support: "
-                "give a model without it."
+                str(file),
+                f"sets {key}={value!r}, which is not supported",
+                "give a model without it",
             )
 
 
@@ -211,4 +229,6 @@ def _read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} cannot be read as JSON: {error}.") from error
+        raise ConfigError(
+            str(file), f"cannot be read as JSON ({error})", "give a complete model"
+        ) from error

@@ -1,4 +1,4 @@
-"""An encoder -> a sentence-transformers directory, in the older layout.
+"""Write an encoder as a sentence-transformers directory, in the older layout.
 
 That layout loads in every release: sentence-transformers 6 reads it without a warning, and earlier
 releases know neither the module types nor the keys that 6 writes. Weights are safetensors only.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from inbatch.encoder.head import Dense
+from inbatch.encoder.parts import EncoderParts
 from inbatch.encoder.pooling import Pooling
 from inbatch.encoder.st_read import (
     MODEL_FILE,
@@ -27,14 +28,11 @@ from inbatch.encoder.st_read import (
 from inbatch.errors import ConfigError
 from inbatch.files import replaced_folder, write_json
 
-if TYPE_CHECKING:
-    from inbatch.encoder.model import Encoder
-
 _OLDEST_FLAGS = tuple(POOLING_NAMES)[:4]  # the other settings of Pooling came in later releases
 
 
 def write_directory(
-    encoder: Encoder, path: str | Path, *, state_dict: Mapping[str, Tensor] | None = None
+    encoder: EncoderParts, path: str | Path, *, state_dict: Mapping[str, Tensor] | None = None
 ) -> None:
     """Write a directory that `SentenceTransformer(path)` and `build_encoder(path)` load.
 
@@ -43,7 +41,7 @@ def write_directory(
 
     Args:
         encoder: what to write.
-        path: new, empty, or an older model, which is replaced as a whole.
+        path: new, empty, or an older model, which is replaced entirely.
         state_dict: the encoder's weights under its own names where its parameters do not hold them
             (sharded strategies); by default its own.
 
@@ -57,8 +55,8 @@ def write_directory(
         _write_files(encoder, folder, state)
 
 
-def module_configs(encoder: Encoder) -> list[tuple[str, dict[str, Any]]]:
-    """Class name and settings of each module, in order, with every key of the older layout."""
+def module_configs(encoder: EncoderParts) -> list[tuple[str, dict[str, Any]]]:
+    """List class name and settings of each module in order, with every key of the older layout."""
     width = encoder.backbone.config.hidden_size
     transformer = {
         "max_seq_length": encoder.tokenizer.max_length,
@@ -84,10 +82,11 @@ def _pooling_config(pooling: Pooling, width: int) -> dict[str, Any]:
             **flags,
             "include_prompt": pooling.include_prompt,
         }
-    # Flags have one order of concatenation; another order needs the list of release 6.
+    # Flags have one order of concatenation; another order needs the list of release 6. A function of
+    # another package is written by its dotted name, which this package alone can read.
     return {
         "embedding_dimension": width,
-        "pooling_mode": [names[mode] for mode in pooling.modes],
+        "pooling_mode": [names.get(mode, mode) for mode in pooling.modes],
         "include_prompt": pooling.include_prompt,
     }
 
@@ -101,7 +100,7 @@ def _dense_config(dense: Dense) -> dict[str, Any]:
     }
 
 
-def _write_files(encoder: Encoder, path: Path, state: dict[str, Tensor]) -> None:
+def _write_files(encoder: EncoderParts, path: Path, state: dict[str, Tensor]) -> None:
     backbone = {**_below(state, "backbone."), **encoder.pooler}
     encoder.backbone.save_pretrained(path, state_dict=backbone)
     encoder.tokenizer.hf.save_pretrained(path)
@@ -129,8 +128,8 @@ def _write_files(encoder: Encoder, path: Path, state: dict[str, Tensor]) -> None
     write_json(path / MODEL_FILE, _model_config(encoder))
 
 
-def _model_config(encoder: Encoder) -> dict[str, Any]:
-    # Without the key "sentence_transformers" no release warns that the model is newer than itself.
+def _model_config(encoder: EncoderParts) -> dict[str, Any]:
+    # Without the key "sentence_transformers" no release warns that it is older than the model.
     config: dict[str, Any] = {
         "__version__": {"transformers": transformers.__version__, "pytorch": torch.__version__},
         "prompts": _prompts(encoder),
@@ -142,8 +141,8 @@ def _model_config(encoder: Encoder) -> dict[str, Any]:
     return config
 
 
-def _prompts(encoder: Encoder) -> dict[str, str]:
-    """The prompts; one for documents also under the only name that release 6 looks up for them."""
+def _prompts(encoder: EncoderParts) -> dict[str, str]:
+    """The prompts; that of documents also as "document", the only name that release 6 looks up."""
     document = encoder.prompt_for("document")
     return {**encoder.prompts, "document": document} if document else dict(encoder.prompts)
 
@@ -170,5 +169,5 @@ def _check_target(path: Path) -> None:
         path.is_dir() and any(path.iterdir()) and not (path / MODULES_FILE).is_file()
     ):
         raise ConfigError(
-            f"path={str(path)!r} holds something other than a model: name a new directory."
+            "path", "holds something other than a model", "name a new directory", value=str(path)
         )

@@ -1,8 +1,8 @@
-"""Texts -> token ids: the tokenizer of an encoder, loaded or trained.
+"""The tokenizer of an encoder, loaded or trained: texts -> token ids.
 
 A prompt is put in front of each text before tokenizing. Its length in tokens is that of the prompt
-alone, less a trailing special token (SEP, EOS); pooling leaves out that many leading tokens where
-it excludes prompts. Both are sentence-transformers' rules.
+on its own, less a trailing special token (SEP, EOS); pooling without the prompt leaves out that many leading
+tokens. Both are sentence-transformers' rules.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tokenizers.normalizers import Sequence as NormalizerSequence
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 from inbatch.encoder.wordpiece import SPECIAL_TOKENS, train_vocabulary
-from inbatch.errors import ConfigError
+from inbatch.errors import ConfigError, did_you_mean
 
 _VOCABULARY_FILES = (
     "tokenizer.json",
@@ -51,17 +51,19 @@ class TextTokenizer:
     def __post_init__(self) -> None:
         if self.hf.pad_token_id is None:
             raise ConfigError(
-                "tokenizer has no padding token: add pad_token to tokenizer_config.json."
+                "tokenizer", "has no padding token", "add pad_token to tokenizer_config.json"
             )
         least = self.hf.num_special_tokens_to_add() + 1
         if self.max_length < least:
-            raise ConfigError(f"max_length={self.max_length} must be {least} or more.")
+            raise ConfigError(
+                "max_length", "is too small", f"set at least {least}", value=self.max_length
+            )
         if self.do_lower_case:
             _lower_case(self.hf)
         self.hf.model_max_length = self.max_length
 
     def __call__(self, texts: Sequence[str], prompt: str = "") -> tuple[list[list[int]], int]:
-        """Token ids of each text with its prompt in front, and the prompt's token length.
+        """Return the token ids of each text with its prompt in front, and the prompt's token length.
 
         The ids include special tokens and are cut to `max_length`; no prompt has length 0.
         """
@@ -100,12 +102,12 @@ class TextTokenizer:
 
     @property
     def pad_id(self) -> int:
-        """Token id that fills up a chunk."""
+        """Token id of padding."""
         return int(self.hf.pad_token_id)
 
     @property
     def padding_side(self) -> Literal["right", "left"]:
-        """Where the chunk is filled up."""
+        """The side of a text that is padded."""
         return "left" if self.hf.padding_side == "left" else "right"
 
     @property
@@ -115,7 +117,7 @@ class TextTokenizer:
 
 
 def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The transformers tokenizer of a directory.
+    """Load the transformers tokenizer of a directory.
 
     Raises:
         ConfigError: the directory holds no vocabulary, or one that transformers cannot read.
@@ -125,22 +127,27 @@ def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> PreTr
         (directory / name).is_file() for name in _VOCABULARY_FILES
     ):
         raise ConfigError(
-            f"{directory} holds no tokenizer ({_VOCABULARY_FILES[0]}, vocab.txt, ...): "
-            "set encoder.tokenizer to a directory or hub name that does."
+            str(directory),
+            f"holds no tokenizer ({_VOCABULARY_FILES[0]}, vocab.txt, ...)",
+            "set encoder.tokenizer to a directory or hub name that does",
         )
     try:
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ConfigError(f"the tokenizer in {directory} cannot be read: {error}.") from error
+        raise ConfigError(
+            str(directory),
+            f"holds a tokenizer that cannot be read ({' '.join(str(error).split())})",
+            "set encoder.tokenizer to another one",
+        ) from error
 
 
 def train_wordpiece(texts: Iterable[str], options: Mapping[str, Any]) -> PreTrainedTokenizerBase:
-    """A WordPiece tokenizer learned from texts; the same texts give the same tokenizer.
+    """Learn a WordPiece tokenizer from texts; the same texts give the same tokenizer.
 
     Args:
         texts: read once.
-        options: vocab_size (8000; an upper bound), lowercase (true), min_frequency (2: how often a
-            piece must occur).
+        options: vocab_size (8000; an upper bound), lowercase (true), min_frequency (2: occurrences
+            that a piece must have).
 
     Raises:
         ConfigError: an unknown key, a size below one, or no text.
@@ -148,26 +155,34 @@ def train_wordpiece(texts: Iterable[str], options: Mapping[str, Any]) -> PreTrai
     unknown = sorted(set(options) - set(_TRAIN_DEFAULTS))
     if unknown:
         raise ConfigError(
-            f"tokenizer.train has the unknown key {unknown[0]!r}: "
-            f"it takes {', '.join(_TRAIN_DEFAULTS)}."
+            f"tokenizer.train.{unknown[0]}",
+            "is not a valid key of tokenizer.train",
+            did_you_mean(unknown[0], _TRAIN_DEFAULTS) or f"use one of {', '.join(_TRAIN_DEFAULTS)}",
         )
     given = {**_TRAIN_DEFAULTS, **options}
     for key in ("vocab_size", "min_frequency"):
         if not isinstance(given[key], int) or given[key] < 1:
             raise ConfigError(
-                f"tokenizer.train.{key}={given[key]!r} must be a whole number above zero."
+                f"tokenizer.train.{key}",
+                "is not a whole number of at least 1",
+                "set one",
+                value=given[key],
             )
     vocabulary = train_vocabulary(texts, **given)
     if len(vocabulary) <= len(SPECIAL_TOKENS):
-        raise ConfigError("tokenizer.train learned no token: the training texts are empty.")
+        raise ConfigError(
+            "tokenizer.train", "has learned no token", "train on texts that are not empty"
+        )
     return BertTokenizer(vocab=vocabulary, do_lower_case=given["lowercase"], strip_accents=False)
 
 
 def _lower_case(hf: PreTrainedTokenizerBase) -> None:
     if not hf.is_fast:
         raise ConfigError(
-            f"do_lower_case=true needs a tokenizer of the tokenizers library, "
-            f"not {type(hf).__name__}: lower-case the texts instead."
+            "do_lower_case",
+            f"needs a tokenizer of the tokenizers library, not {type(hf).__name__}",
+            "lower-case the texts instead",
+            value=True,
         )
     backend = hf.backend_tokenizer
     steps = _steps(backend.normalizer)

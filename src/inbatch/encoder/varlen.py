@@ -1,10 +1,10 @@
-"""Attention over texts that lie one behind another, without padding.
+"""Attention over concatenated texts, without padding.
 
 Shape letters: n texts, P tokens of all of them, H heads, d dimensions of a head.
 
 `ATTENTION` is registered as one of transformers' attention implementations. A model that has it
 computes padded batches as sdpa does. Called with ``cu_seq_lens_q`` it takes its input as packed: a
-token attends to the tokens of its own text alone, whatever the positions say. On a GPU that is one
+token attends only to the tokens of its own text, whatever the positions are. On a GPU that is one
 kernel (flash-attn's where it is installed, torch's otherwise); elsewhere a loop over the texts
 computes the same.
 """
@@ -30,7 +30,7 @@ _KERNEL_CAPABILITY = (8, 0)  # compute capability of the first GPUs that flash a
 
 
 class TextLengths(NamedTuple):
-    """Where packed texts begin and end."""
+    """Offsets of packed texts."""
 
     offsets: Tensor  # [n + 1] int32: text i is tokens offsets[i] to offsets[i + 1]
     max_length: int  # no text has more tokens
@@ -43,8 +43,10 @@ def register() -> None:
 
 
 def padded_mask(*, device: torch.device, **arguments: Any) -> Tensor | None:
-    """sdpa's mask of padded texts. transformers leaves it out where nothing is padded, which a host
-    has to wait for a GPU to learn, chunk by chunk: there it is always made.
+    """Make sdpa's mask of padded texts.
+
+    transformers leaves it out where nothing is padded, but to find that out the host waits for the GPU at
+    each chunk. So on a GPU it is always made.
     """
     if device.type == "cuda":
         arguments["allow_is_bidirectional_skip"] = False
@@ -90,14 +92,14 @@ def attention_forward(
 
 
 def compute_dtype(device_type: str, dtype: torch.dtype) -> torch.dtype:
-    """What attention computes in: autocast's dtype where that is on, else the one given."""
+    """The dtype that attention computes in: autocast's where that is on, else the one given."""
     autocast = torch.is_autocast_enabled(device_type)
     return torch.get_autocast_dtype(device_type) if autocast else dtype
 
 
 @lru_cache
 def kernel_runs_on(device: torch.device) -> bool:
-    """Whether the device has a kernel for packed attention."""
+    """Tell whether the device has a kernel for packed attention."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < _KERNEL_CAPABILITY:
         return False
     return _has_flash_attn() or torch.backends.cuda.is_flash_attention_available()
@@ -134,7 +136,7 @@ def per_text_attention(
     scale: float,
     reach: int | None,
 ) -> Tensor:
-    """`packed_attention` text by text, in any dtype; waits for the device to tell the offsets."""
+    """`packed_attention` text by text, in any dtype; waits for the device to read the offsets."""
     parts = []
     for start, stop in pairwise(texts.offsets.tolist()):
         q, k, v = (x[None, start:stop].transpose(1, 2) for x in (query_PHd, key_PHd, value_PHd))
@@ -157,9 +159,9 @@ def torch_attention(
     scale: float,
     reach: int | None,
 ) -> Tensor:
-    """`packed_attention` by the kernel that torch brings along.
+    """`packed_attention` by torch's own kernel.
 
-    Its public form has no dropout, and in early releases no scale and no window; what it calls has.
+    Its public form has no dropout, and in early releases no scale and no window; the operator it calls does.
     """
     offsets, length = texts
     heads = (query_PHd, key_PHd, value_PHd)
@@ -206,7 +208,7 @@ def _has_flash_attn() -> bool:
 
 @lru_cache
 def _public_varlen() -> Any:
-    """torch.nn.attention.varlen.varlen_attn, if it takes a scale and a window."""
+    """Return torch.nn.attention.varlen.varlen_attn, if it takes a scale and a window."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:

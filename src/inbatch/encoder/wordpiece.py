@@ -1,4 +1,4 @@
-"""A WordPiece vocabulary learned from texts, for encoders that start from a configuration alone."""
+"""A WordPiece vocabulary learned from texts, for encoders that start from a configuration only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_CHARACTERS = 1000
 def train_vocabulary(
     texts: Iterable[str], *, vocab_size: int, min_frequency: int, lowercase: bool
 ) -> dict[str, int]:
-    """Pieces and their ids, special tokens first; the same texts give the same in every process.
+    """Learn pieces and their ids, special tokens first; every process learns the same from the same texts.
 
     The trainer numbers pieces like ``##a`` in the order of a randomly seeded hash table and breaks
     ties by number, so ranks would learn different vocabularies. Naming those pieces beforehand
@@ -28,8 +28,8 @@ def train_vocabulary(
 
     Args:
         texts: read once and held in memory.
-        vocab_size: upper bound; raised where the characters of the texts alone need more.
-        min_frequency: how often a piece must occur.
+        vocab_size: upper bound; raised where the characters of the texts need more.
+        min_frequency: occurrences that a piece must have.
         lowercase: lower-case the texts.
     """
     # Accents stay: stripping them splits Hangul and changes the meaning of words in many languages.

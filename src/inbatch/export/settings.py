@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from inbatch.config.schema import CONF
+from inbatch.config.schema import CONF, RunConfig
 from inbatch.config.targets import locate
 from inbatch.errors import ConfigError
 from inbatch.export.model_name import local_name
@@ -87,13 +88,13 @@ def _signature_defaults(target: str) -> dict[str, Any]:
 
 
 def composed_defaults() -> dict[str, Any]:
-    """The files that `conf/train.yaml` names, by group."""
+    """The groups as `conf/train.yaml` composes them where nothing is chosen, by name."""
     entries = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))["defaults"]
-    chosen = {
-        group: name for entry in entries if entry != "_self_" for group, name in entry.items()
-    }
-    return {
-        group: yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))
-        for group, name in chosen.items()
-        if name is not None and (CONF / group / f"{name}.yaml").is_file()
-    }
+    chosen = {k: v for entry in entries if isinstance(entry, dict) for k, v in entry.items()}
+    keys, found = asdict(RunConfig()), {}
+    for group, name in chosen.items():
+        file = CONF / group / f"{name}.yaml"
+        if name is not None and file.is_file():
+            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+            found[group] = {**(keys[group] or {}), **(values or {})}
+    return found

@@ -1,4 +1,4 @@
-"""Which parameters share a learning rate and a weight decay."""
+"""Sort parameters into groups of one learning rate and weight decay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from inbatch.errors import ConfigError
 
-#: Patterns over lower-cased parameter names: biases and the scales of LayerNorm, RMSNorm and kin.
+#: Patterns over lower-cased parameter names: biases and the scales of LayerNorm, RMSNorm and the like.
 NO_DECAY = ("bias", "norm", r"(?:^|[._])ln(?:[._]|\d|$)")
 
 
@@ -23,18 +23,18 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Put every trainable parameter in exactly one group of an optimizer.
 
-    Frozen parameters are left out, a parameter under two names counts once, no group is empty, and
+    Frozen parameters are left out, a parameter with two names counts once, no group is empty, and
     groups without a learning rate of their own come first.
 
     Args:
         named_parameters: as of ``Module.named_parameters``.
-        weight_decay: of the parameters that decay; None leaves it to the optimizer's own setting.
-        no_decay: regexes, searched in the lower-cased name; what matches has weight decay 0.
+        weight_decay: for the parameters that decay; None leaves it to the optimizer's own setting.
+        no_decay: regexes, searched in the lower-cased name; a match means weight decay 0.
         learning_rate_mapping: {regex searched in the name: learning rate}; the last match wins.
 
     Raises:
-        ConfigError: nothing is trainable, a number is negative, or a pattern of the mapping sets no
-            parameter's learning rate.
+        ConfigError: no parameter is trainable, a number is negative, or a pattern of the mapping sets
+            the learning rate of none.
     """
     mapping = dict(learning_rate_mapping or {})
     _check_numbers(weight_decay, mapping)
@@ -51,12 +51,13 @@ def parameter_groups(
         decays = not any(re.search(pattern, name.lower()) for pattern in no_decay)
         buckets[matches[-1] if matches else None, decays].append(parameter)
     if not seen:
-        raise ConfigError("no parameter of the model is trainable: unfreeze some of them")
+        raise ConfigError("encoder.freeze", "leaves no parameter to train", "unfreeze some of them")
     for pattern in mapping:
         if not (buckets[pattern, True] or buckets[pattern, False]):
             raise ConfigError(
-                f"learning_rate_mapping: the pattern {pattern!r} sets no trainable parameter's "
-                "learning rate: correct it or remove it (of two patterns that match, the last wins)"
+                f"learning_rate_mapping[{pattern!r}]",
+                "sets no trainable parameter's learning rate",
+                "correct it or remove it (of two patterns that match, the last wins)",
             )
     return [
         _group(parameters, None if pattern is None else mapping[pattern], weight_decay, decays)
@@ -68,7 +69,7 @@ def parameter_groups(
 def _group(
     parameters: list[nn.Parameter], lr: float | None, weight_decay: float | None, decays: bool
 ) -> dict[str, Any]:
-    """A group without a key takes the optimizer's own value for it."""
+    """Make a group; for a key that it lacks it takes the optimizer's own value."""
     group: dict[str, Any] = {"params": parameters}
     if lr is not None:
         group["lr"] = lr
@@ -81,13 +82,17 @@ def _group(
 
 def _check_numbers(weight_decay: float | None, mapping: Mapping[str, float]) -> None:
     if weight_decay is not None and weight_decay < 0:
-        raise ConfigError(f"weight_decay is {weight_decay}: set it to 0 or more")
+        raise ConfigError("weight_decay", "is negative", "set 0 or more", value=weight_decay)
     for pattern, lr in mapping.items():
         if lr < 0:
-            raise ConfigError(f"learning_rate_mapping[{pattern!r}] is {lr}: set it to 0 or more")
+            raise ConfigError(
+                f"learning_rate_mapping[{pattern!r}]", "is negative", "set 0 or more", value=lr
+            )
         try:
             re.compile(pattern)
         except re.error as error:
             raise ConfigError(
-                f"learning_rate_mapping: {pattern!r} is no regular expression ({error}): correct it"
+                f"learning_rate_mapping[{pattern!r}]",
+                f"is not a regular expression ({error})",
+                "correct it",
             ) from error

@@ -1,6 +1,6 @@
-"""Optimizers that need more than their class; `conf/optimizer` names the others directly.
+"""Optimizers that need more than their class; `conf/optimizer` names the classes of others.
 
-Each entry of `conf/optimizer` is a partial that takes the groups of `parameter_groups`.
+Each file of `conf/optimizer` is a partial that takes the groups of `parameter_groups`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def adamw(
         lr: learning rate at factor 1 of the schedule.
         betas: decay of the running mean and of the running square of the gradient.
         eps: added to the denominator.
-        weight_decay: of groups that set none.
+        weight_decay: for groups that set none.
         fused: one kernel for the whole step; None takes it where every parameter's device has it.
     """
     groups, settings = _settings(params, lr, betas, eps, weight_decay, fused)
@@ -59,7 +59,7 @@ def adam(
 
 
 def can_fuse(groups: ParameterGroups) -> bool:
-    """Whether torch's fused kernels take every parameter."""
+    """Tell whether torch's fused kernels take every parameter."""
     return all(
         parameter.device.type in ("cuda", "cpu") and torch.is_floating_point(parameter)
         for group in groups
@@ -77,7 +77,7 @@ def _settings(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     groups = list(params)
     if len(betas) != 2:
-        raise ConfigError(f"betas={list(betas)} is not two numbers: set both")
+        raise ConfigError("betas", "is not a pair of numbers", "set both", value=list(betas))
     beta1, beta2 = betas
     settings = {
         "lr": lr,
@@ -90,7 +90,7 @@ def _settings(
 
 
 def _unscaled_before_step(optimizer: AdamT) -> AdamT:
-    """Have a gradient scaler unscale before the step, as for optimizers that are not fused.
+    """Make a gradient scaler unscale before the step, as for optimizers that are not fused.
 
     A fused optimizer would unscale inside its step, and clipping would see fp16's scaled gradients.
     """

@@ -1,8 +1,8 @@
 """The learning rate over a run, as a factor of each group's own learning rate.
 
 Pure functions of progress first, then one frozen dataclass per schedule. Each equals the schedule
-of the same name in transformers at every step of a run; what transformers gives as an absolute end
-learning rate (``lr_end``, ``min_lr``) is here a share of the learning rate, ``min_lr_ratio``.
+of the same name in transformers at every step of a run; the absolute end learning rate
+of transformers (``lr_end``, ``min_lr``) is here a share of the learning rate, ``min_lr_ratio``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -24,13 +24,15 @@ class Schedule(Protocol):
     """A frozen dataclass of a schedule's settings."""
 
     def factor(self, step: int, total_steps: int) -> float:
-        """What multiplies the learning rate in the update that follows `step` updates."""
+        """The factor of the learning rate in the update that follows `step` updates."""
 
 
 def to_lambda_lr(optimizer: Optimizer, schedule: Schedule, total_steps: int) -> LambdaLR:
     """Drive an optimizer's learning rates; call ``step`` after each optimizer step."""
     if total_steps < 1:
-        raise ConfigError(f"total_steps is {total_steps}: train for one step at least")
+        raise ConfigError(
+            "total_steps", "is too small", "train for one step at least", value=total_steps
+        )
     return LambdaLR(optimizer, lambda step: schedule.factor(step, total_steps))
 
 
@@ -64,7 +66,7 @@ class Constant:
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupSchedule(ABC):
-    """A linear warmup from 0 to 1, then what a subclass says.
+    """A linear warmup from 0 to 1, then the rule of a subclass.
 
     Args:
         warmup_steps: updates until the full learning rate.
@@ -164,7 +166,7 @@ class Polynomial(WarmupSchedule):
 
 @dataclass(frozen=True, kw_only=True)
 class InverseSqrt(WarmupSchedule):
-    """sqrt(timescale / (timescale + steps since the warmup)); knows no end.
+    """sqrt(timescale / (timescale + steps since the warmup)), whatever the length of the run.
 
     Args:
         timescale: in steps; None takes the warmup's length, or 10,000 without a warmup.
@@ -175,7 +177,9 @@ class InverseSqrt(WarmupSchedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.timescale is not None and self.timescale < 1:
-            raise ConfigError(f"timescale is {self.timescale}: set 1 or more steps, or null")
+            raise ConfigError(
+                "timescale", "is too small", "set at least 1 step, or null", value=self.timescale
+            )
 
     def after_warmup(self, step: int, warmup: int, total_steps: int) -> float:
         """sqrt(timescale / (timescale + step - warmup))."""
@@ -188,7 +192,7 @@ class WarmupStableDecay:
     """Warmup, then 1, then a decay over the last steps (https://arxiv.org/abs/2404.06395).
 
     Args:
-        warmup_steps, warmup_ratio: length of the warmup, in updates or as a share; set one at most.
+        warmup_steps, warmup_ratio: length of the warmup, in updates or as a share; set at most one.
         decay_steps, decay_ratio: length of the decay, likewise; set one of the two.
         warmup_type, decay_type: shape of the two slopes.
         min_lr_ratio: factor at the start of the warmup and at the end of the decay.
@@ -208,11 +212,15 @@ class WarmupStableDecay:
         _check_min_lr_ratio(self.min_lr_ratio)
         if not self.decay_steps and not self.decay_ratio:
             raise ConfigError(
-                "decay_steps and decay_ratio are 0: set one of them, or take Constant"
+                "decay_ratio",
+                "leaves no decay",
+                "set it or decay_steps, or choose constant",
+                value=0.0,
             )
         for field in ("warmup_type", "decay_type"):
-            if (value := getattr(self, field)) not in ("linear", "cosine", "1-sqrt"):
-                raise ConfigError(f"{field} is {value!r}: set it to linear, cosine or 1-sqrt")
+            if (value := getattr(self, field)) not in get_args(Shape):
+                shapes = ", ".join(get_args(Shape))
+                raise ConfigError(field, f"is not one of {shapes}", "set one of them", value=value)
 
     def factor(self, step: int, total_steps: int) -> float:
         """The factor of the update after `step` updates; a ConfigError where the phases overlap."""
@@ -220,8 +228,10 @@ class WarmupStableDecay:
         falling = steps_of(self.decay_steps, self.decay_ratio, total_steps)
         if warmup + falling > total_steps:
             raise ConfigError(
-                f"warmup ({warmup} steps) and decay ({falling} steps) exceed the run of "
-                f"{total_steps} steps: shorten one of them or train longer"
+                "schedule",
+                f"has a warmup of {warmup} and a decay of {falling} steps, which exceed the run of "
+                f"{total_steps} steps",
+                "shorten one of them or train longer",
             )
         if step < warmup:
             return above(self.min_lr_ratio, decay(self.warmup_type, 1.0 - step / warmup))
@@ -241,15 +251,30 @@ def progress(step: int, start: int, total_steps: int) -> float:
 
 def _check_steps_or_ratio(phase: str, steps: int, ratio: float) -> None:
     if steps < 0 or steps != int(steps):
-        raise ConfigError(f"{phase}_steps is {steps}: set a whole number, or use {phase}_ratio")
+        raise ConfigError(
+            f"{phase}_steps",
+            "is not a whole number of at least 0",
+            f"set one, or use {phase}_ratio",
+            value=steps,
+        )
     if not 0.0 <= ratio <= 1.0:
-        raise ConfigError(f"{phase}_ratio is {ratio}: set a share of the run from 0 to 1")
+        raise ConfigError(
+            f"{phase}_ratio", "is out of range", "set a share of the run from 0 to 1", value=ratio
+        )
     if steps and ratio:
         raise ConfigError(
-            f"{phase}_steps is {steps} and {phase}_ratio is {ratio}: set one of them to 0"
+            f"{phase}_steps",
+            f"does not go with {phase}_ratio={ratio}",
+            "set one of them to 0",
+            value=steps,
         )
 
 
 def _check_min_lr_ratio(ratio: float) -> None:
     if not 0.0 <= ratio <= 1.0:
-        raise ConfigError(f"min_lr_ratio is {ratio}: set a share of the learning rate from 0 to 1")
+        raise ConfigError(
+            "min_lr_ratio",
+            "is out of range",
+            "set a share of the learning rate from 0 to 1",
+            value=ratio,
+        )

@@ -19,7 +19,6 @@ from inbatch.config.check import RunConfig, rows_per_rank
 from inbatch.config.instantiate import instantiate
 from inbatch.config.schema import GradcacheConfig
 from inbatch.data.collate import tokenize_columns
-from inbatch.data.sources.columns import resolve_prompts
 from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder
 from inbatch.encoder.tokenize import TextTokenizer
@@ -117,7 +116,7 @@ def tokens_per_row(source: Source, encoder: Encoder) -> float:
     """Mean tokens of a row, all columns together, over rows spread over the source."""
     number = min(SAMPLED_ROWS, source.num_near_rows)
     rows = np.linspace(0, source.num_near_rows - 1, number).astype(np.int64)
-    prompts = resolve_prompts({**encoder.role_prompts, **source.prompts}, source.roles)
+    prompts = source.column_prompts(encoder.role_prompts)
     token_ids, _ = tokenize_columns(source.read(rows)[0], prompts, tokenizer=encoder.tokenizer)
     return sum(map(len, token_ids)) / number
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,8 @@ import numpy as np
 from inbatch.config.check import RunConfig
 from inbatch.config.instantiate import instantiate
 from inbatch.config.schema import DataConfig, GuideConfig
-from inbatch.config.targets import named_keys
+from inbatch.config.targets import errors_under
 from inbatch.data.collate import MIXED, Collator
-from inbatch.data.demo.write import write_demo_once
 from inbatch.data.sources.load import Source, load_sources
 from inbatch.data.sources.source import check_stored_guide
 from inbatch.encoder import Encoder, build_encoder
@@ -37,7 +36,7 @@ def build_parts(run: RunConfig, world: World, own: OwnObjects) -> Parts:
     Raises:
         ConfigError: a file, model or value that cannot be used.
     """
-    write_demo_data(run.data, data_dir=run.data_dir)
+    generate_data(run.data)
     sources = load_sources(run.data.train, cache_dir=run.data.cache_dir, tables=own.tables)
     evaluators = {
         name: own.evaluators[name] if name in own.evaluators else instantiate(node)
@@ -56,15 +55,15 @@ def build_parts(run: RunConfig, world: World, own: OwnObjects) -> Parts:
     )
 
 
-def write_demo_data(data: DataConfig, *, data_dir: str) -> None:
-    """Write the files of the demo, if they are asked for and are not there yet."""
-    if data.demo:
-        write_demo_once(Path(data_dir) / "demo")
+def generate_data(data: DataConfig) -> None:
+    """Write the data that a generator makes, see `DataConfig.generate`."""
+    if data.generate is not None:
+        instantiate(data.generate, key="data.generate")
 
 
 def make_encoder(node: Any, sources: Sequence[Source]) -> Encoder:
     """The encoder to train; its tokenizer may be learned from the training texts."""
-    return instantiate(node, texts=partial(_texts, sources))
+    return instantiate(node, key="encoder", texts=partial(_texts, sources))
 
 
 def make_guide(
@@ -87,7 +86,7 @@ def make_guide(
             )
         return None
     assert name is not None  # make_losses has refused that
-    with named_keys("guide", ("max_length", "prompts")):
+    with errors_under("guide", asdict(guide)):
         encoder = build_encoder(
             str(resolve_directory(name, field="guide.model", revision=guide.revision)),
             max_length=guide.max_length,

@@ -14,7 +14,6 @@ from lightning.pytorch import Trainer
 from inbatch.callbacks.evaluation import Evaluation
 from inbatch.config.check import RunConfig
 from inbatch.data.collate import tokenize_columns
-from inbatch.data.sources.columns import resolve_prompts
 from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.evaluation import Evaluator
@@ -58,7 +57,7 @@ def make_card(
         rows: of `metrics.jsonl`.
         model: the exported directory, whose encoder computes the scores of the usage example.
     """
-    encoder = build_encoder(str(model))
+    encoder = build_encoder(str(model), trust_remote_code=True)  # this run has written it
     settings, base = asdict(run), parts.encoder.base_model
     evaluation, summary = callbacks.evaluation, callbacks.summary
     texts = [row for source in parts.sources for row in _rows(source, WIDGET_ROWS)]
@@ -113,7 +112,7 @@ def _source_card(
     """A source as the card describes it; `hub` has its keys in the configuration."""
     num_rows = min(STATS_ROWS, source.num_rows)
     columns, labels = source.read(np.arange(num_rows))
-    texts = resolve_prompts({**encoder.role_prompts, **source.prompts}, source.roles)
+    texts = source.column_prompts(encoder.role_prompts)
     token_ids, _ = tokenize_columns(columns, texts, tokenizer=encoder.tokenizer)
     stats: dict[str, ColumnStats] = {}
     for number, name in enumerate(source.columns):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ class RunFolder:
         """
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         if is_first_process():
-            write_text(self.config, OmegaConf.to_yaml(OmegaConf.structured(run), resolve=True))
+            write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(asdict(run))))
 
     def _claim(self, run: RunConfig) -> None:
         started = self.last_checkpoint.exists() or self.model.exists()
@@ -125,7 +125,7 @@ class RunFolder:
                 value=str(self.path),
             )
         theirs = OmegaConf.to_container(OmegaConf.load(self.config))
-        ours = OmegaConf.to_container(OmegaConf.structured(run))
+        ours = asdict(run)
         for key in _IDENTITY:
             for place, old, new in _differences(_at(theirs, key), _at(ours, key), key):
                 if place not in _MAY_DIFFER:

@@ -47,7 +47,7 @@ class TrainResult:
 
     def load(self) -> Encoder:
         """The trained encoder, from its directory."""
-        return build_encoder(str(self.model))
+        return build_encoder(str(self.model), trust_remote_code=True)  # the run has written it
 
 
 def write_results(

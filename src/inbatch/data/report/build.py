@@ -30,7 +30,6 @@ from inbatch.data.report.values import (
     SourceReport,
 )
 from inbatch.data.sources.checks import numbers_only
-from inbatch.data.sources.columns import resolve_prompts
 from inbatch.data.sources.load import Source
 from inbatch.files import write_text
 
@@ -176,7 +175,7 @@ def _column_reports(
     tokenizer: TokenCounter | None,
     prompts: Mapping[str, str] | None,
 ) -> tuple[ColumnReport, ...]:
-    of_column = resolve_prompts({**(prompts or {}), **source.prompts}, source.roles)
+    of_column = source.column_prompts(prompts)
     hashes_CN, characters_CN = source.text_hashes(), source.text_lengths()
     texts, _ = source.read(sampled)
     reports = []

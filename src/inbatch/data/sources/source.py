@@ -102,6 +102,12 @@ class Source:
         roles = find_roles(list(columns), mapping=mapping, field=name)
         return cls(name, dataset, roles, **options)
 
+    def column_prompts(
+        self, prompts: Mapping[str, str] | None, *, field: str = "prompts"
+    ) -> tuple[str, ...]:
+        """The prompt of each text column: this source's own where it has one, else of `prompts`."""
+        return resolve_prompts({**(prompts or {}), **self.prompts}, self.roles, field=field)
+
     @property
     def columns(self) -> tuple[str, ...]:
         """Text columns in the order query, positive, negatives."""
