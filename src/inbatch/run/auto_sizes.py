@@ -65,7 +65,7 @@ def plan_memory(run: RunConfig, world: World, parts: Parts) -> MemoryPlan:
             activation_bytes={"fp32": 4, "tf32": 4, "fp64": 8}.get(run.precision, 2),
         ),
         chunk_tokens=chunk_tokens,
-        keep_gib=cache.keep_gib,  # type: ignore[arg-type]
+        keep_gib=cache.keep_gib,
         max_length=encoder.tokenizer.max_length,
         usable_bytes=USABLE[device] * available_bytes(device) / ranks_per_memory(world),
         num_blocks=len(source.columns) + 1 if loss.scope == "candidates" else 0,

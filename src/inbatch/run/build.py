@@ -185,7 +185,7 @@ def make_module(run: RunConfig, parts: Parts) -> BiEncoderModule:
         schedule=instantiate(run.schedule),
         guide=parts.guide,
         settings=StepSettings(
-            gather=run.gather,  # type: ignore[arg-type]
+            gather=run.gather,
             keep_gib=run.gradcache.keep_gib,  # type: ignore[arg-type]
             accumulate=run.accumulate,
             clip_norm=run.clip_norm,

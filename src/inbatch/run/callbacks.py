@@ -86,7 +86,7 @@ def make_callbacks(
     wandb = WandbRun(
         asdict(run),
         metric=None if evaluation is None else evaluation.best_metric,
-        mode=run.evaluation.mode,  # type: ignore[arg-type]
+        mode=run.evaluation.mode,
     )
     pruning = _make_pruning(run.pruner, evaluation, folder.path, mode=run.evaluation.mode)
     preemption = None if stop is None else Preemption(stop, checkpoints)
@@ -141,7 +141,7 @@ def _make_evaluation(
         at_start=config.at_start,
         every_epoch=config.every_epoch,
         best_metric=config.best_metric,
-        mode=config.mode,  # type: ignore[arg-type]
+        mode=config.mode,
         on_best=lambda trainer: export_model(trainer, module, model_dir),
     )
 
