@@ -20,7 +20,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from inbatch.batch.transfer import wrap
+from inbatch.batch.transfer import pack
 from inbatch.data.collate import Collator
 from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder, build_encoder
@@ -141,7 +141,7 @@ def step_table(
                 both, alone = (timed(lambda: make(c), args.repeat) for c in (with_guide, without))  # noqa: B023
                 tokens = (both[0] - alone[0], both[1] - alone[1])
             batch = make(with_guide)
-            ready = wrap(batch).open(device)
+            ready = pack(batch).open(device)
             embed = timed(lambda: guide.embed(ready, device), args.repeat)  # noqa: B023
             print(
                 f"| {len(rows)} x {NUM_COLUMNS} | {name} | {tokens[0]:.2f} ({tokens[1]:.2f}) "
@@ -182,10 +182,10 @@ def error_table(args: argparse.Namespace, source: Source, device: torch.device) 
     batch_rows = np.arange(min(100, source.num_rows))
     live = LiveGuide(load(args))
     batch = collator(args, live, live)(source, batch_rows, step=0, num_global_rows=len(batch_rows))
-    exact = cosines(live.embed(wrap(batch).open(device), device))
-    half = cosines(live.embed(wrap(batch).open(device), device).half().float())
+    exact = cosines(live.embed(pack(batch).open(device), device))
+    half = cosines(live.embed(pack(batch).open(device), device).half().float())
     with torch.autocast(device.type, dtype=torch.bfloat16):
-        mixed = cosines(live.embed(wrap(batch).open(device), device).half().float())
+        mixed = cosines(live.embed(pack(batch).open(device), device).half().float())
     print("\n| rows | computed in | largest error of a cosine | mean error |")
     print("|---|---|---|---|")
     for name, found in (("float32", half), ("bfloat16, mixed", mixed)):

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from torch.utils.data import DataLoader
 
 from bench_texts import make_triplets
-from inbatch.batch.transfer import PackedBatch, wrap
+from inbatch.batch.transfer import PackedBatch, pack
 from inbatch.data.collate import BatchDataset, Collator
 from inbatch.data.plan.rank_feed import RankFeed
 from inbatch.data.plan.samplers import NoDuplicates
@@ -78,7 +78,7 @@ def measure(
         BatchDataset([source], collator),
         sampler=feed,
         batch_size=None,
-        collate_fn=wrap,
+        collate_fn=pack,
         num_workers=workers,
         prefetch_factor=2 if workers else None,
     )

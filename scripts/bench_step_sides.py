@@ -77,7 +77,8 @@ def run_inbatch(
     from inbatch.losses import GIST
     from inbatch.optim import Constant, adamw
     from inbatch.run.datamodule import BatchModule, LoaderSettings
-    from inbatch.run.module import BiEncoderModule, StepSettings
+    from inbatch.run.module import BiEncoderModule
+    from inbatch.step.settings import StepSettings
     from inbatch.strategies import SingleDevice
 
     class Watch(Callback):

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.gradient_cache import cached_backward
 from helpers.tiny import tiny_texts
 from inbatch.batch.batch import Batch
 from inbatch.batch.chunks import halve_chunks, make_chunks
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.errors import ConfigError
-from inbatch.gradcache import Engine, Headroom, KeepBudget, cached_backward
+from inbatch.gradcache import Engine, KeepBudget, OutOfMemoryHandler
 from inbatch.losses import LossInput, LossOutput, MultipleNegativesRanking
 from inbatch.run.auto_sizes import model_size
 from inbatch.run.memory_plan import (
@@ -28,7 +29,7 @@ from inbatch.run.memory_plan import (
     step_flop,
     step_memory,
 )
-from inbatch.strategies import base
+from inbatch.step.gradient_sync import NoSync
 
 BERT = ModelSize(
     parameters=110_000_000,
@@ -159,17 +160,17 @@ class Limited:
         self.encoder = build_encoder(str(path))
         self.chunks = chunks_of(self.encoder, tiny_texts(16), chunk_tokens=64)
         self.budget = KeepBudget(None)
-        self.headroom = Headroom(self.budget)
+        self.handler = OutOfMemoryHandler(self.budget)
         self.said: list[str] = []
         self._limit_tokens, self._in_backward = limit_tokens, in_backward
 
     def run(self, *, may_repeat: bool = True) -> LossOutput:
-        return self.headroom.run(
+        return self.handler.run(
             self._attempt,
             batch=self._batch(),
             rank=0,
             may_repeat=may_repeat,
-            may_rescue=False,
+            may_retry=False,
             undo=self.encoder.zero_grad,
             say=self.said.append,
         )
@@ -180,19 +181,20 @@ class Limited:
         counts = {"num_tokens": 0, "num_padded_tokens": 0}
         return Batch(chunks=self.chunks, text_ids=ids, source="s", step=0, **columns, **counts)
 
-    def _attempt(self, rescue: object) -> LossOutput:
-        assert rescue is None
-        chunks = self.headroom.fit(self._batch()).chunks
+    def _attempt(self, on_out_of_memory: object) -> LossOutput:
+        assert on_out_of_memory is None
+        chunks = self.handler.fit(self._batch()).chunks
         engine = Engine(
             encode=self._encode,
-            loss=lambda flat: MultipleNegativesRanking()(
-                LossInput((flat[:8], flat[8:]), slice(0, 8))
-            ),
             backward=self._backward,
-            gradient_sync=base.NoSync().backward,
+            gradient_sync=NoSync().backward,
         )
         self._count = 0
-        return cached_backward(engine, chunks, num_keep=self.budget.num_keep(chunks))
+
+        def loss(flat_ND: torch.Tensor) -> LossOutput:
+            return MultipleNegativesRanking()(LossInput((flat_ND[:8], flat_ND[8:]), slice(0, 8)))
+
+        return cached_backward(engine, loss, chunks, num_keep=self.budget.num_keep(chunks))
 
     def _encode(self, chunk: object) -> torch.Tensor:
         if not self._in_backward and chunk.input_ids.numel() > self._limit_tokens:  # type: ignore[attr-defined]
@@ -202,7 +204,7 @@ class Limited:
     def _backward(self, surrogate: torch.Tensor) -> None:
         surrogate.backward()
         self._count += 1
-        if self._in_backward and self.headroom.num_halvings == 0:
+        if self._in_backward and self.handler.num_halvings == 0:
             raise torch.OutOfMemoryError("test")  # after gradients were accumulated
 
     def gradient(self) -> torch.Tensor:
@@ -217,11 +219,11 @@ def test_a_step_that_runs_out_of_memory_is_repeated_exactly(
 ) -> None:
     free = Limited(tiny_bert, limit_tokens=1000, in_backward=False)
     wanted = free.run()
-    assert free.headroom.num_halvings == 0
+    assert free.handler.num_halvings == 0
     assert not free.said
     limited = Limited(tiny_bert, limit_tokens=40, in_backward=in_backward)
     found = limited.run()
-    assert limited.headroom.num_halvings == 1
+    assert limited.handler.num_halvings == 1
     assert limited.said == [
         "out of memory: chunks are cut to 1/2 of their size and 0 GiB of graphs are kept from this "
         "step on, which is repeated"
@@ -237,7 +239,7 @@ def test_what_cannot_be_repeated_raises(
     limited = Limited(tiny_bert, limit_tokens=limit_tokens, in_backward=False)
     with pytest.raises(ConfigError, match=r"^out of memory with chunks of up to \d+ tokens: set "):
         limited.run(may_repeat=may_repeat)
-    assert limited.headroom.num_halvings == (1 if may_repeat else 0)
+    assert limited.handler.num_halvings == (1 if may_repeat else 0)
 
 
 def test_a_ring_holds_less_of_the_batch() -> None:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from helpers.tiny import tiny_texts, tiny_tokenizer
 from inbatch.batch.batch import Batch, Chunk
 from inbatch.batch.chunks import make_chunks
-from inbatch.batch.transfer import PackedBatch, wrap
+from inbatch.batch.transfer import PackedBatch, pack
 from inbatch.data.collate import BatchDataset, Collator
 from inbatch.data.plan.plan import PlannedSlice
 from inbatch.data.sources.load import Source
@@ -65,23 +65,23 @@ def assert_same(a: Any, b: Any) -> None:
 @pytest.mark.parametrize("lengths", [(3, 5, 1), (4, 4, 4), (5, 0, 2), (0, 0, 0), (1,), ()])
 def test_it_opens_to_the_same_batch(lengths: tuple[int, ...], side: Any) -> None:
     batch = make_batch(chunks_of(*lengths, side=side))
-    assert_same(batch, wrap(batch).open("cpu"))
+    assert_same(batch, pack(batch).open("cpu"))
 
 
 def test_two_tokenizers_may_pad_on_two_sides() -> None:
     batch = make_batch(chunks_of(3, 5, 1, side="left"), chunks_of(2, 7, 7, side="right"))
-    assert_same(batch, wrap(batch).open("cpu"))
+    assert_same(batch, pack(batch).open("cpu"))
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
 def test_labels_are_not_rounded(precision: Any) -> None:
     batch = make_batch(chunks_of(3, 5, side="right"))._replace(labels=torch.tensor([0.7501, 0.75]))
-    parcel = HalfPrecision(precision).convert_input(wrap(batch))
+    parcel = HalfPrecision(precision).convert_input(pack(batch))
     assert_same(batch.labels, parcel.open("cpu").labels)
 
 
 def test_the_hashes_stay_where_they_are() -> None:
-    parcel = wrap(make_batch(chunks_of(3, 5, side="right"), chunks_of(3, side="right")))
+    parcel = pack(make_batch(chunks_of(3, 5, side="right"), chunks_of(3, side="right")))
     moved = parcel.open("meta")
     assert moved.text_ids is parcel.rest.text_ids
     assert moved.labels is not None
@@ -100,7 +100,7 @@ def test_a_worker_hands_over_two_tensors() -> None:
         BatchDataset([source], collator),
         sampler=plan,  # type: ignore[arg-type]
         batch_size=None,
-        collate_fn=wrap,
+        collate_fn=pack,
         num_workers=1,
     )
     parcels = list(loader)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from helpers.gradient_cache import cached_backward
 from inbatch.batch.batch import Chunk
-from inbatch.gradcache import Engine, KeepBudget, cached_backward, fill_chunks
+from inbatch.gradcache import Engine, KeepBudget, fill_chunks
 from inbatch.losses.base import LossOutput
 
 
@@ -56,8 +57,8 @@ def run_engine(
 
     net.zero_grad()
     torch.manual_seed(11)
-    engine = Engine(net, contrast, lambda s: s.backward(), gradient_sync)
-    output = cached_backward(engine, chunks, num_keep=num_keep)
+    engine = Engine(net, lambda s: s.backward(), gradient_sync)
+    output = cached_backward(engine, contrast, chunks, num_keep=num_keep)
     return output.loss, [p.grad.clone() for p in net.parameters()], marks
 
 

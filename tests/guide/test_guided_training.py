@@ -18,7 +18,8 @@ from inbatch.data.collate import Collator
 from inbatch.guide import Guide, LiveGuide, StoredGuide
 from inbatch.guide.fill import FillSettings
 from inbatch.optim import Constant
-from inbatch.run.module import BiEncoderModule, StepSettings
+from inbatch.run.module import BiEncoderModule
+from inbatch.step.settings import StepSettings
 from inbatch.strategies import DDP, SingleDevice, Strategy
 
 NUM_ROWS, STEPS = 11, 2

@@ -29,7 +29,8 @@ from inbatch.encoder import Encoder, build_encoder
 from inbatch.guide import LiveGuide
 from inbatch.losses.base import Loss, LossInput
 from inbatch.optim import Constant
-from inbatch.run.module import BiEncoderModule, StepSettings
+from inbatch.run.module import BiEncoderModule
+from inbatch.step.settings import StepSettings
 from inbatch.strategies import DDP, FSDP, DeepSpeed, SingleDevice, Strategy
 
 LR = 0.5
@@ -137,7 +138,7 @@ def distributed(
     world = {"rank": rank, "world_size": world_size, "strategy": strategy, "guide": guide}
     module, batches = make_step(encoder, loss, num_rows, num_steps=num_steps, **world, **options)
     fit(module, batches, world_size, precision=precision)
-    state = strategy.full_state(module)
+    state = strategy.full_state(module.encoder, rank=rank)
     return {name: state[name] for name in names} if state else {}
 
 

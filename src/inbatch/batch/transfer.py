@@ -1,7 +1,7 @@
 """A batch on its way from a worker to a device: the tokens of all chunks in one buffer of int32.
 
 A tensor that a worker hands over costs a file handle and shared memory, a pinned one an allocation of its
-own, a copy to a device a call; a large batch has thousands of them. A parcel has two tensors. Masks
+own, a copy to a device a call; a large batch has thousands of them. A packed batch has two tensors. Masks
 are left out, since the length of a text and the side of its padding tell them.
 
 Shape letters: n texts of a chunk, T tokens, as in data/batch.py.
@@ -33,7 +33,7 @@ class _Shape(NamedTuple):
 
 @final
 class PackedBatch(NamedTuple):
-    """What `wrap` makes of a batch and `open` turns into the same batch again."""
+    """What `pack` makes of a batch and `open` turns into the same batch again."""
 
     numbers: Tensor  # int32, all chunks one behind another
     shapes: tuple[_Shape, ...]  # of the chunks, then of the guide's chunks
@@ -65,8 +65,8 @@ class PackedBatch(NamedTuple):
         )
 
 
-def wrap(batch: Batch) -> PackedBatch:
-    """A batch whose chunks are padded on one side, on the CPU, as a parcel."""
+def pack(batch: Batch) -> PackedBatch:
+    """A batch whose chunks are padded on one side, on the CPU, as one buffer."""
     chunks = (*batch.chunks, *batch.guide_chunks)
     labels = None if batch.labels is None else batch.labels.view(torch.int32)
     return PackedBatch(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
-_BACKENDS = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+_MKLDNN: Any = torch.backends.mkldnn  # its matmul is made at run time
+_BACKENDS = (torch.backends.cuda.matmul, _MKLDNN.matmul)
 
 
 def allow_tf32() -> None:

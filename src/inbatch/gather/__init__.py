@@ -1,9 +1,12 @@
-"""Local embeddings -> global candidates; the only collectives of a training step."""
+"""Local embeddings -> global candidates; the collectives of a training step."""
 
 from inbatch.gather.collectives import (
     PendingMax,
     all_gather_rows,
+    average_gradients,
+    barrier,
     max_over_ranks,
+    rank_and_world_size,
     sum_over_ranks,
 )
 from inbatch.gather.gather import Gather, GlobalGather, LocalGather, Rows, split_rows
@@ -17,7 +20,10 @@ __all__ = [
     "Rows",
     "RowsRing",
     "all_gather_rows",
+    "average_gradients",
+    "barrier",
     "max_over_ranks",
+    "rank_and_world_size",
     "split_rows",
     "sum_over_ranks",
 ]

@@ -1,11 +1,11 @@
-"""The collectives of a training step; no other file of the step calls `torch.distributed`.
+"""The collectives of a training step, but for the reduction of gradients by a strategy.
 
 Shape letters: b rows of this rank, G rows of all ranks, K numbers per row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -126,3 +126,28 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     total = values.detach().clone()
     dist.all_reduce(total, op=dist.ReduceOp.SUM)
     return total
+
+
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Replace each gradient by its mean over the ranks: one all-reduce per parameter.
+
+    A parameter without a gradient on this rank counts as zero.
+    """
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        dist.all_reduce(parameter.grad, op=dist.ReduceOp.SUM)
+        parameter.grad /= dist.get_world_size()
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    """This process among those of the default group; 0 of 1 where there is none."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def barrier() -> None:
+    """Return once all ranks have called it; at once where there is no group."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()

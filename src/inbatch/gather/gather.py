@@ -2,7 +2,7 @@
 
 Scale contract: a loss returns the mean over the rows that this rank owns. The gather's backward sums
 over ranks. The strategy averages gradients over ranks. So the update equals that of one process with
-the global batch. `row_weight` below is the one place that knows the world size: it is 1 except where
+the global batch. `Rows.weight` below is the one place that knows the world size: it is 1 except where
 ranks hold different numbers of rows (the last batch of an epoch), where a mean of means needs weights.
 
 Collectives of a step, whatever the number of chunks, columns and negatives:

@@ -1,8 +1,16 @@
 """One large contrastive batch in bounded memory: embed, loss, gradients of the embeddings, backward."""
 
-from inbatch.gradcache.engine import Engine, cached_backward
-from inbatch.gradcache.fill import fill_chunks
-from inbatch.gradcache.headroom import Headroom
+from inbatch.gradcache.engine import Embeddings, Engine, backward, embed
+from inbatch.gradcache.fillers import fill_chunks
 from inbatch.gradcache.keep import KeepBudget
+from inbatch.gradcache.out_of_memory import OutOfMemoryHandler
 
-__all__ = ["Engine", "Headroom", "KeepBudget", "cached_backward", "fill_chunks"]
+__all__ = [
+    "Embeddings",
+    "Engine",
+    "KeepBudget",
+    "OutOfMemoryHandler",
+    "backward",
+    "embed",
+    "fill_chunks",
+]

@@ -12,9 +12,10 @@ so a step runs in three passes (Gao et al. 2021, https://arxiv.org/abs/2101.0698
    replays the same random state.
 
 With every graph kept this is the ordinary forward and backward, so there is one path for both.
-A forward that runs out of memory is done again with less, see rescue.py, where the engine is allowed to.
+A forward that runs out of memory is done again with less, see retry.py, where the engine is allowed to.
 
-The engine knows neither ranks nor losses: it receives callables. `last` marks the one backward of a
+Pass 2 is the caller's, between `embed` and `backward`, so that it reads as what it is. The engine knows
+neither ranks nor losses: it receives callables. `last` marks the one backward of a
 step after which gradients may be reduced over ranks. Shape letters: N texts, n texts of a chunk, D dimension.
 """
 
@@ -28,63 +29,86 @@ import torch
 from torch import Tensor
 
 from inbatch.batch.batch import Chunk
-from inbatch.gradcache.rescue import Embedded, Replay, Rescue, embed_all
+from inbatch.gradcache.retry import Embedded, OnOutOfMemory, Replay, embed_all
 from inbatch.gradcache.rng import RngState
-from inbatch.losses.base import LossOutput
 
 
 class Engine(NamedTuple):
-    """What the engine calls.
+    """The callables of one step.
 
     encode: chunk -> embeddings [n, D].
-    loss: embeddings [N, D] in the batch's flat order -> LossOutput; called once a step.
     backward: scalar -> None; accumulates into the parameters.
     gradient_sync: last -> context; outside the last backward of a step gradients stay on their rank.
-    phase: name -> context that measures time ("embed", "loss", "backward").
+    measure: name -> context that measures time ("embed", "backward").
     sharing: chunks -> context of the first forwards, whose kept graphs then go backward in one call.
-    rescue: called after a forward ran out of memory, before it is done again with less; None lets the
-        error go on, as it must where ranks run their forwards together.
+    on_out_of_memory: called after a forward ran out of memory, before it is done again with less; None lets
+        the error pass, as it must where ranks run their forwards together.
     """
 
     encode: Callable[[Chunk], Tensor]
-    loss: Callable[[Tensor], LossOutput]
     backward: Callable[[Tensor], None]
     gradient_sync: Callable[[bool], AbstractContextManager[None]]
-    phase: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
+    measure: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
     sharing: Callable[[Sequence[Chunk]], AbstractContextManager[None]] = lambda chunks: (
         nullcontext()
     )
-    rescue: Rescue | None = None
+    on_out_of_memory: OnOutOfMemory | None = None
 
 
-def cached_backward(
-    engine: Engine, chunks: Sequence[Chunk], *, num_keep: int, last: bool = True
-) -> LossOutput:
-    """Accumulate the gradient of one batch into the parameters.
+class Embeddings:
+    """Embeddings of a batch between the passes; `backward` uses them up.
+
+    values_ND: all texts in the batch's flat order, at least float32; a leaf for the loss to differentiate.
+    """
+
+    def __init__(self, embedded: list[Embedded]) -> None:
+        self.values_ND = _assemble(embedded).requires_grad_()
+        self.embedded = [e if e.kept else e.without_embeddings() for e in embedded]
+        self.gradient_ND: Tensor | None = None
+
+    def by_column(self, num_columns: int) -> Tensor:
+        """The embeddings as [C, b, D]."""
+        num_texts, dimension = self.values_ND.shape
+        return self.values_ND.view(num_columns, num_texts // num_columns, dimension)
+
+    def differentiate(self, loss: Tensor) -> None:
+        """Take the gradient of a loss of `values_ND`; frees the graph of the loss."""
+        (self.gradient_ND,) = torch.autograd.grad(loss, self.values_ND)
+
+
+def embed(engine: Engine, chunks: Sequence[Chunk], *, num_keep: int) -> Embeddings:
+    """Pass 1: embed all texts.
 
     Args:
         engine: the callables above.
         chunks: all texts of the batch; their `index` fields cover range(N) once. A chunk whose index is
-            empty is a filler (see fill.py): it runs through each pass without influence on the result.
+            empty is a filler (see fillers.py): it runs through each pass without influence on the result.
         num_keep: graphs to keep, counted from the first chunk; len(chunks) means no second forward.
-        last: whether gradients are complete after this batch (False while accumulating batches).
-
-    Returns:
-        The loss and its metrics, detached. Equals loss(encode(everything)).backward() up to rounding.
     """
-    with engine.phase("embed"):
+    with engine.measure("embed"):
         with engine.sharing(chunks) if num_keep > 1 else nullcontext():
-            embedded = embed_all(engine.encode, chunks, num_keep=num_keep, rescue=engine.rescue)
-        leaf_ND = _assemble(embedded).requires_grad_()
-        embedded = [e if e.kept else e.without_embeddings() for e in embedded]
-    with engine.phase("loss"):
-        output = engine.loss(leaf_ND)
-        (grad_ND,) = torch.autograd.grad(output.loss, leaf_ND)
-    after = RngState.capture(leaf_ND.device)
-    with engine.phase("backward"):
-        _backward_all(engine, embedded, grad_ND, last=last)
+            embedded = embed_all(
+                engine.encode, chunks, num_keep=num_keep, on_out_of_memory=engine.on_out_of_memory
+            )
+        return Embeddings(embedded)
+
+
+def backward(engine: Engine, embeddings: Embeddings, *, last: bool = True) -> None:
+    """Pass 3: add the gradient of the loss to the parameters, after `Embeddings.differentiate`.
+
+    The sum equals that of ``loss(encode(everything)).backward()`` up to rounding. Random state is left as
+    the loss left it, whatever was embedded again.
+
+    Args:
+        engine: the callables above.
+        embeddings: of pass 1, with their gradient.
+        last: whether gradients are complete after this batch (False while accumulating batches).
+    """
+    assert embeddings.gradient_ND is not None
+    after = RngState.capture(embeddings.values_ND.device)
+    with engine.measure("backward"):
+        _backward_all(engine, embeddings.embedded, embeddings.gradient_ND, last=last)
     after.restore()
-    return LossOutput(output.loss.detach(), output.metrics)
 
 
 def _assemble(embedded: Sequence[Embedded]) -> Tensor:
@@ -100,7 +124,7 @@ def _assemble(embedded: Sequence[Embedded]) -> Tensor:
 
 
 def _backward_all(engine: Engine, embedded: list[Embedded], grad_ND: Tensor, *, last: bool) -> None:
-    """Pass 3, kept graphs first since they hold memory. Only the final backward may reduce."""
+    """Go backward through kept graphs first, since they hold memory. Only the final backward may reduce."""
     kept = [e for e in embedded if e.kept]
     replayed = [e for e in embedded if not e.kept]
     embedded.clear()
@@ -109,7 +133,7 @@ def _backward_all(engine: Engine, embedded: list[Embedded], grad_ND: Tensor, *, 
         kept.clear()
         with engine.gradient_sync(last and not replayed):
             engine.backward(surrogate)
-    replay = Replay(engine.encode, engine.rescue)
+    replay = Replay(engine.encode, engine.on_out_of_memory)
     for position, e in enumerate(replayed):
         with engine.gradient_sync(last and position == len(replayed) - 1):
             engine.backward(_surrogate(e.chunk, replay(e), grad_ND))
@@ -123,5 +147,5 @@ def _surrogate(chunk: Chunk, embeddings_nD: Tensor, grad_ND: Tensor) -> Tensor:
 
 
 def is_filler(chunk: Chunk) -> bool:
-    """Whether a chunk stands in for none, to keep ranks in step. Known from shapes alone."""
+    """True for a chunk that only keeps ranks in step. Known from shapes alone."""
     return chunk.index.numel() == 0

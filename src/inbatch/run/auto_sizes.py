@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +19,7 @@ from inbatch.config.instantiate import instantiate
 from inbatch.config.schema import GradcacheConfig
 from inbatch.data.collate import tokenize_columns
 from inbatch.data.sources.load import Source
+from inbatch.device.memory import available_bytes
 from inbatch.encoder import Encoder
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.guide import LiveGuide
@@ -33,7 +33,7 @@ from inbatch.run.memory_plan import (
     choose,
 )
 from inbatch.run.parts import Parts
-from inbatch.strategies import FSDP, DeepSpeed, Strategy, World, cores_per_rank
+from inbatch.strategies import Strategy, World, cores_per_rank
 
 SAMPLED_ROWS = 128  # of each source, for the mean length of its texts
 UNKNOWN_STATES = 2.0  # of an optimizer that cannot take a step on a CPU; Adam holds as many
@@ -155,7 +155,7 @@ def optimizer_states(make: Callable[..., Optimizer], strategy: Strategy) -> floa
         make: takes parameter groups.
         strategy: may hold the state elsewhere.
     """
-    if isinstance(strategy, DeepSpeed) and strategy.offload_optimizer:
+    if strategy.offloads_optimizer:
         return 0.0
     matrix = nn.Parameter(torch.ones(64, 64))
     matrix.grad = torch.ones_like(matrix)
@@ -173,25 +173,9 @@ def sharding_of(strategy: Strategy) -> Sharding:
 
     Gradients are whole until they are reduced, under all of them.
     """
-    if isinstance(strategy, FSDP):
-        return Sharding(parameters=True, optimizer=True)
-    if isinstance(strategy, DeepSpeed):
-        return Sharding(parameters=strategy.stage == 3, optimizer=True)
-    return Sharding()
+    return Sharding(parameters=strategy.shards_parameters, optimizer=strategy.shards_optimizer)
 
 
 def ranks_per_memory(world: World) -> int:
     """Ranks that share a memory: those of a node on a CPU, one on a GPU."""
     return world.devices if world.accelerator == "cpu" else 1
-
-
-def available_bytes(device: Literal["cpu", "cuda"]) -> float:
-    """Memory of a GPU, or what the machine and the process's group of processes leave free."""
-    if device == "cuda":
-        return float(torch.cuda.get_device_properties(0).total_memory)
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    free = next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    if limit.exists() and limit.read_text().strip().isdigit():
-        free = min(free, float(limit.read_text()) - float(used.read_text()))
-    return free

@@ -25,8 +25,9 @@ from inbatch.losses.base import Loss
 from inbatch.run.auto_sizes import guide_chunk_tokens, num_workers
 from inbatch.run.compatibility import check_loss
 from inbatch.run.datamodule import BatchModule, LoaderSettings
-from inbatch.run.module import BiEncoderModule, StepSettings
+from inbatch.run.module import BiEncoderModule
 from inbatch.run.parts import OwnObjects, Parts
+from inbatch.step.settings import StepSettings
 from inbatch.strategies import World
 
 

@@ -142,7 +142,7 @@ def _make_evaluation(
         every_epoch=config.every_epoch,
         best_metric=config.best_metric,
         mode=config.mode,
-        on_best=lambda trainer: export_model(trainer, module, model_dir),
+        on_best=lambda trainer: export_model(trainer, module.encoder, module.strategy, model_dir),
     )
 
 

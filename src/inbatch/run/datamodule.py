@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from inbatch.batch.batch import Batch
-from inbatch.batch.transfer import PackedBatch, wrap
+from inbatch.batch.transfer import PackedBatch, pack
 from inbatch.data.collate import BatchDataset, Collator, Tokenize, check_mixable
 from inbatch.data.plan.fingerprint import check_same_plan, plan_fingerprint
 from inbatch.data.plan.plan import Plan, Sampler, SourceInfo, StreamInfo
@@ -111,10 +111,10 @@ class BatchModule(LightningDataModule):
             self._saved = None
         workers = self._loader.num_workers
         return _Resumable(
-            BatchDataset(self._sources, self._collator),  # type: ignore[arg-type] # wrapped by `wrap`
+            BatchDataset(self._sources, self._collator),  # type: ignore[arg-type] # wrapped by `pack`
             sampler=self._feed,
             batch_size=None,
-            collate_fn=wrap,  # type: ignore[arg-type] # without a batch size it gets one batch
+            collate_fn=pack,  # type: ignore[arg-type] # without a batch size it gets one batch
             num_workers=workers,
             prefetch_factor=self._loader.prefetch if workers else None,
             persistent_workers=workers > 0,

@@ -121,7 +121,7 @@ def _export(
         evaluation.forget_best()  # resumed from a run elsewhere, whose folder has the model
         chosen = False
     if not chosen:
-        export_model(trainer, module, model_dir)
+        export_model(trainer, module.encoder, module.strategy, model_dir)
 
 
 def _train_result(folder: RunFolder, evaluation: Evaluation | None) -> TrainResult:

@@ -1,6 +1,6 @@
 """Strategies: accumulate gradients locally, reduce them once a step."""
 
-from inbatch.strategies.base import GradientSync, NoSync, Strategy
+from inbatch.strategies.base import Strategy
 from inbatch.strategies.ddp import DDP, Auto, SingleDevice
 from inbatch.strategies.deepspeed import DeepSpeed
 from inbatch.strategies.fsdp import FSDP
@@ -12,8 +12,6 @@ __all__ = [
     "FSDP",
     "Auto",
     "DeepSpeed",
-    "NoSync",
-    "GradientSync",
     "Strategy",
     "SingleDevice",
     "World",

@@ -1,44 +1,21 @@
-"""What a strategy owes to a training step: accumulate locally, reduce once.
+"""What a strategy does for a training step: accumulate locally, reduce once.
 
 Scale contract, the strategy's part: gradients are averaged over ranks, once per optimizer step, after
-the backward that is marked as last. Everything in `conf/strategy/` is a final subclass of `Strategy`.
+the backward that is marked as last. Everything in `conf/strategy/` is a final subclass
+of `Strategy`; it is given the encoder, the trainer and the device mesh, never the LightningModule.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import Strategy as LightningStrategy
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
-if TYPE_CHECKING:
-    from inbatch.run.module import BiEncoderModule
-
-
-class GradientSync(ABC):
-    """Decides for each backward of an optimizer step whether its gradients are reduced over ranks."""
-
-    def start(self) -> None:  # noqa: B027 - most strategies have nothing to do here
-        """Called before the first backward of an optimizer step."""
-
-    @abstractmethod
-    def backward(self, last: bool) -> AbstractContextManager[None]:
-        """Around one chunk's forward and backward."""
-
-    def finish(self) -> None:  # noqa: B027
-        """Called after the last backward of an optimizer step."""
-
-
-class NoSync(GradientSync):
-    """One process: nothing to reduce."""
-
-    @contextmanager
-    def backward(self, last: bool) -> Iterator[None]:
-        """Do nothing."""
-        yield
+from inbatch.encoder import Encoder
+from inbatch.step.gradient_sync import GradientSync
 
 
 class Strategy(ABC):
@@ -50,6 +27,12 @@ class Strategy(ABC):
     clips_gradients: bool = False
     #: values of `precision` that it cannot compute in
     refuses: tuple[str, ...] = ()
+    #: parameters are divided over the ranks
+    shards_parameters: bool = False
+    #: optimizer state is divided over the ranks
+    shards_optimizer: bool = False
+    #: optimizer state is held by the host, not by the device
+    offloads_optimizer: bool = False
 
     def resolve(self, world_size: int) -> Strategy:
         """The strategy for a number of processes: this one."""
@@ -62,21 +45,21 @@ class Strategy(ABC):
         """The Lightning strategy; `num_processes` is per node."""
 
     @abstractmethod
-    def gradient_sync(self, module: BiEncoderModule) -> GradientSync:
-        """The gradient synchronisation of a module that is set up for training."""
+    def gradient_sync(self, encoder: Encoder, trainer: Trainer) -> GradientSync:
+        """The gradient synchronisation of an encoder that a trainer has set up for training."""
 
-    def shard(self, module: BiEncoderModule) -> None:  # noqa: B027
-        """Replace parameters by shards, before the optimizer sees them."""
+    def shard(self, encoder: Encoder, mesh: DeviceMesh | None) -> None:  # noqa: B027
+        """Replace parameters by shards on the ranks of `mesh`, before the optimizer sees them."""
 
-    def gradient_norm(self, module: BiEncoderModule) -> Tensor | None:
-        """Norm that the engine has clipped by, where it clips; None where the module does."""
+    def gradient_norm(self, trainer: Trainer) -> Tensor | None:
+        """Norm that the strategy has clipped by, if it clips; None if the LightningModule clips."""
         return None
 
-    def full_state(self, module: BiEncoderModule) -> dict[str, Tensor]:
+    def full_state(self, encoder: Encoder, *, rank: int) -> dict[str, Tensor]:
         """The encoder's whole state dict, on the CPU of rank 0; empty elsewhere.
 
         Collective where parameters are sharded, so every rank calls it.
         """
-        if module.global_rank != 0:
+        if rank != 0:
             return {}
-        return {name: tensor.detach().cpu() for name, tensor in module.encoder.state_dict().items()}
+        return {name: tensor.detach().cpu() for name, tensor in encoder.state_dict().items()}

@@ -6,17 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import final
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies import Strategy as LightningStrategy
 
-from inbatch.strategies.base import GradientSync, NoSync, Strategy
+from inbatch.encoder import Encoder
+from inbatch.step.gradient_sync import GradientSync, NoSync
+from inbatch.strategies.base import Strategy
 
-if TYPE_CHECKING:
-    from inbatch.run.module import BiEncoderModule
 
-
+@final
 @dataclass(frozen=True)
 class SingleDevice(Strategy):
     """One process on one device."""
@@ -27,11 +28,12 @@ class SingleDevice(Strategy):
         """Lightning's own single-device strategy."""
         return "auto"
 
-    def gradient_sync(self, module: BiEncoderModule) -> GradientSync:
+    def gradient_sync(self, encoder: Encoder, trainer: Trainer) -> GradientSync:
         """Nothing to reduce."""
         return NoSync()
 
 
+@final
 @dataclass(frozen=True)
 class DDP(Strategy):
     """Every rank holds the whole model; gradients are all-reduced in buckets, once per step.
@@ -59,16 +61,17 @@ class DDP(Strategy):
             bucket_cap_mb=self.bucket_mib,
         )
 
-    def gradient_sync(self, module: BiEncoderModule) -> GradientSync:
+    def gradient_sync(self, encoder: Encoder, trainer: Trainer) -> GradientSync:
         """Synchronise in the last backward only."""
-        return _NoSync(module)
+        return _LastBackward(trainer.strategy)
 
 
-class _NoSync(GradientSync):
+class _LastBackward(GradientSync):
     """Lightning prepares DDP's reducer in `manual_backward`, and only outside `no_sync`."""
 
-    def __init__(self, module: BiEncoderModule) -> None:
-        self._strategy = module.trainer.strategy
+    def __init__(self, strategy: LightningStrategy) -> None:
+        assert isinstance(strategy, DDPStrategy)
+        self._strategy = strategy
 
     @contextmanager
     def backward(self, last: bool) -> Iterator[None]:
@@ -76,13 +79,13 @@ class _NoSync(GradientSync):
         if last:
             yield
             return
-        assert isinstance(self._strategy, DDPStrategy)
         with self._strategy.block_backward_sync():
             yield
 
 
+@final
 @dataclass(frozen=True)
-class Auto:
+class Auto(Strategy):
     """One process runs without a wrapper, several run DDP.
 
     Args:
@@ -94,3 +97,18 @@ class Auto:
     def resolve(self, world_size: int) -> Strategy:
         """SingleDevice or DDP."""
         return SingleDevice() if world_size == 1 else DDP(timeout_s=self.timeout_s)
+
+    def lightning_strategy(
+        self, *, accelerator: str, num_processes: int, num_nodes: int, clip_norm: float | None
+    ) -> LightningStrategy | str:
+        """That of the strategy that it resolves to."""
+        return self.resolve(num_processes * num_nodes).lightning_strategy(
+            accelerator=accelerator,
+            num_processes=num_processes,
+            num_nodes=num_nodes,
+            clip_norm=clip_norm,
+        )
+
+    def gradient_sync(self, encoder: Encoder, trainer: Trainer) -> GradientSync:
+        """That of the strategy that it resolves to."""
+        return self.resolve(trainer.world_size).gradient_sync(encoder, trainer)

@@ -12,22 +12,23 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any, final
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.strategies import Strategy as LightningStrategy
 from torch import Tensor
 
 from inbatch import compat
+from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
-from inbatch.strategies.base import GradientSync, Strategy
+from inbatch.step.gradient_sync import GradientSync
+from inbatch.strategies.base import Strategy
 from inbatch.strategies.deepspeed_precision import InbatchDeepSpeedStrategy
 
-if TYPE_CHECKING:
-    from inbatch.run.module import BiEncoderModule
 
-
+@final
 @dataclass(frozen=True)
 class DeepSpeed(Strategy):
     """ZeRO at one stage.
@@ -47,18 +48,29 @@ class DeepSpeed(Strategy):
     persistence_threshold: int = 100_000
 
     clips_gradients = True
+    shards_optimizer = True
     refuses = ("fp64",)
 
     def __post_init__(self) -> None:
         if self.stage not in (1, 2, 3):
             raise ConfigError(
-                f"strategy.stage={self.stage}: DeepSpeed stages are 1, 2 and 3; set one of them"
+                "stage", "is not a stage of DeepSpeed", "set 1, 2 or 3", value=self.stage
             )
 
     @property
     def collective_forward(self) -> bool:  # type: ignore[override]
         """Stage 3 gathers parameters in each forward."""
         return self.stage == 3
+
+    @property
+    def shards_parameters(self) -> bool:  # type: ignore[override]
+        """Stage 3 divides parameters too."""
+        return self.stage == 3
+
+    @property
+    def offloads_optimizer(self) -> bool:  # type: ignore[override]
+        """As configured."""
+        return self.offload_optimizer
 
     def lightning_strategy(
         self, *, accelerator: str, num_processes: int, num_nodes: int, clip_norm: float | None
@@ -92,26 +104,26 @@ class DeepSpeed(Strategy):
             config["gradient_clipping"] = clip_norm
         return config
 
-    def gradient_sync(self, module: BiEncoderModule) -> GradientSync:
+    def gradient_sync(self, encoder: Encoder, trainer: Trainer) -> GradientSync:
         """One coalesced reduction per optimizer step."""
-        return _Coalesced(module.trainer.model)
+        return _Coalesced(trainer.model)
 
-    def gradient_norm(self, module: BiEncoderModule) -> Tensor | None:
+    def gradient_norm(self, trainer: Trainer) -> Tensor | None:
         """The norm of the last step, before clipping; inf where DeepSpeed has skipped the step."""
-        engine: Any = module.trainer.model
+        engine: Any = trainer.model
         norm = engine.get_global_grad_norm()  # a float where the step was skipped
-        return torch.as_tensor(norm, dtype=torch.float32, device=module.device)
+        return torch.as_tensor(norm, dtype=torch.float32, device=trainer.strategy.root_device)
 
-    def full_state(self, module: BiEncoderModule) -> dict[str, Tensor]:
+    def full_state(self, encoder: Encoder, *, rank: int) -> dict[str, Tensor]:
         """Whole parameters; stage 3 gathers them."""
         if self.stage < 3:
-            return super().full_state(module)
+            return super().full_state(encoder, rank=rank)
         import deepspeed  # here, since importing it takes seconds and probes the device
 
-        with deepspeed.zero.GatheredParameters(list(module.encoder.parameters())):
-            if module.global_rank != 0:
+        with deepspeed.zero.GatheredParameters(list(encoder.parameters())):
+            if rank != 0:
                 return {}
-            return {n: t.detach().cpu().clone() for n, t in module.encoder.state_dict().items()}
+            return {n: t.detach().cpu().clone() for n, t in encoder.state_dict().items()}
 
 
 class _Coalesced(GradientSync):

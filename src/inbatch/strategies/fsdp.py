@@ -6,20 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import cast, final
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.strategies import Strategy as LightningStrategy
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from inbatch.strategies.base import GradientSync, Strategy
+from inbatch.encoder import Encoder
+from inbatch.step.gradient_sync import GradientSync
+from inbatch.strategies.base import Strategy
 
-if TYPE_CHECKING:
-    from inbatch.run.module import BiEncoderModule
 
-
+@final
 @dataclass(frozen=True)
 class FSDP(Strategy):
     """Each transformer layer and the rest of the encoder are one unit that is gathered when it runs.
@@ -34,6 +36,8 @@ class FSDP(Strategy):
     reshard_after_forward: bool = True
 
     collective_forward = True
+    shards_parameters = True
+    shards_optimizer = True
     refuses = ("fp16", "fp64")
 
     def lightning_strategy(
@@ -48,25 +52,24 @@ class FSDP(Strategy):
             timeout=timedelta(seconds=self.timeout_s),
         )
 
-    def shard(self, module: BiEncoderModule) -> None:
+    def shard(self, encoder: Encoder, mesh: DeviceMesh | None) -> None:
         """Shard layer by layer, then what is left: embeddings and head."""
-        if isinstance(module.encoder, FSDPModule):
+        if isinstance(encoder, FSDPModule):
             return
-        mesh = module.device_mesh["data_parallel"]
-        options = {"mesh": mesh, "reshard_after_forward": self.reshard_after_forward}
-        for layer in transformer_layers(module.encoder):
-            fully_shard(layer, **options)
-        fully_shard(module.encoder, **options)
+        assert mesh is not None
+        data_parallel = mesh["data_parallel"]
+        for unit in (*transformer_layers(encoder), encoder):
+            fully_shard(unit, mesh=data_parallel, reshard_after_forward=self.reshard_after_forward)
 
-    def gradient_sync(self, module: BiEncoderModule) -> GradientSync:
+    def gradient_sync(self, encoder: Encoder, trainer: Trainer) -> GradientSync:
         """Reduce-scatter in the last backward only."""
-        assert isinstance(module.encoder, FSDPModule)
-        return _LastBackward(module.encoder)
+        assert isinstance(encoder, FSDPModule)
+        return _LastBackward(encoder)
 
-    def full_state(self, module: BiEncoderModule) -> dict[str, Tensor]:
+    def full_state(self, encoder: Encoder, *, rank: int) -> dict[str, Tensor]:
         """Gathered parameters, on the CPU of rank 0; empty elsewhere."""
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        return get_model_state_dict(module.encoder, options=options)
+        return cast(dict[str, Tensor], get_model_state_dict(encoder, options=options))
 
 
 class _LastBackward(GradientSync):
@@ -86,4 +89,4 @@ class _LastBackward(GradientSync):
 def transformer_layers(encoder: nn.Module) -> list[nn.Module]:
     """The longest list of blocks inside an encoder: its transformer layers."""
     lists = [module for module in encoder.modules() if isinstance(module, nn.ModuleList)]
-    return list(max(lists, key=len, default=nn.ModuleList()))
+    return list(max(lists, key=lambda blocks: len(list(blocks)), default=nn.ModuleList()))

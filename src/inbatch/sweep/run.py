@@ -27,8 +27,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from inbatch.cluster.requeue import EXIT_PREEMPTED
 from inbatch.cluster.stop_request import SIGNALS
+from inbatch.device.memory import free_memory
 from inbatch.errors import ConfigError
-from inbatch.gradcache.rescue import free_memory
 from inbatch.sweep.trials import RESULT, Result, Trial, read_result, write_trial
 
 _RANK = re.compile(r"^\[rank\d+\]: ?")  # torch marks the lines of several ranks

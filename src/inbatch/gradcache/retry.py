@@ -1,13 +1,12 @@
 """Forwards of gradient caching, done again with less memory where they run out of it.
 
-What a forward has drawn is drawn again, so a rescued step has the gradient of some ordinary step: one
+What a forward has drawn is drawn again, so a retried step has the gradient of some ordinary step: one
 with fewer kept graphs, or with halves in place of a chunk. A rank may do so alone, since no other rank
 takes part in its forwards; not so where parameters are in shards. Shape letters: n texts, D dimension.
 """
 
 from __future__ import annotations
 
-import gc
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from inbatch.batch.chunks import halve_chunks
 from inbatch.gradcache.rng import RngState
 
 Encode = Callable[[Chunk], Tensor]
-Rescue = Callable[[], None]
+OnOutOfMemory = Callable[[], None]
 
 
 class Embedded(NamedTuple):
@@ -38,7 +37,11 @@ class Embedded(NamedTuple):
 
 
 def embed_all(
-    encode: Encode, chunks: Sequence[Chunk], *, num_keep: int, rescue: Rescue | None
+    encode: Encode,
+    chunks: Sequence[Chunk],
+    *,
+    num_keep: int,
+    on_out_of_memory: OnOutOfMemory | None,
 ) -> list[Embedded]:
     """Embed every chunk, the first `num_keep` with their graphs.
 
@@ -54,7 +57,9 @@ def embed_all(
             continue
         except torch.OutOfMemoryError:
             holds_graphs = num_keep > 0
-            if rescue is None or not (holds_graphs or (chunk.num_texts > 1 and not halved)):
+            if on_out_of_memory is None or not (
+                holds_graphs or (chunk.num_texts > 1 and not halved)
+            ):
                 raise
         # Out of the handler, since the error's traceback holds the tensors of the failed forward.
         if holds_graphs:
@@ -63,7 +68,7 @@ def embed_all(
             waiting.appendleft((chunk, halved))
         else:
             waiting.extendleft((half, True) for half in reversed(halve_chunks([chunk])))
-        rescue()
+        on_out_of_memory()
         rng.restore()
     return done
 
@@ -80,9 +85,9 @@ class Replay:
     here, since its halves would draw other dropout than the whole has drawn.
     """
 
-    def __init__(self, encode: Encode, rescue: Rescue | None) -> None:
+    def __init__(self, encode: Encode, on_out_of_memory: OnOutOfMemory | None) -> None:
         self._encode = encode
-        self._rescue = rescue
+        self._on_out_of_memory = on_out_of_memory
         self._on_host = False
 
     def __call__(self, embedded: Embedded) -> Tensor:
@@ -92,17 +97,10 @@ class Replay:
             try:
                 return self._encode(embedded.chunk)
             except torch.OutOfMemoryError:
-                if self._rescue is None:
+                if self._on_out_of_memory is None:
                     raise
-            self._rescue()
+            self._on_out_of_memory()
             self._on_host = True
             embedded.rng.restore()
         with save_on_cpu():
             return self._encode(embedded.chunk)
-
-
-def free_memory() -> None:
-    """Give what a failed forward has left behind back to the device."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -1,8 +1,8 @@
-"""Out of memory in a step: less memory for what is left of it and for all further steps.
+"""Out of memory in a step: use less for the rest of it and for all further steps.
 
 On one process, in the first batch of an optimizer step, no gradient outlives the failed attempt: chunks
 and the kept graphs are halved, and the step is repeated, once. Elsewhere a forward is done again by the
-rank that it failed on (rescue.py), and chunks are halved from the next batch on. Where all ranks take
+rank that it failed on (retry.py), and chunks are halved from the next batch on. Where all ranks take
 part in each forward, and in a backward that has accumulated a part, nothing exact is left to do: the
 error says which setting needs less.
 """
@@ -16,14 +16,15 @@ import torch
 
 from inbatch.batch.batch import Batch, Chunk
 from inbatch.batch.chunks import halve_chunks
+from inbatch.device.memory import free_memory
 from inbatch.errors import ConfigError
 from inbatch.gradcache.keep import KeepBudget
-from inbatch.gradcache.rescue import Rescue, free_memory
+from inbatch.gradcache.retry import OnOutOfMemory
 
 T = TypeVar("T")
 
 
-class Headroom:
+class OutOfMemoryHandler:
     """Remembers by how much the chunks of every batch are cut down.
 
     Args:
@@ -32,7 +33,7 @@ class Headroom:
 
     def __init__(self, budget: KeepBudget) -> None:
         self.num_halvings = 0
-        self._budget = budget
+        self.budget = budget
 
     def fit(self, batch: Batch) -> Batch:
         """The batch in chunks of the size that has been found to fit."""
@@ -52,12 +53,12 @@ class Headroom:
 
     def run(
         self,
-        attempt: Callable[[Rescue | None], T],
+        attempt: Callable[[OnOutOfMemory | None], T],
         *,
         batch: Batch,
         rank: int,
         may_repeat: bool,
-        may_rescue: bool,
+        may_retry: bool,
         undo: Callable[[], None],
         say: Callable[[str], None],
     ) -> T:
@@ -68,16 +69,18 @@ class Headroom:
             batch: of the step, for the error.
             rank: of this process.
             may_repeat: whether repeating the whole attempt is exact.
-            may_rescue: whether one rank may do a forward again.
+            may_retry: whether one rank may do a forward again.
             undo: takes back what a failed attempt has accumulated.
             say: prints a line.
 
         Raises:
             ConfigError: what is left to do has run out of memory, or nothing is.
         """
-        rescue = None if may_repeat or not may_rescue else self._rescuer(rank, say)
+        on_out_of_memory = (
+            None if may_repeat or not may_retry else self._on_out_of_memory(rank, say)
+        )
         try:
-            return attempt(rescue)
+            return attempt(on_out_of_memory)
         except torch.OutOfMemoryError as error:
             if not may_repeat:
                 raise self._too_large(batch) from error
@@ -91,11 +94,11 @@ class Headroom:
         except torch.OutOfMemoryError as error:
             raise self._too_large(batch) from error
 
-    def _rescuer(self, rank: int, say: Callable[[str], None]) -> Rescue:
-        """Called before a forward is done again; speaks and shrinks once."""
+    def _on_out_of_memory(self, rank: int, say: Callable[[str], None]) -> OnOutOfMemory:
+        """A function to call before a forward is done again; it speaks and shrinks once."""
         shrunk = False
 
-        def rescue() -> None:
+        def on_out_of_memory() -> None:
             nonlocal shrunk
             if not shrunk:
                 shrunk = True
@@ -103,16 +106,16 @@ class Headroom:
                 say(f"out of memory on rank {rank}: {self._sizes()} there from the next batch on")
             free_memory()
 
-        return rescue
+        return on_out_of_memory
 
     def _shrink(self) -> None:
         self.num_halvings += 1
-        self._budget.halve()
+        self.budget.halve()
 
     def _sizes(self) -> str:
         return (
             f"chunks are cut to 1/{2**self.num_halvings} of their size and "
-            f"{self._budget.keep_gib:g} GiB of graphs are kept"
+            f"{self.budget.keep_gib:g} GiB of graphs are kept"
         )
 
     def _too_large(self, batch: Batch) -> ConfigError:
@@ -126,4 +129,4 @@ class Headroom:
             else "encoder.gradient_checkpointing=true gradcache.keep_gib=0, or a smaller "
             "encoder.max_length"
         )
-        return ConfigError(f"out of memory with chunks of up to {tokens} tokens: set {fix}.")
+        return ConfigError("out of memory", f"with chunks of up to {tokens} tokens", f"set {fix}")

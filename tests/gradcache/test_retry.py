@@ -12,6 +12,7 @@ from test_engine import Net, chunks_of, contrast
 from torch import Tensor
 
 from helpers.distributed import run
+from helpers.gradient_cache import cached_backward
 from helpers.keystone import (
     LOSSES,
     STRATEGIES,
@@ -26,8 +27,8 @@ from helpers.keystone import (
 from inbatch.batch.batch import Chunk
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
-from inbatch.gradcache import Engine, cached_backward
-from inbatch.strategies import base
+from inbatch.gradcache import Engine
+from inbatch.step.gradient_sync import NoSync
 
 Fails = Callable[[Chunk, int], bool]  # of a chunk and the number of the forward
 SIZES = [5, 3, 8]
@@ -37,17 +38,16 @@ class Step:
     """One step of the engine on an encoder that now and then runs out of memory."""
 
     def __init__(self, dropout: float, fails: Fails, *, num_keep: int, may: bool = True) -> None:
-        self.net, self.num_rescues, self._forwards = Net(dropout), 0, 0
+        self.net, self.num_retries, self._forwards = Net(dropout), 0, 0
         self._fails = fails
         torch.manual_seed(11)
         engine = Engine(
             self._encode,
-            contrast,
             lambda surrogate: surrogate.backward(),
-            base.NoSync().backward,
-            rescue=self._rescue if may else None,
+            NoSync().backward,
+            on_out_of_memory=self._on_out_of_memory if may else None,
         )
-        self.loss = cached_backward(engine, chunks_of(SIZES), num_keep=num_keep).loss
+        self.loss = cached_backward(engine, contrast, chunks_of(SIZES), num_keep=num_keep).loss
 
     def _encode(self, chunk: Chunk) -> Tensor:
         self._forwards += 1
@@ -56,8 +56,8 @@ class Step:
             raise torch.OutOfMemoryError("test")
         return embeddings
 
-    def _rescue(self) -> None:
-        self.num_rescues += 1
+    def _on_out_of_memory(self) -> None:
+        self.num_retries += 1
 
     @property
     def gradient(self) -> Tensor:
@@ -69,7 +69,7 @@ def never(chunk: Chunk, forward: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("num_keep", "fails", "num_rescues"),
+    ("num_keep", "fails", "num_retries"),
     [
         (3, lambda chunk, forward: forward == 3, 1),  # the third graph does not fit
         (1, lambda chunk, forward: forward == 3, 1),  # nor a chunk beside one kept graph
@@ -78,9 +78,9 @@ def never(chunk: Chunk, forward: int) -> bool:
         (3, lambda chunk, forward: forward in (3, 6), 2),  # both
     ],
 )
-def test_same_dropout_after_a_rescue(num_keep: int, fails: Fails, num_rescues: int) -> None:
+def test_same_dropout_after_a_retry(num_keep: int, fails: Fails, num_retries: int) -> None:
     wanted, found = Step(0.5, never, num_keep=0), Step(0.5, fails, num_keep=num_keep)
-    assert found.num_rescues == num_rescues
+    assert found.num_retries == num_retries
     assert torch.equal(found.loss, wanted.loss)
     torch.testing.assert_close(found.gradient, wanted.gradient, rtol=0, atol=1e-12)
 
@@ -89,7 +89,7 @@ def test_same_dropout_after_a_rescue(num_keep: int, fails: Fails, num_rescues: i
 def test_chunks_are_cut_into_halves(num_keep: int) -> None:
     wanted = Step(0.0, never, num_keep=0)
     found = Step(0.0, lambda chunk, _: chunk.num_texts > 4, num_keep=num_keep)
-    assert found.num_rescues == (2 if num_keep == 0 else 3)
+    assert found.num_retries == (2 if num_keep == 0 else 3)
     torch.testing.assert_close(found.loss, wanted.loss, rtol=0, atol=1e-12)
     torch.testing.assert_close(found.gradient, wanted.gradient, rtol=0, atol=1e-12)
 
@@ -189,6 +189,6 @@ def test_accumulated_batches_on_one_process(tiny_bert: Path) -> None:
             module, batches = make_step(encoder, LOSSES["mnrl"], 12, num_steps=2, **options)
             fit(module, batches, 1)
             parameters.append(torch.cat([p.detach().flatten() for p in encoder.parameters()]))
-            rescued = module._headroom.num_halvings
+            rescued = module.step.memory.num_halvings
     assert rescued == 1
     torch.testing.assert_close(parameters[0], parameters[1], rtol=0, atol=1e-12)

@@ -1,0 +1,257 @@
+"""One global batch: embed, gather, loss, backward. `ContrastiveStep` knows no Lightning.
+
+Shape letters: C text columns, b rows of this rank, G rows that the loss sees, N = C * b texts, D dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inbatch.batch.batch import Batch
+from inbatch.batch.slices import slice_rows
+from inbatch.batch.transfer import pack
+from inbatch.data.collate import Collator
+from inbatch.data.sources.source import Source
+from inbatch.encoder import Encoder
+from inbatch.gather import barrier, rank_and_world_size
+from inbatch.gradcache import Engine, KeepBudget, OutOfMemoryHandler, backward, embed
+from inbatch.gradcache.retry import OnOutOfMemory
+from inbatch.guide import Guide, Process
+from inbatch.losses.base import Loss, LossInput
+from inbatch.losses.geometry import alignment_and_uniformity
+from inbatch.step.forwards import Forwards
+from inbatch.step.gradient_sync import AverageGradients, GradientSync, NoSync
+from inbatch.step.seeding import seed_step
+from inbatch.step.timer import StepTimer
+from inbatch.step.visible_rows import SideData, VisibleRows, visible_rows
+
+
+class StepOutput(NamedTuple):
+    """What a batch has given, detached."""
+
+    loss: Tensor  # scalar; its mean over the ranks is the loss of the global batch
+    metrics: dict[str, Tensor]  # scalars of the loss
+    batch: Batch  # as it was computed: in smaller chunks, if memory was short
+
+
+@final
+class ContrastiveStep:
+    """Adds the gradient of a global batch to the parameters of an encoder.
+
+    The gradient is that of one process with the global batch, whatever the number of ranks and chunks::
+
+        import torch, inbatch
+
+        encoder = inbatch.load_encoder("sentence-transformers/all-MiniLM-L6-v2").train()
+        step = inbatch.ContrastiveStep(encoder, inbatch.losses.MultipleNegativesRanking(), keep_gib=0)
+        optimizer = torch.optim.AdamW(encoder.parameters(), lr=2e-5)
+        for rows in batches:  # {"query": [...], "positive": [...]}, the same on every rank
+            output = step(step.collate(rows, chunk_rows=64))
+            optimizer.step()
+            optimizer.zero_grad()
+
+    On several ranks start `torch.distributed` first; gradients are then averaged over them. Run it under
+    `torch.autocast` for mixed precision; the loss is computed in float32 all the same.
+
+    Args:
+        encoder: what is trained, on its device and in training mode.
+        losses: the loss of every batch, or one loss for each source by name.
+        guide: embeddings for losses that need a guide; started here.
+        gather: "global" contrasts with the rows of all ranks, "ring" does so without holding them all at a
+            time, "local" contrasts with the rows of this rank only.
+        keep_gib: GiB of activations that may be held between the passes; None holds all (no second
+            forward), 0 none (each text is embedded twice).
+        seed: draws dropout as a function of the place in the run; None leaves torch's random state alone.
+        gradient_sync: how gradients are reduced over ranks; None averages them after the last backward.
+        collective_forward: ranks take part in each other's forwards, as where parameters are in shards.
+        compiled: the encoder's backbone runs through torch.compile.
+        backward: scalar -> None; a strategy's own backward, where it has one.
+        process: device, rank and world size; None asks the encoder and `torch.distributed`.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        losses: Loss | Mapping[str, Loss],
+        *,
+        guide: Guide | None = None,
+        gather: Literal["global", "ring", "local"] = "global",
+        keep_gib: float | None = None,
+        seed: int | None = None,
+        gradient_sync: GradientSync | None = None,
+        collective_forward: bool = False,
+        compiled: bool = False,
+        backward: Callable[[Tensor], None] = Tensor.backward,
+        process: Process | None = None,
+    ) -> None:
+        self.encoder = encoder
+        self.process = process or _this_process(encoder)
+        self.timer = StepTimer.on(self.process.device)
+        self.memory = OutOfMemoryHandler(KeepBudget(keep_gib))
+        self._losses = losses
+        self._guide = guide
+        self._gather = gather
+        self._seed = seed
+        self._sync = gradient_sync or _default_sync(encoder, self.process.world_size)
+        self._forwards = Forwards(
+            encoder,
+            self.memory.budget,
+            device=self.process.device,
+            world_size=self.process.world_size,
+            collective=collective_forward,
+            compiled=compiled,
+        )
+        self._may_retry = not collective_forward
+        self._backward = backward
+        if guide is not None:
+            guide.start(self.process)
+
+    def __call__(
+        self, batch: Batch, *, epoch: int = 0, position: int = 0, size: int = 1
+    ) -> StepOutput:
+        """Add the gradient of a batch; every rank calls it with its own rows of the global batch.
+
+        Args:
+            batch: the rows of this rank, on its device.
+            epoch: for the random numbers of dropout.
+            position: place of the batch in its optimizer step.
+            size: batches of the optimizer step, whose gradients are averaged; reduced after the last.
+
+        Raises:
+            ConfigError: the batch does not fit in memory; the setting that needs less is named.
+        """
+        last = position == size - 1
+        if position == 0:
+            self._sync.start()
+        output = self.memory.run(
+            partial(self._accumulate, batch=batch, epoch=epoch, size=size, last=last),
+            batch=batch,
+            rank=self.process.rank,
+            may_repeat=position == 0 and isinstance(self._sync, NoSync),
+            may_retry=self._may_retry,
+            undo=self.encoder.zero_grad,
+            say=print if self.process.rank else self.process.say,
+        )
+        if last:
+            self._sync.finish()
+        return output
+
+    def _accumulate(
+        self,
+        on_out_of_memory: OnOutOfMemory | None,
+        *,
+        batch: Batch,
+        epoch: int,
+        size: int,
+        last: bool,
+    ) -> StepOutput:
+        """The way of a batch: embed, gather, loss, backward."""
+        batch = self.memory.fit(batch)
+        if self._seed is not None:
+            seed_step(self._seed, epoch, batch.step, self.process.rank)
+        loss = self._losses[batch.source] if isinstance(self._losses, Mapping) else self._losses
+        visible = visible_rows(
+            batch,
+            loss,
+            mode=self._gather,
+            rank=self.process.rank,
+            world_size=self.process.world_size,
+        )
+        side = self._start_side_data(batch, loss, visible)
+        engine = self._engine(size, on_out_of_memory)
+        chunks, num_keep = self._forwards.aligned(batch.chunks)
+
+        embeddings = embed(engine, chunks, num_keep=num_keep)
+        with self.timer.measure("loss"):
+            local_CbD = embeddings.by_column(batch.num_columns)
+            with self.timer.measure("gather"):
+                columns = visible.gather.embeddings(local_CbD, visible.rows)
+                inputs = side.loss_input(columns, side.wait())
+            with torch.autocast(self.process.device.type, enabled=False):
+                output = loss(inputs)
+            metrics = output.metrics | _geometry(inputs)
+            value = output.loss * visible.rows.weight
+            embeddings.differentiate(value)
+        del columns, inputs, output  # as large as the global batch
+        backward(engine, embeddings, last=last)
+        return StepOutput(value.detach(), metrics, batch)
+
+    def _start_side_data(self, batch: Batch, loss: Loss, visible: VisibleRows) -> SideData:
+        """Begin to gather what the loss needs beside embeddings; it travels while texts are embedded."""
+        device, guide_ND = self.process.device, None
+        if loss.needs_guide:
+            assert self._guide is not None
+            with self.timer.measure("guide"):
+                guide_ND = self._guide.embed(batch, device)
+        return SideData(batch, loss, visible, guide_ND=guide_ND, device=device)
+
+    def _engine(self, size: int, on_out_of_memory: OnOutOfMemory | None) -> Engine:
+        return Engine(
+            encode=self._forwards,
+            backward=lambda surrogate: self._backward(surrogate / size),
+            gradient_sync=self._sync.backward,
+            measure=self.timer.measure,
+            sharing=self._forwards.share_lookup,
+            on_out_of_memory=on_out_of_memory,
+        )
+
+    def collate(
+        self,
+        columns: Mapping[str, Sequence[Any]],
+        *,
+        step: int = 0,
+        chunk_rows: int | None = None,
+        chunk_tokens: int | None = None,
+    ) -> Batch:
+        """Tokenize this rank's rows of a global batch and move them to the device.
+
+        Args:
+            columns: the whole global batch, the same on every rank: lists of texts under names like "query",
+                "positive", "negative", and numbers under "label".
+            step: number of the batch, for the random numbers of dropout.
+            chunk_rows: most texts of one forward; None for no limit.
+            chunk_tokens: most computed tokens of one forward; None for no limit.
+        """
+        guide = self._guide
+        collator = Collator(
+            tokenizer=self.encoder.tokenizer,
+            chunk_rows=chunk_rows,
+            chunk_tokens=chunk_tokens,
+            prompts=self.encoder.role_prompts,
+            guide_tokenizer=None if guide is None else guide.tokenizer,
+            guide_prompts=None if guide is None else guide.prompts,
+        )
+        source = Source.from_columns("rows", columns)
+        rows = np.arange(source.num_rows)
+        own = slice_rows(rows, self.process.rank, self.process.world_size)
+        batch = collator(source, own, step=step, num_global_rows=len(rows))
+        return pack(batch).open(self.process.device)
+
+
+def _geometry(inputs: LossInput) -> dict[str, Tensor]:
+    """Alignment and uniformity, where all pairs are positives."""
+    if inputs.labels is not None:
+        return {}
+    return alignment_and_uniformity(inputs.columns[0], inputs.columns[1])
+
+
+def _default_sync(encoder: Encoder, world_size: int) -> GradientSync:
+    trained = (p for p in encoder.parameters() if p.requires_grad)
+    return NoSync() if world_size == 1 else AverageGradients(trained)
+
+
+def _this_process(encoder: Encoder) -> Process:
+    rank, world_size = rank_and_world_size()
+    return Process(
+        device=next(encoder.parameters()).device,
+        rank=rank,
+        world_size=world_size,
+        barrier=barrier,
+        say=print,
+    )
