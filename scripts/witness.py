@@ -4,7 +4,8 @@
     python scripts/witness.py record after.json
     python scripts/witness.py compare before.json after.json --exact
 
-`--exact` compares bit for bit, as two records of one machine must; without it numbers may differ by 1e-6.
+`--exact` compares bit for bit, as two records of one machine must; without it numbers may differ by
+what another machine's rounding explains.
 `record tests/witness/recorded.json` renews what the tests compare with, after a change that is meant to
 change results.
 """
