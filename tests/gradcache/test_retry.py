@@ -139,7 +139,7 @@ def _train(
         )
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "deepspeed_2"])
+@pytest.mark.parametrize("strategy", ["ddp", "deepspeed_stage_2"])
 @pytest.mark.parametrize("keep_gib", [None, 0])
 def test_one_rank_of_two_runs_out_of_memory(
     tiny_bert: Path, strategy: str, keep_gib: float | None, capfd: pytest.CaptureFixture[str]
@@ -162,7 +162,7 @@ def _fail(rank: int, world_size: int, path: Path) -> str:
         _starve(monkey, fails=lambda number: number == 1)
         with pytest.raises(ConfigError) as caught:
             distributed(
-                *(rank, world_size, path, STRATEGIES["fsdp"], LOSSES["mnrl"]),
+                *(rank, world_size, path, STRATEGIES["fsdp"], LOSSES["multiple_negatives_ranking"]),
                 num_rows=12,
                 num_steps=1,
                 dtype=torch.float32,
@@ -186,7 +186,9 @@ def test_accumulated_batches_on_one_process(tiny_bert: Path) -> None:
             _starve(monkey, fails=fails)
             encoder = make_encoder(tiny_bert, torch.float64)
             options: dict[str, Any] = {"chunk_rows": 5, "keep_gib": 0, "accumulate": 2}
-            module, batches = make_step(encoder, LOSSES["mnrl"], 12, num_steps=2, **options)
+            module, batches = make_step(
+                encoder, LOSSES["multiple_negatives_ranking"], 12, num_steps=2, **options
+            )
             fit(module, batches, 1)
             parameters.append(torch.cat([p.detach().flatten() for p in encoder.parameters()]))
             rescued = module.step.memory.num_halvings

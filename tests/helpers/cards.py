@@ -13,6 +13,7 @@ from inbatch.export.card_data import (
     choose_widget,
     column_stats,
 )
+from inbatch.losses import GIST, CoSENT
 
 TRIPLETS = (
     ("girls white shoes", "adidas Coast Star, white, 6 M US", "Converse Chuck 70, size 5"),
@@ -110,6 +111,7 @@ def _products() -> SourceCard:
         stats_rows=3,
         samples=TRIPLETS[:3],
         loss="GIST",
+        published=GIST().published,
         loss_parameters={"temperature": 0.01, "margin_strategy": "absolute"},
     )
 
@@ -123,6 +125,7 @@ def _sts() -> SourceCard:
         stats_rows=3,
         samples=(("A plane takes off.", "An air plane takes off.", 1.0),),
         loss="CoSENT",
+        published=CoSENT().published,
     )
 
 

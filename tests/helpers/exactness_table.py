@@ -30,7 +30,8 @@ WORLD_SIZE = 2
 STEP: dict[str, Any] = {"num_rows": 12, "num_steps": 1, "chunk_rows": 5, "keep_gib": 0}
 # Name of a row -> loss and how it gathers.
 ROWS = {name: (loss, "global") for name, loss in LOSSES.items()} | {
-    f"{name}, in a ring": (LOSSES[name], "ring") for name in ("mnrl", "gist_masked")
+    f"{name}, in a ring": (LOSSES[name], "ring")
+    for name in ("multiple_negatives_ranking", "gist_masked")
 }
 
 

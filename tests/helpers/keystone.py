@@ -7,6 +7,7 @@ Updates are those of plain SGD, so their difference is the gradient's.
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.utils import get_class, instantiate
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -31,32 +34,49 @@ from inbatch.losses.base import Loss, LossInput
 from inbatch.optim import Constant
 from inbatch.run.module import BiEncoderModule
 from inbatch.step.settings import StepSettings
-from inbatch.strategies import DDP, FSDP, DeepSpeed, SingleDevice, Strategy
+from inbatch.strategies import SingleDevice, Strategy
 
 LR = 0.5
-STRATEGIES: dict[str, Strategy] = {
-    "ddp": DDP(timeout_s=60),
-    "fsdp": FSDP(timeout_s=60),
-    **{
-        f"deepspeed_{n}": DeepSpeed(stage=n, timeout_s=60, persistence_threshold=0)
-        for n in (1, 2, 3)
-    },
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def _strategies() -> dict[str, Strategy]:
+    """Every shipped strategy by the name of its file; with bounds that suit a test."""
+    found = {}
+    for file in sorted((CONF / "strategy").glob("*.yaml")):
+        node = OmegaConf.load(file)
+        accepts = inspect.signature(get_class(node._target_)).parameters
+        few = {"timeout_s": 60.0, "persistence_threshold": 0}
+        found[file.stem] = instantiate(node, **{key: few[key] for key in few if key in accepts})
+    return found
+
+
+def _losses() -> dict[str, Loss]:
+    """Every shipped loss by the name of its file; sizes fit the tiny encoder."""
+    found = {}
+    for file in sorted((CONF / "loss").glob("*.yaml")):
+        if not file.stem.startswith("cached_"):  # the same loss, see MODES of the tests
+            node = OmegaConf.load(file)
+            found[file.stem] = instantiate(
+                node, **({"dims": [32, 16, 8]} if "dims" in node else {})
+            )
+    return found
+
+
+#: Those that several ranks can run; `auto` resolves to one of them.
+STRATEGIES = {
+    name: strategy
+    for name, strategy in _strategies().items()
+    if name != "auto" and not strategy.offloads_optimizer
 }
 LOSSES: dict[str, Loss] = {
-    "mnrl": losses.MultipleNegativesRanking(),
+    **_losses(),
     "mnrl_all_directions": losses.MultipleNegativesRanking(
         directions=("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
     ),
     "gist": losses.GIST(temperature=0.05),
     "gist_relative": losses.GIST(temperature=0.05, margin_strategy="relative", margin=0.1),
     "gist_masked": losses.GIST(temperature=0.05, mask_duplicates=True),
-    "contrastive": losses.Contrastive(),
-    "online_contrastive": losses.OnlineContrastive(),
-    "cosine_similarity": losses.CosineSimilarity(),
-    "cosent": losses.CoSENT(),
-    "angle": losses.AnglE(),
-    "triplet": losses.Triplet(),
-    "matryoshka": losses.Matryoshka(losses.MultipleNegativesRanking(), dims=(32, 16, 8)),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from itertools import pairwise
 from pathlib import Path
 
@@ -44,12 +43,9 @@ def evaluate(loss: Loss, inputs: LossInput, rows: slice) -> tuple[torch.Tensor, 
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_file_names_every_option_with_its_default(file: Path) -> None:
-    config = read(file)
+def test_a_file_says_what_it_is_and_makes_a_loss(file: Path) -> None:
     assert file.read_text().startswith("# ")
-    parameters = inspect.signature(get_class(config._target_)).parameters
-    assert set(config) - {"_target_"} == set(parameters)
-    instantiate(config)
+    assert isinstance(instantiate(read(file)), Loss)
 
 
 def test_default_file_of_each_loss_has_its_defaults() -> None:
@@ -66,7 +62,10 @@ def test_a_cached_loss_is_the_loss_under_gradient_caching(cached: Path) -> None:
     assert text.startswith("# @package _global_\n# ")
     config = read(cached)
     assert config.loss == read(CONF / f"{cached.stem.removeprefix('cached_')}.yaml")
-    assert config.gradcache == OmegaConf.load(CONF.parent / "gradcache" / "tokens.yaml")
+    # All three keys, since the file replaces whatever gradcache was chosen.
+    tokens = {"chunk_size": None, "chunk_tokens": "auto", "keep_gib": "auto"}
+    assert config.gradcache == tokens
+    assert OmegaConf.load(CONF.parent / "gradcache" / "tokens.yaml").items() <= tokens.items()
 
 
 @pytest.mark.parametrize("bounds", [(0, 6, 12), (0, 4, 8, 12), (0, 1, 2, 12)])

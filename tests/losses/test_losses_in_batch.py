@@ -143,20 +143,20 @@ def test_filtered_share_counts_negatives_only() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0}, "temperature is 0"),
-        ({"temperature": math.nan}, "temperature is nan"),
-        ({"similarity": "euclidean"}, "similarity is 'euclidean'"),
+        ({"temperature": 0}, "temperature=0"),
+        ({"temperature": math.nan}, "temperature=nan"),
+        ({"similarity": "euclidean"}, "similarity='euclidean'"),
         ({"directions": ("query_to_query",)}, "add query_to_doc"),
         ({"directions": ()}, "add query_to_doc"),
-        ({"directions": ("query_to_doc", "doc")}, "directions is 'doc'"),
+        ({"directions": ("query_to_doc", "doc")}, "directions='doc'"),
         ({"directions": ("query_to_doc", "query_to_doc")}, "once"),
         (
             {"directions": ("query_to_doc", "doc_to_doc"), "partition_mode": "per_direction"},
             "partition_mode",
         ),
-        ({"partition_mode": "both"}, "partition_mode is 'both'"),
-        ({"hardness_mode": "all"}, "hardness_mode is 'all'"),
-        ({"hardness_strength": 2.0}, "hardness_strength is 2.0"),
+        ({"partition_mode": "both"}, "partition_mode='both'"),
+        ({"hardness_mode": "all"}, "hardness_mode='all'"),
+        ({"hardness_strength": 2.0}, "hardness_strength=2.0"),
         ({"hardness_mode": "all_negatives", "hardness_strength": -1.0}, "at least 0"),
     ],
 )

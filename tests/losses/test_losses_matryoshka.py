@@ -70,11 +70,11 @@ def test_metrics_are_those_of_the_largest_dimension() -> None:
 @pytest.mark.parametrize(
     ("dims", "weights", "message"),
     [
-        ([], None, "dims is"),
+        ([], None, "dims="),
         ([0, 4], None, "at least 1"),
         ([4, 4], None, "distinct"),
         ([4, 2], [1.0], "weights has 1 entries for 2 dims"),
-        ([4], [float("inf")], "weights is inf"),
+        ([4], [float("inf")], "weights=inf"),
     ],
 )
 def test_refused_options(dims: list[int], weights: list[float] | None, message: str) -> None:

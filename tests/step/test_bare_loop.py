@@ -48,9 +48,9 @@ def train(
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("mnrl", {}),
-        ("mnrl", {"keep_gib": 0}),
-        ("mnrl", {"gather": "ring", "keep_gib": 0}),
+        ("multiple_negatives_ranking", {}),
+        ("multiple_negatives_ranking", {"keep_gib": 0}),
+        ("multiple_negatives_ranking", {"gather": "ring", "keep_gib": 0}),
         ("gist", {"keep_gib": 0}),
         ("cosent", {}),
         ("triplet", {}),
@@ -71,7 +71,7 @@ def test_the_update_is_that_of_the_whole_batch(
 
 def test_accumulated_batches_are_averaged(tiny_bert: Path) -> None:
     encoder = make_encoder(tiny_bert, torch.float64)
-    step = inbatch.ContrastiveStep(encoder, LOSSES["mnrl"])
+    step = inbatch.ContrastiveStep(encoder, LOSSES["multiple_negatives_ranking"])
     batches = [
         step.collate({"query": tiny_texts(4, seed=seed), "positive": tiny_texts(4, seed=seed + 50)})
         for seed in (1, 2)

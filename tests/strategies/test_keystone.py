@@ -87,12 +87,12 @@ def test_update_equals_the_union_batch_in_float64(
 
 @pytest.mark.parametrize(
     ("strategy", "world_size"),
-    [("ddp", 2), ("fsdp", 2), ("deepspeed_1", 2), ("deepspeed_2", 3), ("deepspeed_3", 2)],
+    [(name, 3 if name == "deepspeed_stage_2" else 2) for name in STRATEGIES],
 )
 def test_update_equals_the_union_batch_in_float32(
     tiny_bert: Path, strategy: str, world_size: int
 ) -> None:
-    ring = ["ring"] if strategy in ("ddp", "deepspeed_1") else []
+    ring = ["ring"] if strategy in ("ddp", "deepspeed_stage_1") else []
     _check(tiny_bert, strategy, world_size, torch.float32, ["direct", "cached", *ring])
 
 
@@ -187,7 +187,7 @@ def _plant(
             world_size,
             path,
             STRATEGIES["ddp"],
-            LOSSES["mnrl"],
+            LOSSES["multiple_negatives_ranking"],
             num_rows=12,
             num_steps=1,
             dtype=torch.float64,
@@ -212,14 +212,18 @@ def test_planted_faults_are_noticed(
     start = {
         n: p.detach().clone() for n, p in make_encoder(tiny_bert, torch.float64).named_parameters()
     }
-    wanted = reference(tiny_bert, LOSSES["mnrl"], 12, 1, torch.float64)
+    wanted = reference(tiny_bert, LOSSES["multiple_negatives_ranking"], 12, 1, torch.float64)
     assert relative_error(found, wanted, start) > 1e-2
 
 
 @pytest.mark.parametrize(
     ("strategy", "name", "gather"),
     [
-        *((strategy, name, "global") for strategy in ("ddp", "fsdp") for name in ("mnrl", "gist")),
+        *(
+            (strategy, name, "global")
+            for strategy in ("ddp", "fsdp")
+            for name in ("multiple_negatives_ranking", "gist")
+        ),
         ("ddp", "gist", "ring"),
     ],
 )

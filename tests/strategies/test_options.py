@@ -135,7 +135,7 @@ def _dropout(
         world_size,
         path,
         STRATEGIES[strategy],
-        LOSSES["mnrl"],
+        LOSSES["multiple_negatives_ranking"],
         num_rows=12,
         num_steps=2,
         dtype=torch.float64,
@@ -153,11 +153,16 @@ def test_dropout_replays(tmp_path: Path, strategy: str) -> None:
     start = {n: p.detach().clone() for n, p in make_encoder(path, torch.float64).named_parameters()}
     assert relative_error(cached, kept, start) <= 1e-10
     assert (
-        relative_error(cached, reference(path, LOSSES["mnrl"], 12, 2, torch.float64), start) > 1e-3
+        relative_error(
+            cached,
+            reference(path, LOSSES["multiple_negatives_ranking"], 12, 2, torch.float64),
+            start,
+        )
+        > 1e-3
     )
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "deepspeed_3"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "deepspeed_stage_3"])
 def test_attention_without_padding(tiny_bert: Path, strategy: str) -> None:
     """The reference is padded."""
     assert _error(tiny_bert, strategy, {"encoder_options": {"attention": "varlen"}}) <= 5e-6
@@ -168,7 +173,9 @@ def test_nothing_is_padded_in_the_report(tiny_bert: Path, keep_gib: float | None
     modules = {}
     for attention in ("varlen", "sdpa"):
         encoder = make_encoder(tiny_bert, torch.float32, attention=attention)
-        module, batches = make_step(encoder, LOSSES["mnrl"], 12, keep_gib=keep_gib)
+        module, batches = make_step(
+            encoder, LOSSES["multiple_negatives_ranking"], 12, keep_gib=keep_gib
+        )
         fit(module, batches, 1)
         modules[attention] = module.last_step
     packed, padded = modules["varlen"], modules["sdpa"]

@@ -27,7 +27,7 @@ from inbatch.losses import CosineSimilarity
 from inbatch.losses.base import LossInput, LossOutput
 from inbatch.strategies import DeepSpeed, Strategy
 
-OFFLOADED = replace(STRATEGIES["deepspeed_2"], offload_optimizer=True)  # type: ignore[type-var]
+OFFLOADED = replace(STRATEGIES["deepspeed_stage_2"], offload_optimizer=True)  # type: ignore[type-var]
 SCALINGS: dict[str, Strategy] = {**STRATEGIES, "deepspeed_2_offload": OFFLOADED}
 CHUNKS = (5, 2)
 
@@ -69,7 +69,8 @@ def ddp_errors(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    "strategy", ["fsdp", "deepspeed_1", "deepspeed_2", "deepspeed_2_offload", "deepspeed_3"]
+    "strategy",
+    ["fsdp", "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_2_offload", "deepspeed_stage_3"],
 )
 def test_a_step_in_bf16_errs_as_under_ddp(
     tiny_bert: Path, strategy: str, ddp_errors: list[float]
@@ -94,7 +95,7 @@ def test_labels_stay_as_they_are_under_deepspeed(precision: Any) -> None:
 
 
 def test_the_loss_is_in_float32_where_weights_are_not(tiny_bert: Path) -> None:
-    for state in run(_train, 2, tiny_bert, "deepspeed_1", "bf16-true", 1)[0]:
+    for state in run(_train, 2, tiny_bert, "deepspeed_stage_1", "bf16-true", 1)[0]:
         assert {tensor.dtype for tensor in state.values()} == {torch.bfloat16}
 
 
@@ -110,7 +111,7 @@ def _evaluation(rank: int, world_size: int, path: Path, strategy: str) -> bool:
         return torch.is_autocast_enabled("cpu") and not torch.is_autocast_cache_enabled()
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "deepspeed_1"])
+@pytest.mark.parametrize("strategy", ["ddp", "deepspeed_stage_1"])
 def test_evaluation_autocasts_as_training_does(tiny_bert: Path, strategy: str) -> None:
     assert all(run(_evaluation, 2, tiny_bert, strategy))
 

@@ -139,8 +139,10 @@ def _most_texts(width: int, rows: int | None, tokens: int | None) -> int:
     """Texts of this width that a chunk may hold."""
     if tokens is not None and width > tokens:
         raise ConfigError(
-            f"chunk_tokens={tokens} cannot hold one text of {width} tokens: "
-            f"raise it to at least {width} or lower max_length."
+            "chunk_tokens",
+            f"cannot hold one text of {width} tokens",
+            f"set at least {width} or lower max_length",
+            value=tokens,
         )
     limits = [n for n in (rows, None if tokens is None else tokens // width) if n is not None]
     return min(limits, default=2**62)

@@ -23,7 +23,7 @@ from jinja2 import Environment, StrictUndefined
 from inbatch.export import card_sections as sections
 from inbatch.export import markdown as md
 from inbatch.export.card_data import CardData, SourceCard, has_roles
-from inbatch.export.card_header import header, hub_id, train_losses
+from inbatch.export.card_header import header, hub_id
 from inbatch.export.card_usage import usage_code
 from inbatch.export.citations import citations
 from inbatch.files import write_text
@@ -93,7 +93,8 @@ def framework_versions() -> dict[str, str]:
 def _fields(card: CardData) -> dict[str, Any]:
     path_end = (card.base_model or "").rstrip("/").rsplit("/", maxsplit=1)[-1]
     names = [_source_link(source) for source in card.sources]
-    losses, cached = train_losses(card), card.gradient_caching
+    published = [source.published for source in card.sources if source.published]
+    cached = card.gradient_caching
     return {
         "card": card,
         "encoder": card.encoder,
@@ -119,7 +120,7 @@ def _fields(card: CardData) -> dict[str, Any]:
         "plots": [(_plot_title(path), quote(path)) for path in card.plots],
         "times": _times(card),
         "hardware": _hardware(card),
-        "citations": citations(losses, cached=cached),
+        "citations": citations(published, cached=cached),
     }
 
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from inbatch.losses import Published
+
 MAX_SHOWN_TEXT = 1000  # characters of a sample's text in a table
 _ROLE_PROMPTS = ("query", "document", "passage", "corpus")
 
@@ -33,6 +35,7 @@ class SourceCard:
     stats: by column name, taken over the first `stats_rows` rows.
     samples: rows to print, each with one value per column.
     loss: class name of the loss, "MultipleNegativesRanking" say.
+    published: the loss as the field knows it, if it does.
     hub_id, revision: name and revision of the data set on the Hugging Face hub, if it comes from there.
     """
 
@@ -43,6 +46,7 @@ class SourceCard:
     stats_rows: int = 0
     samples: Sequence[Sequence[str | float]] = ()
     loss: str | None = None
+    published: Published | None = None
     loss_parameters: Mapping[str, Any] = field(default_factory=dict)
     hub_id: str | None = None
     revision: str | None = None

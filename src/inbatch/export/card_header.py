@@ -21,7 +21,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 def header(card: CardData) -> ModelCardData:
     """The metadata of the card, as `huggingface_hub.ModelCard` reads it back."""
     size = sum(source.size for source in card.sources)
-    losses = [loss_name(loss, cached=card.gradient_caching) for loss in train_losses(card)]
+    losses = train_losses(card)
     tags = [*_TAGS, "generated_from_trainer", "inbatch"]
     tags += [f"dataset_size:{size}"] if size else []
     tags += [f"loss:{loss}" for loss in losses]
@@ -56,8 +56,13 @@ def hub_id(name: str | None) -> str | None:
 
 
 def train_losses(card: CardData) -> list[str]:
-    """Class names of the losses that the model was trained with."""
-    return list(dict.fromkeys(source.loss for source in card.sources if source.loss))
+    """Names of the losses that the model was trained with."""
+    names = [
+        loss_name(source.loss, source.published, cached=card.gradient_caching)
+        for source in card.sources
+        if source.loss
+    ]
+    return list(dict.fromkeys(names))
 
 
 def _eval_results(card: CardData) -> list[EvalResult]:

@@ -76,8 +76,9 @@ def short_metrics(
 
 def loss_text(source: SourceCard, *, cached: bool) -> str:
     """The loss of a source, with a link where it is documented, and its parameters as JSON."""
-    name = loss_name(source.loss or "", cached=cached)
-    return _linked(name, loss_page(name)) + _parameters(source.loss_parameters)
+    name = loss_name(source.loss or "", source.published, cached=cached)
+    page = loss_page(source.published, cached=cached)
+    return _linked(name, page) + _parameters(source.loss_parameters)
 
 
 def stats_table(source: SourceCard) -> str:

@@ -1,7 +1,7 @@
 """Losses: pure functions of embeddings. README.md says which to take for which data."""
 
 from inbatch.losses.angle import AnglE
-from inbatch.losses.base import Loss, LossInput, LossOutput
+from inbatch.losses.base import Loss, LossInput, LossOutput, Published
 from inbatch.losses.contrastive import Contrastive
 from inbatch.losses.cosent import CoSENT
 from inbatch.losses.cosine_similarity import CosineSimilarity
@@ -23,5 +23,6 @@ __all__ = [
     "Matryoshka",
     "MultipleNegativesRanking",
     "OnlineContrastive",
+    "Published",
     "Triplet",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inbatch.errors import ConfigError
-from inbatch.losses.base import LossInput, LossOutput
+from inbatch.losses.base import Loss, LossInput, LossOutput, Published
 from inbatch.losses.checks import check_inputs, check_number
 from inbatch.losses.cosent import cosent
 from inbatch.losses.pairs import pair_angle
@@ -29,8 +29,21 @@ def labelled_pairs(inputs: LossInput) -> tuple[Tensor, Tensor, Tensor]:
     return query_GD.repeat(len(others), 1), torch.cat(others), torch.cat(labels)
 
 
+_PUBLISHED = Published(
+    "AnglELoss",
+    bibtex="""@misc{li2023angle,
+    title = {AnglE-optimized Text Embeddings},
+    author = {Xianming Li and Jing Li},
+    year = {2023},
+    eprint = {2309.12871},
+    archivePrefix = {arXiv},
+    primaryClass = {cs.CL}
+}""",
+)
+
+
 @dataclass(frozen=True)
-class AnglE:
+class AnglE(Loss):
     """`cosent` with the absolute value of cosine + sine as the similarity; see `pair_angle`.
 
     Takes labelled pairs, or queries with positives and negatives, whose labels default to 1 and 0.
@@ -42,10 +55,7 @@ class AnglE:
 
     scope: ClassVar[Literal["global"]] = "global"
     needs_labels: ClassVar[bool] = False  # with two columns it does, which `__call__` checks
-    needs_guide: ClassVar[bool] = False
-    needs_text_ids: ClassVar[bool] = False
-    min_columns: ClassVar[int] = 2
-    max_columns: ClassVar[int | None] = None
+    published: ClassVar[Published] = _PUBLISHED
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, above=0)
@@ -55,8 +65,9 @@ class AnglE:
         check_inputs(self, inputs)
         if len(inputs.columns) == 2 and inputs.labels is None:
             raise ConfigError(
-                "AnglE needs a label for each row of 2 text columns but the batch has none: name"
-                " the label column of the data or add a column of negatives."
+                "loss AnglE",
+                "needs a label for each row of 2 text columns but the batch has none",
+                "name the label column of the data or add a column of negatives",
             )
         first_ND, second_ND, labels_N = labelled_pairs(inputs)
         angle_N = pair_angle(first_ND, second_ND)

@@ -8,6 +8,7 @@ the global batch. A loss whose value is no mean over rows (CoSENT's log-sum-exp 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -70,36 +71,69 @@ class LossOutput(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-class Loss(Protocol):
-    """A frozen dataclass of hyperparameters that can be called.
+class Published(NamedTuple):
+    """A loss as the field knows it, for model cards.
 
-    scope: "row" needs only the rows this rank owns (no gather); "candidates" is a mean over owned rows
-    against columns of the global batch; "global" is one value of the global batch.
+    name: in sentence-transformers.
+    cached_name: the same with gradient caching.
+    bibtex: the paper.
+    heading: above the paper in a card; None for `name`.
+    """
+
+    name: str
+    cached_name: str | None = None
+    bibtex: str | None = None
+    heading: str | None = None
+
+
+class Loss(ABC):
+    """Base class of losses: a frozen dataclass of hyperparameters that can be called.
+
+    A subclass overrides what differs from the defaults below, as class variables or properties. Nothing
+    else names it: checks, planner, card and the tests over ranks read these.
     """
 
     @property
     def scope(self) -> Literal["row", "candidates", "global"]:
-        """What of the global batch the loss needs."""
+        """ "row": a mean over the owned rows that needs no others (no gather); "candidates": a mean over
+        the owned rows against columns of the global batch; "global": one value of the global batch."""
+        return "candidates"
 
     @property
     def needs_labels(self) -> bool:
-        """Whether every source must have labels."""
+        """True if every source must have labels."""
+        return False
+
+    @property
+    def label_range(self) -> tuple[float, float] | None:
+        """Least and largest label that make sense; None for any."""
+        return None
 
     @property
     def needs_guide(self) -> bool:
-        """Whether the guide's embeddings are needed."""
+        """True if the guide's embeddings are needed."""
+        return False
 
     @property
     def needs_text_ids(self) -> bool:
-        """Whether `LossInput.text_ids` is needed."""
+        """True if `LossInput.text_ids` is needed."""
+        return False
 
     @property
     def min_columns(self) -> int:
         """Fewest text columns."""
+        return 2
 
     @property
     def max_columns(self) -> int | None:
         """Most text columns; None for no limit."""
+        return None
 
+    @property
+    def published(self) -> Published | None:
+        """Name and paper for the model card; None for the name of the class and no paper."""
+        return None
+
+    @abstractmethod
     def __call__(self, inputs: LossInput) -> LossOutput:
         """The loss of the owned rows, and scalars to log."""

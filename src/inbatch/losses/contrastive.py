@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 from torch.nn.functional import relu
 
-from inbatch.losses.base import LossInput, LossOutput
+from inbatch.losses.base import Loss, LossInput, LossOutput, Published
 from inbatch.losses.checks import check_choice, check_inputs, check_number
 from inbatch.losses.pairs import DISTANCES, Distance, full_precision, masked_mean, pair_distance
 
@@ -31,14 +31,29 @@ def distance_metrics(distance_N: Tensor, labels_N: Tensor) -> dict[str, Tensor]:
     }
 
 
+PUBLISHED = Published(
+    "ContrastiveLoss",
+    bibtex="""@inproceedings{hadsell2006dimensionality,
+    title = {Dimensionality Reduction by Learning an Invariant Mapping},
+    author = {Hadsell, R. and Chopra, S. and LeCun, Y.},
+    booktitle = {2006 IEEE Computer Society Conference on Computer Vision and Pattern Recognition
+        (CVPR'06)},
+    year = {2006},
+    volume = {2},
+    pages = {1735-1742},
+    doi = {10.1109/CVPR.2006.100}
+}""",
+)
+
+
 @dataclass(frozen=True)
-class Contrastive:
+class Contrastive(Loss):
     """Pull pairs with label 1 together, push pairs with label 0 at least `margin` apart.
 
     Mean over the rows of ``(y d^2 + (1 - y) max(0, margin - d)^2) / 2``; with
     ``size_average=False`` the sum over the global batch. Labels between 0 and 1 weigh both terms.
     Equals sentence-transformers' ContrastiveLoss. Paper: Hadsell et al. 2006, "Dimensionality
-    GradientSync by Learning an Invariant Mapping".
+    Reduction by Learning an Invariant Mapping".
     """
 
     margin: float = 0.5
@@ -46,10 +61,9 @@ class Contrastive:
     size_average: bool = True
 
     needs_labels: ClassVar[bool] = True
-    needs_guide: ClassVar[bool] = False
-    needs_text_ids: ClassVar[bool] = False
-    min_columns: ClassVar[int] = 2
     max_columns: ClassVar[int | None] = 2
+    published: ClassVar[Published] = PUBLISHED
+    label_range: ClassVar[tuple[float, float]] = (0, 1)
 
     def __post_init__(self) -> None:
         check_number("margin", self.margin)

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from inbatch.losses.base import LossInput, LossOutput
+from inbatch.losses.base import Loss, LossInput, LossOutput, Published
 from inbatch.losses.checks import check_inputs, check_number
 from inbatch.losses.pairs import pair_cosine
 
@@ -32,8 +32,21 @@ def cosent(scores_N: Tensor, labels_N: Tensor, *, temperature: float) -> Tensor:
     return torch.logsumexp(torch.cat((logits_N.new_zeros(1), terms_N)), dim=0)
 
 
+_PUBLISHED = Published(
+    "CoSENTLoss",
+    bibtex="""@article{huang2024cosent,
+    title = {CoSENT: Consistent Sentence Embedding via Similarity Ranking},
+    author = {Huang, Xiang and Peng, Hao and Zou, Dongcheng and Liu, Zhiwei and Li, Jianxin and
+        Liu, Kay and Wu, Jia and Su, Jianlin and Yu, Philip S.},
+    journal = {IEEE/ACM Transactions on Audio, Speech, and Language Processing},
+    year = {2024},
+    doi = {10.1109/TASLP.2024.3402087}
+}""",
+)
+
+
 @dataclass(frozen=True)
-class CoSENT:
+class CoSENT(Loss):
     """Log-sum-exp over all wrongly (or narrowly) ranked pairs of pairs in the global batch.
 
     ``log(1 + sum_{y_i < y_j} exp((cos_i - cos_j) / temperature))``. Only the order of labels
@@ -45,10 +58,8 @@ class CoSENT:
 
     scope: ClassVar[Literal["global"]] = "global"
     needs_labels: ClassVar[bool] = True
-    needs_guide: ClassVar[bool] = False
-    needs_text_ids: ClassVar[bool] = False
-    min_columns: ClassVar[int] = 2
     max_columns: ClassVar[int | None] = 2
+    published: ClassVar[Published] = _PUBLISHED
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, above=0)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from inbatch.losses.base import LossInput, LossOutput
+from inbatch.losses.base import Loss, LossInput, LossOutput, Published
 from inbatch.losses.checks import check_inputs
 from inbatch.losses.pairs import full_precision, pair_cosine
 
+_PUBLISHED = Published(
+    "CosineSimilarityLoss",
+)
+
 
 @dataclass(frozen=True)
-class CosineSimilarity:
+class CosineSimilarity(Loss):
     """Mean over the rows of ``(cos(x, y) - label)^2``, for labels in [-1, 1].
 
     Equals sentence-transformers' CosineSimilarityLoss with its default MSELoss and no
@@ -20,10 +24,9 @@ class CosineSimilarity:
 
     scope: ClassVar[Literal["row"]] = "row"
     needs_labels: ClassVar[bool] = True
-    needs_guide: ClassVar[bool] = False
-    needs_text_ids: ClassVar[bool] = False
-    min_columns: ClassVar[int] = 2
     max_columns: ClassVar[int | None] = 2
+    published: ClassVar[Published] = _PUBLISHED
+    label_range: ClassVar[tuple[float, float]] = (-1, 1)
 
     def __call__(self, inputs: LossInput) -> LossOutput:
         """Mean over the owned rows. Raises ConfigError unless pairs with labels."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from inbatch.losses.base import LossInput, LossOutput
+from inbatch.losses.base import Loss, LossInput, LossOutput, Published
 from inbatch.losses.checks import check_choice, check_inputs, check_number
 from inbatch.losses.pairs import full_precision
 from inbatch.losses.softmax.cross_entropy import (
@@ -42,8 +42,23 @@ def guide_filter(
     return GuideFilter(units, own_G - slack_G + TIE_ULPS * torch.finfo(own_G.dtype).eps)
 
 
+_PUBLISHED = Published(
+    "GISTEmbedLoss",
+    cached_name="CachedGISTEmbedLoss",
+    bibtex="""@misc{solatorio2024gistembed,
+    title = {GISTEmbed: Guided In-sample Selection of Training Negatives for Text Embedding
+        Fine-tuning},
+    author = {Aivin V. Solatorio},
+    year = {2024},
+    eprint = {2402.16829},
+    archivePrefix = {arXiv},
+    primaryClass = {cs.LG}
+}""",
+)
+
+
 @dataclass(frozen=True)
-class GIST:
+class GIST(Loss):
     """Cross-entropy of each query's positive against the candidates that the guide lets pass.
 
     With queries a, positives p, negatives n_k and cosine s, row i has one softmax over::
@@ -79,11 +94,8 @@ class GIST:
     mask_duplicates: bool = False
     implementation: Implementation = "tiled"  # of the softmax, see `streamed_cross_entropy`
 
-    scope: ClassVar[Literal["candidates"]] = "candidates"
-    needs_labels: ClassVar[bool] = False
     needs_guide: ClassVar[bool] = True
-    min_columns: ClassVar[int] = 2
-    max_columns: ClassVar[int | None] = None
+    published: ClassVar[Published] = _PUBLISHED
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, above=0)
@@ -93,7 +105,7 @@ class GIST:
 
     @property
     def needs_text_ids(self) -> bool:
-        """Whether duplicates are masked."""
+        """True if duplicates are masked."""
         return self.mask_duplicates
 
     def __call__(self, inputs: LossInput) -> LossOutput:

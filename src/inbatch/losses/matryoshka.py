@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from inbatch.errors import ConfigError
-from inbatch.losses.base import Loss, LossInput, LossOutput
+from inbatch.losses.base import Loss, LossInput, LossOutput, Published
 from inbatch.losses.checks import check_number
 from inbatch.losses.pairs import full_precision
 
@@ -20,8 +20,23 @@ def truncate(column: Tensor, dim: int) -> Tensor:
     return normalize(full_precision(column[:, :dim]), dim=1)
 
 
+_PUBLISHED = Published(
+    "MatryoshkaLoss",
+    bibtex="""@misc{kusupati2022matryoshka,
+    title = {Matryoshka Representation Learning},
+    author = {Aditya Kusupati and Gantavya Bhatt and Aniket Rege and Matthew Wallingford and
+        Aditya Sinha and Vivek Ramanujan and William Howard-Snyder and Kaifeng Chen and
+        Sham Kakade and Prateek Jain and Ali Farhadi},
+    year = {2022},
+    eprint = {2205.13147},
+    archivePrefix = {arXiv},
+    primaryClass = {cs.LG}
+}""",
+)
+
+
 @dataclass(frozen=True)
-class Matryoshka:
+class Matryoshka(Loss):
     """``sum_k weights[k] * loss(first dims[k] dimensions of each embedding, at unit length)``.
 
     Wraps any loss and behaves like it in scope, columns, labels and guide (whose embeddings stay
@@ -35,14 +50,21 @@ class Matryoshka:
     dims: Sequence[int]
     weights: Sequence[float] | None = None
 
+    published: ClassVar[Published] = _PUBLISHED
+
     def __post_init__(self) -> None:
         dims, weights = tuple(self.dims), self.weights
         weights = (1.0,) * len(dims) if weights is None else tuple(weights)
         if not dims or min(dims) < 1 or len(set(dims)) < len(dims):
-            raise ConfigError(f"dims is {list(dims)}: list distinct dimensions of at least 1.")
+            raise ConfigError(
+                "dims",
+                "is not a list of distinct dimensions",
+                "list numbers of at least 1",
+                value=list(dims),
+            )
         if len(weights) != len(dims):
             raise ConfigError(
-                f"weights has {len(weights)} entries for {len(dims)} dims: give one for each."
+                "weights", f"has {len(weights)} entries for {len(dims)} dims", "give one for each"
             )
         for weight in weights:
             check_number("weights", weight)
@@ -54,6 +76,11 @@ class Matryoshka:
     def scope(self) -> Literal["row", "candidates", "global"]:
         """The inner loss's."""
         return self.loss.scope
+
+    @property
+    def label_range(self) -> tuple[float, float] | None:
+        """The inner loss's."""
+        return self.loss.label_range
 
     @property
     def needs_labels(self) -> bool:
@@ -85,8 +112,10 @@ class Matryoshka:
         full = inputs.columns[0].shape[1]
         if max(self.dims) > full:
             raise ConfigError(
-                f"loss.dims={list(self.dims)} has {max(self.dims)} but embeddings have {full} "
-                "dimensions: lower it."
+                "loss.dims",
+                f"has {max(self.dims)} but embeddings have {full} dimensions",
+                "lower it",
+                value=list(self.dims),
             )
         assert self.weights is not None
         outputs = [

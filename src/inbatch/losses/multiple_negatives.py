@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from inbatch.errors import ConfigError
-from inbatch.losses.base import LossInput, LossOutput
+from inbatch.losses.base import Loss, LossInput, LossOutput, Published
 from inbatch.losses.checks import check_choice, check_inputs, check_number
 from inbatch.losses.softmax.cross_entropy import (
     IMPLEMENTATIONS,
@@ -30,8 +30,23 @@ Hardened = Literal["none", "own", "others", "all"]
 DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 
 
+_PUBLISHED = Published(
+    "MultipleNegativesRankingLoss",
+    cached_name="CachedMultipleNegativesRankingLoss",
+    bibtex="""@misc{henderson2017efficient,
+    title = {Efficient Natural Language Response Suggestion for Smart Reply},
+    author = {Matthew Henderson and Rami Al-Rfou and Brian Strope and Yun-hsuan Sung and
+        Laszlo Lukacs and Ruiqi Guo and Sanjiv Kumar and Balint Miklos and Ray Kurzweil},
+    year = {2017},
+    eprint = {1705.00652},
+    archivePrefix = {arXiv},
+    primaryClass = {cs.CL}
+}""",
+)
+
+
 @dataclass(frozen=True)
-class MultipleNegativesRanking:
+class MultipleNegativesRanking(Loss):
     """Cross-entropy of each query's positive against the other texts of the global batch.
 
     With queries q, documents d (the positives and all negatives) and similarity s::
@@ -71,11 +86,7 @@ class MultipleNegativesRanking:
     mask_duplicates: bool = False
     implementation: Implementation = "tiled"  # of the softmax, see `streamed_cross_entropy`
 
-    scope: ClassVar[Literal["candidates"]] = "candidates"
-    needs_labels: ClassVar[bool] = False
-    needs_guide: ClassVar[bool] = False
-    min_columns: ClassVar[int] = 2
-    max_columns: ClassVar[int | None] = None
+    published: ClassVar[Published] = _PUBLISHED
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "directions", tuple(self.directions))
@@ -93,25 +104,36 @@ class MultipleNegativesRanking:
     def _check_combination(self) -> None:
         if "query_to_doc" not in self.directions:
             raise ConfigError(
-                f"directions is {list(self.directions)}: add query_to_doc, which has the positive."
+                "directions",
+                "lacks the direction with the positive",
+                "add query_to_doc",
+                value=list(self.directions),
             )
         if len(set(self.directions)) != len(self.directions):
-            raise ConfigError(f"directions is {list(self.directions)}: name each direction once.")
+            raise ConfigError(
+                "directions",
+                "names a direction twice",
+                "name each once",
+                value=list(self.directions),
+            )
         within = {"query_to_query", "doc_to_doc"} & set(self.directions)
         if self.partition_mode == "per_direction" and within:
             raise ConfigError(
-                f"directions has {', '.join(sorted(within))}, whose softmax would have no positive:"
-                " set partition_mode to joint or leave these directions out."
+                "directions",
+                f"has {', '.join(sorted(within))}, whose softmax would have no positive",
+                "set partition_mode to joint or leave these directions out",
             )
         if self.hardness_strength < 0 or (self.hardness_mode is None and self.hardness_strength):
             raise ConfigError(
-                f"hardness_strength is {self.hardness_strength} with hardness_mode"
-                f" {self.hardness_mode}: set a strength of at least 0, and a mode if it is above 0."
+                "hardness_strength",
+                f"does not go with hardness_mode={self.hardness_mode}",
+                "set a strength of at least 0, and a mode if it is above 0",
+                value=self.hardness_strength,
             )
 
     @property
     def needs_text_ids(self) -> bool:
-        """Whether duplicates are masked."""
+        """True if duplicates are masked."""
         return self.mask_duplicates
 
     def __call__(self, inputs: LossInput) -> LossOutput:

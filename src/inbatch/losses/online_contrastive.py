@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import relu
 
-from inbatch.losses.base import LossInput, LossOutput
+from inbatch.losses.base import Loss, LossInput, LossOutput, Published
 from inbatch.losses.checks import check_choice, check_inputs, check_number
-from inbatch.losses.contrastive import DISTANCE_EPS, distance_metrics
+from inbatch.losses.contrastive import DISTANCE_EPS, PUBLISHED, distance_metrics
 from inbatch.losses.pairs import DISTANCES, Distance, masked_mean, pair_distance
 
 
@@ -30,7 +30,7 @@ def hard_pairs(distance_G: Tensor, labels_G: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class OnlineContrastive:
+class OnlineContrastive(Loss):
     """Contrastive loss of hard positives and hard negatives, chosen within the global batch.
 
     The sum, not the mean, of d^2 over hard positives and of max(0, margin - d)^2 over hard
@@ -43,10 +43,11 @@ class OnlineContrastive:
 
     scope: ClassVar[Literal["global"]] = "global"
     needs_labels: ClassVar[bool] = True
-    needs_guide: ClassVar[bool] = False
-    needs_text_ids: ClassVar[bool] = False
-    min_columns: ClassVar[int] = 2
     max_columns: ClassVar[int | None] = 2
+    published: ClassVar[Published] = PUBLISHED._replace(
+        name="OnlineContrastiveLoss", heading="ContrastiveLoss"
+    )
+    label_range: ClassVar[tuple[float, float]] = (0, 1)
 
     def __post_init__(self) -> None:
         check_number("margin", self.margin)

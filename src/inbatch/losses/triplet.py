@@ -7,13 +7,25 @@ from typing import ClassVar, Literal
 
 from torch.nn.functional import relu
 
-from inbatch.losses.base import LossInput, LossOutput
+from inbatch.losses.base import Loss, LossInput, LossOutput, Published
 from inbatch.losses.checks import check_choice, check_inputs, check_number
 from inbatch.losses.pairs import DISTANCES, Distance, pair_distance
 
+_PUBLISHED = Published(
+    "TripletLoss",
+    bibtex="""@inproceedings{schroff2015facenet,
+    title = {FaceNet: A Unified Embedding for Face Recognition and Clustering},
+    author = {Florian Schroff and Dmitry Kalenichenko and James Philbin},
+    booktitle = {2015 IEEE Conference on Computer Vision and Pattern Recognition (CVPR)},
+    year = {2015},
+    eprint = {1503.03832},
+    archivePrefix = {arXiv}
+}""",
+)
+
 
 @dataclass(frozen=True)
-class Triplet:
+class Triplet(Loss):
     """Mean over the rows of ``max(0, d(query, positive) - d(query, negative) + margin)``.
 
     The default margin suits embeddings that are not normalised; cosine distances are at most 2.
@@ -25,11 +37,9 @@ class Triplet:
     margin: float = 5.0
 
     scope: ClassVar[Literal["row"]] = "row"
-    needs_labels: ClassVar[bool] = False
-    needs_guide: ClassVar[bool] = False
-    needs_text_ids: ClassVar[bool] = False
     min_columns: ClassVar[int] = 3
     max_columns: ClassVar[int | None] = 3
+    published: ClassVar[Published] = _PUBLISHED
 
     def __post_init__(self) -> None:
         check_number("margin", self.margin)

@@ -133,6 +133,7 @@ def _source_card(
         stats_rows=num_rows,
         samples=samples,
         loss=type(loss).__name__,
+        published=loss.published,
         loss_parameters={**named_guide, **parameters_of(loss)},
         hub_id=hub.get("hub"),
         revision=hub.get("revision"),

@@ -14,18 +14,11 @@ from inbatch.data.sources.config_keys import columns_key, to_set
 from inbatch.data.sources.load import Source
 from inbatch.data.sources.source import label_range
 from inbatch.errors import ConfigError
-from inbatch.losses import Contrastive, CosineSimilarity, OnlineContrastive
 from inbatch.losses.base import Loss
 from inbatch.run.auto_sizes import batch_sizes
 from inbatch.run.parts import Parts
 from inbatch.strategies import Strategy, World
 
-# Least and largest label; what a cosine cannot reach would be learned for ever.
-LABELS: dict[type, tuple[float, float]] = {
-    Contrastive: (0, 1),
-    OnlineContrastive: (0, 1),
-    CosineSimilarity: (-1, 1),
-}
 CAPABILITY = (8, 0)  # of a GPU that the Triton kernels are made for
 
 
@@ -81,9 +74,8 @@ def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
             f"name its label column in {to_set(source.field, 'columns.label')}, or choose a loss for pairs "
             "such as loss=multiple_negatives_ranking",
         )
-    kind = type(_inner(loss))
-    if kind in LABELS:
-        _check_labels(source, *LABELS[kind], name=name)
+    if loss.label_range is not None:
+        _check_labels(source, *loss.label_range, name=name)
     if loss.needs_guide and not guided:
         raise ConfigError(
             f"loss {name}", "needs a guide", "set guide.model=NAME_OR_PATH, or guide=minilm"
