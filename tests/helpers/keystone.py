@@ -88,7 +88,7 @@ def make_source(loss: Loss, num_rows: int) -> Source:
     }
     if loss.needs_labels:
         columns["label"] = [float(i % 2) for i in range(num_rows)]
-    else:
+    elif loss.max_columns is None or loss.max_columns > 2:
         columns["negative"] = tiny_texts(num_rows, seed=3)
     if loss.needs_text_ids:  # neighbours are on two ranks
         half = num_rows // 2
