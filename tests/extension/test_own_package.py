@@ -1,4 +1,4 @@
-"""A package outside of `src` brings a part of each kind, known by `_target_` only, and trains on two ranks."""
+"""A package outside of `src` brings a part of each kind, known by `_target_`, and trains on two ranks."""
 
 from __future__ import annotations
 
