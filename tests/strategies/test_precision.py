@@ -120,9 +120,8 @@ def test_evaluation_autocasts_as_training_does(tiny_bert: Path, strategy: str) -
 def test_the_norm_of_a_skipped_step_lies_with_the_others(norm: Any) -> None:
     """DeepSpeed gives a float where it skips a step."""
     engine = SimpleNamespace(get_global_grad_norm=lambda: norm)
-    module: Any = SimpleNamespace(
-        trainer=SimpleNamespace(model=engine), device=torch.device("meta")
-    )
-    found = DeepSpeed().gradient_norm(module)
+    device = SimpleNamespace(root_device=torch.device("meta"))
+    trainer: Any = SimpleNamespace(model=engine, strategy=device)
+    found = DeepSpeed().gradient_norm(trainer)
     assert found is not None
     assert (found.device.type, found.dtype) == ("meta", torch.float32)
