@@ -117,11 +117,11 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     ),
     "loss": (
         [*TRIPLETS, "loss.temperature=-1"],
-        "loss.temperature=-1: set a finite number above 0",
+        "loss.temperature=-1 is not a finite number above 0: set one",
     ),
     "inner loss": (
         [*TRIPLETS, "loss=matryoshka", "loss.loss.temperature=-1"],
-        "loss.loss.temperature=-1: set",
+        "loss.loss.temperature=-1 is not a finite number above 0: set one",
     ),
     "schedule": (
         [*TRIPLETS, "schedule=cosine", "schedule.warmup_ratio=2"],

@@ -19,7 +19,7 @@ from inbatch.batch.batch import Chunk
 from inbatch.callbacks.encode import ShardedEncode
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.gradcache import fill_chunks
-from inbatch.gradcache.fill import filler_chunk
+from inbatch.gradcache.fillers import filler_chunk
 
 
 class Embeds(LightningModule):

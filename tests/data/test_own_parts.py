@@ -32,7 +32,6 @@ def test_own_sampler_and_evaluator(tmp_path: Path, world_size: int) -> None:
         f"data.train={tmp_path / 'triplets.jsonl'}",
         "global_batch_size=8",
         "sampler=batch",
-        "~sampler.block_rows",
         *OWN,
         f"output_dir={output}",
     ]

@@ -136,14 +136,8 @@ def rows_for(target: str, folder: Path) -> str:
 def test_every_file_of_conf_evaluation_works(path: Path, tmp_path: Path):
     assert path.read_text().startswith("# ")
     conf = OmegaConf.load(path)
-    evaluators = conf.pop("evaluators")
-    assert OmegaConf.to_container(conf) == {
-        "every_steps": None,
-        "at_start": True,
-        "every_epoch": True,
-        "best_metric": None,
-        "mode": "max",
-    }
+    evaluators = conf.pop("evaluators", {})
+    assert not conf  # when and how evaluations run has its defaults in the schema
     assert (path.stem == "auto") == (not evaluators)
     for name, node in evaluators.items():
         unresolved = OmegaConf.to_container(node, resolve=False)
@@ -151,13 +145,7 @@ def test_every_file_of_conf_evaluation_works(path: Path, tmp_path: Path):
         assert unresolved["columns"] == "${data.columns}"
         node.path, node.columns = rows_for(node._target_, tmp_path), None
         signature = inspect.signature(get_class(node._target_))
-        # Every key can be set from the command line, and none is stale.
-        assert set(node) - {"_target_"} == set(signature.parameters)
-        for key, parameter in signature.parameters.items():
-            if parameter.default is not inspect.Parameter.empty and key != "name":
-                default = parameter.default
-                expected = list(default) if isinstance(default, tuple) else default
-                assert OmegaConf.to_container(node)[key] == expected, key
+        assert set(node) - {"_target_"} <= set(signature.parameters)
         evaluator = instantiate(node)
         assert evaluator.name == node.name == name
         metrics = evaluator(Table())

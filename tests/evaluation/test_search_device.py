@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from yaml import safe_load
 
 from helpers.evaluation_oracle import ALL_FOUR, Table, assert_same
-from inbatch.cli.train import CONF_DIR
 from inbatch.evaluation import InformationRetrievalEvaluator
 from inbatch.evaluation.information_retrieval import search_device
 from inbatch.evaluation.retrieval_data import make_retrieval_data
@@ -32,8 +28,6 @@ class On(Table):
 def test_the_search_is_where_the_embeddings_come_from(monkeypatch):
     evaluator = InformationRetrievalEvaluator(make_retrieval_data(QUERIES, CORPUS, JUDGEMENTS))
     assert evaluator.device == "auto"
-    values = safe_load(Path(CONF_DIR, "evaluation", "retrieval.yaml").read_text())
-    assert values["evaluators"]["eval"]["device"] == "auto"
     for has_gpu, found in ((False, "cpu"), (True, "cuda")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
         assert search_device("auto", Table()).type == found

@@ -68,7 +68,7 @@ def test_trials_in_one_process_are_as_alone(
         monkeypatch, sweep, *options, rates, "loss.temperature=0.05,-1", "logger=wandb", code=1
     )
     assert [trial.status for trial in trials] == ["completed", "failed"] * 2
-    assert trials[1].error == "loss.temperature=-1: set a finite number above 0."
+    assert trials[1].error == "loss.temperature=-1 is not a finite number above 0: set one"
     assert trials[0].result.value is not None
     for number, rate in ((0, "1e-4"), (2, "1e-3")):
         alone = run_train(*options, f"optimizer.lr={rate}", f"output_dir={tmp_path / rate}")
