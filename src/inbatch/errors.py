@@ -20,7 +20,7 @@ class ConfigError(ValueError):
         value: the offending value; left out of the sentence where it says nothing.
     """
 
-    def __init__(self, key: str, problem: str = "", fix: str = "", *, value: Any = ...) -> None:
+    def __init__(self, key: str, problem: str, fix: str, *, value: Any = ...) -> None:
         super().__init__(key, problem, fix)  # pickle passes these on from a worker process
         self.key = key
         self.problem = problem
@@ -29,8 +29,6 @@ class ConfigError(ValueError):
 
     def __str__(self) -> str:
         """The sentence."""
-        if not self.problem:
-            return self.key
         shown = self.key if self.value is ... else f"{self.key}={self.value!r}"
         return f"{shown} {self.problem}: {self.fix}"
 

@@ -143,7 +143,7 @@ def test_a_file_starts_with_what_it_is_for(group: str, name: str) -> None:
         assert lines[1].startswith(f"# loss={name.removeprefix('cached_')} ")
     elif group == "experiment":
         assert lines[0] == "# @package _global_"  # Hydra reads it on the first line only
-        assert lines[1].startswith(f"# python scripts/train.py experiment={name}")
+        assert lines[1].startswith(f"# inbatch train experiment={name}")
     else:
         assert re.match(r"# \w.*", lines[0])
 
@@ -152,7 +152,7 @@ def test_a_file_starts_with_what_it_is_for(group: str, name: str) -> None:
 def test_the_launch_command_of_an_experiment_gives_what_is_missing(name: str) -> None:
     """Its overrides, as they stand, leave no key without a value."""
     command = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()[1].partition("   ")[0]
-    overrides = command.removeprefix("# python scripts/train.py ").split()
+    overrides = command.removeprefix("# inbatch train ").split()
     config = compose_run(*[o.replace("$INBATCH_DATA", "data") for o in overrides])
     check_config(config)
     assert config.name == name

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from inbatch.api.rows import by_name, file_spec, make_evaluator
 from inbatch.encoder import Encoder, build_encoder
-from inbatch.errors import ConfigError
 from inbatch.evaluation import evaluator_for
+from inbatch.evaluation.encode_texts import EncodeTexts, on_device
+from inbatch.run.quiet import quiet
 
 
 def load_encoder(
@@ -29,7 +28,8 @@ def load_encoder(
     Raises:
         ConfigError: the model cannot be loaded, or the device cannot be used.
     """
-    return _on_device(build_encoder(str(model), **options), device).eval()
+    quiet()
+    return on_device(build_encoder(str(model), **options), device).eval()
 
 
 def evaluate(
@@ -66,37 +66,9 @@ def evaluate(
             made = evaluator_for(file_spec(value), columns=columns, name=name)
         evaluators.append(made)
     if isinstance(model, Encoder):
-        encoder = _on_device(model, device)
+        encoder = on_device(model, device)
     else:
         default = "cuda" if torch.cuda.is_available() else "cpu"
         encoder = load_encoder(model, device=device or default)
-    encode = _Encode(encoder, chunk_tokens)
+    encode = EncodeTexts(encoder, chunk_tokens)
     return {key: value for each in evaluators for key, value in each(encode).items()}
-
-
-@dataclass(frozen=True)
-class _Encode:
-    """An encoder in the form that evaluators call."""
-
-    encoder: Encoder
-    chunk_tokens: int
-
-    @property
-    def device(self) -> torch.device:
-        """Where the encoder computes."""
-        return next(self.encoder.parameters()).device
-
-    def __call__(self, texts: Sequence[str], *, role: str | None) -> Tensor:
-        return self.encoder.encode(texts, role=role, chunk_tokens=self.chunk_tokens)
-
-
-def _on_device(encoder: Encoder, device: str | torch.device | None) -> Encoder:
-    if device is None:
-        return encoder
-    try:
-        return encoder.to(device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ConfigError(
-            "device", f"cannot be used ({reason})", "set cpu or cuda", value=str(device)
-        ) from error

@@ -17,6 +17,7 @@ from inbatch.errors import ConfigError
 from inbatch.evaluation import Evaluator
 from inbatch.losses.base import Loss
 from inbatch.run.parts import OwnObjects
+from inbatch.run.quiet import quiet
 from inbatch.run.results import TrainResult
 from inbatch.run.train import train as run_train
 from inbatch.strategies.topology import find_launcher
@@ -98,6 +99,7 @@ def train(
     )
     if own.encoder is not None:
         names |= {"encoder": "pretrained", "encoder.model": own.encoder.base_model or "(an object)"}
+    quiet()
     run = compose_run(names)
     _record(run, own)
     _check_devices(run)

@@ -15,13 +15,13 @@ from lightning.fabric.strategies import DDPStrategy
 from omegaconf import DictConfig
 
 from inbatch.cli.hydra_app import launch, user_errors
-from inbatch.cli.train import quiet
 from inbatch.config.check import RunConfig, check_config
 from inbatch.console import make_console, print_plain
 from inbatch.data.sources.load import load_sources
 from inbatch.errors import ConfigError
 from inbatch.guide import Process, StoredGuide
 from inbatch.run import build as parts_of
+from inbatch.run.quiet import quiet
 from inbatch.strategies import find_world
 
 

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
 
 from inbatch.cli.hydra_app import launch, user_errors
-from inbatch.cli.train import quiet
 from inbatch.config.check import check_evaluate
 from inbatch.config.instantiate import instantiate
 from inbatch.config.schema import EvaluateConfig
 from inbatch.console import run_table
-from inbatch.encoder import Encoder
-from inbatch.errors import ConfigError
+from inbatch.evaluation.encode_texts import EncodeTexts, on_device
+from inbatch.run.quiet import quiet
 
 METRICS = "metrics.json"
 
@@ -33,7 +30,11 @@ def evaluate(run: EvaluateConfig) -> dict[str, float]:
         ConfigError: a model, file or device that cannot be used.
     """
     evaluators = instantiate(run.evaluation.evaluators)
-    encode = _encode(instantiate(run.encoder, key="encoder"), run)
+    device = run.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    encoder = on_device(instantiate(run.encoder, key="encoder"), device)
+    encode = EncodeTexts(encoder, run.chunk_tokens)
     metrics: dict[str, float] = {}
     for evaluator in evaluators.values():
         metrics.update(evaluator(encode))
@@ -48,33 +49,6 @@ def evaluate(run: EvaluateConfig) -> dict[str, float]:
     shown = {key: f"{value:.4f}" for key, value in metrics.items()}
     run_table({"metrics": shown, "written": {"metrics": str(output)}})
     return metrics
-
-
-@dataclass(frozen=True)
-class _Encode:
-    """The saved model, for evaluators."""
-
-    encoder: Encoder
-    chunk_tokens: int
-    device: torch.device
-
-    def __call__(self, texts: Sequence[str], *, role: str | None) -> torch.Tensor:
-        return self.encoder.encode(texts, role=role, chunk_tokens=self.chunk_tokens)
-
-
-def _encode(encoder: Encoder, run: EvaluateConfig) -> _Encode:
-    device = run.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        encoder.to(device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ConfigError(
-            "device", f"cannot be used ({reason})", "set cpu or cuda", value=device
-        ) from error
-
-    return _Encode(encoder, run.chunk_tokens, torch.device(device))
 
 
 def main(typed: str | None = None) -> None:

@@ -18,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from inbatch.cli.hydra_app import launch, user_errors
-from inbatch.cli.train import quiet
 from inbatch.config.check import RunConfig, check_config
 from inbatch.config.targets import check_targets
 from inbatch.console import make_console, print_plain
@@ -32,6 +31,7 @@ from inbatch.errors import ConfigError
 from inbatch.files import write_json
 from inbatch.run import build as parts_of
 from inbatch.run.datamodule import describe_tokenizer
+from inbatch.run.quiet import quiet
 
 SAY_S = 10.0  # between two lines of progress where there is no terminal
 PACKAGES = ("inbatch", "datasets", "pyarrow", "transformers", "tokenizers")

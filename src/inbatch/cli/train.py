@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from functools import partial
 
-import datasets
-import transformers
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,6 +13,7 @@ from inbatch.cluster.requeue import leave_early, preempted_exits
 from inbatch.cluster.stop_request import StopRequest
 from inbatch.config.check import check_config
 from inbatch.config.schema import CONF
+from inbatch.run.quiet import quiet
 from inbatch.run.train import train
 from inbatch.strategies import is_first_process
 
@@ -38,16 +35,3 @@ def _main(cfg: DictConfig) -> float | None:
         with user_errors(with_output_dir), preempted_exits():
             train(check_config(with_output_dir), stop)
     return None
-
-
-def quiet() -> None:
-    """One progress line is enough: no bars of libraries, no tips of Lightning."""
-    datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
-    for name in ("lightning.pytorch", "lightning.fabric", "compilers"):  # the last is deepspeed's
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # A filter, since deepspeed sets the level when accelerate imports it; it warns of every CPU.
-    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
-    warnings.filterwarnings("ignore", ".*_tensor` is deprecated", FutureWarning)  # deepspeed's
-    warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning's, on each rank
-    warnings.filterwarnings("ignore", "The `srun` command is available")  # find_launcher knows

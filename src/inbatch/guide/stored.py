@@ -145,7 +145,7 @@ class StoredGuide:
                 "guide.store_dir",
                 f"lacks the embeddings of {int((~held).sum())} texts of source "
                 f"{batch.source!r}, so the store or the data has changed since the run began",
-                "start the run again, or embed them with scripts/embed_guide.py and the run's settings",
+                "start the run again, or embed them with `inbatch embed-guide` and the run's settings",
                 value=str(self.store_dir),
             )
         return host_CBD.flatten(0, 1).to(device, non_blocking=True).float()

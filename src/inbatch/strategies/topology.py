@@ -49,7 +49,7 @@ def find_world(
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            "trainer.accelerator='cuda' but torch finds no GPU: set trainer.accelerator=cpu"
+            "trainer.accelerator", "needs a GPU, and torch finds none", "set cpu", value=accelerator
         )
     launched = _launched(environ)
     if devices == "auto":
@@ -58,9 +58,9 @@ def find_world(
     world = World(accelerator, _count(devices), num_nodes)
     if launched is not None and launched != (world.devices, world.num_nodes):
         raise ConfigError(
-            f"trainer.devices={world.devices} and trainer.num_nodes={world.num_nodes}, but the launcher "
-            f"started {launched[0]} processes on each of {launched[1]} nodes: make them equal, or leave "
-            "trainer.devices=auto"
+            f"trainer.devices={world.devices} and trainer.num_nodes={world.num_nodes}",
+            f"do not match the launcher ({launched[0]} processes on each of {launched[1]} nodes)",
+            "make them equal, or leave trainer.devices=auto",
         )
     return world
 
@@ -104,6 +104,6 @@ def _count(devices: int | str) -> int:
         count = 0
     if count < 1:
         raise ConfigError(
-            f"trainer.devices={devices!r} is no number of processes: set auto, 1, 2, ..."
+            "trainer.devices", "is not a number of processes", "set auto, 1, 2, ...", value=devices
         )
     return count

@@ -1,4 +1,4 @@
-"""Folders that `scripts/prepare.py` has written. Shape letters: C text columns, N rows.
+"""Folders that `inbatch prepare` has written. Shape letters: C text columns, N rows.
 
 ::
 
