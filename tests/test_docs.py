@@ -14,10 +14,10 @@ from helpers.runs import compose_run
 from inbatch.cli.commands import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(
-    path for folder in ("conf", "scripts", "slurm", "src") for path in (ROOT / folder).rglob("*.md")
-) + [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-PLACEHOLDERS = {"FILE", "FOLDER", "MODEL", "DIR", "PATH", "KEY=VALUE"}
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *(page for name in ("conf", "scripts", "slurm", "src") for page in (ROOT / name).rglob("*.md")),
+]
 
 
 def _blocks(page: Path, language: str) -> list[str]:

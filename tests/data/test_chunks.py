@@ -18,12 +18,8 @@ def random_ids(num: int, *, seed: int = 0, longest: int = 20) -> tuple[list[list
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize(
-    ("rows", "tokens", "multiple"), [(None, None, 1), (7, None, 1), (None, 64, 1), (5, 64, 8)]
-)
-def test_equals_a_plain_loop(
-    side: str, rows: int | None, tokens: int | None, multiple: int
-) -> None:
+@pytest.mark.parametrize(("rows", "tokens"), [(None, None), (7, None), (None, 64), (5, 64)])
+def test_equals_a_plain_loop(side: str, rows: int | None, tokens: int | None) -> None:
     ids, prompts = random_ids(60)
     chunks = make_chunks(
         ids,
@@ -32,14 +28,13 @@ def test_equals_a_plain_loop(
         chunk_tokens=tokens,
         pad_id=-1,
         padding_side=side,  # type: ignore[arg-type]
-        multiple_of=multiple,
     )
     index = torch.cat([chunk.index for chunk in chunks]).tolist()
     assert sorted(index) == list(range(60))
     assert index == sorted(range(60), key=lambda i: -len(ids[i]))  # sorted() is stable
     for chunk in chunks:
         width = chunk.input_ids.shape[1]
-        assert width == -(-max(len(ids[i]) for i in chunk.index) // multiple) * multiple
+        assert width == max(len(ids[i]) for i in chunk.index)
         assert rows is None or chunk.num_texts <= rows
         assert tokens is None or chunk.input_ids.numel() <= tokens
         for row, i in enumerate(chunk.index.tolist()):

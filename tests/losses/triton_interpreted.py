@@ -11,7 +11,6 @@ import pytest
 import torch
 from test_losses_streaming import BLOCKS, LargestTensor, dense
 from torch import Tensor
-from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.losses_oracle import Result, leaves, random_columns
@@ -19,8 +18,7 @@ from inbatch.losses.gist import guide_filter
 from inbatch.losses.softmax import triton_loss, walk
 from inbatch.losses.softmax.cross_entropy import similarity_metrics, streamed_cross_entropy
 from inbatch.losses.softmax.panels import Block, GuideFilter
-from inbatch.losses.softmax.triton_loss import fused_cross_entropy
-from inbatch.losses.softmax.walk import SoftmaxSpec, StreamStats
+from inbatch.losses.softmax.walk import StreamStats
 
 # Global rows, dimension, guide dimension (0: no guide), owned rows; tiles have 16 rows, 32
 # candidates, 64 dimensions. Less than a tile; more; splits of one row; exact tiles.
@@ -275,21 +273,6 @@ def test_half_precision_and_autocast_do_not_reach_the_products(dtype: torch.dtyp
     rounded = exact[0], [grad.to(dtype).float() for grad in exact[1]]
     assert_close((mine[0], [grad.float() for grad in mine[1]]), rounded, tolerance=1e-2)
     torch.testing.assert_close(mine[0], exact[0], rtol=1e-5, atol=1e-5)
-
-
-def test_inputs_dtype_rounds_embeddings_but_not_the_guide() -> None:
-    columns, guide = floats(3, 40, 48), example_guide(3, 40, 48)
-    spec = SoftmaxSpec(tuple(BLOCKS["gist"]), slice(4, 20), 0.05, True, 0.0, guide, None, None)
-    value, stats = fused_cross_entropy(spec, columns, inputs_dtype=torch.bfloat16)
-    rounded = [normalize(column, dim=1).bfloat16().float() for column in columns]
-    options = {"rows": slice(4, 20), "temperature": 0.05, "guide": guide}
-    (expected, _), reference = run(rounded, BLOCKS["gist"], "tiled", normalize=False, **options)
-    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
-    assert_same_statistics(stats, reference)
-    (exact, _), _ = run(columns, BLOCKS["gist"], "tiled", **options)
-    assert abs(value - exact) > 1e-4
-    with pytest.raises(ValueError, match="inputs_dtype is torch"):
-        fused_cross_entropy(spec, columns, inputs_dtype=torch.int8)
 
 
 def test_double_precision_is_refused() -> None:

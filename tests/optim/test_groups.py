@@ -58,10 +58,10 @@ def names_of(model: nn.Module, group: dict[str, Any]) -> set[str]:
 def test_decay_as_the_trainer(config: Any) -> None:
     with torch.device("meta"):
         model = AutoModel.from_config(config)
-    decays, rest = parameter_groups(model.named_parameters(), weight_decay=0.1)
+    decays, rest = parameter_groups(model.named_parameters())
     assert names_of(model, decays) == set(Trainer.get_decay_parameter_names(None, model))
     assert names_of(model, rest) == set(dict(model.named_parameters())) - names_of(model, decays)
-    assert (decays["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)
+    assert (decays.get("weight_decay"), rest["weight_decay"]) == (None, 0.0)
 
 
 def test_norms_by_their_usual_names() -> None:
@@ -75,7 +75,7 @@ def test_norms_by_their_usual_names() -> None:
     names += ["emb_ln.weight", "q_norm.weight", "dense.bias"]
     kept = ["dense.weight", "embeddings.weight", "vulnerable.weight", "lnear.weight"]
     parameters = {name: nn.Parameter(torch.ones(1)) for name in [*names, *kept]}
-    decays, rest = parameter_groups(parameters.items(), weight_decay=0.1)
+    decays, rest = parameter_groups(parameters.items())
     assert [id(p) for p in decays["params"]] == [id(parameters[name]) for name in kept]
     assert [id(p) for p in rest["params"]] == [id(parameters[name]) for name in names]
 
@@ -87,16 +87,15 @@ def test_every_trainable_parameter_once(model: nn.Module) -> None:
     mapping = {r"layer\.1": 1e-3, "pooler": 1e-2}
     groups = parameter_groups(
         [*model.named_parameters(), ("alias", model.pooler.dense.weight)],
-        weight_decay=0.1,
         learning_rate_mapping=mapping,
     )
     ids = [id(parameter) for group in groups for parameter in group["params"]]
     assert len(ids) == len(set(ids))
     assert set(ids) == {id(p) for p in model.parameters()} - {id(p) for p in frozen}
-    assert [(group.get("lr"), group["weight_decay"]) for group in groups] == [
-        *((None, 0.1), (None, 0.0)),
-        *((1e-3, 0.1), (1e-3, 0.0)),
-        *((1e-2, 0.1), (1e-2, 0.0)),
+    assert [(group.get("lr"), group.get("weight_decay")) for group in groups] == [
+        *((None, None), (None, 0.0)),
+        *((1e-3, None), (1e-3, 0.0)),
+        *((1e-2, None), (1e-2, 0.0)),
     ]
     assert all("layer.1" in name for group in groups[2:4] for name in names_of(model, group))
 
@@ -139,8 +138,3 @@ def test_pattern_over_frozen_parameters_only(model: nn.Module) -> None:
 def test_nothing_to_train(model: nn.Module) -> None:
     with pytest.raises(ConfigError, match="unfreeze"):
         parameter_groups(model.requires_grad_(False).named_parameters())
-
-
-def test_negative_weight_decay(model: nn.Module) -> None:
-    with pytest.raises(ConfigError, match=r"weight_decay=-0\.1 is negative"):
-        parameter_groups(model.named_parameters(), weight_decay=-0.1)

@@ -35,7 +35,10 @@ def test_completed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (ConfigError("lr=-1: set a number\nabove 0"), "lr=-1: set a number above 0"),
+        (
+            ConfigError("lr", "is not\nabove 0", "set a number above 0", value=-1),
+            "lr=-1 is not above 0: set a number above 0",
+        ),
         (RuntimeError("out of memory"), "RuntimeError: out of memory"),
         (KeyError(), "KeyError"),
     ],

@@ -34,7 +34,6 @@ def make_chunks(
     chunk_tokens: int | None,
     pad_id: int,
     padding_side: Literal["right", "left"] = "right",
-    multiple_of: int = 1,
 ) -> tuple[Chunk, ...]:
     """Sort N tokenized texts by length and pad them chunk by chunk.
 
@@ -45,26 +44,24 @@ def make_chunks(
         chunk_tokens: Most computed tokens n * T of a chunk; None for no limit.
         pad_id: Token that fills the rest of a row.
         padding_side: Where the padding goes.
-        multiple_of: T is rounded up to a multiple of this.
 
     Returns:
         Chunks whose `index` fields together are a permutation of ``range(N)``; none when N is 0.
         With neither limit there is one chunk.
 
     Raises:
-        ConfigError: `chunk_tokens` is below the (padded) length of a single text.
+        ConfigError: `chunk_tokens` is below the length of a single text.
     """
     lengths_N = np.fromiter(map(len, token_ids), dtype=np.int64, count=len(token_ids))
     prompts_N = np.asarray(prompt_lengths, dtype=np.int64)
     order_N = np.argsort(-lengths_N, kind="stable")
-    padded_N = -(-lengths_N[order_N] // multiple_of) * multiple_of
     chunks = []
-    for start, stop in pairwise(_cuts(padded_N, rows=chunk_rows, tokens=chunk_tokens)):
+    for start, stop in pairwise(_cuts(lengths_N[order_N], rows=chunk_rows, tokens=chunk_tokens)):
         index_n = order_N[start:stop]
         ids_nT, mask_nT = _pad(
             [token_ids[i] for i in index_n.tolist()],
             lengths_N[index_n],
-            width=int(padded_N[start]),
+            width=int(lengths_N[order_N[start]]),
             pad_id=pad_id,
             padding_side=padding_side,
         )

@@ -33,7 +33,7 @@ class _Shape(NamedTuple):
 
 @final
 class PackedBatch(NamedTuple):
-    """What `pack` makes of a batch and `open` turns into the same batch again."""
+    """A batch as `pack` lays it out; `open` turns it into the same batch again."""
 
     numbers: Tensor  # int32, all chunks one behind another
     shapes: tuple[_Shape, ...]  # of the chunks, then of the guide's chunks

@@ -49,7 +49,7 @@ class KeepBudget:
 
     @property
     def wants_measure(self) -> bool:
-        """Whether the next kept forward should run inside `measure`."""
+        """True if the next kept forward should run inside `measure`."""
         return bool(self.keep_gib) and self._bytes_per_token is None
 
     @contextmanager

@@ -1,8 +1,8 @@
-"""What a loss sees and returns. Shape letters: G global rows, B rows this rank owns, D dimension.
+"""The inputs and results of a loss. Shape letters: G global rows, B rows this rank owns, D dimension.
 
 Scale contract: a loss returns the mean over the rows that this rank owns. The gather's backward sums
 over ranks. The strategy averages gradients over ranks. So the update equals that of one process with
-the global batch. A loss whose value is no mean over rows (CoSENT's log-sum-exp over pairs, say) sets
+the global batch. A loss whose value is not a mean over rows (CoSENT's log-sum-exp over pairs, say) sets
 ``scope = "global"`` and returns the value of the global batch on every rank; the same average holds.
 """
 

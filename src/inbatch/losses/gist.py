@@ -83,7 +83,7 @@ class GIST(Loss):
       the guide scores them 1, above the threshold; where t_i is 1 (the positive is the query's
       text) they stay as negatives that no training can push away: three such rows with orthogonal
       texts give log 3 there and 0 here. With a negative margin the same happens to other rows.
-    - Over several ranks the peer compares queries with the queries of their own rank only.
+    - Over several ranks it compares queries with the queries of their own rank only.
     """
 
     temperature: float = 0.01

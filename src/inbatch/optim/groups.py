@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -17,19 +17,17 @@ NO_DECAY = ("bias", "norm", r"(?:^|[._])ln(?:[._]|\d|$)")
 def parameter_groups(
     named_parameters: Iterable[tuple[str, nn.Parameter]],
     *,
-    weight_decay: float | None = None,
-    no_decay: Sequence[str] = NO_DECAY,
     learning_rate_mapping: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Put every trainable parameter in exactly one group of an optimizer.
+
+    Biases and the scales of norms (`NO_DECAY`) have weight decay 0, the others the optimizer's own.
 
     Frozen parameters are left out, a parameter with two names counts once, no group is empty, and
     groups without a learning rate of their own come first.
 
     Args:
         named_parameters: as of ``Module.named_parameters``.
-        weight_decay: for the parameters that decay; None leaves it to the optimizer's own setting.
-        no_decay: regexes, searched in the lower-cased name; a match means weight decay 0.
         learning_rate_mapping: {regex searched in the name: learning rate}; the last match wins.
 
     Raises:
@@ -37,7 +35,7 @@ def parameter_groups(
             the learning rate of none.
     """
     mapping = dict(learning_rate_mapping or {})
-    _check_numbers(weight_decay, mapping)
+    _check_rates(mapping)
     patterns = [None, *mapping]
     buckets: dict[tuple[str | None, bool], list[nn.Parameter]] = {
         (pattern, decays): [] for pattern in patterns for decays in (True, False)
@@ -48,7 +46,7 @@ def parameter_groups(
             continue
         seen.add(id(parameter))
         matches = [pattern for pattern in mapping if re.search(pattern, name)]
-        decays = not any(re.search(pattern, name.lower()) for pattern in no_decay)
+        decays = not any(re.search(pattern, name.lower()) for pattern in NO_DECAY)
         buckets[matches[-1] if matches else None, decays].append(parameter)
     if not seen:
         raise ConfigError("encoder.freeze", "leaves no parameter to train", "unfreeze some of them")
@@ -60,29 +58,23 @@ def parameter_groups(
                 "correct it or remove it (of two patterns that match, the last wins)",
             )
     return [
-        _group(parameters, None if pattern is None else mapping[pattern], weight_decay, decays)
+        _group(parameters, None if pattern is None else mapping[pattern], decays=decays)
         for (pattern, decays), parameters in buckets.items()
         if parameters
     ]
 
 
-def _group(
-    parameters: list[nn.Parameter], lr: float | None, weight_decay: float | None, decays: bool
-) -> dict[str, Any]:
+def _group(parameters: list[nn.Parameter], lr: float | None, *, decays: bool) -> dict[str, Any]:
     """Make a group; for a key that it lacks it takes the optimizer's own value."""
     group: dict[str, Any] = {"params": parameters}
     if lr is not None:
         group["lr"] = lr
     if not decays:
         group["weight_decay"] = 0.0
-    elif weight_decay is not None:
-        group["weight_decay"] = weight_decay
     return group
 
 
-def _check_numbers(weight_decay: float | None, mapping: Mapping[str, float]) -> None:
-    if weight_decay is not None and weight_decay < 0:
-        raise ConfigError("weight_decay", "is negative", "set 0 or more", value=weight_decay)
+def _check_rates(mapping: Mapping[str, float]) -> None:
     for pattern, lr in mapping.items():
         if lr < 0:
             raise ConfigError(

@@ -33,7 +33,7 @@ from inbatch.step.visible_rows import SideData, VisibleRows, visible_rows
 
 
 class StepOutput(NamedTuple):
-    """What a batch has given, detached."""
+    """The results of a batch, detached."""
 
     loss: Tensor  # scalar; its mean over the ranks is the loss of the global batch
     metrics: dict[str, Tensor]  # scalars of the loss

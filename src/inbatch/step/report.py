@@ -1,4 +1,4 @@
-"""What a training step reports to the callbacks that watch it."""
+"""The report of a training step to the callbacks that watch it."""
 
 from __future__ import annotations
 

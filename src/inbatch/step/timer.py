@@ -19,7 +19,7 @@ class Mark(Protocol):
     """A moment in the work of a device."""
 
     def is_past(self) -> bool:
-        """Whether the device has come to it."""
+        """True once the device has come to it."""
 
     def seconds_until(self, later: Any) -> float:
         """Time to a later mark of the same kind; both are past."""
@@ -48,7 +48,7 @@ class DeviceMark:
         self.event.record()
 
     def is_past(self) -> bool:
-        """Whether the stream has come to it; does not wait."""
+        """True once the stream has come to it; does not wait."""
         return bool(self.event.query())
 
     def seconds_until(self, later: DeviceMark) -> float:
@@ -77,7 +77,7 @@ class StepTimer:
 
     @classmethod
     def on(cls, device: torch.device) -> StepTimer:
-        """StepTimer in the order of a device's work."""
+        """A timer in the order of a device's work."""
         return cls(DeviceMark if device.type == "cuda" else HostMark)
 
     @contextmanager

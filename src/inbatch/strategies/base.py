@@ -1,4 +1,4 @@
-"""What a strategy does for a training step: accumulate locally, reduce once.
+"""The part of a strategy in a training step: accumulate locally, reduce once.
 
 Scale contract, the strategy's part: gradients are averaged over ranks, once per optimizer step, after
 the backward that is marked as last. Everything in `conf/strategy/` is a final subclass

@@ -22,7 +22,7 @@ class InbatchDeepSpeedStrategy(DeepSpeedStrategy):
 
     @property
     def precision_plugin(self) -> Precision:
-        """What the trainer has chosen, replaced."""
+        """The replacement for what the trainer has chosen."""
         return super().precision_plugin
 
     @precision_plugin.setter

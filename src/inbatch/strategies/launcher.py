@@ -36,5 +36,5 @@ def rank_name() -> str:
 
 
 def is_first_process() -> bool:
-    """Whether this process is, or starts, rank 0."""
+    """True if this process is, or starts, rank 0."""
     return rank_name() == _RANK_0

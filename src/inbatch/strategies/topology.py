@@ -73,7 +73,7 @@ def cores_per_rank(world: World) -> int:
 
 
 def find_launcher(environ: Mapping[str, str] | None = None) -> Literal["torchrun", "srun"] | None:
-    """What has started this process as one of several; None where nothing has.
+    """The launcher that has started this process as one of several, if there is one.
 
     The script of a batch job has Slurm's variables as well, but is no task of a step.
     """

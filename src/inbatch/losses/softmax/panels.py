@@ -53,7 +53,7 @@ class GuideScratch:
 
 @dataclass(frozen=True, slots=True)
 class ScoredTexts:
-    """What is known of some rows' texts, by column."""
+    """The texts of some rows, by column: embeddings, guide embeddings and ids."""
 
     columns: Sequence[Tensor]  # each [G, D], as scores take them
     guide: Sequence[Tensor] | None = None  # each [G, E], unit length
@@ -62,7 +62,7 @@ class ScoredTexts:
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """Whose texts meet in a tile. With `own`, candidate i belongs to row i; else no candidate to any row."""
+    """The rows and candidates of a tile. With `own`, candidate i belongs to row i; else none to any."""
 
     rows: ScoredTexts
     candidates: ScoredTexts

@@ -39,8 +39,6 @@ from inbatch.losses.softmax.walk import (
     unit_columns,
 )
 
-INPUT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
 
 class Tiling(NamedTuple):
     """Shape of a kernel's tile and how the compiler spreads it."""
@@ -62,7 +60,7 @@ INTERPRETER_PROGRAMS = 4
 
 
 class RowSums(NamedTuple):
-    """What forward keeps of the logits, each [Q]; logits are scores over the temperature."""
+    """Sums of the logits that forward keeps, each [Q]; logits are scores over the temperature."""
 
     positive: Tensor  # logit of the positive
     negatives: Tensor  # log-sum-exp of the kept negatives, hardened
@@ -71,31 +69,27 @@ class RowSums(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class _Launch:
     """Whatever else the kernels need to know, settled once for forward and backward."""
 
     spec: SoftmaxSpec
-    inputs_dtype: torch.dtype
     precision: Literal["ieee", "tf32"]
     tiling: Tiling
 
 
 def is_interpreted() -> bool:
-    """Whether kernels run in Triton's interpreter, which takes tensors of any device."""
+    """True if kernels run in Triton's interpreter, which takes tensors of any device."""
     return not isinstance(reduce_kernel, triton.runtime.JITFunction)
 
 
-def fused_cross_entropy(
-    spec: SoftmaxSpec, columns: Sequence[Tensor], *, inputs_dtype: torch.dtype = torch.float32
-) -> tuple[Tensor, StreamStats]:
+def fused_cross_entropy(spec: SoftmaxSpec, columns: Sequence[Tensor]) -> tuple[Tensor, StreamStats]:
     """`streamed_cross_entropy` by Triton kernels, for anything but float64.
+
+    Products use TF32 where torch's own do (`torch.backends.cuda.matmul`); the guide's never do.
 
     Args:
         spec: the arguments without gradient.
         columns: each [G, D] on a CUDA device, or on any device if triton interprets.
-        inputs_dtype: embeddings are rounded to it before their scores are computed; sums, the guide
-            and gradients stay in float32. A float32 product uses TF32 where torch's own does
-            (`torch.backends.cuda.matmul`); the guide's never does.
 
     Returns:
         The loss, a scalar that can be differentiated once, and detached statistics.
@@ -106,8 +100,6 @@ def fused_cross_entropy(
         raise ValueError("the Triton kernels compute in float32: use the tiled form for float64")
     if spec.text_ids is not None:
         raise ValueError("the Triton kernels do not compare texts: use the tiled form for text_ids")
-    if inputs_dtype not in INPUT_DTYPES:
-        raise ValueError(f"inputs_dtype is {inputs_dtype}: use one of {INPUT_DTYPES}")
     if not columns[0].is_cuda and not is_interpreted():
         raise ValueError(f"the Triton kernels run on CUDA, and columns are on {columns[0].device}")
     if spec.guide is not None:  # kernels take no strides
@@ -117,17 +109,17 @@ def fused_cross_entropy(
     # Not `allow_tf32`: reading that fails where the newer setting was used.
     is_tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
     tiling = INTERPRETER_TILING if is_interpreted() else TILING
-    plan = _Plan(spec, inputs_dtype, "tf32" if is_tf32 else "ieee", tiling)
+    plan = _Launch(spec, "tf32" if is_tf32 else "ieee", tiling)
     loss, *stats = _FusedCrossEntropy.apply(plan, *columns)
     return loss, StreamStats(*stats)
 
 
 class _FusedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, plan: _Plan, *columns: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, plan: _Launch, *columns: Tensor) -> tuple[Tensor, ...]:
         spec = plan.spec
         units, norms = zip(*(unit_columns(c, torch.float32, spec.normalize) for c in columns))
-        sums = _reduce(plan, _rounded(units, plan.inputs_dtype))
+        sums = _reduce(plan, units)
         gap_Q = sums.negatives - sums.positive
         stats = (
             sums.positive * spec.temperature,
@@ -163,7 +155,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
         return None, *outputs
 
 
-def _reduce(plan: _Plan, columns: Sequence[Tensor]) -> RowSums:
+def _reduce(plan: _Launch, columns: Sequence[Tensor]) -> RowSums:
     """One kernel a block; then blocks and splits are put together."""
     spec, tiling = plan.spec, plan.tiling
     num_rows, num_candidates = spec.rows.stop - spec.rows.start, len(columns[0])
@@ -199,7 +191,7 @@ def _reduce(plan: _Plan, columns: Sequence[Tensor]) -> RowSums:
 
 
 def _add_all_gradients(
-    plan: _Plan,
+    plan: _Launch,
     units: Sequence[Tensor],
     gradients: Sequence[Tensor | None],
     lse_Q: Tensor,
@@ -207,7 +199,7 @@ def _add_all_gradients(
 ) -> None:
     """Add each block's gradient to its two columns, panel after panel."""
     spec, tiling = plan.spec, plan.tiling
-    columns, num_candidates = _rounded(units, plan.inputs_dtype), len(units[0])
+    num_candidates = len(units[0])
     step = panel_rows(spec, units[0], num_tiles=1)
     panel_RG = units[0].new_empty(step, num_candidates)
     texts = texts_of(spec, units)
@@ -223,22 +215,16 @@ def _add_all_gradients(
             grid = triton.cdiv(num_candidates, tiling.candidates), row_tiles
             with torch.cuda.device_of(tile_RG):
                 weights_kernel[grid](
-                    *_block_inputs(plan, block, columns),
+                    *_block_inputs(plan, block, units),
                     lse_Q[own],
                     own_weight_Q[own],
                     tile_RG,
                     first=part.start,
                     num_rows=len(tile_RG),
                     num_candidates=num_candidates,
-                    **_options(plan, block, columns),
+                    **_options(plan, block, units),
                 )
             add_gradients(tile_RG, block, pairing, (gradients, gradients), part)
-
-
-def _rounded(units: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """Kernel operands. The interpreter cannot multiply bfloat16: there the rounded values widen."""
-    columns = [unit.to(dtype) for unit in units]
-    return [column.float() for column in columns] if is_interpreted() else columns
 
 
 def _split_size(row_tiles: int, num_candidates: int, device: torch.device, tiling: Tiling) -> int:
@@ -253,7 +239,7 @@ def _split_size(row_tiles: int, num_candidates: int, device: torch.device, tilin
 
 
 def _block_inputs(
-    plan: _Plan, block: Block, columns: Sequence[Tensor]
+    plan: _Launch, block: Block, columns: Sequence[Tensor]
 ) -> tuple[Tensor | None, ...]:
     """The kernels' first five arguments."""
     rows_and_candidates = columns[block.rows], columns[block.candidates]
@@ -264,7 +250,7 @@ def _block_inputs(
     return *rows_and_candidates, *theirs, guide.threshold
 
 
-def _options(plan: _Plan, block: Block, columns: Sequence[Tensor]) -> dict[str, Any]:
+def _options(plan: _Launch, block: Block, columns: Sequence[Tensor]) -> dict[str, Any]:
     """The kernels' numbers and compile-time arguments."""
     spec, tiling = plan.spec, plan.tiling
     return {

@@ -1,4 +1,4 @@
-"""What every form of the softmax shares: its arguments, and the walk over panels.
+"""The parts that all forms of the softmax share: arguments, and the walk over panels.
 
 Shape letters: G global rows, Q rows this rank owns, R rows of a panel, D dimension.
 """
