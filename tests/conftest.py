@@ -50,7 +50,7 @@ def real_data() -> Path:
     """The folder of real data sets that INBATCH_DATA names."""
     root = Path(os.environ.get("INBATCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not root.is_dir():
-        message = f"INBATCH_DATA={root} is no folder: set it to run tests on real data"
+        message = f"INBATCH_DATA={root} is not a folder: set it to run tests on real data"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)

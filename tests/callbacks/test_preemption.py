@@ -1,4 +1,4 @@
-"""A signal ends a run with a checkpoint, from which it goes on as if nothing had happened."""
+"""A signal ends a run with a checkpoint, from which it resumes as if nothing had happened."""
 
 from __future__ import annotations
 

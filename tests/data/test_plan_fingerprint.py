@@ -1,4 +1,4 @@
-"""The fingerprint of a plan: another for whatever changes a run that goes on, and named then."""
+"""The fingerprint of a plan: it differs, and names why, for whatever changes a resumed run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run must not go on from: another plan, or a file that is no checkpoint. One sentence each."""
+"""Checkpoints that no run may resume from: of another plan, or no checkpoint at all. One sentence each."""
 
 from __future__ import annotations
 

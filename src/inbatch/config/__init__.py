@@ -1,1 +1,1 @@
-"""What a user may write: the schema, its checks, and what is built from it."""
+"""The configuration that a user writes: the schema, its checks, and objects from it."""

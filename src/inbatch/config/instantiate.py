@@ -1,4 +1,4 @@
-"""What the configuration takes from Hydra: composition over the schema's defaults, and objects from nodes.
+"""Hydra's part in the configuration: composition over the schema's defaults, and objects from nodes.
 
 Importing this module tells Hydra the defaults, under the names that the first entry of conf/train.yaml and
 of conf/evaluate.yaml has.

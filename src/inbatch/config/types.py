@@ -65,7 +65,7 @@ def is_node(value: Any) -> bool:
 
 
 def yaml_type(annotation: Any) -> Any:
-    """What a YAML file may hold for an annotation: plain values, and nodes for every other class."""
+    """The type of a YAML value for an annotation: plain values, and nodes for every other class."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation in _PLAIN or origin in (Literal, Annotated) or _is_keys(annotation):
         return annotation

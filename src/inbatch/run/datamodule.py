@@ -157,7 +157,7 @@ class BatchModule(LightningDataModule):
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What the steps depend on; made once in a run, since it reads all hashes, keys and labels."""
+        """All that the steps depend on; made once in a run, since it reads all hashes, keys and labels."""
         plan = plan_fingerprint(
             self._infos,
             self._sampler,

@@ -1,4 +1,4 @@
-"""What a checkpoint says in place of what Lightning writes: optimizer state by name, and epochs done."""
+"""Changes to the checkpoints of Lightning: optimizer state by name, and a right count of epochs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What libraries print beside a run: bars, tips and notices that tell a user nothing."""
+"""Silences bars, tips and notices of libraries that tell a user nothing."""
 
 from __future__ import annotations
 
