@@ -109,7 +109,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         "evaluation.best_metric='eval_accuracy' is not a metric of the evaluators: "
         "did you mean 'eval_cosine_accuracy'?",
     ),
-    "gpu": ([*TRIPLETS, "trainer.accelerator=gpu"], "torch finds no GPU"),
+    "gpu": ([*TRIPLETS, "trainer.accelerator=gpu"], "needs a GPU, and torch finds none"),
     "learning rate": ([*TRIPLETS, "optimizer.lr=-1"], "optimizer.lr=-1 is out of range"),
     "optimizer": (
         [*TRIPLETS, "optimizer=sgd", "optimizer.momentum=-1"],
@@ -195,7 +195,7 @@ def test_devices_that_differ_from_the_launchers(
         monkeypatch.setenv(name, value)
     error = ends([*TINY, *TRIPLETS, "trainer.devices=4"], monkeypatch, capfd)
     assert (
-        "trainer.devices=4 and trainer.num_nodes=1, but the launcher started 2 processes" in error
+        "trainer.devices=4 and trainer.num_nodes=1 do not match the launcher (2 processes" in error
     )
     assert error.count("\n") == 1
 
