@@ -118,7 +118,9 @@ def test_a_changed_text_is_noticed(tiny_bert: Path, tmp_path: Path) -> None:
     guide.start(ALONE)
     batch = _batch(guide, source, np.arange(2))
     changed = hash_texts(["red phone", "usb", "case!", "mouse"])
-    with pytest.raises(ConfigError, match=r"lacks .* 1 texts of source 'rows'.*inbatch embed-guide"):
+    with pytest.raises(
+        ConfigError, match=r"lacks .* 1 texts of source 'rows'.*inbatch embed-guide"
+    ):
         guide.embed(batch._replace(text_ids=changed.reshape(2, 2)), CPU)
     guide.embed(batch, CPU)
 
