@@ -1,4 +1,4 @@
-"""The collectives of a training step, but for the reduction of gradients by a strategy.
+"""The collectives of a training step; a strategy may reduce gradients in its own way.
 
 Shape letters: b rows of this rank, G rows of all ranks, K numbers per row.
 """

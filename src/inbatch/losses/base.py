@@ -48,7 +48,7 @@ class Ring(Protocol):
 class LossInput:
     """Embeddings of the global batch, the same on every rank, and the rows that this rank owns.
 
-    With a `ring` all tensors are of the own rows alone, and `rows` is all of them.
+    With a `ring` all tensors hold the rows of this rank only, and `rows` is all of them.
     """
 
     columns: tuple[Tensor, ...]  # each [G, D]: query, positive, negatives; not normalised
