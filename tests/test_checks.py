@@ -26,8 +26,8 @@ from inbatch.run.compatibility import (
     check_gather,
     check_kernels,
     check_loss,
+    check_sizes,
     check_strategy,
-    check_world,
 )
 from inbatch.strategies import DDP, FSDP, DeepSpeed, World
 
@@ -140,4 +140,4 @@ def test_a_sources_own_batch_divides_over_the_ranks() -> None:
         ConfigError,
         match=r"sampler\.batch_sizes\.train=9 does not divide over 2 ranks: set 8 or 10",
     ):
-        check_world(run, World("cpu", 2, 1))
+        check_sizes(run.global_batch_size, run.sampler["batch_sizes"], world_size=2)

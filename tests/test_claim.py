@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from helpers import distributed
 from helpers.runs import compose_run
 from inbatch.config.check import RunConfig, check_config
 from inbatch.errors import ConfigError
-from inbatch.run.folder import RunFolder
+from inbatch.folder.identity import claim, write_config
+from inbatch.folder.paths import RunFolder
 
 RUN = ("encoder=tiny", "data.train=a.csv")
 
@@ -22,7 +24,7 @@ def _run(folder: Path, *overrides: str) -> RunConfig:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The output directory of a run that has left a checkpoint."""
-    RunFolder(tmp_path).write_config(_run(tmp_path))
+    write_config(RunFolder(tmp_path), asdict(_run(tmp_path)))
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     return tmp_path
 
@@ -41,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
     ],
 )
 def test_the_same_run_may_go_on(folder: Path, change: str) -> None:
-    RunFolder(folder).claim(_run(folder, change))
+    claim(RunFolder(folder), asdict(_run(folder, change)))
 
 
 @pytest.mark.parametrize(
@@ -55,10 +57,10 @@ def test_the_same_run_may_go_on(folder: Path, change: str) -> None:
         ("optimizer.lr=1e-3", "optimizer.lr was 5e-05 and is 0.001"),
         (
             "+learning_rate_mapping.head=1e-3",
-            "learning_rate_mapping.head was None and is 0.001",
+            "learning_rate_mapping.head was null and is 0.001",
         ),
-        ("+encoder.pooling=cls", "encoder.pooling was None and is 'cls'"),
-        ("guide.max_length=8", "guide.max_length was None and is 8"),
+        ("+encoder.pooling=cls", "encoder.pooling was null and is 'cls'"),
+        ("guide.max_length=8", "guide.max_length was null and is 8"),
         ("encoder.config.hidden_size=64", "encoder.config.hidden_size was 128 and is 64"),
         ("resume=never", "holds a run, which resume=never would overwrite"),
     ],
@@ -66,7 +68,7 @@ def test_the_same_run_may_go_on(folder: Path, change: str) -> None:
 def test_another_run_is_refused(folder: Path, change: str, said: str) -> None:
     before = (folder / "config.yaml").read_bytes()
     with pytest.raises(ConfigError, match="set another output_dir, or") as error:
-        RunFolder(folder).claim(_run(folder, change))
+        claim(RunFolder(folder), asdict(_run(folder, change)))
     assert said in str(error.value)
     assert (folder / "config.yaml").read_bytes() == before
 
@@ -77,11 +79,11 @@ def _write_and_read(rank: int, world_size: int, folder: Path) -> int:
     times = 0
     if rank == 0:
         for _ in range(60):
-            RunFolder(folder).write_config(run)
+            write_config(RunFolder(folder), asdict(run))
         done.touch()
         return 0
     while not done.exists():
-        RunFolder(folder).claim(run)
+        claim(RunFolder(folder), asdict(run))
         times += 1
     return times
 
@@ -91,7 +93,7 @@ def test_a_start_beside_another_reads_a_whole_configuration(folder: Path) -> Non
 
 
 def _prepare(rank: int, world_size: int, folder: Path) -> None:
-    RunFolder(folder / str(rank)).write_config(_run(folder))
+    write_config(RunFolder(folder / str(rank)), asdict(_run(folder)))
 
 
 def test_rank_0_alone_writes_the_configuration(tmp_path: Path) -> None:
@@ -104,6 +106,6 @@ def test_rank_0_alone_writes_the_configuration(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_which_nothing_was_trained_is_free(tmp_path: Path) -> None:
-    RunFolder(tmp_path).claim(_run(tmp_path))
-    RunFolder(tmp_path).write_config(_run(tmp_path))
-    RunFolder(tmp_path).claim(_run(tmp_path, "seed=7", "resume=never"))
+    claim(RunFolder(tmp_path), asdict(_run(tmp_path)))
+    write_config(RunFolder(tmp_path), asdict(_run(tmp_path)))
+    claim(RunFolder(tmp_path), asdict(_run(tmp_path, "seed=7", "resume=never")))

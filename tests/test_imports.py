@@ -27,7 +27,10 @@ LAYERS = [
     ),
     ("core", r"console\.py|(data|encoder|gradcache|guide|evaluation)/.*|config/(?!instantiate).*"),
     ("process", r"gather/.*|strategies/topology\.py"),
-    ("framework", r"(step|strategies|callbacks|cluster|export|sweep)/.*|config/instantiate\.py"),
+    (
+        "framework",
+        r"(step|strategies|callbacks|cluster|export|folder|sweep)/.*|config/instantiate\.py",
+    ),
     ("run", r"(run|api)/.*|__init__\.py"),
     ("cli", r"cli/.*|__main__\.py"),
 ]
@@ -50,7 +53,16 @@ PACKAGES = {
     },
     "process": set(),
     "framework": {
-        *("lightning", "transformers", "huggingface_hub", "jinja2", "matplotlib", "rich", "yaml"),
+        *(
+            "lightning",
+            "transformers",
+            "huggingface_hub",
+            "jinja2",
+            "matplotlib",
+            "omegaconf",
+            "rich",
+        ),
+        "yaml",
     },
 }
 # Packages that few files may import, whatever their layer.

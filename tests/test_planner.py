@@ -237,7 +237,9 @@ def test_what_cannot_be_repeated_raises(
     tiny_bert: Path, limit_tokens: int, may_repeat: bool
 ) -> None:
     limited = Limited(tiny_bert, limit_tokens=limit_tokens, in_backward=False)
-    with pytest.raises(ConfigError, match=r"^out of memory with chunks of up to \d+ tokens: set "):
+    with pytest.raises(
+        ConfigError, match=r"^gradcache runs out of memory with chunks of up to \d+ tok"
+    ):
         limited.run(may_repeat=may_repeat)
     assert limited.handler.num_halvings == (1 if may_repeat else 0)
 

@@ -46,16 +46,16 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     ),
     "labels": (
         [*PAIRS, MATCH, "loss=cosent"],
-        "loss CoSENT needs labels, and source 'pairs' has none",
+        "loss='CoSENT' needs labels, and source 'pairs' has none",
     ),
     "labels that are texts": (
         PAIRS,
         "the label column 'label', whose string values in pairs.jsonl are not",
     ),
-    "guide": ([*TRIPLETS, "loss=gist"], "loss GIST needs a guide: set guide.model=NAME_OR_PATH"),
+    "guide": ([*TRIPLETS, "loss=gist"], "loss='GIST' needs a guide: set guide.model=NAME_OR_PATH"),
     "too few columns": (
         [*PAIRS, MATCH, "loss=triplet"],
-        "loss Triplet takes 3 text columns, and source",
+        "loss='Triplet' takes 3 text columns, and source",
     ),
     "key": ([*TRIPLETS, "global_batchsize=8"], "did you mean 'global_batch_size'?"),
     "key of a group": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -29,12 +29,23 @@ class ConfigError(ValueError):
 
     def __str__(self) -> str:
         """The sentence."""
-        shown = self.key if self.value is ... else f"{self.key}={self.value!r}"
+        shown = self.key if self.value is ... else f"{self.key}={in_yaml(self.value)}"
         return f"{shown} {self.problem}: {self.fix}"
 
     def under(self, key: str) -> ConfigError:
         """Return the same error under the key that the user has written."""
         return type(self)(key, self.problem, self.fix, value=self.value)
+
+
+def in_yaml(value: Any) -> str:
+    """A value on one line, as a YAML file has it; texts in quotes, so that an empty one is seen."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {in_yaml(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(in_yaml, value)) + "]"
+    return repr(value)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -44,8 +44,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wandb")
     for steps in (2, 4):
         run = compose_run(*_overrides(folder, steps))
+        second = int(time.time())
         train(check_config(run))
-        time.sleep(1.0)  # W&B names the folder of an offline run by the second
+        while int(time.time()) == second:  # W&B names the folder of an offline run by the second
+            time.sleep(0.01)
     return folder
 
 

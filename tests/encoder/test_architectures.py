@@ -81,7 +81,7 @@ def test_gradient_checkpointing_keeps_the_gradients(model_type: str) -> None:
 
 
 def test_gradient_checkpointing_needs_support() -> None:
-    with pytest.raises(ConfigError, match="gradient_checkpointing=True is not supported"):
+    with pytest.raises(ConfigError, match="gradient_checkpointing=true is not supported"):
         make("mpnet", gradient_checkpointing=True)
 
 

@@ -19,10 +19,10 @@ from helpers.tiny import tiny_texts
 from inbatch.config.check import check_config
 from inbatch.encoder import build_encoder
 from inbatch.errors import ConfigError
+from inbatch.folder.paths import RunFolder
 from inbatch.run.build import build_parts, make_data
-from inbatch.run.folder import RunFolder
 from inbatch.run.parts import OwnObjects
-from inbatch.run.resume import check_resume, read_checkpoint, resume_path
+from inbatch.run.resume import find_checkpoint, read_checkpoint
 from inbatch.strategies import World
 
 NUM_ROWS = 40
@@ -134,7 +134,7 @@ def _check(overrides: list[str]) -> None:
     folder, world = RunFolder(Path(config.output_dir)), World("cpu", 1, 1)
     own = OwnObjects(encoder=build_encoder(str(folder.model)))
     data = make_data(config, world, build_parts(config, world, own))
-    check_resume(resume_path(folder, config.resume), data, resume=config.resume)
+    find_checkpoint(folder, config.resume, data)
 
 
 def test_the_check_needs_no_trainer(tmp_path: Path, options: list[str]) -> None:

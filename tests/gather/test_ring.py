@@ -105,7 +105,7 @@ def _hops(rank: int, world_size: int) -> list[int]:
     own = torch.full((1, ring.counts[rank], 2), rank)
     owners = []
     pending: PendingHop | None = None
-    for owner, (here, also) in ring.visits([own, own.double()]):
+    for owner, (here, also) in ring.hops([own, own.double()]):
         assert here.shape == also.shape == (1, ring.counts[owner], 2)
         assert here.unique().tolist() == also.unique().tolist() == [owner]
         owners.append(owner)

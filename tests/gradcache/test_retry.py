@@ -174,7 +174,7 @@ def _fail(rank: int, world_size: int, path: Path) -> str:
 
 def test_sharded_parameters_get_advice(tiny_bert: Path) -> None:
     for message in run(_fail, 2, tiny_bert):
-        assert message.startswith("out of memory with chunks of up to ")
+        assert message.startswith("gradcache runs out of memory with chunks of up to ")
         assert "gradcache.chunk_tokens=" in message
 
 

@@ -167,7 +167,7 @@ def _offset(monkey: pytest.MonkeyPatch, rank: int) -> None:
 
 
 def _left_on_the_way(monkey: pytest.MonkeyPatch, rank: int) -> None:
-    """Gradients of visitors that are not passed on."""
+    """Gradients of received that are not passed on."""
     from inbatch.gather.ring import PendingHop, RowsRing
 
     def keep(ring: RowsRing, tensor: torch.Tensor, owner: int) -> PendingHop:

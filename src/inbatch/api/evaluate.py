@@ -15,6 +15,7 @@ from inbatch.evaluation.encode_texts import EncodeTexts, on_device
 from inbatch.run.quiet import quiet
 
 
+@quiet()
 def load_encoder(
     model: str | Path, *, device: str | torch.device | None = None, **options: Any
 ) -> Encoder:
@@ -28,10 +29,10 @@ def load_encoder(
     Raises:
         ConfigError: the model cannot be loaded, or the device cannot be used.
     """
-    quiet()
     return on_device(build_encoder(str(model), **options), device).eval()
 
 
+@quiet()
 def evaluate(
     model: str | Path | Encoder,
     data: Any,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import datasets
 
 from inbatch.api.compose import compose_run, describe
 from inbatch.api.rows import by_name, file_spec, make_evaluator, placeholder, to_table
-from inbatch.config.schema import RunConfig
+from inbatch.config.schema import TrainerConfig
 from inbatch.data.plan.plan import Sampler
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
@@ -30,6 +31,7 @@ _FIXES = {
 }
 
 
+@quiet()
 def train(
     train: Any,
     eval: Any = None,
@@ -99,11 +101,17 @@ def train(
     )
     if own.encoder is not None:
         names |= {"encoder": "pretrained", "encoder.model": own.encoder.base_model or "(an object)"}
-    quiet()
     run = compose_run(names)
-    _record(run, own)
-    _check_devices(run)
-    return run_train(run, own=own)
+    return run_train(
+        replace(
+            run,
+            trainer=_one_device(run.trainer),
+            # The configuration describes the objects that stand in for its parts.
+            loss=run.loss if own.loss is None else _describe(own.loss),
+            sampler=run.sampler if own.sampler is None else _describe(own.sampler),
+        ),
+        own=own,
+    )
 
 
 def _own(key: str, value: Any, names: dict[str, Any]) -> Any:
@@ -170,23 +178,22 @@ def _add_evaluators(
     return made
 
 
-def _record(run: RunConfig, own: OwnObjects) -> None:
-    """Write down, in a configuration that has been checked, the objects that stand in for its parts."""
-    if isinstance(own.loss, Mapping):
-        run.loss = {name: describe(loss) for name, loss in own.loss.items()}
-    elif own.loss is not None:
-        run.loss = describe(own.loss)
-    if own.sampler is not None:
-        run.sampler = describe(own.sampler)
+def _describe(value: Any) -> Any:
+    """What the configuration says of a loss, losses by source name, or a sampler."""
+    if isinstance(value, Mapping):
+        return {name: describe(each) for name, each in value.items()}
+    return describe(value)
 
 
-def _check_devices(run: RunConfig) -> None:
-    """One device, unless torchrun or srun has started this process as one of several."""
+def _one_device(trainer: TrainerConfig) -> TrainerConfig:
+    """One device, unless torchrun or srun has started this process as one of several.
+
+    Raises:
+        ConfigError: several are set.
+    """
     if find_launcher() is not None:
-        return
-    trainer = run.trainer
-    several = trainer.num_nodes > 1 or trainer.devices not in ("auto", 1, "1")
-    if several:
+        return trainer
+    if trainer.num_nodes > 1 or trainer.devices not in ("auto", 1, "1"):
         key = "trainer.devices" if trainer.num_nodes == 1 else "trainer.num_nodes"
         value = trainer.devices if trainer.num_nodes == 1 else trainer.num_nodes
         raise ConfigError(
@@ -195,4 +202,4 @@ def _check_devices(run: RunConfig) -> None:
             f"run `inbatch train ... {key}={value}`, or start this program with torchrun",
             value=value,
         )
-    trainer.devices = 1
+    return replace(trainer, devices=1)

@@ -166,7 +166,11 @@ class Progress(ProgressBar, PauseWatcher):
         """Every rank comes here at the same steps."""
         self._read_step = self._step
         loss = torch.stack([report.loss.float() for report in self._reports]).mean()
-        self._loss = means_over_ranks({"loss": loss.item()}, trainer)["loss"]
+        self._loss = means_over_ranks(
+            {"loss": loss.item()},
+            world_size=trainer.world_size,
+            device=trainer.strategy.root_device,
+        )["loss"]
 
     def _show(self, trainer: Trainer, total_steps: int, *, line: bool) -> None:
         """Show the step; `line` is whether a log is to have it as a line."""

@@ -103,7 +103,11 @@ class StepLog(Callback, PauseWatcher):
         scalars = {f"train/{name}": v for name, v in mean_scalars(self._reports).items()}
         rates = self._meter.metrics()
         own = {name: rates.get(name, 0.0) for name in _OF_ONE_RANK}  # a rank may have had no rows
-        means = means_over_ranks({**scalars, **own}, trainer)
+        means = means_over_ranks(
+            {**scalars, **own},
+            world_size=trainer.world_size,
+            device=trainer.strategy.root_device,
+        )
         scalars, own = {name: means[name] for name in scalars}, {n: means[n] for n in own}
         own["perf/tokens_per_s"] *= trainer.world_size
         rates = {name: own.get(name, rate) for name, rate in rates.items()}

@@ -6,7 +6,6 @@ another launcher. Stored embeddings are not computed again, so it may be stopped
 
 from __future__ import annotations
 
-import logging
 from datetime import timedelta
 from pathlib import Path
 
@@ -70,7 +69,5 @@ def main(typed: str | None = None) -> None:
 
 
 def _main(cfg: DictConfig) -> None:
-    quiet()
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    with user_errors(cfg):
+    with quiet(), user_errors(cfg):
         embed_guide(check_config(cfg))

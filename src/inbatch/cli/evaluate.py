@@ -57,6 +57,5 @@ def main(typed: str | None = None) -> None:
 
 
 def _main(cfg: DictConfig) -> None:
-    quiet()
-    with user_errors(cfg):
+    with quiet(), user_errors(cfg):
         evaluate(check_evaluate(cfg))

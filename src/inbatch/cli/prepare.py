@@ -171,8 +171,7 @@ def main(typed: str | None = None) -> None:
 
 
 def _main(cfg: DictConfig) -> None:
-    quiet()
-    with user_errors(cfg):
+    with quiet(), user_errors(cfg):
         output = prepare_sources(*read_config(cfg))
         print_plain(f"train on it with data.train={output}", console=make_console())
 

@@ -12,11 +12,10 @@ import argparse
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -35,6 +34,7 @@ from inbatch.config.instantiate import instantiate
 from inbatch.config.schema import CONF
 from inbatch.config.targets import check_targets
 from inbatch.errors import ConfigError
+from inbatch.folder.paths import RunFolder
 
 SLURM = CONF.parent / "slurm"  # in the installed package, as conf/, else in the checkout
 PARTS = ("src", "conf", "scripts", "slurm")  # of a checkout, copied beside each job
@@ -48,7 +48,8 @@ class Job:
     script: str
     config: str  # resolved, YAML
     directory: Path
-    run: RunConfig
+    output_dir: Path
+    wandb: str | None  # project and name of the run there
 
     def log(self, job_id: str) -> Path:
         """Return the path of the job's log."""
@@ -69,7 +70,8 @@ def compose_job(arguments: Sequence[str], *, now: datetime, cwd: Path) -> Job:
     slurm = read_slurm([a for a in arguments if _is_slurm(a)])
     run = read_run([a for a in arguments if not _is_slurm(a)])
     run.output_dir = str(cwd / run.output_dir)
-    directory = Path(run.output_dir) / "jobs" / now.strftime("%Y-%m-%d_%H-%M-%S")
+    folder = RunFolder(Path(run.output_dir))
+    directory = folder.jobs / now.strftime("%Y-%m-%d_%H-%M-%S")
     template = (SLURM / f"{slurm.job}.sbatch").read_text()
     script = render(
         template,
@@ -77,7 +79,14 @@ def compose_job(arguments: Sequence[str], *, now: datetime, cwd: Path) -> Job:
         variables=job_variables(slurm, directory=directory, cwd=cwd, python=sys.executable),
     )
     values = asdict(run)
-    return Job(script, OmegaConf.to_yaml({**values, "hydra": _HYDRA}), directory, run)
+    logger = run.logger.get("wandb")
+    return Job(
+        script,
+        OmegaConf.to_yaml({**values, "hydra": _HYDRA}),
+        directory,
+        output_dir=folder.path,
+        wandb=logger and f"{logger['project']}/{logger.get('name') or '(named by W&B)'}",
+    )
 
 
 def write(job: Job) -> Path:
@@ -87,7 +96,7 @@ def write(job: Job) -> Path:
     for part in PARTS if in_checkout else ("slurm",):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(SLURM.parent / part, job.directory / "code" / part, ignore=ignored)
-    (job.directory / "config.yaml").write_text(job.config)
+    RunFolder(job.directory).config.write_text(job.config)
     script = job.directory / "job.sbatch"
     script.write_text(job.script)
     return script
@@ -146,10 +155,9 @@ def _is_slurm(argument: str) -> bool:
 
 def report(job: Job, job_id: str) -> str:
     """Return what a user needs after submitting: the job's id and where its results are."""
-    lines = {"job": job_id, "log": job.log(job_id), "output": job.run.output_dir}
-    wandb: Mapping[str, Any] | None = job.run.logger.get("wandb")
-    if wandb is not None:
-        lines["wandb"] = f"{wandb['project']}/{wandb.get('name') or '(named by W&B)'}"
+    lines = {"job": job_id, "log": job.log(job_id), "output": job.output_dir}
+    if job.wandb is not None:
+        lines["wandb"] = job.wandb
     return "\n".join(f"{name}: {value}" for name, value in lines.items())
 
 
@@ -162,7 +170,7 @@ def main(typed: str | None = None) -> None:
     with user_errors():
         job = compose_job(options.overrides, now=datetime.now(), cwd=Path.cwd())
         if options.dry_run:
-            print(f"# {job.directory}/config.yaml\n{job.config}")
+            print(f"# {RunFolder(job.directory).config}\n{job.config}")
             print(f"# {job.directory}/job.sbatch\n{job.script}")
             return
         job_id = submit(write(job))

@@ -26,10 +26,9 @@ def main(typed: str | None = None) -> None:
 
 
 def _main(cfg: DictConfig) -> float | None:
-    quiet()
     with_output_dir = OmegaConf.merge(cfg, {"output_dir": HydraConfig.get().runtime.output_dir})
     assert isinstance(with_output_dir, DictConfig)
-    with StopRequest(partial(leave_early, first=is_first_process())) as stop:
+    with quiet(), StopRequest(partial(leave_early, first=is_first_process())) as stop:
         if in_sweep():
             return run_job(with_output_dir, partial(train, stop=stop))
         with user_errors(with_output_dir), preempted_exits():

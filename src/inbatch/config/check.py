@@ -15,7 +15,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from inbatch.config.schema import PRECISIONS, EvaluateConfig, RunConfig, TrainerConfig
+from inbatch.config.schema import (
+    PRECISIONS,
+    DataConfig,
+    EvaluateConfig,
+    EvaluateDataConfig,
+    EvaluationConfig,
+    RunConfig,
+    TrainerConfig,
+)
 from inbatch.config.targets import arguments, check_targets, errors_under, locate, with_defaults
 from inbatch.config.types import check_type, is_node, unknown_key
 from inbatch.data.sources.prepared import expand_prepared
@@ -44,10 +52,15 @@ def check_config(cfg: DictConfig) -> RunConfig:
         ConfigError: an unknown key, a value of the wrong type, a missing value, or one out of range.
     """
     run: RunConfig = _parse(_values(cfg), RunConfig)
-    _check_sources(run)
-    _add_evaluators(run)
+    _check_sources(run.data)
+    _add_evaluators(run.evaluation.evaluators, run.data)
     _check_nodes(run)
-    _check_values(run)
+    _check_loss(run.loss, run.data.train)
+    _check_evaluation(run.evaluation)
+    _check_pruner(run.pruner, run.evaluation)
+    folders = {"output_dir": run.output_dir, "guide.store_dir": run.guide.store_dir}
+    _check_folders({**folders, "data.cache_dir": run.data.cache_dir})
+    _check_trainer(run.trainer)
     for name in (*_NODES, "loss"):
         setattr(run, name, with_defaults(getattr(run, name)))
     return run
@@ -60,9 +73,9 @@ def check_evaluate(cfg: DictConfig) -> EvaluateConfig:
         ConfigError: see `check_config`.
     """
     run: EvaluateConfig = _parse(_values(cfg), EvaluateConfig)
-    _add_evaluators(run)
+    _add_evaluators(run.evaluation.evaluators, run.data)
     _check_node(run.encoder, "encoder", "conf/encoder/, as encoder=...")
-    _check_evaluators(run)
+    _check_evaluation(run.evaluation)
     return run
 
 
@@ -137,25 +150,37 @@ def _check_nodes(run: RunConfig) -> None:
         check_optimizer(make, arguments(run.optimizer))
     if run.data.generate is not None:
         _check_node(run.data.generate, "data.generate", "conf/data/, as data=...")
-    if run.pruner:
-        _check_node(run.pruner, "pruner", "conf/pruner/, as pruner=...")
-        if not run.evaluation.evaluators:
-            raise ConfigError("pruner", "has no metric to compare trials by", "set data.eval=FILE")
-    if isinstance(run.loss, Mapping) and run.loss and not is_node(run.loss):
-        for name, node in run.loss.items():
-            _check_node(node, f"loss.{name}", f"conf/loss/, as +loss@loss.{name}=...")
-            if name not in run.data.train:
-                raise unknown_key(f"loss.{name}", run.data.train, "data.train")
-    else:
-        _check_node(run.loss, "loss", "conf/loss/, as loss=...")
-    _check_evaluators(run)
     for name, node in run.logger.items():
         _check_node(node, f"logger.{name}", "conf/logger/, as logger=...")
 
 
-def _check_evaluators(run: RunConfig | EvaluateConfig) -> None:
-    for name, node in run.evaluation.evaluators.items():
+def _check_loss(loss: Any, sources: Mapping[str, Any]) -> None:
+    if not isinstance(loss, Mapping) or not loss or is_node(loss):
+        _check_node(loss, "loss", "conf/loss/, as loss=...")
+        return
+    for name, node in loss.items():
+        _check_node(node, f"loss.{name}", f"conf/loss/, as +loss@loss.{name}=...")
+        if name not in sources:
+            raise unknown_key(f"loss.{name}", sources, "data.train")
+
+
+def _check_pruner(pruner: Mapping[str, Any], evaluation: EvaluationConfig) -> None:
+    if pruner:
+        _check_node(pruner, "pruner", "conf/pruner/, as pruner=...")
+        if not evaluation.evaluators:
+            raise ConfigError("pruner", "has no metric to compare trials by", "set data.eval=FILE")
+
+
+def _check_evaluation(evaluation: EvaluationConfig) -> None:
+    for name, node in evaluation.evaluators.items():
         _check_node(node, f"evaluation.evaluators.{name}", "conf/evaluation/, as evaluation=...")
+    if evaluation.best_metric is not None and not evaluation.evaluators:
+        raise ConfigError(
+            "evaluation.best_metric",
+            "has no evaluator to come from",
+            "set data.eval=FILE",
+            value=evaluation.best_metric,
+        )
 
 
 def _check_node(node: Any, key: str, choices: str) -> None:
@@ -164,21 +189,20 @@ def _check_node(node: Any, key: str, choices: str) -> None:
     check_targets(node, key)
 
 
-def _check_sources(run: RunConfig) -> None:
-    if not run.data.train:
+def _check_sources(data: DataConfig) -> None:
+    if not data.train:
         raise ConfigError("data.train", "names no source", "set data.train=FILE")
-    nameless = not isinstance(run.data.train, Mapping) or "path" in run.data.train
-    run.data.train = expand_prepared(_by_name(run.data.train, "train"))
-    for name, value in run.data.train.items():
+    nameless = not isinstance(data.train, Mapping) or "path" in data.train
+    data.train = expand_prepared(_by_name(data.train, "train"))
+    for name, value in data.train.items():
         key = "data.train" if nameless and name == "train" else f"data.train.{name}"
         spec = parse_spec(value, field=key)
-        columns = {**run.data.columns, **(spec.columns or {})}
-        run.data.train[name] = {**_as_keys(value), "columns": columns or None}
+        columns = {**data.columns, **(spec.columns or {})}
+        data.train[name] = {**_as_keys(value), "columns": columns or None}
 
 
-def _add_evaluators(run: RunConfig | EvaluateConfig) -> None:
+def _add_evaluators(evaluators: dict[str, Any], data: DataConfig | EvaluateDataConfig) -> None:
     """An evaluator for each set of `data.eval`, unless a chosen one evaluates on it already."""
-    evaluators = run.evaluation.evaluators
     for name, node in evaluators.items():
         if isinstance(node, Mapping) and "path" in node and node["path"] is None:
             raise ConfigError(
@@ -186,11 +210,11 @@ def _add_evaluators(run: RunConfig | EvaluateConfig) -> None:
                 "is not set",
                 "set data.eval=FILE, or evaluation=auto",
             )
-    if any(node.get("path") == run.data.eval for node in evaluators.values()):
+    if any(node.get("path") == data.eval for node in evaluators.values()):
         return
-    for name, path in _by_name({} if run.data.eval is None else run.data.eval, "eval").items():
+    for name, path in _by_name({} if data.eval is None else data.eval, "eval").items():
         node = {"_target_": "inbatch.evaluation.evaluator_for", "path": path, "name": name}
-        evaluators[name] = {**node, "columns": run.data.columns or None}
+        evaluators[name] = {**node, "columns": data.columns or None}
 
 
 def _by_name(value: Any, name: str) -> dict[str, Any]:
@@ -203,28 +227,15 @@ def _as_keys(source: Any) -> dict[str, Any]:
     return dict(source) if isinstance(source, Mapping) else {"path": source}
 
 
-def _check_values(run: RunConfig) -> None:
-    """Check what the types in schema.py do not say."""
-    if run.trainer.accelerator == "gpu":  # the name that Lightning has for it
-        run.trainer.accelerator = "cuda"
-    for name, folder in (
-        ("output_dir", run.output_dir),
-        ("guide.store_dir", run.guide.store_dir),
-        ("data.cache_dir", run.data.cache_dir),
-    ):
+def _check_folders(folders: Mapping[str, str | None]) -> None:
+    for key, folder in folders.items():
         if folder is not None:
-            check_local(name, folder)
-    _check_length(run.trainer)
-    if run.evaluation.best_metric is not None and not run.evaluation.evaluators:
-        raise ConfigError(
-            "evaluation.best_metric",
-            "has no evaluator to come from",
-            "set data.eval=FILE",
-            value=run.evaluation.best_metric,
-        )
+            check_local(key, folder)
 
 
-def _check_length(trainer: TrainerConfig) -> None:
+def _check_trainer(trainer: TrainerConfig) -> None:
+    if trainer.accelerator == "gpu":  # the name that Lightning has for it
+        trainer.accelerator = "cuda"
     for name, value in (("max_epochs", trainer.max_epochs), ("max_steps", trainer.max_steps)):
         if value == 0:
             raise ConfigError(

@@ -8,8 +8,8 @@ plain values), so that what they refuse is reported with the key as the user has
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import pkgutil
 import re
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -109,9 +109,8 @@ def locate(target: Any, key: str) -> Callable[..., Any]:
     Raises:
         ConfigError: there is none.
     """
-    module, _, name = str(target).rpartition(".")
     try:
-        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        found: Callable[..., Any] = pkgutil.resolve_name(str(target))
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"{key}._target_",

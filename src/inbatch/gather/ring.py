@@ -42,7 +42,7 @@ class RowsRing:
     counts: tuple[int, ...]
     rank: int
 
-    def visits(self, tensors: Sequence[Tensor]) -> Iterator[tuple[int, list[Tensor]]]:
+    def hops(self, tensors: Sequence[Tensor]) -> Iterator[tuple[int, list[Tensor]]]:
         """The own tensors [C, b, ...], and then those of the ranks before, from the nearest on."""
         owner, held = self.rank, list(tensors)
         for _ in range(len(self.counts) - 1):
@@ -52,5 +52,5 @@ class RowsRing:
         yield owner, held
 
     def pass_on(self, tensor: Tensor, owner: int) -> PendingHop:
-        """Send on what belongs to a visit, and receive the same of the next one."""
+        """Send on what belongs to a hop, and receive the same of the next one."""
         return PendingHop([tensor], owner, self)

@@ -129,4 +129,6 @@ class OutOfMemoryHandler:
             else "encoder.gradient_checkpointing=true gradcache.keep_gib=0, or a smaller "
             "encoder.max_length"
         )
-        return ConfigError("out of memory", f"with chunks of up to {tokens} tokens", f"set {fix}")
+        return ConfigError(
+            "gradcache", f"runs out of memory with chunks of up to {tokens} tokens", f"set {fix}"
+        )

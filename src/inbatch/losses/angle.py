@@ -65,9 +65,10 @@ class AnglE(Loss):
         check_inputs(self, inputs)
         if len(inputs.columns) == 2 and inputs.labels is None:
             raise ConfigError(
-                "loss AnglE",
+                "loss",
                 "needs a label for each row of 2 text columns but the batch has none",
                 "name the label column of the data or add a column of negatives",
+                value="AnglE",
             )
         first_ND, second_ND, labels_N = labelled_pairs(inputs)
         angle_N = pair_angle(first_ND, second_ND)

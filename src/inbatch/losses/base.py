@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, Protocol
 from torch import Tensor
 
 
-class Arriving(Protocol):
+class InFlight(Protocol):
     """Tensors under way."""
 
     def wait(self) -> list[Tensor]:
@@ -34,14 +34,14 @@ class Ring(Protocol):
     def rank(self) -> int:
         """This one."""
 
-    def visits(self, tensors: Sequence[Tensor]) -> Iterator[tuple[int, list[Tensor]]]:
+    def hops(self, tensors: Sequence[Tensor]) -> Iterator[tuple[int, list[Tensor]]]:
         """Owner and tensors [C, rows of the owner, ...]: the own ones, and then those of all other ranks.
 
         The next ones are under way while the caller works on those that it has. Ranks call it together.
         """
 
-    def pass_on(self, tensor: Tensor, owner: int) -> Arriving:
-        """Send on something [C, rows of the owner, ...] and receive the same of the next visit's owner."""
+    def pass_on(self, tensor: Tensor, owner: int) -> InFlight:
+        """Send on something [C, rows of the owner, ...] and receive the same from the next hop's owner."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from functools import partial
 
 from inbatch.errors import ConfigError
 from inbatch.losses.base import Loss, LossInput
@@ -11,17 +12,17 @@ from inbatch.losses.base import Loss, LossInput
 
 def check_inputs(loss: Loss, inputs: LossInput) -> None:
     """Raise ConfigError unless columns, labels and guide are what the loss takes."""
-    key, num_columns = f"loss {type(loss).__name__}", len(inputs.columns)
+    refused = partial(ConfigError, "loss", value=type(loss).__name__)
+    num_columns = len(inputs.columns)
     num_rows = inputs.columns[0].shape[0]
     if num_columns < loss.min_columns:
         problem = f"takes at least {loss.min_columns} text columns but the batch has {num_columns}"
-        raise ConfigError(key, problem, "add columns to the data or choose another loss")
+        raise refused(problem, "add columns to the data or choose another loss")
     if loss.max_columns is not None and num_columns > loss.max_columns:
         problem = f"takes at most {loss.max_columns} text columns but the batch has {num_columns}"
-        raise ConfigError(key, problem, "drop columns from the data or choose another loss")
+        raise refused(problem, "drop columns from the data or choose another loss")
     if loss.needs_labels and inputs.labels is None:
-        raise ConfigError(
-            key,
+        raise refused(
             "needs a label for each row but the batch has none",
             "name the label column of the data or choose a loss without labels",
         )
@@ -33,14 +34,12 @@ def check_inputs(loss: Loss, inputs: LossInput) -> None:
         )
     if loss.needs_guide and (inputs.guide is None or len(inputs.guide) != num_columns):
         num_guide = 0 if inputs.guide is None else len(inputs.guide)
-        raise ConfigError(
-            key,
+        raise refused(
             f"needs guide embeddings of all {num_columns} columns but the batch has them for {num_guide}",
             "configure a guide or choose a loss without one",
         )
     if loss.needs_text_ids and (inputs.text_ids is None or len(inputs.text_ids) != num_columns):
-        raise ConfigError(
-            key,
+        raise refused(
             f"with mask_duplicates needs the text ids of all {num_columns} columns but the batch has none",
             "set mask_duplicates=false",
         )

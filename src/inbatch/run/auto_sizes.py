@@ -5,7 +5,7 @@ All devices are assumed to be alike and free: each rank plans by itself, before 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -42,7 +42,7 @@ UNKNOWN_STATES = 2.0  # of an optimizer that cannot take a step on a CPU; Adam h
 def plan_memory(run: RunConfig, world: World, parts: Parts) -> MemoryPlan:
     """The sizes of a step, with numbers in place of "auto", and an estimate of its largest step."""
     cache, sources, encoder, guide = run.gradcache, parts.sources, parts.encoder, parts.guide
-    sizes = batch_sizes(run.global_batch_size, run.sampler.get("batch_sizes"), sources)
+    sizes = parts.batch_sizes
     tokens = {source.name: tokens_per_row(source, encoder) for source in sources}
     source = max(sources, key=lambda each: sizes[each.name] * tokens[each.name])
     rows, loss = sizes[source.name], parts.losses[source.name]
@@ -88,14 +88,6 @@ def _held_rows(global_rows: int, *, gather: str, world_size: int) -> int:
     local_rows = rows_per_rank(global_rows, world_size)
     held = {"global": global_rows, "ring": 3 * local_rows, "local": local_rows}[gather]
     return min(held, global_rows)
-
-
-def batch_sizes(
-    global_batch_size: int, by_source: Mapping[str, int] | None, sources: Sequence[Source]
-) -> dict[str, int]:
-    """Rows of a global batch by source; `by_source` has the sizes that differ from `global_batch_size`."""
-    own = by_source or {}
-    return {source.name: own.get(source.name, global_batch_size) for source in sources}
 
 
 def guide_chunk_tokens(configured: int | str, tokenizer: TextTokenizer, accelerator: str) -> int:

@@ -23,7 +23,7 @@ from inbatch.guide import Guide, LiveGuide, StoredGuide
 from inbatch.guide.fill import FillSettings
 from inbatch.losses.base import Loss
 from inbatch.run.auto_sizes import guide_chunk_tokens, num_workers
-from inbatch.run.compatibility import check_loss
+from inbatch.run.compatibility import check_loss, check_parts
 from inbatch.run.datamodule import BatchModule, LoaderSettings
 from inbatch.run.module import BiEncoderModule
 from inbatch.run.parts import OwnObjects, Parts
@@ -45,8 +45,9 @@ def build_parts(run: RunConfig, world: World, own: OwnObjects) -> Parts:
     }
     encoder = own.encoder or make_encoder(run.encoder, sources)
     losses = make_losses(own.loss or run.loss, sources, guided=run.guide.model is not None)
-    return Parts(
+    parts = Parts(
         sources=sources,
+        batch_sizes=batch_sizes(run.global_batch_size, run.sampler.get("batch_sizes"), sources),
         evaluators=evaluators,
         encoder=encoder,
         losses=losses,
@@ -54,6 +55,22 @@ def build_parts(run: RunConfig, world: World, own: OwnObjects) -> Parts:
         guide=make_guide(run.guide, sources, losses, accelerator=world.accelerator),
         strategy=instantiate(run.strategy).resolve(world.size),
     )
+    check_parts(
+        parts,
+        world,
+        precision=run.precision,
+        gather=run.gather,
+        mixed=bool(run.sampler.get("mixed")),
+    )
+    return parts
+
+
+def batch_sizes(
+    global_batch_size: int, by_source: Mapping[str, int] | None, sources: Sequence[Source]
+) -> dict[str, int]:
+    """Rows of a global batch by source; `by_source` has the sizes that differ from `global_batch_size`."""
+    own = by_source or {}
+    return {source.name: own.get(source.name, global_batch_size) for source in sources}
 
 
 def generate_data(data: DataConfig) -> None:

@@ -25,10 +25,11 @@ from inbatch.config.instantiate import instantiate
 from inbatch.config.schema import EvaluationConfig
 from inbatch.evaluation import Evaluator
 from inbatch.export.model import export_model
+from inbatch.folder.paths import RunFolder
 from inbatch.guide.fingerprint import hash_tokenizer
 from inbatch.run.datamodule import BatchModule
-from inbatch.run.folder import RunFolder
 from inbatch.run.module import BiEncoderModule
+from inbatch.run.parts import Parts
 from inbatch.run.resume import CHECKPOINT, checkpoint_fact, remedy, resume_path
 from inbatch.sweep.pruning import check_is_trial
 
@@ -60,10 +61,10 @@ class RunCallbacks:
 def make_callbacks(
     run: RunConfig,
     folder: RunFolder,
-    *,
+    parts: Parts,
     module: BiEncoderModule,
     data: BatchModule,
-    evaluators: Mapping[str, Evaluator],
+    *,
     summary: Summary,
     stop: StopRequest | None,
 ) -> RunCallbacks:
@@ -72,11 +73,12 @@ def make_callbacks(
     Args:
         run: what runs.
         folder: where it writes.
+        parts: of the run; without evaluators, the last model is exported.
         module, data: what is trained, and on what.
-        evaluators: by name; none means that the last model is exported.
         summary: prints what runs and what has run.
         stop: where signals are noted; None leaves signals alone.
     """
+    evaluators = parts.evaluators
     evaluation = _make_evaluation(run.evaluation, evaluators, module, folder.model)
     checkpoints = Checkpoints(
         folder.last_checkpoint,
@@ -90,7 +92,8 @@ def make_callbacks(
     )
     pruning = _make_pruning(run.pruner, evaluation, folder.path, mode=run.evaluation.mode)
     preemption = None if stop is None else Preemption(stop, checkpoints)
-    facts = shared_facts(run, folder, tokenizer=module.encoder.tokenizer, data=data)
+    checkpoint = resume_path(folder, run.resume)
+    facts = shared_facts(asdict(run), checkpoint, tokenizer=module.encoder.tokenizer, data=data)
     examples = ExampleTables(list(evaluators.values()), folder=folder.examples)
     ordered: list[Callback | None] = [
         RankConsistency(facts, remedies={CHECKPOINT: remedy(folder, run.resume)}),
@@ -115,15 +118,15 @@ def make_callbacks(
 
 
 def shared_facts(
-    run: RunConfig, folder: RunFolder, *, tokenizer: Any, data: BatchModule
+    settings: Mapping[str, Any], checkpoint: Path | None, *, tokenizer: Any, data: BatchModule
 ) -> dict[str, Callable[[], Any]]:
     """Facts that must be equal on all ranks. Folders and files may be elsewhere if their content is equal."""
-    alike = {key: value for key, value in asdict(run).items() if key not in _MAY_DIFFER_BY_NODE}
+    alike = {key: value for key, value in settings.items() if key not in _MAY_DIFFER_BY_NODE}
     return {
         "configuration": lambda: alike,
         "plan of batches": lambda: data.fingerprint,
         "tokenizer": lambda: hash_tokenizer(tokenizer),
-        CHECKPOINT: lambda: checkpoint_fact(resume_path(folder, run.resume), resume=run.resume),
+        CHECKPOINT: lambda: checkpoint_fact(checkpoint, resume=settings["resume"]),
     }
 
 

@@ -3,56 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from inbatch.config.check import RunConfig, check_precision, rows_per_rank
+from inbatch.config.check import rows_per_rank
 from inbatch.data.collate import MIXED
 from inbatch.data.sources.config_keys import columns_key, to_set
 from inbatch.data.sources.load import Source
 from inbatch.data.sources.source import label_range
 from inbatch.errors import ConfigError
 from inbatch.losses.base import Loss
-from inbatch.run.auto_sizes import batch_sizes
 from inbatch.run.parts import Parts
 from inbatch.strategies import Strategy, World
 
 CAPABILITY = (8, 0)  # of a GPU that the Triton kernels are made for
 
 
-def check_world(run: RunConfig, world: World) -> None:
-    """Check what can be checked before anything is loaded: batch sizes over ranks, and the precision.
-
-    Raises:
-        ConfigError: a batch does not divide over the ranks, or the device cannot compute in the precision.
-    """
-    check_sizes(run.global_batch_size, run.sampler.get("batch_sizes"), world_size=world.size)
-    check_precision(run.precision, world.accelerator)
-
-
-def check_parts(run: RunConfig, world: World, parts: Parts) -> None:
+def check_parts(parts: Parts, world: World, *, precision: str, gather: str, mixed: bool) -> None:
     """Check that the parts of a run go together.
+
+    Args:
+        parts: of the run.
+        world: its devices.
+        precision, gather: as configured.
+        mixed: whether a batch holds rows of all sources.
 
     Raises:
         ConfigError: two of them do not.
     """
     check_dims(parts.losses, parts.encoder.output_dimension)
-    check_kernels(parts.losses, world, run.precision)
-    check_gather(parts.losses, run.gather)
-    sizes = batch_sizes(run.global_batch_size, run.sampler.get("batch_sizes"), parts.sources)
-    check_batch(parts.sources, sizes, mixed=bool(run.sampler.get("mixed")))
-    check_strategy(parts.strategy, run.precision)
+    check_kernels(parts.losses, world, precision)
+    check_gather(parts.losses, gather)
+    check_batch(parts.sources, parts.batch_sizes, mixed=mixed)
+    check_strategy(parts.strategy, precision)
 
 
 def check_sizes(
     global_batch_size: int, by_source: Mapping[str, Any] | None, *, world_size: int
 ) -> None:
-    """Check that global batches divide over the ranks; `by_source` has sizes of single sources.
+    """Check, before anything is loaded, that global batches divide over the ranks.
+
+    Args:
+        global_batch_size: rows.
+        by_source: sizes of single sources, where they differ.
+        world_size: ranks.
 
     Raises:
-        ConfigError: one does not; it is named.
+        ConfigError: one does not divide; it is named.
     """
     rows_per_rank(global_batch_size, world_size)
     for name, rows in (by_source or {}).items():
@@ -67,9 +67,9 @@ def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
         ConfigError: labels, a guide or columns are missing, or there are too many columns.
     """
     name, columns = type(loss).__name__, len(source.columns)
+    refused = partial(ConfigError, "loss", value=name)
     if loss.needs_labels and not source.has_labels:
-        raise ConfigError(
-            f"loss {name}",
+        raise refused(
             f"needs labels, and source {source.name!r} has none",
             f"name its label column in {to_set(source.field, 'columns.label')}, or choose a loss for pairs "
             "such as loss=multiple_negatives_ranking",
@@ -77,16 +77,13 @@ def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
     if loss.label_range is not None:
         _check_labels(source, *loss.label_range, name=name)
     if loss.needs_guide and not guided:
-        raise ConfigError(
-            f"loss {name}", "needs a guide", "set guide.model=NAME_OR_PATH, or guide=minilm"
-        )
+        raise refused("needs a guide", "set guide.model=NAME_OR_PATH, or guide=minilm")
     if columns < loss.min_columns or (loss.max_columns is not None and columns > loss.max_columns):
         least, most = loss.min_columns, loss.max_columns
         span = (
             f"at least {least}" if most is None else f"{least} to {most}" if most > least else most
         )
-        raise ConfigError(
-            f"loss {name}",
+        raise refused(
             f"takes {span} text columns, and source {source.name!r} has {columns} "
             f"({', '.join(source.columns)})",
             f"set {columns_key(source.field)}",

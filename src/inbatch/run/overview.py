@@ -48,8 +48,8 @@ def overview(
 
 
 @rank_zero_only
-def write_report(parts: Parts, data: BatchModule, folder: Path) -> None:
-    """Look at the data, write `data_report.*` into `folder`, and print what a person should know."""
+def write_report(parts: Parts, data: BatchModule, path: Path) -> None:
+    """Look at the data, write the report to `path`, and print what a person should know."""
     plan = data.plan(0)
     report = build_report(
         parts.sources,
@@ -62,7 +62,7 @@ def write_report(parts: Parts, data: BatchModule, folder: Path) -> None:
         ),
         skipped=plan.skipped,
     )
-    write(report, folder)
+    write(report, path)
     console = make_console()
     for line in report.warnings:
         print_plain(f"data  {line}", console=console)

@@ -35,9 +35,14 @@ class OwnObjects:
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """The parts of a run; losses are by source name."""
+    """The parts of a run.
+
+    batch_sizes: rows of a global batch, by source.
+    losses: by source name.
+    """
 
     sources: Sequence[Source]
+    batch_sizes: Mapping[str, int]
     evaluators: Mapping[str, Evaluator]
     encoder: Encoder
     losses: Mapping[str, Loss]

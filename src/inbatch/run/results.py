@@ -16,9 +16,9 @@ from inbatch.export.card_sections import in_words
 from inbatch.export.metrics_log import read_metrics
 from inbatch.export.model import export_model
 from inbatch.export.plots import plot_run
+from inbatch.folder.paths import RunFolder
 from inbatch.run.callbacks import RunCallbacks
 from inbatch.run.card import make_card
-from inbatch.run.folder import RunFolder
 from inbatch.run.module import BiEncoderModule
 from inbatch.run.parts import Parts
 from inbatch.sweep.trials import Result, write_result
@@ -50,15 +50,21 @@ class TrainResult:
         return build_encoder(str(self.model), trust_remote_code=True)  # the run has written it
 
 
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A training that has ended: its trainer, module and callbacks, and the seconds that it took."""
+
+    trainer: Trainer
+    module: BiEncoderModule
+    callbacks: RunCallbacks
+    seconds: float
+
+
 def write_results(
     run: RunConfig,
     folder: RunFolder,
     parts: Parts,
-    *,
-    trainer: Trainer,
-    module: BiEncoderModule,
-    callbacks: RunCallbacks,
-    fit_s: float,
+    fitted: Fitted,
 ) -> TrainResult:
     """Export the model unless an evaluation has chosen one, write plots and card, print the summary.
 
@@ -66,12 +72,11 @@ def write_results(
 
     Args:
         run, folder, parts: what has run, and where.
-        trainer, module: after `fit`.
-        callbacks: of the run.
-        fit_s: seconds that `fit` has taken.
+        fitted: what is left of the training.
     """
+    trainer, callbacks = fitted.trainer, fitted.callbacks
     evaluation = callbacks.evaluation
-    _export(trainer, module, evaluation, folder.model)
+    _export(trainer, fitted.module, evaluation, folder.model)
     result = _train_result(folder, evaluation)
     if not trainer.is_global_zero:
         return result
@@ -98,7 +103,7 @@ def write_results(
         **unsent,
     }
     summary = callbacks.summary
-    launch_s = fit_s - summary.training_s - summary.evaluation_s
+    launch_s = fitted.seconds - summary.training_s - summary.evaluation_s
     facts = {"launch": f"{in_words(launch_s)} for ranks, strategy and guide"}
     if result.best_value is not None:
         facts["best"] = f"{result.best_metric} {result.best_value:.4f} at step {result.best_step}"

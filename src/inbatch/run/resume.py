@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from inbatch.errors import ConfigError
+from inbatch.folder.paths import RunFolder
 from inbatch.run.datamodule import BatchModule
-from inbatch.run.folder import RunFolder
 
 CHECKPOINT = "checkpoint to resume from"
 _SHARDED = ("meta.pt", "checkpoint/*model_states.pt")
@@ -59,15 +59,17 @@ def remedy(folder: RunFolder, resume: str) -> str:
     return f"set output_dir={str(folder.path)!r} to one folder that all nodes see"
 
 
-def check_resume(path: Path | None, data: BatchModule, *, resume: str) -> None:
-    """Check, before anything is written, that a checkpoint belongs to the batch plan of this run.
+def find_checkpoint(folder: RunFolder, resume: str, data: BatchModule) -> Path | None:
+    """The checkpoint to resume from, checked to belong to the batch plan of this run; None for a fresh start.
 
     Raises:
         ConfigError: it belongs to another plan, or is not a checkpoint.
     """
+    path = resume_path(folder, resume)
     checkpoint = None if path is None else read_checkpoint(path, resume=resume)
     if checkpoint is not None:
         data.check_checkpoint(checkpoint)
+    return path
 
 
 def read_checkpoint(path: Path, *, resume: str) -> dict[str, Any] | None:

@@ -7,25 +7,29 @@ found before `fit`; a user's mistake raises `ConfigError`.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Trainer, seed_everything
 
+from inbatch.callbacks.preemption import Preemption
 from inbatch.callbacks.summary import Summary
 from inbatch.cluster.stop_request import StopRequest
-from inbatch.config.check import RunConfig
+from inbatch.config.check import RunConfig, check_precision
 from inbatch.device.allocator import grow_gpu_segments, keep_freed_memory
 from inbatch.device.matmul_precision import allow_tf32
-from inbatch.run import callbacks as run_callbacks
+from inbatch.folder.identity import claim, write_config
+from inbatch.folder.paths import RunFolder
 from inbatch.run.auto_sizes import plan_memory, with_sizes
 from inbatch.run.build import build_parts, make_data, make_module
-from inbatch.run.compatibility import check_parts, check_world
-from inbatch.run.folder import RunFolder
+from inbatch.run.callbacks import make_callbacks
+from inbatch.run.compatibility import check_sizes
+from inbatch.run.datamodule import BatchModule
+from inbatch.run.module import BiEncoderModule
 from inbatch.run.overview import overview, write_report
 from inbatch.run.parts import OwnObjects
-from inbatch.run.results import TrainResult, write_results
-from inbatch.run.resume import check_resume, resume_path
+from inbatch.run.results import Fitted, TrainResult, write_results
+from inbatch.run.resume import find_checkpoint
 from inbatch.run.trainer import make_trainer
 from inbatch.strategies import World, find_world
 
@@ -46,40 +50,45 @@ def train(
     """
     folder = RunFolder(Path(run.output_dir))
     world = find_world(run.trainer.accelerator, run.trainer.devices, run.trainer.num_nodes)
-    folder.claim(run)
-    check_world(run, world)
+    claim(folder, asdict(run))
+    check_sizes(run.global_batch_size, run.sampler.get("batch_sizes"), world_size=world.size)
+    check_precision(run.precision, world.accelerator)
     set_up_process(world, precision=run.precision, seed=run.seed)
 
     parts = build_parts(run, world, own or OwnObjects())
-    check_parts(run, world, parts)
     plan = plan_memory(run, world, parts)
     run = replace(run, gradcache=with_sizes(run.gradcache, plan))
     data, module = make_data(run, world, parts), make_module(run, parts)
-    checkpoint = resume_path(folder, run.resume)
-    check_resume(checkpoint, data, resume=run.resume)
+    checkpoint = find_checkpoint(folder, run.resume, data)
 
-    folder.write_config(run)
-    write_report(parts, data, folder.path)
+    write_config(folder, asdict(run))
+    write_report(parts, data, folder.data_report)
     summary = Summary(overview(run, world, parts, plan), step_flop=plan.flop)
-    callbacks = run_callbacks.make_callbacks(
-        run,
-        folder,
-        module=module,
-        data=data,
-        evaluators=parts.evaluators,
-        summary=summary,
-        stop=stop,
-    )
+    callbacks = make_callbacks(run, folder, parts, module, data, summary=summary, stop=stop)
     trainer = make_trainer(run, folder, world=world, strategy=parts.strategy, callbacks=callbacks)
+    seconds = fit(trainer, module, data, checkpoint=checkpoint, preemption=callbacks.preemption)
+    return write_results(run, folder, parts, Fitted(trainer, module, callbacks, seconds))
 
+
+def fit(
+    trainer: Trainer,
+    module: BiEncoderModule,
+    data: BatchModule,
+    *,
+    checkpoint: Path | None,
+    preemption: Preemption | None,
+) -> float:
+    """Train from a checkpoint, or from the start; return the seconds that it has taken.
+
+    Raises:
+        Preempted: a stop was asked for, and a checkpoint is written.
+    """
     start = time.monotonic()
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     seconds = time.monotonic() - start
-    if callbacks.preemption is not None:
-        callbacks.preemption.finish(trainer)
-    return write_results(
-        run, folder, parts, trainer=trainer, module=module, callbacks=callbacks, fit_s=seconds
-    )
+    if preemption is not None:
+        preemption.finish(trainer)
+    return seconds
 
 
 def set_up_process(world: World, *, precision: str, seed: int) -> None:

@@ -13,8 +13,8 @@ from inbatch.callbacks.run_id import with_run_id
 from inbatch.callbacks.wandb_run import named
 from inbatch.config.check import PRECISIONS, RunConfig
 from inbatch.config.instantiate import instantiate
+from inbatch.folder.paths import RunFolder
 from inbatch.run.callbacks import RunCallbacks
-from inbatch.run.folder import RunFolder
 from inbatch.run.resume import resume_path
 from inbatch.strategies import Strategy, World, cluster_environment
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor
 
 from inbatch.gather import sum_over_ranks
@@ -62,14 +61,20 @@ def mean_scalars(reports: Sequence[StepReport]) -> dict[str, float]:
     return dict(zip(found, means.tolist(), strict=True))
 
 
-def means_over_ranks(scalars: Mapping[str, float], trainer: Trainer) -> dict[str, float]:
+def means_over_ranks(
+    scalars: Mapping[str, float], *, world_size: int, device: torch.device
+) -> dict[str, float]:
     """Mean of each scalar over the ranks; all ranks have the same names, since they run the same steps.
 
     A loss is weighted by rows already, so the mean of the ranks' losses is that of the global batch.
+
+    Args:
+        scalars: of this rank.
+        world_size: ranks.
+        device: of the collective.
     """
-    if trainer.world_size == 1:
+    if world_size == 1:
         return dict(scalars)
-    device = trainer.strategy.root_device
     values = torch.tensor(list(scalars.values()), dtype=torch.float64, device=device)
-    means = sum_over_ranks(values) / trainer.world_size
+    means = sum_over_ranks(values) / world_size
     return dict(zip(scalars, means.tolist(), strict=True))

@@ -21,18 +21,30 @@ from inbatch.step.gradient_sync import GradientSync
 class Strategy(ABC):
     """How a run uses its processes."""
 
-    #: forward or backward of the encoder runs collectives, so ranks must run equally many chunks
-    collective_forward: bool = False
     #: gradient clipping is done by the engine's own configuration
     clips_gradients: bool = False
     #: values of `precision` that it cannot compute in
     refuses: tuple[str, ...] = ()
-    #: parameters are divided over the ranks
-    shards_parameters: bool = False
-    #: optimizer state is divided over the ranks
-    shards_optimizer: bool = False
-    #: optimizer state is held by the host, not by the device
-    offloads_optimizer: bool = False
+
+    @property
+    def collective_forward(self) -> bool:
+        """Forward or backward of the encoder runs collectives, so ranks must run equally many chunks."""
+        return False
+
+    @property
+    def shards_parameters(self) -> bool:
+        """Parameters are divided over the ranks."""
+        return False
+
+    @property
+    def shards_optimizer(self) -> bool:
+        """Optimizer state is divided over the ranks."""
+        return False
+
+    @property
+    def offloads_optimizer(self) -> bool:
+        """Optimizer state is held by the host, not by the device."""
+        return False
 
     def resolve(self, world_size: int) -> Strategy:
         """The strategy for a number of processes: this one."""

@@ -48,7 +48,6 @@ class DeepSpeed(Strategy):
     persistence_threshold: int = 100_000
 
     clips_gradients = True
-    shards_optimizer = True
     refuses = ("fp64",)
 
     def __post_init__(self) -> None:
@@ -58,17 +57,22 @@ class DeepSpeed(Strategy):
             )
 
     @property
-    def collective_forward(self) -> bool:  # type: ignore[override]
+    def collective_forward(self) -> bool:
         """Stage 3 gathers parameters in each forward."""
         return self.stage == 3
 
     @property
-    def shards_parameters(self) -> bool:  # type: ignore[override]
+    def shards_optimizer(self) -> bool:
+        """All stages divide it."""
+        return True
+
+    @property
+    def shards_parameters(self) -> bool:
         """Stage 3 divides parameters too."""
         return self.stage == 3
 
     @property
-    def offloads_optimizer(self) -> bool:  # type: ignore[override]
+    def offloads_optimizer(self) -> bool:
         """As configured."""
         return self.offload_optimizer
 

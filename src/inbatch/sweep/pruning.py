@@ -14,7 +14,8 @@ from typing import final
 
 from inbatch.errors import ConfigError
 from inbatch.export.metrics_log import Series, read_metrics, series
-from inbatch.sweep.trials import TRIAL, Mode, read_trials
+from inbatch.folder.paths import RunFolder
+from inbatch.sweep.trials import Mode, read_trials
 
 
 def is_behind(
@@ -91,7 +92,7 @@ def check_is_trial(folder: Path) -> None:
     Raises:
         ConfigError: it is not a trial of a sweep.
     """
-    if not (folder / TRIAL).is_file():
+    if not RunFolder(folder).trial.is_file():
         raise ConfigError(
             "pruner",
             "compares the trials of a sweep, and this run is not one",
@@ -105,7 +106,7 @@ def evaluated(folder: Path, metric: str) -> Series:
 
 
 def _values(folder: Path, metric: str) -> Series:
-    rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["step"] > 0]
+    rows = [row for row in read_metrics(RunFolder(folder).metrics) if row["step"] > 0]
     return series(rows, f"eval/{metric}")
 
 

@@ -29,7 +29,8 @@ from inbatch.cluster.requeue import EXIT_PREEMPTED
 from inbatch.cluster.stop_request import SIGNALS
 from inbatch.device.memory import free_memory
 from inbatch.errors import ConfigError
-from inbatch.sweep.trials import RESULT, Result, Trial, read_result, write_trial
+from inbatch.folder.paths import RunFolder
+from inbatch.sweep.trials import Result, Trial, read_result, write_trial
 
 _RANK = re.compile(r"^\[rank\d+\]: ?")  # torch marks the lines of several ranks
 _ERROR_LINE = re.compile(r"error: |[\w.]*(Error|Exception|Interrupt)(: |$)")
@@ -59,7 +60,7 @@ def run_trial(
             its end ends them.
         BaseException: anything that is not an error, such as an interrupt or a request to stop.
     """
-    (folder / RESULT).unlink(missing_ok=True)
+    RunFolder(folder).result.unlink(missing_ok=True)
     _write(trial, folder)
     began = time.monotonic()
     try:

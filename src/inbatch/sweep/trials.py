@@ -10,9 +10,7 @@ from typing import Any, Literal
 
 from inbatch.errors import ConfigError
 from inbatch.files import write_json
-
-TRIAL = "trial.json"
-RESULT = "result.json"
+from inbatch.folder.paths import TRIAL, RunFolder
 
 Status = Literal["running", "completed", "pruned", "failed", "stopped"]
 Mode = Literal["max", "min"]
@@ -67,24 +65,24 @@ class Trial:
 
 def write_trial(trial: Trial, folder: Path) -> None:
     """Write `trial.json`, whole or not at all."""
-    write_json(folder / TRIAL, asdict(trial))
+    write_json(RunFolder(folder).trial, asdict(trial))
 
 
 def write_result(result: Result, folder: Path) -> None:
     """Write `result.json`, whole or not at all."""
-    write_json(folder / RESULT, asdict(result))
+    write_json(RunFolder(folder).result, asdict(result))
 
 
 def read_result(folder: Path) -> Result:
     """The result that a run has written."""
-    return _made(Result, _read(folder / RESULT))
+    return _made(Result, _read(RunFolder(folder).result))
 
 
 def read_trial(folder: Path) -> Trial | None:
     """The trial of a folder; None where the folder has no trial."""
-    if not (folder / TRIAL).is_file():
+    if not (RunFolder(folder).trial).is_file():
         return None
-    values = _read(folder / TRIAL)
+    values = _read(RunFolder(folder).trial)
     trial = _made(Trial, values)
     return replace(
         trial, overrides=tuple(trial.overrides), result=_made(Result, values.get("result", {}))

@@ -96,13 +96,11 @@ def build_report(
     return DataReport(reports, max_length, tuple(warnings))
 
 
-def write(report: DataReport, folder: str | Path) -> None:
-    """Write ``data_report.json`` and ``data_report.md`` into `folder`."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+def write(report: DataReport, path: Path) -> None:
+    """Write the report for readers to `path`, and beside it, as ``.json``, the one for programs."""
     text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
-    write_text(folder / "data_report.json", text + "\n")
-    write_text(folder / "data_report.md", report_text.to_markdown(report))
+    write_text(path.with_suffix(".json"), text + "\n")
+    write_text(path, report_text.to_markdown(report))
 
 
 def shared(left_N: np.ndarray, right_N: np.ndarray) -> Shared:

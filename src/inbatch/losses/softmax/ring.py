@@ -1,16 +1,16 @@
 """`streamed_cross_entropy` where no rank holds the global batch: candidates travel from rank to rank.
 
-Each rank keeps its own rows and is visited by the rows of every other rank in turn. A softmax then grows
-visit by visit (Milakov and Gimelshein 2018, arXiv:1805.02867): forward keeps each row's largest logit and the
-sum of its exponentials. Backward goes round once more: it computes the logits again, adds to the
-gradients of the own rows, and to those of the visitors, which travel along and arrive at home complete
+Each rank keeps its own rows and receives the rows of every other rank in turn, hop by hop. A softmax then
+grows with each hop (Milakov and Gimelshein 2018, arXiv:1805.02867): forward keeps each row's largest logit
+and the sum of its exponentials. Backward goes round once more: it computes the logits again, adds to the
+gradients of the own rows, and to those of the received rows, which travel along and come home complete
 (as in ring attention, Liu et al. 2023, arXiv:2310.01889, and Inf-CL, Cheng et al. 2024, arXiv:2410.17243).
 
 Beside the gathered form: memory for own and visiting rows instead of all rows; 4 D + 2 E products an
 entry for 3 D + E; embeddings (and the guide's) travel twice and gradients once, for once each. The next
-visitors are on their way while these are scored.
+rows are on their way while these are scored.
 
-Shape letters: Q own rows, G rows of a visit, R rows of a panel, C columns, D dimension.
+Shape letters: Q own rows, G rows of a hop, R rows of a panel, C columns, D dimension.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from inbatch.losses.base import Arriving, Ring
+from inbatch.losses.base import InFlight, Ring
 from inbatch.losses.softmax.panels import (
     GuideScratch,
     Pairing,
@@ -109,7 +109,7 @@ def _reduce(spec: SoftmaxSpec, ring: Ring, units: Sequence[Tensor]) -> tuple[_Su
     negatives_Q = torch.zeros_like(peak_Q)
     filtered = torch.zeros((), dtype=torch.int64, device=peak_Q.device)
     # The own rows come first, so that every row has its positive's logit, a finite peak, from then on.
-    for _, pairing in _visits(spec, ring, units):
+    for _, pairing in _hops(spec, ring, units):
         for part, tiles, filled in _panels(spec, pairing):
             if pairing.own:
                 positive_Q[part] = filled.positive
@@ -131,10 +131,10 @@ def _gradients(
     total_Q = sums.negatives + (sums.positive - sums.peak).exp()
     weight_Q = grad_loss / (total_Q * (num_rows * spec.temperature))
     own_CQD = torch.zeros_like(torch.stack(list(units)))
-    under_way: Arriving | None = None
-    for owner, pairing in _visits(spec, ring, units):
-        visitors = pairing.candidates.columns
-        theirs_CGD = visitors[0].new_zeros(len(visitors), *visitors[0].shape)
+    under_way: InFlight | None = None
+    for owner, pairing in _hops(spec, ring, units):
+        received = pairing.candidates.columns
+        theirs_CGD = received[0].new_zeros(len(received), *received[0].shape)
         both = (own_CQD.unbind(0), theirs_CGD.unbind(0))
         for part, tiles, _ in _panels(spec, pairing):
             exponentiate(tiles, sums.peak[part])
@@ -151,20 +151,18 @@ def _gradients(
     return list((own_CQD + under_way.wait()[0]).unbind(0))
 
 
-def _visits(
-    spec: SoftmaxSpec, ring: Ring, units: Sequence[Tensor]
-) -> Iterator[tuple[int, Pairing]]:
+def _hops(spec: SoftmaxSpec, ring: Ring, units: Sequence[Tensor]) -> Iterator[tuple[int, Pairing]]:
     """Owner of the rows that are here, and the own rows beside them."""
     own = texts_of(spec, units)
     parts = [part for part in (own.columns, own.guide, own.ids) if part is not None]
-    for owner, tensors in ring.visits([torch.stack(list(part)) for part in parts]):
+    for owner, tensors in ring.hops([torch.stack(list(part)) for part in parts]):
         here = [tensor.unbind(0) for tensor in tensors]
-        visitors = ScoredTexts(
+        received = ScoredTexts(
             here.pop(0),
             None if own.guide is None else here.pop(0),
             None if own.ids is None else here.pop(0),
         )
-        yield owner, Pairing(own, visitors, own=owner == ring.rank)
+        yield owner, Pairing(own, received, own=owner == ring.rank)
 
 
 def _panels(spec: SoftmaxSpec, pairing: Pairing) -> Iterator[tuple[slice, list[Tensor], Filled]]:
