@@ -18,15 +18,24 @@ def table() -> nn.Embedding:
 CHUNKS = [torch.tensor([[5, 9, 5, 3], [7, 3, 3, 3]]), torch.tensor([[9, 49], [0, 7]])]
 
 
+def _loss(embeddings: torch.Tensor) -> torch.Tensor:
+    weights = torch.linspace(-1, 1, embeddings.numel(), dtype=torch.float64)
+    return (embeddings.sin() * weights.view_as(embeddings)).sum()
+
+
 def _gradient(table: nn.Embedding, shared: bool) -> tuple[list[torch.Tensor], torch.Tensor]:
     table.zero_grad()
     if shared:
-        with shared_lookup(table, CHUNKS):
+        with shared_lookup(table, CHUNKS) as complete:
             found = [table(ids) for ids in CHUNKS]
+            _loss(found[1]).backward()
+            assert table.weight.grad is None
+            complete()
+            _loss(found[0]).backward()
     else:
         found = [table(ids) for ids in CHUNKS]
-    weights = [torch.linspace(-1, 1, e.numel(), dtype=torch.float64).view_as(e) for e in found]
-    sum((e.sin() * w).sum() for e, w in zip(found, weights)).backward()
+        for each in found:
+            _loss(each).backward()
     assert table.weight.grad is not None
     return found, table.weight.grad.clone()
 

@@ -8,10 +8,11 @@ so a step runs in three passes (Gao et al. 2021, https://arxiv.org/abs/2101.0698
 
 1. embed every chunk, without its graph unless that is to be kept; remember the random state;
 2. compute the loss of all embeddings at once and its gradient with respect to them;
-3. back-propagate chunk by chunk: kept graphs at once, the others after a second forward that
-   replays the same random state.
+3. back-propagate chunk by chunk, those without a graph after a second forward that replays the same
+   random state.
 
-With every graph kept this is the ordinary forward and backward, so there is one path for both.
+With every graph kept no text is embedded twice. Chunks go backward in their order whatever is kept, so that
+the sum of their gradients does not depend on it: it is the same to the last bit.
 A forward that runs out of memory is done again with less, see retry.py, where the engine is allowed to.
 
 Pass 2 is the caller's, between `embed` and `backward`, so that it reads as what it is. The engine knows
@@ -21,6 +22,7 @@ step after which gradients may be reduced over ranks. Shape letters: N texts, n 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -40,7 +42,7 @@ class Engine(NamedTuple):
     backward: scalar -> None; accumulates into the parameters.
     gradient_sync: last -> context; outside the last backward of a step gradients stay on their rank.
     measure: name -> context that measures time ("embed", "backward").
-    sharing: chunks -> context of the first forwards, whose kept graphs then go backward in one call.
+    complete: called before the last backward of the batch.
     on_out_of_memory: called after a forward ran out of memory, before it is done again with less; None lets
         the error pass, as it must where ranks run their forwards together.
     """
@@ -49,9 +51,7 @@ class Engine(NamedTuple):
     backward: Callable[[Tensor], None]
     gradient_sync: Callable[[bool], AbstractContextManager[None]]
     measure: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
-    sharing: Callable[[Sequence[Chunk]], AbstractContextManager[None]] = lambda chunks: (
-        nullcontext()
-    )
+    complete: Callable[[], None] = lambda: None
     on_out_of_memory: OnOutOfMemory | None = None
 
 
@@ -86,11 +86,11 @@ def embed(engine: Engine, chunks: Sequence[Chunk], *, num_keep: int) -> Embeddin
         num_keep: graphs to keep, counted from the first chunk; len(chunks) means no second forward.
     """
     with engine.measure("embed"):
-        with engine.sharing(chunks) if num_keep > 1 else nullcontext():
-            embedded = embed_all(
+        return Embeddings(
+            embed_all(
                 engine.encode, chunks, num_keep=num_keep, on_out_of_memory=engine.on_out_of_memory
             )
-        return Embeddings(embedded)
+        )
 
 
 def backward(engine: Engine, embeddings: Embeddings, *, last: bool = True) -> None:
@@ -124,19 +124,19 @@ def _assemble(embedded: Sequence[Embedded]) -> Tensor:
 
 
 def _backward_all(engine: Engine, embedded: list[Embedded], grad_ND: Tensor, *, last: bool) -> None:
-    """Go backward through kept graphs first, since they hold memory. Only the final backward may reduce."""
-    kept = [e for e in embedded if e.kept]
-    replayed = [e for e in embedded if not e.kept]
-    embedded.clear()
-    if kept:
-        surrogate = torch.stack([_surrogate(e.chunk, e.embeddings, grad_ND) for e in kept]).sum()
-        kept.clear()
-        with engine.gradient_sync(last and not replayed):
-            engine.backward(surrogate)
+    """Go backward through the chunks in their order. Only the final backward may reduce."""
     replay = Replay(engine.encode, engine.on_out_of_memory)
-    for position, e in enumerate(replayed):
-        with engine.gradient_sync(last and position == len(replayed) - 1):
-            engine.backward(_surrogate(e.chunk, replay(e), grad_ND))
+    waiting = deque(embedded)
+    embedded.clear()  # each graph is freed when its backward is done
+    while waiting:
+        e = waiting.popleft()
+        surrogate = _surrogate(e.chunk, e.embeddings if e.kept else replay(e), grad_ND)
+        del e
+        if not waiting:
+            engine.complete()
+        with engine.gradient_sync(last and not waiting):
+            engine.backward(surrogate)
+        del surrogate
 
 
 def _surrogate(chunk: Chunk, embeddings_nD: Tensor, grad_ND: Tensor) -> Tensor:

@@ -164,22 +164,23 @@ class ContrastiveStep:
             world_size=self.process.world_size,
         )
         side = self._start_side_data(batch, loss, visible)
-        engine = self._engine(size, on_out_of_memory)
         chunks, num_keep = self._forwards.aligned(batch.chunks)
 
-        embeddings = embed(engine, chunks, num_keep=num_keep)
-        with self.timer.measure("loss"):
-            local_CbD = embeddings.by_column(batch.num_columns)
-            with self.timer.measure("gather"):
-                columns = visible.gather.embeddings(local_CbD, visible.rows)
-                inputs = side.loss_input(columns, side.wait())
-            with torch.autocast(self.process.device.type, enabled=False):
-                output = loss(inputs)
-            metrics = output.metrics | _geometry(inputs)
-            value = output.loss * visible.rows.weight
-            embeddings.differentiate(value)
-        del columns, inputs, output  # as large as the global batch
-        backward(engine, embeddings, last=last)
+        with self._forwards.share_lookup(chunks) as complete:
+            engine = self._engine(size, on_out_of_memory, complete)
+            embeddings = embed(engine, chunks, num_keep=num_keep)
+            with self.timer.measure("loss"):
+                local_CbD = embeddings.by_column(batch.num_columns)
+                with self.timer.measure("gather"):
+                    columns = visible.gather.embeddings(local_CbD, visible.rows)
+                    inputs = side.loss_input(columns, side.wait())
+                with torch.autocast(self.process.device.type, enabled=False):
+                    output = loss(inputs)
+                metrics = output.metrics | _geometry(inputs)
+                value = output.loss * visible.rows.weight
+                embeddings.differentiate(value)
+            del columns, inputs, output  # as large as the global batch
+            backward(engine, embeddings, last=last)
         return StepOutput(value.detach(), metrics, batch)
 
     def _start_side_data(self, batch: Batch, loss: Loss, visible: VisibleRows) -> SideData:
@@ -191,13 +192,15 @@ class ContrastiveStep:
                 guide_ND = self._guide.embed(batch, device)
         return SideData(batch, loss, visible, guide_ND=guide_ND, device=device)
 
-    def _engine(self, size: int, on_out_of_memory: OnOutOfMemory | None) -> Engine:
+    def _engine(
+        self, size: int, on_out_of_memory: OnOutOfMemory | None, complete: Callable[[], None]
+    ) -> Engine:
         return Engine(
             encode=self._forwards,
             backward=lambda surrogate: self._backward(surrogate / size),
             gradient_sync=self._sync.backward,
             measure=self.timer.measure,
-            sharing=self._forwards.share_lookup,
+            complete=complete,
             on_out_of_memory=on_out_of_memory,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -63,10 +63,13 @@ class Forwards:
             num_keep = num_chunks if self._budget.keep_gib is None else -fewest
         return fill_chunks(chunks, num_chunks, self._device), num_keep
 
-    def share_lookup(self, chunks: Sequence[Chunk]) -> AbstractContextManager[None]:
-        """Look tokens up once for all chunks, on a CPU with whole parameters and no compiled forward."""
-        if self._device.type != "cpu" or self._collective or self._compiled:
-            return nullcontext()
+    def share_lookup(self, chunks: Sequence[Chunk]) -> AbstractContextManager[Callable[[], None]]:
+        """One gradient of the token table for all chunks, on a CPU with whole parameters, not compiled.
+
+        The context gives a function to call before the last backward.
+        """
+        if self._device.type != "cpu" or self._collective or self._compiled or len(chunks) == 1:
+            return nullcontext(lambda: None)
         table = self.encoder.backbone.get_input_embeddings()
         assert isinstance(table, torch.nn.Embedding)
         return shared_lookup(table, [chunk.input_ids for chunk in chunks])
