@@ -43,7 +43,8 @@ def folder(tmp_path: Path) -> Path:
     ],
 )
 def test_the_same_run_may_go_on(folder: Path, change: str) -> None:
-    claim(RunFolder(folder), asdict(_run(folder, change)))
+    with claim(RunFolder(folder), asdict(_run(folder, change))):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -67,8 +68,11 @@ def test_the_same_run_may_go_on(folder: Path, change: str) -> None:
 )
 def test_another_run_is_refused(folder: Path, change: str, said: str) -> None:
     before = (folder / "config.yaml").read_bytes()
-    with pytest.raises(ConfigError, match="set another output_dir, or") as error:
-        claim(RunFolder(folder), asdict(_run(folder, change)))
+    with (
+        pytest.raises(ConfigError, match="set another output_dir, or") as error,
+        claim(RunFolder(folder), asdict(_run(folder, change))),
+    ):
+        pass
     assert said in str(error.value)
     assert (folder / "config.yaml").read_bytes() == before
 
@@ -83,7 +87,8 @@ def _write_and_read(rank: int, world_size: int, folder: Path) -> int:
         done.touch()
         return 0
     while not done.exists():
-        claim(RunFolder(folder), asdict(run))
+        with claim(RunFolder(folder), asdict(run)):
+            pass
         times += 1
     return times
 
@@ -106,6 +111,8 @@ def test_rank_0_alone_writes_the_configuration(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_which_nothing_was_trained_is_free(tmp_path: Path) -> None:
-    claim(RunFolder(tmp_path), asdict(_run(tmp_path)))
+    with claim(RunFolder(tmp_path), asdict(_run(tmp_path))):
+        pass
     write_config(RunFolder(tmp_path), asdict(_run(tmp_path)))
-    claim(RunFolder(tmp_path), asdict(_run(tmp_path, "seed=7", "resume=never")))
+    with claim(RunFolder(tmp_path), asdict(_run(tmp_path, "seed=7", "resume=never"))):
+        pass

@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+UNFINISHED = ".new"  # ends the names of files and folders that are being written
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file; missing folders above it are made."""
@@ -51,7 +53,7 @@ def replaced_file(path: Path) -> Iterator[IO[bytes]]:
     ``file.name`` is the temporary path, for libraries that open files themselves.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = _beside(path, "new")
+    fresh = _beside(path, UNFINISHED)
     try:
         with fresh.open("xb") as file:
             yield file
@@ -69,7 +71,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
     The files in it are flushed to the disk once, at the end.
     """
-    with _fresh_folder(path) as fresh:
+    with fresh_folder(path) as fresh:
         yield fresh
         put_in_place(fresh, path)
 
@@ -81,9 +83,9 @@ def new_folder(path: Path) -> Iterator[Path]:
     For content that is the same whoever writes it: the first of several processes wins, and the others
     discard what they wrote.
     """
-    with _fresh_folder(path) as fresh:
+    with fresh_folder(path) as fresh:
         yield fresh
-        _sync_tree(fresh)
+        sync_tree(fresh)
         try:
             fresh.rename(path)  # fails where a folder with files is in the way
         except OSError:
@@ -97,9 +99,9 @@ def put_in_place(fresh: Path, path: Path) -> None:
 
     `fresh` must be on the same file system. An older folder is moved aside until the new one is there.
     """
-    _sync_tree(fresh)
+    sync_tree(fresh)
     if path.is_dir():
-        old = _beside(path, "old")
+        old = _beside(path, ".old")
         path.rename(old)
         try:
             fresh.rename(path)
@@ -112,6 +114,12 @@ def put_in_place(fresh: Path, path: Path) -> None:
     _sync_folder(path.parent)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writers that were killed have left in a folder, into which nobody else may write."""
+    for path in folder.glob(f".*{UNFINISHED}") if folder.is_dir() else ():
+        remove(path)
+
+
 def remove(path: Path) -> None:
     """Delete a file or a folder, if there is one."""
     if path.is_dir():
@@ -121,9 +129,10 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def _fresh_folder(path: Path) -> Iterator[Path]:
+def fresh_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path`, which the block moves away; what is left of it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = _beside(path, "new")
+    fresh = _beside(path, UNFINISHED)
     fresh.mkdir()
     try:
         yield fresh
@@ -132,10 +141,10 @@ def _fresh_folder(path: Path) -> Iterator[Path]:
 
 
 def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.{suffix}")
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{suffix}")
 
 
-def _sync_tree(path: Path) -> None:
+def sync_tree(path: Path) -> None:
     """Flush a file, or all files below a folder, to the disk."""
     if not path.is_dir():
         _sync(path)

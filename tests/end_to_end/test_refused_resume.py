@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
@@ -114,17 +115,21 @@ def test_other_files_are_no_checkpoints(tmp_path: Path, options: list[str]) -> N
             assert message.startswith(
                 "resume names a checkpoint that says nothing about its batches"
             )
-        else:
+        elif name in ("arrays.npz", "list.pt", "weights.pt"):
             expected = f"resume={str(path)!r} names {path}, which is not a checkpoint of a run: "
             assert message.startswith(expected), name
+        else:
+            broken = {"empty.ckpt": "is empty", "folder": "is an empty folder"}
+            problem = broken.get(name, "is cut off, or no checkpoint")
+            assert message.startswith(f"resume={str(path)!r} {problem}: set "), name
     shutil.copy(cut, tmp_path / "run" / "checkpoints" / "last.ckpt")
-    assert _refused(options).startswith("resume='auto' names ")
+    assert "holds a run without a whole checkpoint (step-00000002.ckpt is cut" in _refused(options)
 
 
 def test_a_folder_of_foreign_objects_is_left_to_its_strategy(tmp_path: Path) -> None:
     (tmp_path / "checkpoint").mkdir()
     torch.save({"scaler": World("cpu", 1, 1)}, tmp_path / "checkpoint" / "mp_model_states.pt")
-    assert read_checkpoint(tmp_path, resume="auto") is None
+    assert read_checkpoint(tmp_path, resume="auto").entries is None
 
 
 def _check(overrides: list[str]) -> None:
@@ -134,7 +139,10 @@ def _check(overrides: list[str]) -> None:
     folder, world = RunFolder(Path(config.output_dir)), World("cpu", 1, 1)
     own = OwnObjects(encoder=build_encoder(str(folder.model)))
     data = make_data(config, world, build_parts(config, world, own))
-    find_checkpoint(folder, config.resume, data)
+    saved = find_checkpoint(folder, config.resume, asdict(config))
+    assert saved is not None
+    assert saved.entries is not None
+    data.check_checkpoint(saved.entries)
 
 
 def test_the_check_needs_no_trainer(tmp_path: Path, options: list[str]) -> None:
@@ -167,8 +175,8 @@ def test_sharded_runs_go_on_with_workers_and_are_checked(
     )
     assert one == pytest.approx(other, abs=1e-5)
     last = tmp_path / "parts" / "checkpoints" / "last.ckpt"
-    checkpoint = read_checkpoint(last, resume="auto")
-    assert checkpoint is not None
-    saved = checkpoint["BatchModule"]
+    entries = read_checkpoint(last, resume="auto").entries
+    assert entries is not None
+    saved = entries["BatchModule"]
     assert saved["fingerprint"]["accumulate"] == 2
     assert saved["position"] == {"epoch": 0, "step": 8, "plan": 0, "plan_step": 8}

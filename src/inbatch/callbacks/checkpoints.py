@@ -1,31 +1,58 @@
-"""Checkpoints: the last state, to resume from, written so that a kill never leaves half a file."""
+"""Checkpoints: the state to resume from. Each has its own name, so that a kill leaves the one before it."""
 
 from __future__ import annotations
 
 import os
-import shutil
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from inbatch.callbacks.pauses import pause
-from inbatch.files import put_in_place, remove, replaced_folder
+from inbatch.files import put_in_place, remove
+from inbatch.folder.saved import (
+    LAST,
+    checkpoints_in,
+    name_of_step,
+    step_of_name,
+    write_manifest,
+)
+
+RECORD = "inbatch"  # entry of a checkpoint: what run it is of
+Record = dict[str, Any]
 
 
 class Checkpoints(Callback):
-    """Writes the checkpoint `last` every N optimizer steps, after each epoch and at the end of the run.
+    """Writes a checkpoint every N optimizer steps, after each epoch and at the end of the run.
 
     Args:
-        last: path of the newest checkpoint.
+        folder: of the checkpoints, ``step-<n>.ckpt``; ``last.ckpt`` is a link to the newest.
         every_steps: optimizer steps between checkpoints; None for the end of epochs only.
-        keep: earlier checkpoints to keep beside it as `step-<n>.ckpt`; 0 keeps the last one only.
+        keep: earlier checkpoints to keep beside the newest.
+        record: what to write down of the run, as plain values. Called on every rank.
+        before, after: called on rank 0 before a checkpoint is written, and once it is there.
     """
 
-    def __init__(self, last: Path, *, every_steps: int | None = None, keep: int = 0) -> None:
-        self.last = last
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        every_steps: int | None = None,
+        keep: int = 1,
+        record: Callable[[Trainer, LightningModule], Record] = lambda trainer, module: {},
+        before: Callable[[], None] = lambda: None,
+        after: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.last = folder / LAST
+        self._folder = folder
         self._every_steps = every_steps
         self._keep = keep
+        self._make_record = record
+        self._record: Record = {}
+        self._before = before
+        self._after = after
         self.saved_step = 0  # of the newest checkpoint
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -46,28 +73,54 @@ class Checkpoints(Callback):
         if (due and step != self.saved_step) or trainer.is_last_batch:
             self.save(trainer)
 
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the record."""
+        self._record = self._make_record(trainer, pl_module)
+        checkpoint[RECORD] = self._record
+
     def save(self, trainer: Trainer) -> None:
-        """Write beside the old checkpoint, then put the new one in its place. Collective."""
+        """Write the state beside the others, and give it its name when it is complete. Collective."""
         self.saved_step = trainer.global_step
         with pause(trainer, "save"):
             self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
-        fresh = self.last.with_name(f".{self.last.name}.new")
+        if trainer.is_global_zero:
+            self._before()
+        path = self._folder / name_of_step(trainer.global_step)
+        fresh = self._folder / f".{path.name}.new"
         trainer.save_checkpoint(fresh)
         if trainer.is_global_zero:
-            put_in_place(fresh, self.last)
-            if self._keep:
-                self._keep_copy(trainer.global_step)
+            if fresh.is_dir():
+                write_manifest(fresh, self._record)
+            put_in_place(fresh, path)
+            _link(path, self.last)
+            self._remove_others(trainer.global_step)
+            self._after()
         trainer.strategy.barrier("checkpoint")
 
-    def _keep_copy(self, step: int) -> None:
-        last, target = self.last, self.last.with_name(f"step-{step:08d}.ckpt")
-        if last.is_dir():
-            with replaced_folder(target) as copy:
-                shutil.copytree(last, copy, dirs_exist_ok=True)
-        else:
-            target.unlink(missing_ok=True)
-            os.link(last, target)
-        for old in sorted(last.parent.glob("step-*.ckpt"))[: -self._keep]:
-            remove(old)
+    def _remove_others(self, step: int) -> None:
+        """Remove checkpoints that are too old, and those of later steps, which this run has left behind."""
+        older = self._keep
+        for path in checkpoints_in(self._folder):
+            at = step_of_name(path)
+            if at == step:
+                continue
+            if at is not None and at < step and older:
+                older -= 1
+            else:
+                remove(path)
+
+
+def _link(path: Path, last: Path) -> None:
+    """Point `last` to a checkpoint beside it, where the file system has links; nothing needs it."""
+    fresh = last.with_name(f".{last.name}.{uuid.uuid4().hex[:12]}.new")
+    try:
+        os.symlink(path.name, fresh, target_is_directory=path.is_dir())
+        if not last.is_symlink():
+            remove(last)
+        os.replace(fresh, last)
+    except OSError:
+        remove(fresh)

@@ -28,6 +28,7 @@ class Evaluation(Callback):
         best_metric: key that decides; None takes the first evaluator's primary metric.
         mode: whether larger ("max") or smaller ("min") is better.
         on_best: called on every rank when the metric has improved.
+        has_model: step -> whether the model of that step is at hand; called on rank 0 when a run resumes.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Evaluation(Callback):
         best_metric: str | None = None,
         mode: Literal["max", "min"] = "max",
         on_best: Callable[[Trainer], None],
+        has_model: Callable[[int], bool] = lambda step: True,
     ) -> None:
         self._evaluators = list(evaluators)
         names = [evaluator.name for evaluator in evaluators]
@@ -59,6 +61,7 @@ class Evaluation(Callback):
             self._check_metric([name for names in known for name in names])
         self._sign = 1.0 if mode == "max" else -1.0
         self._on_best = on_best
+        self._has_model = has_model
         self._evaluated_step: int | None = None
         self.best_value: float | None = None
         self.best_step: int | None = None
@@ -72,7 +75,11 @@ class Evaluation(Callback):
         return self._metric
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate the untrained model; skipped when a run resumes."""
+        """Evaluate the untrained model. When a run resumes, look for the best one up to there instead."""
+        if self.best_step is not None:
+            found = trainer.is_global_zero and self._has_model(self.best_step)
+            if not trainer.strategy.broadcast(found):  # resumed from a run elsewhere, which has it
+                self.best_value, self.best_step, self.best = None, None, {}
         if self._at_start and trainer.global_step == 0:
             self.first = self._evaluate(trainer, pl_module, epoch=0.0, keep_best=False)
 
@@ -124,10 +131,6 @@ class Evaluation(Callback):
         if math.isnan(value):
             return False
         return self.best_value is None or self._sign * (value - self.best_value) > 0
-
-    def forget_best(self) -> None:
-        """Forget the chosen model, which is not in this folder."""
-        self.best_value, self.best_step, self.best = None, None, {}
 
     def state_dict(self) -> dict[str, Any]:
         """The choice so far, for a resumed run."""

@@ -118,6 +118,8 @@ class StepLog(Callback, PauseWatcher):
             **rates,
             "perf/peak_memory_gib": peak_memory_gib(trainer.strategy.root_device),
         }
+        if skipped := self._reports[-1].num_skipped:
+            row["train/skipped_steps"] = skipped
         if (graphs := self._reports[-1].compiled_graphs) is not None:
             row["perf/compiled_graphs"] = graphs
         self._reports = []

@@ -139,11 +139,11 @@ class CheckpointConfig(Keys):
     """`checkpoint`: further checkpoints beside those at the end of each epoch and of the run.
 
     every_n_steps: optimizer steps between checkpoints; null for none inside an epoch.
-    keep: earlier checkpoints that are kept beside the last.
+    keep: earlier checkpoints that are kept beside the last, for when that cannot be read.
     """
 
     every_n_steps: Positive | None = None
-    keep: Natural = 0
+    keep: Natural = 1
 
 
 @dataclass
@@ -229,6 +229,8 @@ class RunConfig(Keys):
     precision: fp32, tf32, bf16, fp16 (autocast), bf16-true, fp64.
     deterministic: refuse operations whose result differs from run to run.
     compile: run the encoder through torch.compile.
+    on_nonfinite: stop (end the run, with the place and the gradients written to nonfinite.json) or skip
+        (leave the step out and count it) where a gradient is not finite.
     resume: auto (from the run's own last checkpoint), never, or the path of a checkpoint.
     """
 
@@ -260,4 +262,5 @@ class RunConfig(Keys):
     precision: Precision = "fp32"
     deterministic: bool = False
     compile: bool = False
+    on_nonfinite: Literal["stop", "skip"] = "stop"
     resume: str = "auto"

@@ -49,7 +49,7 @@ def write_directory(
         ConfigError: `path` is a file or a directory that holds something else.
     """
     path = Path(path)
-    _check_target(path)
+    check_target(path)
     with replaced_folder(path) as folder:
         state = dict(encoder.state_dict() if state_dict is None else state_dict)
         _write_files(encoder, folder, state)
@@ -164,7 +164,12 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     }
 
 
-def _check_target(path: Path) -> None:
+def check_target(path: Path) -> None:
+    """Make sure that a model may be written to a path.
+
+    Raises:
+        ConfigError: it is a file or a directory that holds something else.
+    """
     if path.is_file() or (
         path.is_dir() and any(path.iterdir()) and not (path / MODULES_FILE).is_file()
     ):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from inbatch.cluster.lease import hold
 from inbatch.console import stop_recording
 from inbatch.errors import ConfigError, in_yaml
-from inbatch.files import write_text
+from inbatch.files import remove_unfinished, write_text
 from inbatch.folder.paths import RunFolder
+from inbatch.folder.saved import checkpoints_in
 from inbatch.strategies import is_first_process
 
 # A different value makes it a different run; everything else may change when a run resumes. The optimizer's
@@ -39,21 +43,37 @@ _MAY_DIFFER = (
 )
 
 
-def claim(folder: RunFolder, settings: Mapping[str, Any]) -> None:
-    """Make sure that a run may write here. If it may not, it stops writing to the log here as well.
+@contextmanager
+def claim(folder: RunFolder, settings: Mapping[str, Any]) -> Iterator[Callable[[], None]]:
+    """Hold the folder for the block, and remove what killed writers have left in it.
+
+    Only the first process of a run holds it, for all of them. A run that may not write here stops writing to
+    the log here as well.
 
     Args:
         folder: of the run.
         settings: its whole configuration.
 
+    Yields:
+        A function that raises ConfigError where the folder is no longer held.
+
     Raises:
-        ConfigError: another run has left its results here, or this run has and ``resume=never`` is set.
+        ConfigError: another run holds it or has left its results here, or this run has and ``resume=never``
+            is set.
     """
-    try:
-        _check_owner(folder, settings)
-    except ConfigError:
-        stop_recording(folder.path)
-        raise
+    with ExitStack() as held:
+        check: Callable[[], None] = lambda: None  # noqa: E731
+        try:
+            if is_first_process():
+                check = held.enter_context(hold(folder.lease)).check
+            _check_owner(folder, settings)
+        except ConfigError:
+            stop_recording(folder.path)
+            raise
+        if is_first_process():
+            for place in (folder.path, folder.checkpoints):
+                remove_unfinished(place)
+        yield check
 
 
 def write_config(folder: RunFolder, settings: Mapping[str, Any]) -> None:
@@ -66,8 +86,32 @@ def write_config(folder: RunFolder, settings: Mapping[str, Any]) -> None:
         write_text(folder.config, OmegaConf.to_yaml(OmegaConf.create(dict(settings))))
 
 
+def check_same_run(theirs: Mapping[str, Any], ours: Mapping[str, Any], path: Path) -> None:
+    """Check that a checkpoint was saved under settings that a resumed run keeps.
+
+    Where the data lies may differ: the plan of batches, which is compared as well, knows its content.
+
+    Args:
+        theirs: configuration of the run that has saved it.
+        ours: of this run.
+        path: of the checkpoint.
+
+    Raises:
+        ConfigError: a setting differs; it is named.
+    """
+    for place, old, new in _changes(
+        theirs, ours, [key for key in _IDENTITY if key != "data.train"]
+    ):
+        raise ConfigError(
+            place,
+            f"was {in_yaml(old)} when {path} was saved, and a resumed run goes on with that",
+            "set the old value, or start a new run from the weights (encoder=pretrained encoder.model=DIR)",
+            value=new,
+        )
+
+
 def _check_owner(folder: RunFolder, ours: Mapping[str, Any]) -> None:
-    started = folder.last_checkpoint.exists() or folder.model.exists()
+    started = bool(checkpoints_in(folder.checkpoints)) or folder.model.exists()
     if not started or not folder.config.exists():
         return
     if ours["resume"] == "never":
@@ -77,16 +121,24 @@ def _check_owner(folder: RunFolder, ours: Mapping[str, Any]) -> None:
             "set another output_dir, or resume=auto to resume that run",
             value=str(folder.path),
         )
-    theirs = OmegaConf.to_container(OmegaConf.load(folder.config))
-    for key in _IDENTITY:
+    theirs: Any = OmegaConf.to_container(OmegaConf.load(folder.config))
+    for place, old, new in _changes(theirs, ours, _IDENTITY):
+        raise ConfigError(
+            "output_dir",
+            f"holds another run ({place} was {in_yaml(old)} and is {in_yaml(new)})",
+            "set another output_dir, or the old value to resume that run",
+            value=str(folder.path),
+        )
+
+
+def _changes(
+    theirs: Mapping[str, Any], ours: Mapping[str, Any], keys: Iterable[str]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Place, old and new value of what makes another run, below `keys`."""
+    for key in keys:
         for place, old, new in _differences(_at(theirs, key), _at(ours, key), key):
             if place not in _MAY_DIFFER:
-                raise ConfigError(
-                    "output_dir",
-                    f"holds another run ({place} was {in_yaml(old)} and is {in_yaml(new)})",
-                    "set another output_dir, or the old value to resume that run",
-                    value=str(folder.path),
-                )
+                yield place, old, new
 
 
 def _at(node: Any, key: str) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from inbatch.folder.saved import LAST
+
 TRIAL = "trial.json"
 
 
@@ -20,6 +22,11 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
+    def lease(self) -> Path:
+        """Who writes here at present."""
+        return self.path / "run.lease"
+
+    @property
     def data_report(self) -> Path:
         """The data report for readers; beside it, as `.json`, the one for programs."""
         return self.path / "data_report.md"
@@ -31,8 +38,8 @@ class RunFolder:
 
     @property
     def last_checkpoint(self) -> Path:
-        """The newest checkpoint: a file, or a folder of shards."""
-        return self.checkpoints / "last.ckpt"
+        """A link to the newest checkpoint: a file, or a folder of shards."""
+        return self.checkpoints / LAST
 
     @property
     def model(self) -> Path:
@@ -68,6 +75,11 @@ class RunFolder:
     def result(self) -> Path:
         """The best metric of the finished run."""
         return self.path / "result.json"
+
+    @property
+    def nonfinite(self) -> Path:
+        """Where and why the run diverged, if it did."""
+        return self.path / "nonfinite.json"
 
     @property
     def trial(self) -> Path:

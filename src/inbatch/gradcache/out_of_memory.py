@@ -86,7 +86,7 @@ class OutOfMemoryHandler:
                 raise self._too_large(batch) from error
         # Out of the handler, since the error's traceback holds the tensors of the failed attempt.
         undo()
-        self._shrink()
+        self.shrink()
         free_memory()
         say(f"out of memory: {self._sizes()} from this step on, which is repeated")
         try:
@@ -102,13 +102,14 @@ class OutOfMemoryHandler:
             nonlocal shrunk
             if not shrunk:
                 shrunk = True
-                self._shrink()
+                self.shrink()
                 say(f"out of memory on rank {rank}: {self._sizes()} there from the next batch on")
             free_memory()
 
         return on_out_of_memory
 
-    def _shrink(self) -> None:
+    def shrink(self) -> None:
+        """Cut chunks once more, and keep half as much."""
         self.num_halvings += 1
         self.budget.halve()
 

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from inbatch.config.check import RunConfig, rows_per_rank
 from inbatch.config.instantiate import instantiate
 from inbatch.config.schema import GradcacheConfig
+from inbatch.console import make_console, print_plain
 from inbatch.data.collate import tokenize_columns
 from inbatch.data.sources.load import Source
 from inbatch.device.memory import available_bytes
@@ -33,14 +34,38 @@ from inbatch.run.memory_plan import (
     choose,
 )
 from inbatch.run.parts import Parts
-from inbatch.strategies import Strategy, World, cores_per_rank
+from inbatch.strategies import Strategy, World, cores_per_rank, is_first_process
 
 SAMPLED_ROWS = 128  # of each source, for the mean length of its texts
 UNKNOWN_STATES = 2.0  # of an optimizer that cannot take a step on a CPU; Adam holds as many
 
 
-def plan_memory(run: RunConfig, world: World, parts: Parts) -> MemoryPlan:
-    """The sizes of a step, with numbers in place of "auto", and an estimate of its largest step."""
+def plan_memory(
+    run: RunConfig, world: World, parts: Parts, *, saved_tokens: int | None = None
+) -> MemoryPlan:
+    """The sizes of a step, with numbers in place of "auto", and an estimate of its largest step.
+
+    Args:
+        run, world, parts: what is to run.
+        saved_tokens: tokens of a chunk that a checkpoint has resolved "auto" to; they hold where they fit.
+    """
+    plan = _plan(run, world, parts)
+    chosen = plan.chunk_tokens
+    if run.gradcache.chunk_tokens != "auto" or saved_tokens is None or chosen is None:
+        return plan
+    if chosen < saved_tokens:
+        if is_first_process():
+            print_plain(
+                f"resume  chunks of {chosen} tokens, where {saved_tokens} do not fit the free memory any "
+                "more: dropout draws other values from here on",
+                console=make_console(),
+            )
+        return plan
+    cache = replace(run.gradcache, chunk_tokens=saved_tokens)
+    return _plan(replace(run, gradcache=cache), world, parts)
+
+
+def _plan(run: RunConfig, world: World, parts: Parts) -> MemoryPlan:
     cache, sources, encoder, guide = run.gradcache, parts.sources, parts.encoder, parts.guide
     sizes = parts.batch_sizes
     tokens = {source.name: tokens_per_row(source, encoder) for source in sources}

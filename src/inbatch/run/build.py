@@ -30,6 +30,8 @@ from inbatch.run.parts import OwnObjects, Parts
 from inbatch.step.settings import StepSettings
 from inbatch.strategies import World
 
+SCALED_STEPS = 50  # halvings of a loss scale of 2 ** 16, and some more
+
 
 def build_parts(run: RunConfig, world: World, own: OwnObjects) -> Parts:
     """Load the data and build everything that the run is made of.
@@ -210,6 +212,8 @@ def make_module(run: RunConfig, parts: Parts) -> BiEncoderModule:
             learning_rate_mapping=run.learning_rate_mapping,
             compile=run.compile,
             seed=run.seed,
+            on_nonfinite=run.on_nonfinite,
+            tolerated=SCALED_STEPS if run.precision == "fp16" else 0,
         ),
     )
 

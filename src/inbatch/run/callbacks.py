@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from lightning.pytorch import Callback
 from inbatch.callbacks.checkpoints import Checkpoints
 from inbatch.callbacks.evaluation import Evaluation
 from inbatch.callbacks.examples import ExampleTables
+from inbatch.callbacks.nonfinite import NonFinite
 from inbatch.callbacks.preemption import Preemption
 from inbatch.callbacks.progress import Progress
 from inbatch.callbacks.pruning import Pruning
 from inbatch.callbacks.rank_consistency import RankConsistency
+from inbatch.callbacks.run_record import RunRecord
 from inbatch.callbacks.step_log import StepLog
 from inbatch.callbacks.summary import Summary
 from inbatch.callbacks.wandb_run import WandbRun
@@ -25,12 +28,13 @@ from inbatch.config.instantiate import instantiate
 from inbatch.config.schema import EvaluationConfig
 from inbatch.evaluation import Evaluator
 from inbatch.export.model import export_model
+from inbatch.folder.model import forget_older_models, settle_model
 from inbatch.folder.paths import RunFolder
 from inbatch.guide.fingerprint import hash_tokenizer
 from inbatch.run.datamodule import BatchModule
 from inbatch.run.module import BiEncoderModule
 from inbatch.run.parts import Parts
-from inbatch.run.resume import CHECKPOINT, checkpoint_fact, remedy, resume_path
+from inbatch.run.resume import CHECKPOINT, Saved, checkpoint_fact, remedy
 from inbatch.sweep.pruning import check_is_trial
 
 # Keys that name places, or whose effect is compared instead of their values.
@@ -65,6 +69,8 @@ def make_callbacks(
     module: BiEncoderModule,
     data: BatchModule,
     *,
+    saved: Saved | None,
+    held: Callable[[], None],
     summary: Summary,
     stop: StopRequest | None,
 ) -> RunCallbacks:
@@ -75,15 +81,21 @@ def make_callbacks(
         folder: where it writes.
         parts: of the run; without evaluators, the last model is exported.
         module, data: what is trained, and on what.
+        saved: the checkpoint that it resumes from.
+        held: raises where the folder is no longer this run's.
         summary: prints what runs and what has run.
         stop: where signals are noted; None leaves signals alone.
     """
     evaluators = parts.evaluators
-    evaluation = _make_evaluation(run.evaluation, evaluators, module, folder.model)
+    evaluation = _make_evaluation(run.evaluation, evaluators, module, folder)
+    record = RunRecord(asdict(run), {} if saved is None else saved.record)
     checkpoints = Checkpoints(
-        folder.last_checkpoint,
+        folder.checkpoints,
         every_steps=run.checkpoint.every_n_steps,
         keep=run.checkpoint.keep,
+        record=record.make,
+        before=held,
+        after=partial(forget_older_models, folder),
     )
     wandb = WandbRun(
         asdict(run),
@@ -92,13 +104,14 @@ def make_callbacks(
     )
     pruning = _make_pruning(run.pruner, evaluation, folder.path, mode=run.evaluation.mode)
     preemption = None if stop is None else Preemption(stop, checkpoints)
-    checkpoint = resume_path(folder, run.resume)
-    facts = shared_facts(asdict(run), checkpoint, tokenizer=module.encoder.tokenizer, data=data)
+    facts = shared_facts(asdict(run), saved, tokenizer=module.encoder.tokenizer, data=data)
     examples = ExampleTables(list(evaluators.values()), folder=folder.examples)
     ordered: list[Callback | None] = [
+        NonFinite(),
         RankConsistency(facts, remedies={CHECKPOINT: remedy(folder, run.resume)}),
         wandb,
         summary,
+        record,
         StepLog(every_steps=run.trainer.log_every_steps),
         Progress(every_steps=run.trainer.log_every_steps),
         evaluation,
@@ -118,7 +131,7 @@ def make_callbacks(
 
 
 def shared_facts(
-    settings: Mapping[str, Any], checkpoint: Path | None, *, tokenizer: Any, data: BatchModule
+    settings: Mapping[str, Any], saved: Saved | None, *, tokenizer: Any, data: BatchModule
 ) -> dict[str, Callable[[], Any]]:
     """Facts that must be equal on all ranks. Folders and files may be elsewhere if their content is equal."""
     alike = {key: value for key, value in settings.items() if key not in _MAY_DIFFER_BY_NODE}
@@ -126,7 +139,7 @@ def shared_facts(
         "configuration": lambda: alike,
         "plan of batches": lambda: data.fingerprint,
         "tokenizer": lambda: hash_tokenizer(tokenizer),
-        CHECKPOINT: lambda: checkpoint_fact(checkpoint, resume=settings["resume"]),
+        CHECKPOINT: lambda: checkpoint_fact(saved),
     }
 
 
@@ -134,7 +147,7 @@ def _make_evaluation(
     config: EvaluationConfig,
     evaluators: Mapping[str, Evaluator],
     module: BiEncoderModule,
-    model_dir: Path,
+    folder: RunFolder,
 ) -> Evaluation | None:
     if not evaluators:
         return None
@@ -145,7 +158,8 @@ def _make_evaluation(
         every_epoch=config.every_epoch,
         best_metric=config.best_metric,
         mode=config.mode,
-        on_best=lambda trainer: export_model(trainer, module.encoder, module.strategy, model_dir),
+        on_best=lambda trainer: export_model(trainer, module.encoder, module.strategy, folder),
+        has_model=partial(settle_model, folder),
     )
 
 

@@ -132,6 +132,11 @@ class BatchModule(LightningDataModule):
         assert self._feed is not None
         self._position = self._feed.position_after(step)
 
+    def rows_of_batch(self, number: int) -> np.ndarray:
+        """Rows of the global batch with this number in the epoch, int64 [B], as numbered in their source."""
+        assert self._feed is not None
+        return self._feed.global_rows(number)
+
     def state_dict(self) -> dict[str, Any]:
         """Position after the last trained batch, and what the plan was made of."""
         return {"fingerprint": self.fingerprint, "position": self._position}

@@ -13,7 +13,6 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from inbatch.batch.batch import Batch
@@ -24,6 +23,7 @@ from inbatch.losses.base import Loss
 from inbatch.optim import Schedule, parameter_groups, to_lambda_lr
 from inbatch.run.optimizer_state import count_epochs, name_optimizer_states
 from inbatch.step.contrastive_step import ContrastiveStep, StepOutput
+from inbatch.step.finite import FiniteWatch, Place, whole
 from inbatch.step.report import StepReport
 from inbatch.step.seeding import accumulation
 from inbatch.step.settings import StepSettings
@@ -56,6 +56,8 @@ class BiEncoderModule(LightningModule):
         self._schedule = schedule
         self._guide = guide
         self._gradient_norm: Tensor | None = None
+        self.place = Place(0, 0, "")
+        self.watch = FiniteWatch(self.settings.on_nonfinite, tolerated=self.settings.tolerated)
 
     def configure_model(self) -> None:
         """Shard parameters where the strategy does."""
@@ -124,12 +126,14 @@ class BiEncoderModule(LightningModule):
             self.trainer.optimizers, checkpoint["optimizer_states"], self.named_parameters()
         )
         count_epochs(checkpoint["loops"]["fit_loop"])
+        checkpoint["num_skipped"] = self.watch.num_skipped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another plan before its weights are loaded."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is not None:
             data.check_checkpoint(checkpoint)
+        self.watch.num_skipped = checkpoint.get("num_skipped", 0)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Add the gradient of a batch; an optimizer step after every `accumulate` batches."""
@@ -137,6 +141,7 @@ class BiEncoderModule(LightningModule):
             batch.step, int(self.trainer.num_training_batches), self.settings.accumulate
         )
         self._gradient_norm = None
+        self.place = Place(self.global_step + 1, batch.step, batch.source)
         output = self.step(batch, epoch=self.current_epoch, position=position, size=size)
         if position == size - 1:
             self._step_optimizer()
@@ -149,17 +154,28 @@ class BiEncoderModule(LightningModule):
             optimizer.step()
             optimizer.zero_grad()
         if self.strategy.clips_gradients:
-            self._gradient_norm = self.strategy.gradient_norm(self.trainer)
+            self._gradient_norm = norm = self.strategy.gradient_norm(self.trainer)
+            if norm is not None:
+                self.watch.may_step(norm, (), self.place)
         schedule.step()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip by the global norm; here gradients are unscaled and reduced."""
+        """Clip by the global norm; here gradients are unscaled and reduced.
+
+        Raises:
+            NonFiniteGradient: there is no use in going on.
+        """
         if self.strategy.clips_gradients:
             return
-        parameters = [p for p in self.encoder.parameters() if p.grad is not None]
-        limit = self.settings.clip_norm if self.settings.clip_norm is not None else float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-        self._gradient_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        named = [(n, p) for n, p in self.encoder.named_parameters() if p.grad is not None]
+        gradients = [(name, p.grad) for name, p in named if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([gradient for _, gradient in gradients])
+        self._gradient_norm = whole(norm)
+        if not self.watch.may_step(self._gradient_norm, gradients, self.place):
+            optimizer.zero_grad()  # an optimizer passes over parameters without gradient
+        elif self.settings.clip_norm is not None:
+            parameters = [p for _, p in named]
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
 
     def _report(self, output: StepOutput) -> None:
         batch = output.batch
@@ -173,5 +189,6 @@ class BiEncoderModule(LightningModule):
             gradient_norm=self._gradient_norm,
             phases=self.step.timer.pop(),
             source=batch.source,
+            num_skipped=self.watch.num_skipped,
             compiled_graphs=num_compiled_graphs() if self.settings.compile else None,
         )

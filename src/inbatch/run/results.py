@@ -76,7 +76,8 @@ def write_results(
     """
     trainer, callbacks = fitted.trainer, fitted.callbacks
     evaluation = callbacks.evaluation
-    _export(trainer, fitted.module, evaluation, folder.model)
+    if evaluation is None or evaluation.best_step is None:  # else the best weights are exported
+        export_model(trainer, fitted.module.encoder, fitted.module.strategy, folder)
     result = _train_result(folder, evaluation)
     if not trainer.is_global_zero:
         return result
@@ -115,18 +116,6 @@ def write_results(
         paths={name: str(path) for name, path in paths.items()},
     )
     return result
-
-
-def _export(
-    trainer: Trainer, module: BiEncoderModule, evaluation: Evaluation | None, model_dir: Path
-) -> None:
-    """Export the last weights, unless an evaluation has exported the best ones. Collective."""
-    chosen = evaluation is not None and evaluation.best_step is not None
-    if evaluation is not None and chosen and not trainer.strategy.broadcast(model_dir.exists()):
-        evaluation.forget_best()  # resumed from a run elsewhere, whose folder has the model
-        chosen = False
-    if not chosen:
-        export_model(trainer, module.encoder, module.strategy, model_dir)
 
 
 def _train_result(folder: RunFolder, evaluation: Evaluation | None) -> TrainResult:

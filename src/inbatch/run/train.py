@@ -7,6 +7,7 @@ found before `fit`; a user's mistake raises `ConfigError`.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -25,12 +26,14 @@ from inbatch.run.build import build_parts, make_data, make_module
 from inbatch.run.callbacks import make_callbacks
 from inbatch.run.compatibility import check_sizes
 from inbatch.run.datamodule import BatchModule
+from inbatch.run.diverged import diverged
 from inbatch.run.module import BiEncoderModule
 from inbatch.run.overview import overview, write_report
 from inbatch.run.parts import OwnObjects
 from inbatch.run.results import Fitted, TrainResult, write_results
-from inbatch.run.resume import find_checkpoint
+from inbatch.run.resume import Saved, check_strategy_of, find_checkpoint, saved_tokens
 from inbatch.run.trainer import make_trainer
+from inbatch.step.finite import NonFiniteGradient
 from inbatch.strategies import World, find_world
 
 
@@ -49,24 +52,42 @@ def train(
         Preempted: `stop` was asked for, and a checkpoint is written.
     """
     folder = RunFolder(Path(run.output_dir))
+    with claim(folder, asdict(run)) as held:
+        return _train(run, folder, own or OwnObjects(), stop=stop, held=held)
+
+
+def _train(
+    run: RunConfig,
+    folder: RunFolder,
+    own: OwnObjects,
+    *,
+    stop: StopRequest | None,
+    held: Callable[[], None],
+) -> TrainResult:
     world = find_world(run.trainer.accelerator, run.trainer.devices, run.trainer.num_nodes)
-    claim(folder, asdict(run))
+    saved = find_checkpoint(folder, run.resume, asdict(run))
     check_sizes(run.global_batch_size, run.sampler.get("batch_sizes"), world_size=world.size)
     check_precision(run.precision, world.accelerator)
     set_up_process(world, precision=run.precision, seed=run.seed)
 
-    parts = build_parts(run, world, own or OwnObjects())
-    plan = plan_memory(run, world, parts)
+    parts = build_parts(run, world, own)
+    check_strategy_of(saved, parts.strategy, run.strategy, world)
+    plan = plan_memory(run, world, parts, saved_tokens=saved_tokens(saved, world))
     run = replace(run, gradcache=with_sizes(run.gradcache, plan))
     data, module = make_data(run, world, parts), make_module(run, parts)
-    checkpoint = find_checkpoint(folder, run.resume, data)
+    if saved is not None and saved.entries is not None:
+        data.check_checkpoint(saved.entries)
 
     write_config(folder, asdict(run))
     write_report(parts, data, folder.data_report)
     summary = Summary(overview(run, world, parts, plan), step_flop=plan.flop)
-    callbacks = make_callbacks(run, folder, parts, module, data, summary=summary, stop=stop)
-    trainer = make_trainer(run, folder, world=world, strategy=parts.strategy, callbacks=callbacks)
-    seconds = fit(trainer, module, data, checkpoint=checkpoint, preemption=callbacks.preemption)
+    callbacks = make_callbacks(
+        run, folder, parts, module, data, saved=saved, held=held, summary=summary, stop=stop
+    )
+    trainer = make_trainer(
+        run, folder, world=world, strategy=parts.strategy, callbacks=callbacks, fresh=saved is None
+    )
+    seconds = fit(trainer, module, data, folder, saved=saved, preemption=callbacks.preemption)
     return write_results(run, folder, parts, Fitted(trainer, module, callbacks, seconds))
 
 
@@ -74,17 +95,23 @@ def fit(
     trainer: Trainer,
     module: BiEncoderModule,
     data: BatchModule,
+    folder: RunFolder,
     *,
-    checkpoint: Path | None,
+    saved: Saved | None,
     preemption: Preemption | None,
 ) -> float:
     """Train from a checkpoint, or from the start; return the seconds that it has taken.
 
     Raises:
         Preempted: a stop was asked for, and a checkpoint is written.
+        ConfigError: gradients are not finite.
     """
     start = time.monotonic()
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    path = None if saved is None else saved.path
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
+    except NonFiniteGradient as error:
+        raise diverged(error, folder, data) from error
     seconds = time.monotonic() - start
     if preemption is not None:
         preemption.finish(trainer)

@@ -15,15 +15,19 @@ from inbatch.config.check import PRECISIONS, RunConfig
 from inbatch.config.instantiate import instantiate
 from inbatch.folder.paths import RunFolder
 from inbatch.run.callbacks import RunCallbacks
-from inbatch.run.resume import resume_path
 from inbatch.strategies import Strategy, World, cluster_environment
 
 
 def make_trainer(
-    run: RunConfig, folder: RunFolder, *, world: World, strategy: Strategy, callbacks: RunCallbacks
+    run: RunConfig,
+    folder: RunFolder,
+    *,
+    world: World,
+    strategy: Strategy,
+    callbacks: RunCallbacks,
+    fresh: bool,
 ) -> Trainer:
     """The Lightning trainer; it brings no sampler, bar, checkpoint or signal handler of its own."""
-    fresh = resume_path(folder, run.resume) is None
     loggers = make_loggers(run.logger, folder, run_name=run.name, fresh=fresh)
     trainer = Trainer(
         accelerator=world.accelerator,

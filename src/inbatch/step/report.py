@@ -28,6 +28,7 @@ class StepReport:
     gradient_norm: Tensor | None  # scalar, before clipping; None where no optimizer step was taken
     phases: Mapping[str, float]  # seconds per part of the step, as far as the device has come
     source: str  # name of the source that the rows come from
+    num_skipped: int = 0  # optimizer steps left out up to now, since their gradient was not finite
     compiled_graphs: int | None = None  # by torch.compile up to now; None where it is not in use
 
 

@@ -19,6 +19,8 @@ class StepSettings:
     learning_rate_mapping: {regex over parameter names: learning rate}.
     compile: run the encoder's backbone through torch.compile.
     seed: of dropout.
+    on_nonfinite: "stop" ends the run at a gradient that is not finite, "skip" leaves its step out.
+    tolerated: steps in a row in which a gradient may be infinite, since a loss scaler leaves them out.
     """
 
     gather: Literal["global", "ring", "local"] = "global"
@@ -28,3 +30,5 @@ class StepSettings:
     learning_rate_mapping: Mapping[str, float] | None = None
     compile: bool = False
     seed: int = 42
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    tolerated: int = 0

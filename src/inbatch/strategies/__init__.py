@@ -4,7 +4,7 @@ from inbatch.strategies.base import Strategy
 from inbatch.strategies.ddp import DDP, Auto, SingleDevice
 from inbatch.strategies.deepspeed import DeepSpeed
 from inbatch.strategies.fsdp import FSDP
-from inbatch.strategies.launcher import cluster_environment, is_first_process
+from inbatch.strategies.launcher import cluster_environment, global_rank, is_first_process
 from inbatch.strategies.topology import World, cores_per_rank, find_world
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "cluster_environment",
     "cores_per_rank",
     "find_world",
+    "global_rank",
     "is_first_process",
 ]

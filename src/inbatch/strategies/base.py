@@ -46,6 +46,11 @@ class Strategy(ABC):
         """Optimizer state is held by the host, not by the device."""
         return False
 
+    @property
+    def saves_shards(self) -> bool:
+        """A checkpoint is a folder of the ranks' shards, which it alone reads, on as many ranks."""
+        return False
+
     def resolve(self, world_size: int) -> Strategy:
         """The strategy for a number of processes: this one."""
         return self

@@ -67,6 +67,11 @@ class DeepSpeed(Strategy):
         return True
 
     @property
+    def saves_shards(self) -> bool:
+        """All stages do."""
+        return True
+
+    @property
     def shards_parameters(self) -> bool:
         """Stage 3 divides parameters too."""
         return self.stage == 3

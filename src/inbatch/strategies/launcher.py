@@ -9,7 +9,7 @@ from lightning.fabric.plugins.environments import (
     TorchElasticEnvironment,
 )
 
-from inbatch.strategies.topology import find_launcher
+from inbatch.strategies.topology import World, find_launcher
 
 _RANK_0 = "rank 0"
 
@@ -33,6 +33,14 @@ def rank_name() -> str:
         return f"rank {environment.global_rank()}"
     node, local = environment.node_rank(), environment.local_rank()
     return f"node {node}, its rank {local}" if node else f"rank {local}"
+
+
+def global_rank(world: World) -> int:
+    """Of this process, before ranks have met."""
+    environment = cluster_environment()
+    if isinstance(environment, LightningEnvironment):
+        return environment.node_rank() * world.devices + environment.local_rank()
+    return environment.global_rank()
 
 
 def is_first_process() -> bool:

@@ -72,6 +72,11 @@ class RankFeed(Sampler[PlannedSlice]):
         start = self._start()
         return self._walk(start, step + 1 - start["step"])
 
+    def global_rows(self, step: int) -> np.ndarray:
+        """Rows of all ranks at a step of this epoch, int64 [B]."""
+        place = self.position_after(step - 1)
+        return self._open(place["plan"]).batch(place["plan_step"]).rows
+
     def _start(self) -> Position:
         """The position at which this epoch begins or resumes."""
         if self._epoch < self._known["epoch"]:
