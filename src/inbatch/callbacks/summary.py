@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -24,8 +25,15 @@ from inbatch.export.card_sections import in_words
 from inbatch.step.report import Watched
 
 
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    num_rows: int = 0
+    training_s: float = 0.0
+    evaluation_s: float = 0.0
+
+
 class Summary(Callback, PauseWatcher):
-    """Prints the run's table when training starts; `show` prints the summary.
+    """Prints the run's table when training starts; `show` prints the summary, of all starts of the run.
 
     Args:
         rows: {section: {name: value}}; a section "run" with steps, ranks and parameters is added.
@@ -39,10 +47,12 @@ class Summary(Callback, PauseWatcher):
         self._rows = rows
         self._step_flop = step_flop
         self._console = console or make_console()
-        self._facts: dict[str, str] = {}
         self._parameters = ""
         self._num_rows = 0
-        self._start_s = self._paused_at_s = 0.0
+        self._num_steps = 0  # of this start
+        self._start_s: float | None = None
+        self._paused_at_s = 0.0
+        self._earlier = _Totals()  # of the starts before this one
         self.training_s = 0.0  # from the first step to the last, without evaluation
         self.evaluation_s = 0.0
         self._last_loss: Tensor | None = None
@@ -81,6 +91,7 @@ class Summary(Callback, PauseWatcher):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count rows."""
+        self._num_steps += 1
         report = cast(Watched, pl_module).last_step
         if report is not None:
             self._num_rows += report.num_rows
@@ -97,19 +108,57 @@ class Summary(Callback, PauseWatcher):
             self.evaluation_s += time.monotonic() - self._paused_at_s
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the totals of the run."""
-        self.training_s = time.monotonic() - self._start_s - self.evaluation_s
+        """Note the time that training has taken."""
+        now = self._totals()
+        self.training_s, self._start_s = now.training_s, None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The totals up to a checkpoint."""
+        return asdict(self._totals())
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from the totals of a checkpoint."""
+        self._earlier = _Totals(**state_dict)
+        self._num_rows, self.evaluation_s = self._earlier.num_rows, self._earlier.evaluation_s
+        self.training_s = self._earlier.training_s
+
+    @property
+    def this_start_s(self) -> float:
+        """Seconds of training and evaluation in this start."""
+        earlier = self._earlier.training_s + self._earlier.evaluation_s
+        return self.training_s + self.evaluation_s - earlier
+
+    def _totals(self) -> _Totals:
+        """Of all starts, up to now."""
+        training_s = self.training_s
+        if self._start_s is not None:
+            evaluated_s = self.evaluation_s - self._earlier.evaluation_s
+            training_s += time.monotonic() - self._start_s - evaluated_s
+        return _Totals(self._num_rows, training_s, self.evaluation_s)
+
+    def _facts(self, trainer: Trainer) -> dict[str, str]:
         evaluated = f", {in_words(self.evaluation_s)} of evaluation" if self.evaluation_s else ""
-        self._facts = {
+        rate = (
+            f", {quantity(self._num_rows / self.training_s)} a second in all"
+            if self.training_s
+            else ""
+        )
+        facts = {
             "steps": f"{trainer.global_step:,}",
-            "rows": f"{self._num_rows:,}, {quantity(self._num_rows / self.training_s)} a second in all",
+            "rows": f"{self._num_rows:,}{rate}",
             "time": f"{in_words(self.training_s)} of training{evaluated}",
             "peak memory": f"{peak_memory_gib(trainer.strategy.root_device):.2f} GiB on rank 0",
         }
+        if not self._num_steps:
+            facts["steps"] += (
+                ", all trained before: nothing was left to do (a larger trainer.max_epochs or "
+                "trainer.max_steps goes on)"
+            )
         if self._compiled_graphs is not None:
-            self._facts["compiled"] = f"{self._compiled_graphs} graphs"
+            facts["compiled"] = f"{self._compiled_graphs} graphs"
         if self._last_loss is not None:
-            self._facts["last loss"] = f"{self._last_loss.item():.4f}"
+            facts["last loss"] = f"{self._last_loss.item():.4f}"
+        return facts
 
     def show(
         self,
@@ -130,4 +179,4 @@ class Summary(Callback, PauseWatcher):
         """
         if trainer.is_global_zero:
             metrics_table(before, after, console=self._console)
-            summary_panel({**self._facts, **facts}, paths, console=self._console)
+            summary_panel({**self._facts(trainer), **facts}, paths, console=self._console)

@@ -62,6 +62,7 @@ def build_parts(run: RunConfig, world: World, own: OwnObjects) -> Parts:
         world,
         precision=run.precision,
         gather=run.gather,
+        on_nonfinite=run.on_nonfinite,
         mixed=bool(run.sampler.get("mixed")),
     )
     return parts

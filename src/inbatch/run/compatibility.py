@@ -22,13 +22,15 @@ from inbatch.strategies import Strategy, World
 CAPABILITY = (8, 0)  # of a GPU that the Triton kernels are made for
 
 
-def check_parts(parts: Parts, world: World, *, precision: str, gather: str, mixed: bool) -> None:
+def check_parts(
+    parts: Parts, world: World, *, precision: str, gather: str, mixed: bool, on_nonfinite: str
+) -> None:
     """Check that the parts of a run go together.
 
     Args:
         parts: of the run.
         world: its devices.
-        precision, gather: as configured.
+        precision, gather, on_nonfinite: as configured.
         mixed: whether a batch holds rows of all sources.
 
     Raises:
@@ -38,7 +40,7 @@ def check_parts(parts: Parts, world: World, *, precision: str, gather: str, mixe
     check_kernels(parts.losses, world, precision)
     check_gather(parts.losses, gather)
     check_batch(parts.sources, parts.batch_sizes, mixed=mixed)
-    check_strategy(parts.strategy, precision)
+    check_strategy(parts.strategy, precision, on_nonfinite)
 
 
 def check_sizes(
@@ -117,8 +119,8 @@ def _check_labels(source: Source, least: float, most: float, *, name: str) -> No
         )
 
 
-def check_strategy(strategy: Strategy, precision: str) -> None:
-    """Check that a strategy can compute in a precision.
+def check_strategy(strategy: Strategy, precision: str, on_nonfinite: str) -> None:
+    """Check that a strategy can compute in a precision, and leave out steps if it is to.
 
     Raises:
         ConfigError: it cannot.
@@ -129,6 +131,13 @@ def check_strategy(strategy: Strategy, precision: str) -> None:
             f"is not computed under {type(strategy).__name__}",
             "set precision=fp32 or precision=bf16, or strategy=ddp",
             value=precision,
+        )
+    if on_nonfinite == "skip" and strategy.clips_gradients:
+        raise ConfigError(
+            "on_nonfinite",
+            f"is not possible under {type(strategy).__name__}, which steps by itself",
+            "set on_nonfinite=stop, or strategy=ddp or fsdp",
+            value=on_nonfinite,
         )
 
 

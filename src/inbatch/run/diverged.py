@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from inbatch.errors import ConfigError
-from inbatch.files import write_json
+from inbatch.export.card_data import CardData
+from inbatch.files import remove, write_json
 from inbatch.folder.paths import RunFolder
 from inbatch.run.datamodule import BatchModule
 from inbatch.step.finite import NonFiniteGradient
 from inbatch.strategies import is_first_process
+
+_FIX = "lower optimizer.lr or clip_norm, look at the rows, or set on_nonfinite=skip"
+
+
+def check_card(card: CardData, folder: RunFolder, *, step: int) -> None:
+    """Make sure that the exported model works, by the example on its card; remove it if it does not.
+
+    Raises:
+        ConfigError: it gives embeddings that are not finite.
+    """
+    scores = [s for row in (card.usage and card.usage.similarities) or () for s in row]
+    if not all(map(math.isfinite, scores)):
+        remove(folder.model)
+        raise ConfigError(
+            "training",
+            f"diverged at step {step}: the trained model gives embeddings that are not finite",
+            _FIX,
+        )
 
 
 def diverged(error: NonFiniteGradient, folder: RunFolder, data: BatchModule) -> ConfigError:
@@ -31,5 +51,5 @@ def diverged(error: NonFiniteGradient, folder: RunFolder, data: BatchModule) -> 
     return ConfigError(
         "training",
         f"diverged at step {place.step}: gradients or weights are not finite, see {folder.nonfinite}",
-        "lower optimizer.lr or clip_norm, look at the rows, or set on_nonfinite=skip",
+        _FIX,
     )

@@ -19,6 +19,7 @@ from inbatch.export.plots import plot_run
 from inbatch.folder.paths import RunFolder
 from inbatch.run.callbacks import RunCallbacks
 from inbatch.run.card import make_card
+from inbatch.run.diverged import check_card
 from inbatch.run.module import BiEncoderModule
 from inbatch.run.parts import Parts
 from inbatch.sweep.trials import Result, write_result
@@ -89,6 +90,8 @@ def write_results(
     card = make_card(
         run, parts, trainer=trainer, callbacks=callbacks, rows=rows, model=folder.model
     )
+    if evaluation is None or evaluation.best_step is None:
+        check_card(card, folder, step=trainer.global_step)
     card_path = write_card(card, folder.model, plots=plots)
     _write_sweep_result(folder, callbacks, mode=run.evaluation.mode)
     best = {"best/value": result.best_value, "best/step": result.best_step}
@@ -104,7 +107,7 @@ def write_results(
         **unsent,
     }
     summary = callbacks.summary
-    launch_s = fitted.seconds - summary.training_s - summary.evaluation_s
+    launch_s = fitted.seconds - summary.this_start_s
     facts = {"launch": f"{in_words(launch_s)} for ranks, strategy and guide"}
     if result.best_value is not None:
         facts["best"] = f"{result.best_metric} {result.best_value:.4f} at step {result.best_step}"
