@@ -106,11 +106,11 @@ def test_kernels_do_not_mask_duplicates(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_strategies_and_precisions() -> None:
     with pytest.raises(ConfigError, match="precision='fp16' is not computed under FSDP: set"):
-        check_strategy(FSDP(), "fp16")
+        check_strategy(FSDP(), "fp16", "stop")
     with pytest.raises(ConfigError, match="precision='fp64' is not computed under DeepSpeed: set"):
-        check_strategy(DeepSpeed(), "fp64")
+        check_strategy(DeepSpeed(), "fp64", "stop")
     for strategy in (DDP(), FSDP(), DeepSpeed()):
-        check_strategy(strategy, "bf16")
+        check_strategy(strategy, "bf16", "stop")
 
 
 def test_a_ring_needs_candidates_and_the_tiled_form() -> None:

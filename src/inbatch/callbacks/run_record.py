@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.optim.lr_scheduler import LambdaLR
 
+from inbatch.console import make_console, print_plain
 from inbatch.gather import sum_over_ranks
+from inbatch.step.report import Watched
 
 
 class RunRecord(Callback):
@@ -31,6 +34,25 @@ class RunRecord(Callback):
         halvings = of_rank(self._saved, "halvings", trainer.global_rank, trainer.world_size)
         for _ in range(halvings or 0):
             pl_module.step.memory.shrink()  # type: ignore[union-attr, operator]
+        total, before = cast(Watched, pl_module).total_steps, self._saved.get("total_steps", 0)
+        if before and before != total:
+            self._say_length(trainer, before, total)
+
+    def _say_length(self, trainer: Trainer, before: int, total: int) -> None:
+        """A run of another length has another schedule, which holds from the next step on."""
+        scheduler = trainer.lr_scheduler_configs[0].scheduler
+        assert isinstance(scheduler, LambdaLR)
+        old = trainer.optimizers[0].param_groups[0]["lr"]
+        rates = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+        for group, (base, factor) in zip(trainer.optimizers[0].param_groups, rates, strict=True):
+            group["lr"] = base * factor(scheduler.last_epoch)
+        if trainer.is_global_zero:
+            print_plain(
+                f"resume  the run has {total:,} steps now, and had {before:,}: the learning rate follows the "
+                f"schedule of {total:,} steps, {trainer.optimizers[0].param_groups[0]['lr']:.3g} here "
+                f"instead of {old:.3g}",
+                console=make_console(),
+            )
 
     def make(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The record, as plain values. Collective."""
@@ -43,6 +65,7 @@ class RunRecord(Callback):
         return {
             "settings": self._settings,
             "step": trainer.global_step,
+            "total_steps": cast(Watched, pl_module).total_steps,
             "world_size": trainer.world_size,
             "chunk_tokens": sizes_W2[:, 0].tolist(),
             "halvings": sizes_W2[:, 1].tolist(),
