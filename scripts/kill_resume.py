@@ -101,7 +101,7 @@ def kill_and_resume(
     killed: list[int] = []
     while True:
         process = start(settings, output)
-        rows = len(read_rows(output)) + draw.randint(0, 5)
+        rows = len(read_rows(output)) + draw.randint(1, 6)
         pause = draw.random() * 0.3
         if len(killed) == kills or not wait_for_rows(process, output, rows):
             finish(process)

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -72,16 +71,17 @@ def test_other_ends(end: str, said: str) -> None:
 
 
 def test_help_answers_at_once() -> None:
-    times, answers = [], []
     for line in (["--help"], ["train", "--help"]):
-        best = float("inf")
-        for _ in range(3):  # the machine may be busy
-            begin = time.perf_counter()
-            answers.append(run("-X", "importtime", "-m", "inbatch", *line))
-            best = min(best, time.perf_counter() - begin)
-        times.append(best)
-    assert max(times) < 1.0
-    for answer in answers:
+        before = os.times()
+        answer = run("-X", "importtime", "-m", "inbatch", *line)
+        after = os.times()  # of the processor, so that a busy machine does not matter
+        used = (
+            after.children_user
+            + after.children_system
+            - before.children_user
+            - before.children_system
+        )
+        assert used < 2.0
         assert answer.returncode == 0
         assert not re.search(r"\b(torch|lightning|transformers|hydra)$", answer.stderr, re.M)
 

@@ -17,7 +17,7 @@ def test_a_value_that_says_nothing_is_left_out() -> None:
         "data.train is not set"
     )
     assert str(ConfigError("name", "is empty", "set one", value=None)) == (
-        "name=None is empty: set one"
+        "name=null is empty: set one"
     )
 
 

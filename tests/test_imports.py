@@ -70,7 +70,7 @@ ONLY_IN = {
     "hydra": r"cli/.*|compat\.py|config/instantiate\.py|api/compose\.py",
     "deepspeed": r"strategies/deepspeed\.py|compat\.py",
     "wandb": r"callbacks/.*",
-    "torch.distributed": r"gather/.*|strategies/.*|callbacks/evaluation\.py|(run/module|step/forwards)\.py",
+    "torch.distributed": r"gather/.*|strategies/.*|callbacks/evaluation\.py",
     "flash_attn": r"encoder/varlen\.py",
     "triton": r"losses/softmax/triton_\w+\.py",
     "optuna": r"sweep/.*",

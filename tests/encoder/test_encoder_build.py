@@ -84,7 +84,7 @@ def test_refuses_paths(path: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "model=None does not go with config=None: give one"),
+        ({}, "model=null does not go with config=None: give one"),
         ({"model": "x", "config": BERT}, "model='x' does not go with config=.*: give one"),
         ({"config": BERT}, "tokenizer is not set, and config needs it"),
         ({"config": BERT, "tokenizer": {"train": {}}}, "needs training texts"),

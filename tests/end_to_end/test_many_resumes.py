@@ -53,7 +53,7 @@ def run_until(step: int, monkeypatch: pytest.MonkeyPatch, *options: str) -> None
         return made
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_callbacks, "make_callbacks", make_callbacks)
+        patch.setattr("inbatch.run.train.make_callbacks", make_callbacks)
         with pytest.raises(KilledError):
             train(check_config(compose_run(*TINY, *options)))
 

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-# A thousand for each worker, below those that the system hands out.
-_FIRST_PORT = 20_000 + 1_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_PORTS = cycle(range(_FIRST_PORT, _FIRST_PORT + 1_000))
+# Some for each worker, below those that the system hands out; others for another run of the tests beside it.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_FIRST_PORT = 20_000 + 500 * ((4 * os.getppid() + _WORKER) % 24)
+_PORTS = cycle(range(_FIRST_PORT, _FIRST_PORT + 500))
 
 
 def run(fn: Callable[..., Any], world_size: int, *args: Any, timeout_s: float = 240.0) -> list[Any]:

@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from torch.distributed.tensor import DTensor
 
 from inbatch.callbacks.pauses import PauseWatcher
-from inbatch.gather import max_over_ranks
+from inbatch.gather import local_part, max_over_ranks
 from inbatch.step.finite import NonFiniteGradient
 
 
@@ -25,8 +24,7 @@ class NonFinite(Callback, PauseWatcher):
         """
         module: Any = trainer.lightning_module
         module.watch.settle()
-        parameters = (p.detach() for p in module.encoder.parameters())
-        local = [p.to_local() if isinstance(p, DTensor) else p for p in parameters]
+        local = [local_part(p.detach()) for p in module.encoder.parameters()]
         bad = int(not torch.stack([p.isfinite().all() for p in local if p.numel()]).all())
         if trainer.world_size > 1:
             (bad,) = max_over_ranks([bad], trainer.strategy.root_device)

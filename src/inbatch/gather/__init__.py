@@ -11,6 +11,7 @@ from inbatch.gather.collectives import (
 )
 from inbatch.gather.gather import Gather, GlobalGather, LocalGather, Rows, split_rows
 from inbatch.gather.ring import RowsRing
+from inbatch.gather.shards import local_part, whole
 
 __all__ = [
     "Gather",
@@ -22,8 +23,10 @@ __all__ = [
     "all_gather_rows",
     "average_gradients",
     "barrier",
+    "local_part",
     "max_over_ranks",
     "rank_and_world_size",
     "split_rows",
     "sum_over_ranks",
+    "whole",
 ]

@@ -18,12 +18,13 @@ from torch.optim import Optimizer
 from inbatch.batch.batch import Batch
 from inbatch.compat import num_compiled_graphs
 from inbatch.encoder import Encoder
+from inbatch.gather import whole
 from inbatch.guide import Guide, Process
 from inbatch.losses.base import Loss
 from inbatch.optim import Schedule, parameter_groups, to_lambda_lr
 from inbatch.run.optimizer_state import count_epochs, name_optimizer_states
 from inbatch.step.contrastive_step import ContrastiveStep, StepOutput
-from inbatch.step.finite import FiniteWatch, Place, whole
+from inbatch.step.finite import FiniteWatch, Place
 from inbatch.step.report import StepReport
 from inbatch.step.seeding import accumulation
 from inbatch.step.settings import StepSettings

@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple, final
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+
+from inbatch.gather import whole
 
 _SHOWN = 20  # gradients that are named
 
@@ -112,11 +113,6 @@ class FiniteWatch:
         self._in_a_row += 1
         if self._in_a_row > self._tolerated:
             raise NonFiniteGradient(place, worst(gradients))
-
-
-def whole(norm: Tensor) -> Tensor:
-    """A norm as a plain tensor; collective where it is that of shards."""
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def worst(gradients: Iterable[tuple[str, Tensor]]) -> dict[str, float]:

@@ -7,12 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from inbatch.batch.batch import Chunk
 from inbatch.encoder import Encoder
 from inbatch.encoder.lookup import shared_lookup
-from inbatch.gather import max_over_ranks
+from inbatch.gather import local_part, max_over_ranks
 from inbatch.gradcache import KeepBudget, fill_chunks
 
 
@@ -48,8 +47,7 @@ class Forwards:
     def __call__(self, chunk: Chunk) -> Tensor:
         """Embeddings of a chunk, [n, D]."""
         if self._budget.wants_measure and torch.is_grad_enabled():
-            parameters = self.encoder.parameters()
-            held = [p.to_local() if isinstance(p, DTensor) else p for p in parameters]
+            held = [local_part(parameter) for parameter in self.encoder.parameters()]
             with self._budget.measure(chunk.input_ids.numel(), held):
                 return self.encoder(chunk)
         return self.encoder(chunk)
