@@ -52,6 +52,7 @@ class RunCallbacks:
 
     evaluation: Evaluation | None
     summary: Summary
+    log: StepLog
     wandb: WandbRun
     pruning: Pruning | None
     preemption: Preemption | None
@@ -94,13 +95,14 @@ def make_callbacks(
     preemption = None if stop is None else Preemption(stop, checkpoints)
     checkpoint = resume_path(folder, run.resume)
     facts = shared_facts(asdict(run), checkpoint, tokenizer=module.encoder.tokenizer, data=data)
+    log = StepLog(every_steps=run.trainer.log_every_steps)
     examples = ExampleTables(list(evaluators.values()), folder=folder.examples)
     ordered: list[Callback | None] = [
         RankConsistency(facts, remedies={CHECKPOINT: remedy(folder, run.resume)}),
         wandb,
         summary,
-        StepLog(every_steps=run.trainer.log_every_steps),
-        Progress(every_steps=run.trainer.log_every_steps),
+        log,
+        Progress(log),
         evaluation,
         examples if evaluators else None,
         pruning,
@@ -110,6 +112,7 @@ def make_callbacks(
     return RunCallbacks(
         evaluation=evaluation,
         summary=summary,
+        log=log,
         wandb=wandb,
         pruning=pruning,
         preemption=preemption,

@@ -105,6 +105,8 @@ def write_results(
     summary = callbacks.summary
     launch_s = fitted.seconds - summary.training_s - summary.evaluation_s
     facts = {"launch": f"{in_words(launch_s)} for ranks, strategy and guide"}
+    if callbacks.log.loss is not None:
+        facts["last loss"] = f"{callbacks.log.loss:.4f} (last row of {folder.metrics.name})"
     if result.best_value is not None:
         facts["best"] = f"{result.best_metric} {result.best_value:.4f} at step {result.best_step}"
     summary.show(
