@@ -118,7 +118,7 @@ def test_labels_and_shares_of_batches() -> None:
 def test_written_files(tmp_path: Path) -> None:
     columns = {"query": ["a | b\nc", "é"], "pos": ["x" * 500, "y"], "label": [0.5, 1]}
     report = report_of(columns)
-    write(report, tmp_path / "run")
+    write(report, tmp_path / "run" / "data_report.md")
     stored = json.loads((tmp_path / "run" / "data_report.json").read_text(encoding="utf-8"))
     assert stored == json.loads(json.dumps(report.to_dict()))
     assert stored["sources"][0]["samples"][1] == {"query": "é", "pos": "y", "label": 1.0}

@@ -57,6 +57,7 @@ def write_report(parts: Parts, data: BatchModule, path: Path) -> None:
         prompts=parts.encoder.role_prompts,
         in_batch=[name for name, loss in parts.losses.items() if loss.scope == "candidates"],
         guided=[name for name, loss in parts.losses.items() if loss.needs_guide],
+        losses=parts.losses,
         duplicate_share=lambda source: duplicate_share(
             source.text_hashes(), plan, source=source.name
         ),
