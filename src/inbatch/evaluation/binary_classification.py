@@ -10,6 +10,7 @@ import numpy as np
 from inbatch.errors import ConfigError
 from inbatch.evaluation.base import (
     Encode,
+    EvaluationRows,
     check_truncate_dim,
     embed_distinct,
     field_of,
@@ -20,7 +21,7 @@ from inbatch.evaluation.base import (
     with_summary,
 )
 from inbatch.evaluation.metrics import BINARY_KEYS, DISTANCES, binary_metrics, pairwise_similarity
-from inbatch.evaluation.rows import RowSource, read_labelled_pairs
+from inbatch.evaluation.rows import RowSource, pair_rows, read_labelled_pairs
 
 
 @final
@@ -85,6 +86,10 @@ class BinaryClassificationEvaluator:
             for which in with_summary(self.similarity)
             for key in BINARY_KEYS
         )
+
+    def rows(self) -> EvaluationRows:
+        """The labelled pairs."""
+        return pair_rows(self.first, self.second, self.labels)
 
     def __call__(self, encode: Encode) -> dict[str, float]:
         """Embed the pairs and classify."""

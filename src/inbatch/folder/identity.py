@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from inbatch.config.schema import RunConfig
 from inbatch.console import stop_recording
 from inbatch.errors import ConfigError, in_yaml
 from inbatch.files import write_text
@@ -64,6 +67,16 @@ def write_config(folder: RunFolder, settings: Mapping[str, Any]) -> None:
     folder.checkpoints.mkdir(parents=True, exist_ok=True)
     if is_first_process():
         write_text(folder.config, OmegaConf.to_yaml(OmegaConf.create(dict(settings))))
+
+
+def run_name(name: str, folder: RunFolder) -> str:
+    """The name of a run: its own or, where it has none, that of its folder.
+
+    The folder of a trial is a number; its name is that of the sweep.
+    """
+    if name != RunConfig.name or folder.trial.exists():
+        return name
+    return Path(os.path.abspath(folder.path)).name or name
 
 
 def _check_owner(folder: RunFolder, ours: Mapping[str, Any]) -> None:

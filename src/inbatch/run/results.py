@@ -84,7 +84,8 @@ def write_results(
     chosen_by = {}
     if result.best_step is not None and result.best_metric is not None:
         chosen_by = {result.best_metric: result.best_step}
-    plots = plot_run(rows, folder.plots, best_steps=chosen_by)
+    primary = {each.name: each.primary_metric for each in parts.evaluators.values()}
+    plots = plot_run(rows, folder.plots, best_steps=chosen_by, primary=primary)
     card = make_card(
         run, parts, trainer=trainer, callbacks=callbacks, rows=rows, model=folder.model
     )

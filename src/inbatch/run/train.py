@@ -18,7 +18,7 @@ from inbatch.cluster.stop_request import StopRequest
 from inbatch.config.check import RunConfig, check_precision
 from inbatch.device.allocator import grow_gpu_segments, keep_freed_memory
 from inbatch.device.matmul_precision import allow_tf32
-from inbatch.folder.identity import claim, write_config
+from inbatch.folder.identity import claim, run_name, write_config
 from inbatch.folder.paths import RunFolder
 from inbatch.run.auto_sizes import plan_memory, with_sizes
 from inbatch.run.build import build_parts, make_data, make_module
@@ -49,6 +49,7 @@ def train(
         Preempted: `stop` was asked for, and a checkpoint is written.
     """
     folder = RunFolder(Path(run.output_dir))
+    run = replace(run, name=run_name(run.name, folder))
     world = find_world(run.trainer.accelerator, run.trainer.devices, run.trainer.num_nodes)
     claim(folder, asdict(run))
     check_sizes(run.global_batch_size, run.sampler.get("batch_sizes"), world_size=world.size)
