@@ -75,10 +75,12 @@ def families(metrics: Sequence[str], name: str) -> list[Family]:
         title = _SIMILARITY.sub("", _CUTOFF.sub("", short)).strip("_") or short
         label = " ".join([*_SIMILARITY.findall(short), *_CUTOFF.findall(short)])
         found.setdefault(title, {})[label] = metric
-    return [
-        Family(title + ("".join(_CUTOFF.findall(*curves)) if len(curves) == 1 else ""), curves)
-        for title, curves in found.items()
-    ]
+    return [Family(_title(title, list(curves)), curves) for title, curves in found.items()]
+
+
+def _title(measure: str, labels: Sequence[str]) -> str:
+    """The measure, with its cutoff where it has one only."""
+    return measure + ("".join(_CUTOFF.findall(labels[0])) if len(labels) == 1 else "")
 
 
 def _large_and_small(

@@ -17,7 +17,7 @@ from inbatch.data.report.build import build_report, write
 from inbatch.encoder import Encoder
 from inbatch.losses.base import Loss
 from inbatch.run.datamodule import BatchModule
-from inbatch.run.memory_plan import MemoryPlan
+from inbatch.run.memory_plan import GIB, MemoryPlan
 from inbatch.run.parts import Parts, parameters_of
 from inbatch.strategies import World
 
@@ -35,7 +35,7 @@ def overview(
         "batch": {
             "global": f"{run.global_batch_size:,} rows, {local:,} per rank",
             "optimizer step": f"{number} {batches}",
-            "chunk": _chunk_text(run.gradcache),
+            "chunk": _chunk_text(run.gradcache, plan),
             "estimated memory": plan.memory.describe(),
         },
         "loss": {
@@ -80,11 +80,21 @@ def _encoder_rows(encoder: Encoder) -> dict[str, str]:
     }
 
 
-def _chunk_text(cache: GradcacheConfig) -> str:
+def _chunk_text(cache: GradcacheConfig, plan: MemoryPlan) -> str:
     limits = [(cache.chunk_size, "texts"), (cache.chunk_tokens, "tokens")]
     chunk = ", ".join(f"at most {most} {of}" for most, of in limits if most) or "whole batch"
-    keep = "all graphs kept" if cache.keep_gib is None else f"{cache.keep_gib:g} GiB of graphs kept"
-    return f"{chunk}; {keep}"
+    return f"{chunk}; {_kept_text(plan)}"
+
+
+def _kept_text(plan: MemoryPlan) -> str:
+    """The graphs that a step will keep, which may be fewer than there is room for."""
+    kept, limit = plan.memory.kept / GIB, plan.keep_gib
+    if limit == 0:
+        return "no graphs kept"
+    if limit is None or kept < limit:
+        room = "" if limit is None else f", room for {limit:g}"
+        return f"all graphs kept (about {kept:.2f} GiB{room})"
+    return f"{limit:g} GiB of graphs kept"
 
 
 def _guide_rows(guide: GuideConfig, losses: Mapping[str, Loss]) -> dict[str, str]:

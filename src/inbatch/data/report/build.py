@@ -208,7 +208,6 @@ def _column_reports(
                 characters=_lengths(characters_CN[column]),
                 tokens=tokens,
                 truncated_share=truncated,
-                num_empty=int((characters_CN[column] == 0).sum()),
                 num_distinct=_num_distinct(hashes_CN[column]),
                 numbers_only=numbers_only(texts[column]),
             )
