@@ -154,7 +154,10 @@ class EvaluationConfig(Keys):
     every_steps: optimizer steps between evaluations, null for none inside an epoch.
     at_start: evaluate before the first step.
     every_epoch: evaluate at the end of each epoch.
-    best_metric: the metric that chooses the model, null for the first evaluator's own.
+    best_metric: the metric that chooses the model, such as dev_cosine_ndcg@10. null takes the first
+        evaluation set alone: the evaluators of `evaluation` come first, then the sets of `data.eval`, each in
+        their order. Its metric is the accuracy of triplets, the nDCG of retrieval, Spearman's correlation of
+        scored pairs or the average precision of labelled pairs.
     mode: whether the largest or the smallest value is best.
     """
 

@@ -20,7 +20,13 @@ from inbatch.evaluation.base import (
     with_prefix,
     with_summary,
 )
-from inbatch.evaluation.metrics import BINARY_KEYS, DISTANCES, binary_metrics, pairwise_similarity
+from inbatch.evaluation.metrics import (
+    BINARY_KEYS,
+    DISTANCES,
+    binary_metrics,
+    pairwise_similarity,
+    without_noise,
+)
 from inbatch.evaluation.rows import RowSource, pair_rows, read_labelled_pairs
 
 
@@ -98,7 +104,8 @@ class BinaryClassificationEvaluator:
         )
         metrics: dict[str, float] = {}
         for similarity in self.similarity:
-            scores_N = pairwise_similarity(first_ND, second_ND, similarity).numpy()
+            found_N = pairwise_similarity(first_ND, second_ND, similarity).numpy()
+            scores_N = without_noise(found_N)
             for key, value in binary_metrics(self.labels, scores_N).items():
                 is_distance = similarity in DISTANCES and key.endswith("_threshold")
                 metrics[f"{similarity}_{key}"] = -value if is_distance else value

@@ -9,12 +9,13 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 
 from inbatch.config.check import rows_per_rank
-from inbatch.config.schema import GradcacheConfig, GuideConfig, RunConfig
+from inbatch.config.schema import EvaluationConfig, GradcacheConfig, GuideConfig, RunConfig
 from inbatch.console import make_console, print_plain
 from inbatch.data.collate import MIXED
 from inbatch.data.plan.plan import duplicate_share
 from inbatch.data.report.build import build_report, write
 from inbatch.encoder import Encoder
+from inbatch.evaluation import Evaluator
 from inbatch.losses.base import Loss
 from inbatch.run.datamodule import BatchModule
 from inbatch.run.memory_plan import GIB, MemoryPlan
@@ -44,6 +45,7 @@ def overview(
             if name != MIXED
         },
         "guide": _guide_rows(run.guide, parts.losses),
+        "evaluation": _evaluation_rows(parts.evaluators, run.evaluation),
     }
 
 
@@ -95,6 +97,17 @@ def _kept_text(plan: MemoryPlan) -> str:
         room = "" if limit is None else f", room for {limit:g}"
         return f"all graphs kept (about {kept:.2f} GiB{room})"
     return f"{limit:g} GiB of graphs kept"
+
+
+def _evaluation_rows(
+    evaluators: Mapping[str, Evaluator], config: EvaluationConfig
+) -> dict[str, str]:
+    if not evaluators:
+        return {"sets": "none, so the last model is the result"}
+    first = next(iter(evaluators.values()))
+    metric = config.best_metric or first.primary_metric
+    best = "largest" if config.mode == "max" else "smallest"
+    return {"sets": ", ".join(evaluators), "model": f"that of the {best} {metric}"}
 
 
 def _guide_rows(guide: GuideConfig, losses: Mapping[str, Loss]) -> dict[str, str]:
