@@ -193,6 +193,13 @@ def make_data(run: RunConfig, world: World, parts: Parts) -> BatchModule:
     )
 
 
+def expect_rows(run: RunConfig, guide: Guide | None, data: BatchModule) -> None:
+    """Tell a stored guide what a run will read that ends within its first epoch."""
+    num_batches = run.trainer.max_steps * run.accumulate
+    if isinstance(guide, StoredGuide) and 0 < num_batches < data.batches_per_epoch:
+        guide.expect(data.rows_of_first(num_batches))
+
+
 def make_module(run: RunConfig, parts: Parts) -> BiEncoderModule:
     """The LightningModule."""
     return BiEncoderModule(

@@ -21,7 +21,7 @@ from inbatch.device.matmul_precision import allow_tf32
 from inbatch.folder.identity import claim, run_name, write_config
 from inbatch.folder.paths import RunFolder
 from inbatch.run.auto_sizes import plan_memory, with_sizes
-from inbatch.run.build import build_parts, make_data, make_module
+from inbatch.run.build import build_parts, expect_rows, make_data, make_module
 from inbatch.run.callbacks import make_callbacks
 from inbatch.run.compatibility import check_sizes
 from inbatch.run.datamodule import BatchModule
@@ -60,6 +60,7 @@ def train(
     plan = plan_memory(run, world, parts)
     run = replace(run, gradcache=with_sizes(run.gradcache, plan))
     data, module = make_data(run, world, parts), make_module(run, parts)
+    expect_rows(run, parts.guide, data)
     checkpoint = find_checkpoint(folder, run.resume, data)
 
     write_config(folder, asdict(run))
