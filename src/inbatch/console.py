@@ -22,7 +22,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 LABEL_WIDTH = len("checkpoint")
-WIDTH_OF_BAR = 110  # columns that a terminal needs for the bar beside the text
+WIDTH_OF_BAR = 124  # columns that a terminal needs for the bar beside the text
+BAR_WIDTH = 16
 
 TableRows = Mapping[str, Mapping[str, str]]
 
@@ -137,8 +138,8 @@ class Display(Protocol):
 
     moves: bool  # a new text replaces the one before, so that it may come often
 
-    def show(self, label: str, text: str, *, share: float) -> None:
-        """Show the state of the run, of which `share` is done."""
+    def show(self, label: str, forms: Sequence[str], *, share: float) -> None:
+        """Show the state of the run, of which `share` is done; `forms` say it in full, then ever shorter."""
 
     def wait(self, label: str) -> None:
         """Show the name of a pause."""
@@ -158,9 +159,9 @@ class PlainLines:
     def __init__(self, console: Console) -> None:
         self._console = console
 
-    def show(self, label: str, text: str, *, share: float) -> None:
-        """Print the label and the text."""
-        self.note(f"{label}  {text}")
+    def show(self, label: str, forms: Sequence[str], *, share: float) -> None:
+        """Print the label and the full form."""
+        self.note(f"{label}  {forms[0]}")
 
     def wait(self, label: str) -> None:
         """Nothing."""
@@ -174,7 +175,7 @@ class PlainLines:
 
 
 class LiveLine:
-    """One line of a terminal, redrawn by each `show`; a narrow one has no bar and cuts the end.
+    """One line of a terminal, redrawn by each `show`; a narrow one has no bar and the longest form that fits.
 
     Draws from the caller's thread only, so that forked data workers inherit no lock.
     """
@@ -182,26 +183,35 @@ class LiveLine:
     moves = True
 
     def __init__(self, console: Console) -> None:
-        label = Column(no_wrap=True, min_width=LABEL_WIDTH)
-        bar = [BarColumn(bar_width=16)] if console.width >= WIDTH_OF_BAR else []
+        self._with_bar = console.width >= WIDTH_OF_BAR
+        label = Column(no_wrap=True, min_width=LABEL_WIDTH if self._with_bar else None)
+        bar = [BarColumn(bar_width=BAR_WIDTH)] if self._with_bar else []
         self._progress = RichProgress(
             TextColumn("{task.description}", markup=False, table_column=label),
             *bar,
-            TextColumn("{task.fields[text]}", markup=False),
+            TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True)),
             console=console,
             auto_refresh=False,
         )
         self._task = self._progress.add_task("", total=1.0, text="")
+        self._forms: Sequence[str] = ("",)
         self._progress.start()
 
-    def show(self, label: str, text: str, *, share: float) -> None:
+    def show(self, label: str, forms: Sequence[str], *, share: float) -> None:
         """Redraw the line."""
-        self._progress.update(self._task, description=label, completed=share, text=printable(text))
-        self._progress.refresh()
+        self._forms = [printable(form) for form in forms]
+        self._progress.update(self._task, completed=share)
+        self._draw(label)
 
     def wait(self, label: str) -> None:
         """Redraw the line with another label."""
-        self._progress.update(self._task, description=label)
+        self._draw(label)
+
+    def _draw(self, label: str) -> None:
+        before = max(len(label), LABEL_WIDTH) + BAR_WIDTH + 2 if self._with_bar else len(label) + 1
+        room = self._progress.console.width - before
+        text = next((form for form in self._forms if len(form) <= room), self._forms[-1])
+        self._progress.update(self._task, description=label, text=text)
         self._progress.refresh()
 
     def note(self, text: str) -> None:

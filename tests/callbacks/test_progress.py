@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from io import StringIO
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from rich.console import Console
 from torch.utils.data import DataLoader
 
 from helpers.distributed import bare_trainer, run
 from helpers.watched_run import WatchedModule, fit, log_console, terminal
 from inbatch.callbacks.pauses import pause
 from inbatch.callbacks.progress import Position, Progress
+from inbatch.callbacks.step_log import StepLog
+from inbatch.console import LiveLine
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
@@ -37,29 +41,35 @@ class EvaluateAt(Callback):
             results["eval/sts"] = 0.5 + trainer.global_step / 100
 
 
+def shown_by(*, every_steps: int = 10, **settings: Any) -> list[Callback]:
+    """The callbacks that show progress."""
+    log = StepLog(every_steps=every_steps)
+    return [log, Progress(log, **settings)]
+
+
 def plain_run(module: WatchedModule, *callbacks: Callback, **settings: Any) -> list[str]:
     console, stream = log_console()
-    fit(module, *callbacks, Progress(console=console, **settings))
+    fit(module, *callbacks, *shown_by(console=console, **settings))
     return stream.getvalue().splitlines()
 
 
 def test_plain_lines_every_n_steps() -> None:
     lines = plain_run(WatchedModule(total_steps=12), every_steps=5, min_interval_s=0)
     assert [re.search(r"step (\d+)/12", line).group(1) for line in lines] == ["1", "5", "10", "12"]  # type: ignore[union-attr]
-    # losses are 1, 2, 3, ...: their means over the steps so far are (step + 1) / 2
+    # losses are 1, 2, 3, ...: shown are their means since the line before, which are the log's rows
     start, speed, unit = lines[1].rpartition("e-01  ")[0], *lines[1].split()[-2:]
-    assert start == "train  epoch 0.83/2  step 5/12  left 0:00:00  loss 3.0000  lr 5.00"
+    assert start == "train  epoch 0.83/2  step 5/12  left 0:00:00  loss 3.5000  lr 5.00"
     assert float(speed.replace(",", "")) > 0
     assert unit == "samples/s"
-    assert "epoch 2.00/2  step 12/12  left 0:00:00  loss 6.5000" in lines[-1]
+    assert "epoch 2.00/2  step 12/12  left 0:00:00  loss 11.5000" in lines[-1]
 
 
 def _lines_of_a_rank(rank: int, world_size: int) -> list[str]:
     module = WatchedModule(total_steps=12)
     module.num_batches = 10 * rank  # batch t has the loss t + 10 on rank 1
     console, stream = log_console()
-    callback = Progress(console=console, every_steps=5, min_interval_s=0)
-    trainer = bare_trainer(world_size, max_epochs=2, callbacks=[callback], enable_progress_bar=True)
+    callbacks = shown_by(console=console, every_steps=5, min_interval_s=0)
+    trainer = bare_trainer(world_size, max_epochs=2, callbacks=callbacks, enable_progress_bar=True)
     trainer.fit(module, DataLoader(list(torch.zeros(6 * world_size, 1)), batch_size=1))
     return stream.getvalue().splitlines()
 
@@ -67,14 +77,14 @@ def _lines_of_a_rank(rank: int, world_size: int) -> list[str]:
 def test_the_loss_is_that_of_all_ranks() -> None:
     lines, none = run(_lines_of_a_rank, 2)
     assert [re.search(r"step (\d+)/12 .* loss (\S+)", line).groups() for line in lines] == [  # type: ignore[union-attr]
-        *(("1", "6.0000"), ("5", "8.0000"), ("10", "10.5000"), ("12", "11.5000"))
+        *(("1", "6.0000"), ("5", "8.5000"), ("10", "13.0000"), ("12", "16.5000"))
     ]
     assert none == []
 
 
 def test_plain_output_has_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     """On the process's own standard output, as in a log file."""
-    fit(WatchedModule(total_steps=12), Progress(every_steps=4, min_interval_s=0), EvaluateAt(4))
+    fit(WatchedModule(total_steps=12), *shown_by(every_steps=4, min_interval_s=0), EvaluateAt(4))
     captured = capsys.readouterr().out
     assert captured.count("\n") == 5  # steps 1, 4, 8, 12 and the evaluation
     assert all(character.isprintable() or character == "\n" for character in captured)
@@ -85,22 +95,14 @@ def test_plain_lines_are_throttled() -> None:
     assert ["step 1/12" in lines[0], "step 12/12" in lines[1], len(lines)] == [True, True, 2]
 
 
-def test_loss_is_smoothed_over_the_last_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inbatch.callbacks.progress.SMOOTH_STEPS", 2)
-    lines = plain_run(WatchedModule(total_steps=12), every_steps=6, min_interval_s=0)
-    assert [re.search(r"loss (\S+)", line).group(1) for line in lines] == [  # type: ignore[union-attr]
-        *("1.0000", "5.5000", "11.5000")
-    ]
-
-
 def test_accumulated_batches_are_one_step() -> None:
     module = WatchedModule(total_steps=6, accumulate=2)
     lines = plain_run(module, every_steps=3, min_interval_s=0)
     shown = [re.search(r"(step \d/6) .*  (loss \S+)", line) for line in lines]
     assert [match.groups() for match in shown if match] == [
         ("step 1/6", "loss 1.5000"),
-        ("step 3/6", "loss 3.5000"),
-        ("step 6/6", "loss 6.5000"),
+        ("step 3/6", "loss 4.5000"),
+        ("step 6/6", "loss 9.5000"),
     ]
 
 
@@ -117,7 +119,7 @@ def test_evaluation_is_shown() -> None:
 
 def test_terminal_has_one_line() -> None:
     console, stream = terminal()
-    fit(WatchedModule(total_steps=12), Progress(console=console), EvaluateAt(6))
+    fit(WatchedModule(total_steps=12), *shown_by(console=console), EvaluateAt(6))
     frames = stream.getvalue()
     assert "\x1b[" in frames
     kept = re.split(r"\r|\n", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frames))
@@ -133,15 +135,16 @@ def test_terminal_has_one_line() -> None:
 def test_an_error_gives_the_terminal_back() -> None:
     console, stream = terminal()
     with pytest.raises(RuntimeError, match="broken step"):
-        fit(WatchedModule(total_steps=12, fail_at=4), Progress(console=console))
+        fit(WatchedModule(total_steps=12, fail_at=4), *shown_by(console=console))
     assert stream.getvalue().endswith("\x1b[?25h")
 
 
 def test_other_ranks_show_nothing() -> None:
     console, stream = log_console()
-    progress = Progress(console=console, every_steps=1, min_interval_s=0)
+    log = StepLog(every_steps=1)
+    progress = Progress(log, console=console, min_interval_s=0)
     progress.disable()
-    fit(WatchedModule(total_steps=12), progress, EvaluateAt(6))
+    fit(WatchedModule(total_steps=12), log, progress, EvaluateAt(6))
     progress.print("hello")
     assert stream.getvalue() == ""
     progress.enable()
@@ -165,3 +168,34 @@ def test_position() -> None:
     )
     early = Position(step=0, total_steps=9, epoch=0.0, num_epochs=None, learning_rate=0.0)
     assert str(early) == "epoch 0.00  step 0/9  left 0:00:00  lr 0.00e+00"
+
+
+@pytest.mark.parametrize(("step", "total"), [(50, 120), (1250, 10_000), (123_456, 1_000_000)])
+def test_a_narrow_terminal_shows_whole_words(step: int, total: int) -> None:
+    position = Position(
+        step=step,
+        total_steps=total,
+        epoch=1.25,
+        num_epochs=3,
+        learning_rate=1.2e-5,
+        loss=0.12344,
+        samples_per_s=1811.6,
+        seconds_per_step=2.0,
+    )
+    lengths = [len(form) for form in position.forms()]
+    assert lengths == sorted(lengths, reverse=True)
+    for width in (140, 100, 80, 60, 40):
+        stream = StringIO()
+        console = Console(file=stream, highlight=False, force_terminal=True, width=width)
+        display = LiveLine(console)
+        display.show("train", position.forms(), share=step / total)
+        display.wait("evaluate")
+        display.close()
+        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+        lines = [line.rstrip() for line in re.split(r"\r|\n", plain) if "loss" in line]
+        assert {line.split()[0] for line in lines} == {"train", "evaluate"}
+        for line in lines:
+            assert len(line) <= width
+            assert line.endswith("1,812 samples/s")
+            assert "loss 0.1234" in line
+            assert width < 80 or f"step {step}/{total}" in line

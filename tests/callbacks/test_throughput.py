@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from helpers.watched_run import COMPUTED, ROWS, TOKENS, report
 from inbatch.callbacks.throughput import (
@@ -16,7 +18,7 @@ from inbatch.callbacks.throughput import (
     ThroughputMeter,
     throughput,
 )
-from inbatch.step.report import mean_scalars
+from inbatch.step.report import OpenRow
 
 
 def test_rates_are_sums_by_seconds() -> None:
@@ -104,9 +106,42 @@ def test_clock_leaves_pauses_out() -> None:
         clock.resume()
 
 
-def test_mean_scalars() -> None:
-    reports = [report(1.0, accuracy=0.5), report(3.0, accuracy=1.0, spread=4.0)]
-    assert mean_scalars(reports) == pytest.approx(
-        {"loss": 2.0, "gradient_norm": 4.0, "accuracy": 0.75, "spread": 4.0}
-    )
-    assert mean_scalars([]) == {}
+def read(row: OpenRow) -> dict[str, float]:
+    return row.read(world_size=1, device=torch.device("cpu"))
+
+
+def test_a_row_is_the_mean_of_its_steps() -> None:
+    row = OpenRow()
+    assert read(row) == {}
+    row.add(report(1.0, accuracy=0.5), ends_step=True)
+    row.add(report(3.0, accuracy=1.0, spread=4.0), ends_step=True)
+    means = {"loss": 2.0, "gradient_norm": 4.0, "accuracy": 0.75, "spread": 4.0}
+    assert read(row) == read(row) == pytest.approx(means)
+
+
+def test_a_step_is_the_mean_of_its_batches() -> None:
+    row = OpenRow()
+    for loss, ends_step in ((1.0, False), (3.0, True), (8.0, True)):
+        row.add(report(loss), ends_step=ends_step)
+    assert read(row)["loss"] == pytest.approx((2 + 8) / 2)
+
+
+def test_each_source_has_its_loss_where_there_are_several() -> None:
+    row = OpenRow()
+    row.add(replace(report(1.0), source="a"), ends_step=True)
+    assert "loss/a" not in read(row)
+    row.add(replace(report(4.0), source="b"), ends_step=True)
+    means = read(row)
+    assert (means["loss"], means["loss/a"], means["loss/b"]) == (2.5, 1.0, 4.0)
+
+
+def test_a_row_that_is_cut_in_two_is_equal_to_the_last_bit() -> None:
+    losses = torch.rand(20, generator=torch.Generator().manual_seed(0)).tolist()
+    whole, parts = OpenRow(), OpenRow()
+    for number, loss in enumerate(losses):
+        whole.add(report(loss), ends_step=True)
+        parts.add(report(loss), ends_step=True)
+        if number in (0, 6, 7):
+            read(parts)
+            parts = OpenRow.of_state(parts.state())
+    assert read(whole) == read(parts)

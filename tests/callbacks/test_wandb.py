@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import time
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +47,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for steps in (2, 4):
         run = compose_run(*_overrides(folder, steps))
         second = int(time.time())
-        train(check_config(run))
+        with redirect_stdout(StringIO()) as shown:
+            train(check_config(run))
         while int(time.time()) == second:  # W&B names the folder of an offline run by the second
             time.sleep(0.01)
+        (folder / "shown.txt").write_text(shown.getvalue())
     return folder
 
 
 @pytest.fixture(scope="module")
 def runs(folder: Path) -> list[OfflineRun]:
     return read_runs(folder / "run")
+
+
+def test_the_summary_names_the_folders_of_all_starts(folder: Path) -> None:
+    lines = (folder / "shown.txt").read_text().splitlines()
+    (shown,) = [line.removeprefix("wandb: ") for line in lines if line.startswith("wandb: ")]
+    starts = sorted((folder / "run" / "wandb").glob("offline-run-*"))
+    assert len(starts) == 2
+    assert shown.split() == [str(start) for start in starts]
 
 
 def _rows(history: list[dict[str, Any]]) -> list[dict[str, Any]]:

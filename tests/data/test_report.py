@@ -58,7 +58,7 @@ def test_counts_of_rows_and_columns() -> None:
     report = report_of(
         {
             "query": ["a", "a", "a", "b", "c", "d"],
-            "pos": ["p", "q", "p", "b", "", "dd"],
+            "pos": ["p", "q", "p", "b", "e", "dd"],
             "neg": ["n", "n", "n", "m", "m", "dd"],
         }
     )
@@ -70,11 +70,11 @@ def test_counts_of_rows_and_columns() -> None:
     assert (source.shared_queries.num_rows, source.shared_queries.num_texts) == (3, 1)
     assert source.shared_queries.text_share == pytest.approx(1 / 4)
     query, positive, _ = source.columns
-    assert (query.num_distinct, positive.num_distinct, positive.num_empty) == (4, 5, 1)
+    assert (query.num_distinct, positive.num_distinct) == (4, 5)
     lengths = positive.characters
-    assert (lengths.min, lengths.max, lengths.mean) == (0, 2, 1.0)
+    assert (lengths.min, lengths.max) == (1, 2)
     text = " ".join(report.warnings)
-    for word in ("25% of the queries", "no_duplicates", "repeat an earlier row", "are empty"):
+    for word in ("25% of the queries", "no_duplicates", "repeat an earlier row"):
         assert word in text
     for word in ("positive equal to the query", "negative equal to their query"):
         assert word in text
@@ -125,7 +125,7 @@ def test_written_files(tmp_path: Path) -> None:
     page = (tmp_path / "run" / "data_report.md").read_text(encoding="utf-8")
     assert "a \\| b c" in page
     widths = {line.count(" | ") for line in page.splitlines() if line.startswith("| ")}
-    assert widths == {6, 1, 2}  # columns, label bins, samples
+    assert widths == {5, 1, 2}  # columns, label bins, samples
     assert "x" * 300 not in page
     console = Console(record=True, width=120, file=StringIO())
     console.print(to_table(report))
@@ -147,10 +147,9 @@ def test_rows_that_no_batch_holds_are_reported() -> None:
 @pytest.mark.parametrize(
     ("texts", "warned"),
     [
-        (["0", "-1.5", "", "2e3"], True),
+        (["0", "-1.5", " 7", "2e3"], True),
         (["0", "1", "red 2"], False),
         (["nan", "inf"], False),
-        (["", ""], False),
     ],
 )
 def test_texts_that_are_all_numbers_are_pointed_at(texts: list[str], warned: bool) -> None:

@@ -163,6 +163,17 @@ def test_pickles_as_a_path(tmp_path: Path) -> None:
     assert pickle.loads(data).read(np.array([1999]))[0][1] == ["p1999"]
 
 
+@pytest.mark.parametrize("text", ["", "  "])
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_an_empty_text_names_file_column_and_row(tmp_path: Path, suffix: str, text: str) -> None:
+    write(tmp_path / f"a.{suffix}", [{"query": "q", "pos": "p"}] * 5)
+    write(tmp_path / f"b.{suffix}", [{"query": "q", "pos": p} for p in ("x", "y", text, "z")])
+    spec = {"path": f"{tmp_path}/*.{suffix}"}
+    with pytest.raises(ConfigError, match=rf"b\.{suffix}' .*column 'pos', row 2 .*on_empty=drop"):
+        load_one(spec, tmp_path, field="data.train")
+    assert load_one({**spec, "on_empty": "drop"}, tmp_path).num_dropped == 1
+
+
 def test_null_text_names_file_column_and_row(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", [{"query": "q", "pos": "p"}] * 5)
     write(tmp_path / "b.parquet", [{"query": "q", "pos": p} for p in ("x", "", "y", None)])
@@ -195,8 +206,10 @@ def test_truth_values_of_a_csv_file(tmp_path: Path) -> None:
 def test_white_space_is_no_text(tmp_path: Path) -> None:
     rows = [{"query": query, "pos": "p"} for query in ("red phone", " \t", " usb ")]
     path = str(write(tmp_path / "a.jsonl", rows))
-    assert load_one(path, tmp_path).text_lengths()[0].tolist() == [9, 0, 3]
+    with pytest.raises(ConfigError, match="column 'query', row 1"):
+        load_one(path, tmp_path)
     kept = load_one({"path": path, "on_empty": "drop"}, tmp_path)
+    assert kept.text_lengths()[0].tolist() == [9, 3]
     assert kept.read(np.arange(kept.num_rows))[0][0] == ["red phone", " usb "]
 
 

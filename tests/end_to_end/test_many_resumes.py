@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from helpers.distributed import run
 from helpers.keystone import quiet
 from helpers.runs import TINY, compose_run, metrics, run_train, weights, write_triplets
+from inbatch.cluster.stop_request import Preempted, StopRequest
 from inbatch.config.check import check_config
 from inbatch.run import callbacks as run_callbacks
 from inbatch.run.train import train
@@ -43,19 +45,24 @@ def options(tmp_path: Path) -> list[str]:
     return [f"data.train.triplets={rows}", "global_batch_size=8", "trainer.max_epochs=3"]
 
 
-def run_until(step: int, monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
-    """Train, and be killed after the step."""
+def run_with(callback: Callback, stop: StopRequest | None, *options: str) -> None:
+    """Train with one more callback: the first where it asks to stop, the last otherwise."""
     original = run_callbacks.make_callbacks
 
     def make_callbacks(*args: Any, **kwargs: Any) -> run_callbacks.RunCallbacks:
         made = original(*args, **kwargs)
-        made.all.append(KillAfter(step))
+        made.all.insert(0 if stop else len(made.all), callback)
         return made
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("inbatch.run.train.make_callbacks", make_callbacks)
-        with pytest.raises(KilledError):
-            train(check_config(compose_run(*TINY, *options)))
+        train(check_config(compose_run(*TINY, *options)), stop)
+
+
+def run_until(step: int, *options: str) -> None:
+    """Train, and be killed after the step."""
+    with pytest.raises(KilledError):
+        run_with(KillAfter(step), None, *options)
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -73,6 +80,8 @@ def _comparable(row: dict[str, Any]) -> dict[str, Any]:
 
 MORE: dict[str, list[str]] = {
     "plain": [],
+    "rows of five steps": ["trainer.log_every_steps=5"],  # after steps 1, 5, 10 and 12
+    "rows of accumulated steps": ["trainer.log_every_steps=4", "accumulate=3"],
     "accumulated": ["accumulate=3"],  # four batches an epoch: a step of three, and one of one
     "evaluated": ["data.eval={folder}/dev.jsonl", "evaluation=triplet", "evaluation.every_steps=3"],
     "mixed sources": [
@@ -94,6 +103,9 @@ def options_of(folder: Path, name: str) -> list[str]:
         ("plain", "null", [4, 8]),  # at the end of epochs, where the only checkpoints are
         ("plain", "null", [5, 6, 9, 11]),  # in the middle of one, which is trained again
         ("plain", "1", list(range(1, STEPS))),
+        ("rows of five steps", "null", [4, 8]),
+        ("rows of five steps", "1", [2, 3, 5, 7, 10, 11]),
+        ("rows of accumulated steps", "1", [2, 3, 5]),
         ("accumulated", "null", [2, 4]),
         ("accumulated", "1", [1, 2, 3, 4, 5]),
         ("evaluated", "null", [4, 8]),
@@ -104,7 +116,6 @@ def options_of(folder: Path, name: str) -> list[str]:
 def test_killed_many_times(
     tmp_path: Path,
     options: list[str],
-    monkeypatch: pytest.MonkeyPatch,
     more: str,
     every: str,
     kills: list[int],
@@ -113,11 +124,46 @@ def test_killed_many_times(
     whole = run_train(*options, f"output_dir={tmp_path / 'whole'}")
     parts = f"output_dir={tmp_path / 'parts'}"
     for step in kills:
-        run_until(step, monkeypatch, *options, parts)
+        run_until(step, *options, parts)
     assert_same_run(whole, run_train(*options, parts))
     # A finished run has nothing to do, however often it is started.
     for _ in range(2):
         assert_same_run(whole, run_train(*options, parts))
+
+
+class StopAfter(Callback):
+    """Asks a run to stop after a step, as a signal does."""
+
+    def __init__(self, step: int, stop: StopRequest) -> None:
+        self._step, self._stop = step, stop
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        if trainer.global_step == self._step and trainer.is_global_zero:
+            self._stop.number = signal.SIGTERM
+
+
+def _stopped(rank: int, world_size: int, step: int, overrides: list[str]) -> None:
+    """Train, and stop soon after the step with a checkpoint."""
+    quiet()
+    stop = StopRequest()
+    with pytest.raises(Preempted):
+        run_with(StopAfter(step, stop), stop, *overrides)
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp", "deepspeed_stage_2"])
+def test_a_row_that_a_stop_cuts_in_two(tmp_path: Path, options: list[str], strategy: str) -> None:
+    options = [*options, f"strategy={strategy}", "trainer.log_every_steps=5"]
+    ranks = 1 if strategy == "auto" else 2
+    run(_train, ranks, [*options, f"output_dir={tmp_path / 'whole'}"])
+    parts = [*options, f"output_dir={tmp_path / 'parts'}"]
+    for step in (2, 6, 10):
+        run(_stopped, ranks, step, parts)
+    run(_train, ranks, parts)
+    steps = [row["step"] for row in metrics(tmp_path / "parts")]
+    assert steps == [1, 5, 10, 12]
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 def _train(rank: int, world_size: int, overrides: list[str]) -> None:

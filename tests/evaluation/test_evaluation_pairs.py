@@ -25,7 +25,7 @@ from inbatch.evaluation import (
     EmbeddingSimilarityEvaluator,
     TripletEvaluator,
 )
-from inbatch.evaluation.metrics import binary_metrics
+from inbatch.evaluation.metrics import binary_metrics, correlations
 
 FIRST, SECOND, THIRD = text_columns(150, 3)
 GRADES = np.random.default_rng(1).integers(0, 6, 150) / 5
@@ -146,6 +146,28 @@ def test_a_collapsed_model_has_no_correlation_and_no_accuracy():
     metrics = EmbeddingSimilarityEvaluator(pairs(GRADES))(constant(0.5))
     assert all(math.isnan(value) for value in metrics.values())
     assert TripletEvaluator(triplets())(constant(0.5)) == {"cosine_accuracy": 0.0}
+
+
+@pytest.mark.parametrize("similarity", [["cosine"], ["euclidean"], ["manhattan"]])
+def test_rounding_is_no_ranking(similarity):
+    """Cosines of equal texts differ in their last bits, which say nothing."""
+    equal = Source.from_columns(
+        "equal", {"sentence1": FIRST, "sentence2": FIRST, "label": GRADES.tolist()}
+    )
+    table = Table(dim=384)
+    metrics = EmbeddingSimilarityEvaluator(equal, similarity=similarity)(table)
+    assert all(math.isnan(value) for value in metrics.values()), metrics
+    equal = Source.from_columns(
+        "equal", {"sentence1": FIRST, "sentence2": FIRST, "label": LABELS.tolist()}
+    )
+    metrics = BinaryClassificationEvaluator(equal, similarity=similarity)(table)
+    assert metrics[f"{similarity[0]}_ap"] == pytest.approx(LABELS.mean())
+    assert metrics[f"{similarity[0]}_mcc"] == 0.0
+
+
+def test_small_differences_are_a_ranking():
+    scores = np.float32(0.9) + np.arange(150, dtype=np.float32) * np.float32(1e-6)
+    assert correlations(np.arange(150), scores)["spearman"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(

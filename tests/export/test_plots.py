@@ -11,7 +11,8 @@ import matplotlib as mpl
 import pytest
 from matplotlib.image import imread
 
-from inbatch.export.plots import _evaluation, _loss, plot_run, smooth
+from inbatch.export.evaluation_plot import by_set, evaluation_figure, families
+from inbatch.export.plots import _loss, plot_run, smooth
 
 ALL = ["loss", "learning_rate", "gradient_norm", "throughput", "evaluation", "similarity"]
 
@@ -114,7 +115,7 @@ def test_best_value_is_marked_where_better_is_known() -> None:
         }
         for step, value in ((0, 0.4), (10, 0.9), (20, 0.2), (30, 0.6))
     ]
-    figure = _evaluation(rows)
+    figure = evaluation_figure(rows)
     assert figure is not None
     marked = {axes.get_title(): [t.xy for t in axes.texts] for axes in figure.axes}
     assert marked == {"dev_map": [(10, 0.9)], "dev_loss": [(20, 0.2)], "dev_f1_threshold": []}
@@ -125,10 +126,45 @@ def test_the_saved_model_is_marked_where_several_steps_are_best() -> None:
         {"step": step, "eval/dev_map": value, "eval/dev_mrr": value}
         for step, value in ((0, 0.9), (4, 0.9), (8, 0.9))
     ]
-    figure = _evaluation(rows, best_steps={"dev_map": 4})
+    figure = evaluation_figure(rows, best_steps={"dev_map": 4})
     assert figure is not None
     marked = {axes.get_title(): [t.xy for t in axes.texts] for axes in figure.axes}
     assert marked == {"dev_map": [(4, 0.9)], "dev_mrr": [(0, 0.9)]}
+
+
+def _retrieval(name: str) -> list[str]:
+    return [f"{name}_cosine_{m}@{k}" for m in ("accuracy", "recall", "ndcg") for k in (1, 3, 5, 10)]
+
+
+def test_of_many_metrics_few_are_large_and_the_rest_small_by_set(tmp_path: Path) -> None:
+    keys = _retrieval("shop") + _retrieval("shop_fr") + ["sts_spearman_cosine"]
+    rows = [{"step": s, **{f"eval/{key}": s / 30 for key in keys}} for s in (0, 10, 20)]
+    primary = {"shop": "shop_cosine_ndcg@10", "shop_fr": "shop_fr_cosine_ndcg@10"}
+    primary["sts"] = "sts_spearman_cosine"
+    figure = evaluation_figure(rows, primary=primary)
+    assert figure is not None
+    large, *small = figure.subfigs
+    assert [axes.get_title() for axes in large.axes] == list(primary.values())
+    assert [part.get_suptitle() for part in small] == ["shop", "shop_fr", "sts"]
+    assert [axes.get_title() for axes in small[0].axes] == ["accuracy", "recall", "ndcg"]
+    lines = [line.get_label() for line in small[1].axes[0].lines]
+    assert lines == ["cosine @1", "cosine @3", "cosine @5", "cosine @10"]
+    assert sum(len(axes.lines) for part in small for axes in part.axes) == len(keys)
+    (path,) = plot_run(rows, tmp_path, primary=primary)
+    _assert_png(path)
+
+
+def test_families_and_sets_of_metrics() -> None:
+    sets = by_set(["a_b_recall@1", "a_recall@1", "recall@1"], {"a": "", "a_b": ""})
+    assert sets == {"a_b": ["a_b_recall@1"], "a": ["a_recall@1"], "": ["recall@1"]}
+    found = families(
+        ["pearson_cosine", "spearman_cosine", "pearson_max", "cosine_f1_threshold"], ""
+    )
+    assert {family.title: list(family.curves) for family in found} == {
+        "pearson": ["cosine", "max"],
+        "spearman": ["cosine"],
+        "f1_threshold": ["cosine"],
+    }
 
 
 def test_global_style_is_left_alone(tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ class MetricsFile(Logger):
     """Lightning logger that appends rows to a file; only rank zero writes.
 
     A run that resumes calls `rewind` with the checkpoint's step, so that steps which are trained again
-    appear once. ``time_s`` continues from the last row that is kept.
+    appear once, and with that of the last whole row of training, so that one which a stop has cut off is
+    written again. ``time_s`` continues from the last row that is kept.
 
     Args:
         path: of the rows, ``metrics.jsonl``.
@@ -67,10 +68,17 @@ class MetricsFile(Logger):
         return self.save_dir
 
     @rank_zero_only
-    def rewind(self, step: float) -> None:
-        """Drop the rows after `step` and a half-written last line; -1 drops all, inf none."""
+    def rewind(self, step: float, *, train_step: float = math.inf) -> None:
+        """Drop the rows after `step`, those of training after `train_step`, and a half-written last line.
+
+        -1 drops all, inf none.
+        """
         rows = _rows(self.path)
-        kept = [row for row in rows if row["step"] <= step]
+        kept = [
+            row
+            for row in rows
+            if row["step"] <= (min(step, train_step) if "train/loss" in row else step)
+        ]
         if self.path.exists():
             write_text(self.path, "".join(_line(row) for row in kept))
         last = kept[-1] if kept else {"time_s": 0.0, "epoch": 0.0}

@@ -18,8 +18,9 @@ from inbatch.callbacks.throughput import (
     peak_memory_gib,
     product_dtype,
 )
-from inbatch.step.report import StepReport, Watched, mean_scalars, means_over_ranks
+from inbatch.step.report import OpenRow, Watched, means_over_ranks
 
+_STATE = "step_log"  # key of a checkpoint
 _OF_ONE_RANK = ("perf/tokens_per_s", "perf/padding_share", "perf/mfu")  # as the meter counts them
 
 
@@ -27,23 +28,29 @@ class StepLog(Callback, PauseWatcher):
     """Writes ``train/*`` and ``perf/*`` after step 1, every N optimizer steps, and at the end.
 
     ``train/loss``, ``train/gradient_norm`` and the loss's metrics are means over the steps since
-    the last row. The row's step is the number of optimizer steps done. The host waits for the
-    device once per row. ``perf/mfu`` is a share of the device's measured rate of large matrix products
-    in the precision of the run, which is somewhat below what its maker says.
+    the last row (`OpenRow`), those before a stop included. The row's step is the number of optimizer
+    steps done. The host waits for the device once per row. ``perf/mfu`` is a share of the device's
+    measured rate of large matrix products in the precision of the run, which is somewhat below what
+    its maker says.
 
     Args:
         every_steps: optimizer steps between rows.
     """
 
     def __init__(self, *, every_steps: int = 10) -> None:
-        self._every_steps = every_steps
+        self.every_steps = every_steps
+        self.loss: float | None = None  # of the last row; None before the first one
+        self.row_step = 0  # of the last row
         self._num_parameters = 0
         self._meter: ThroughputMeter
         self._clock = StepClock()
-        self._reports: list[StepReport] = []
-        self._step = 0
+        self._row = OpenRow()
+        self._start_step = self._step = 0
         self._epoch = 0.0
         self._data_s = 0.0
+        self._learning_rate = 0.0
+        self._num_skipped = 0
+        self._compiled_graphs: int | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Count parameters while they are whole: a strategy may shard them later."""
@@ -53,15 +60,14 @@ class StepLog(Callback, PauseWatcher):
         """Begin to count; drop rows of the log that a resumed run will write again."""
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):
-                logger.rewind(trainer.global_step or -1)
+                logger.rewind(trainer.global_step or -1, train_step=self.row_step or -1)
         self._meter = ThroughputMeter(
             num_parameters=self._num_parameters,
             peak_flop_per_s=matmul_flop_per_s(
                 trainer.strategy.root_device, product_dtype(trainer.precision)
             ),
         )
-        self._step = trainer.global_step
-        self._reports = []
+        self._start_step = self._step = trainer.global_step
         self._clock.start()
 
     def on_train_batch_start(
@@ -74,16 +80,21 @@ class StepLog(Callback, PauseWatcher):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count a step; write a row where one is due."""
-        report = cast(Watched, pl_module).last_step
+        module = cast(Watched, pl_module)
+        report = module.last_step
         if report is None:
             return
+        stepped = trainer.global_step != self._step  # a step may accumulate several batches
         waited = {**report.phases, "data": self._data_s}
         self._meter.add(replace(report, phases=waited), seconds=self._clock.lap())
-        self._reports.append(report)
+        self._row.add(report, ends_step=stepped)
         self._epoch = trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches
-        stepped = trainer.global_step != self._step  # a step may accumulate several batches
+        self._learning_rate = report.learning_rate
+        self._num_skipped = report.num_skipped
+        self._compiled_graphs = report.compiled_graphs
         self._step = trainer.global_step
-        if stepped and (self._step == 1 or self._step % self._every_steps == 0):
+        on_grid = self._step % self.every_steps == 0
+        if stepped and (on_grid or self._step in (1, module.total_steps)):
             self._write(trainer)
 
     def on_pause(self, trainer: Trainer, name: str) -> None:
@@ -95,34 +106,54 @@ class StepLog(Callback, PauseWatcher):
         self._clock.resume()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what is left."""
-        if self._reports:
+        """Write what is left of a run that has stopped early; one that resumes replaces that row."""
+        if self._step not in (self._start_step, self.row_step):
             self._write(trainer)
 
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save the open row. Collective."""
+        self._read(trainer)
+        checkpoint[_STATE] = {
+            "row": self._row.state(),
+            "row_step": self.row_step,
+            "loss": self.loss,
+        }
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Continue the open row."""
+        state = checkpoint[_STATE]
+        self._row = OpenRow.of_state(state["row"])
+        self.row_step, self.loss = state["row_step"], state["loss"]
+
+    def _read(self, trainer: Trainer) -> dict[str, float]:
+        device = trainer.strategy.root_device
+        return self._row.read(world_size=trainer.world_size, device=device)
+
     def _write(self, trainer: Trainer) -> None:
-        scalars = {f"train/{name}": v for name, v in mean_scalars(self._reports).items()}
+        scalars = {f"train/{name}": mean for name, mean in self._read(trainer).items()}
         rates = self._meter.metrics()
-        own = {name: rates.get(name, 0.0) for name in _OF_ONE_RANK}  # a rank may have had no rows
-        means = means_over_ranks(
-            {**scalars, **own},
+        own = means_over_ranks(
+            {name: rates.get(name, 0.0) for name in _OF_ONE_RANK},  # a rank may have had no rows
             world_size=trainer.world_size,
             device=trainer.strategy.root_device,
         )
-        scalars, own = {name: means[name] for name in scalars}, {n: means[n] for n in own}
         own["perf/tokens_per_s"] *= trainer.world_size
-        rates = {name: own.get(name, rate) for name, rate in rates.items()}
         row = {
             "epoch": self._epoch,
             **scalars,
-            "train/lr": self._reports[-1].learning_rate,
-            **rates,
+            "train/lr": self._learning_rate,
+            **{name: own.get(name, rate) for name, rate in rates.items()},
             "perf/peak_memory_gib": peak_memory_gib(trainer.strategy.root_device),
         }
-        if skipped := self._reports[-1].num_skipped:
-            row["train/skipped_steps"] = skipped
-        if (graphs := self._reports[-1].compiled_graphs) is not None:
-            row["perf/compiled_graphs"] = graphs
-        self._reports = []
+        if self._num_skipped:
+            row["train/skipped_steps"] = self._num_skipped
+        if self._compiled_graphs is not None:
+            row["perf/compiled_graphs"] = self._compiled_graphs
+        self._row, self.row_step, self.loss = OpenRow(), self._step, scalars["train/loss"]
         for logger in trainer.loggers:
             logger.log_metrics(row, step=self._step)
 

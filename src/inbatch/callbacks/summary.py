@@ -9,7 +9,6 @@ from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
-from torch import Tensor
 
 from inbatch.callbacks.pauses import PauseWatcher
 from inbatch.callbacks.throughput import matmul_flop_per_s, peak_memory_gib, product_dtype
@@ -55,7 +54,6 @@ class Summary(Callback, PauseWatcher):
         self._earlier = _Totals()  # of the starts before this one
         self.training_s = 0.0  # from the first step to the last, without evaluation
         self.evaluation_s = 0.0
-        self._last_loss: Tensor | None = None
         self._compiled_graphs: int | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -95,7 +93,6 @@ class Summary(Callback, PauseWatcher):
         report = cast(Watched, pl_module).last_step
         if report is not None:
             self._num_rows += report.num_rows
-            self._last_loss = report.loss
             self._compiled_graphs = report.compiled_graphs
 
     def on_pause(self, trainer: Trainer, name: str) -> None:
@@ -156,8 +153,6 @@ class Summary(Callback, PauseWatcher):
             )
         if self._compiled_graphs is not None:
             facts["compiled"] = f"{self._compiled_graphs} graphs"
-        if self._last_loss is not None:
-            facts["last loss"] = f"{self._last_loss.item():.4f}"
         return facts
 
     def show(

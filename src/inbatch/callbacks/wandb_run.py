@@ -116,8 +116,8 @@ class WandbRun(Callback):
 
     def finish(
         self, trainer: Trainer, summary: Mapping[str, Any], *, model_dir: Path
-    ) -> dict[str, Path]:
-        """End the run; returns its folder by name where it has not been sent.
+    ) -> dict[str, str]:
+        """End the run; returns the folders of all its starts where they are still to be sent.
 
         Args:
             trainer: of the run.
@@ -126,7 +126,7 @@ class WandbRun(Callback):
         """
         import wandb
 
-        folders: dict[str, Path] = {}
+        folders: dict[str, str] = {}
         for logger in _loggers(trainer):
             run = logger.experiment
             run.summary.update(dict(summary))
@@ -135,7 +135,8 @@ class WandbRun(Callback):
                 artifact.add_dir(str(model_dir))
                 run.log_artifact(artifact, aliases=["best"])
             if compat.is_offline(logger):
-                folders["wandb"] = Path(run.dir).parent
+                starts = Path(run.dir).parent.parent.glob(f"offline-run-*-{run.id}")
+                folders["wandb"] = " ".join(sorted(map(str, starts)))
             run.finish()
         return folders
 

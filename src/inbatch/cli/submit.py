@@ -34,6 +34,7 @@ from inbatch.config.instantiate import instantiate
 from inbatch.config.schema import CONF
 from inbatch.config.targets import check_targets
 from inbatch.errors import ConfigError
+from inbatch.folder.identity import run_name
 from inbatch.folder.paths import RunFolder
 
 SLURM = CONF.parent / "slurm"  # in the installed package, as conf/, else in the checkout
@@ -71,11 +72,12 @@ def compose_job(arguments: Sequence[str], *, now: datetime, cwd: Path) -> Job:
     run = read_run([a for a in arguments if not _is_slurm(a)])
     run.output_dir = str(cwd / run.output_dir)
     folder = RunFolder(Path(run.output_dir))
+    name = run_name(run.name, folder)
     directory = folder.jobs / now.strftime("%Y-%m-%d_%H-%M-%S")
     template = (SLURM / f"{slurm.job}.sbatch").read_text()
     script = render(
         template,
-        options=job_options(slurm, name=run.name, directory=directory, cwd=cwd),
+        options=job_options(slurm, name=name, directory=directory, cwd=cwd),
         variables=job_variables(slurm, directory=directory, cwd=cwd, python=sys.executable),
     )
     values = asdict(run)
@@ -85,7 +87,7 @@ def compose_job(arguments: Sequence[str], *, now: datetime, cwd: Path) -> Job:
         OmegaConf.to_yaml({**values, "hydra": _HYDRA}),
         directory,
         output_dir=folder.path,
-        wandb=logger and f"{logger['project']}/{logger.get('name') or '(named by W&B)'}",
+        wandb=logger and f"{logger['project']}/{logger.get('name') or name}",
     )
 
 

@@ -58,6 +58,10 @@ def check_config(cfg: DictConfig) -> RunConfig:
     _check_loss(run.loss, run.data.train)
     _check_evaluation(run.evaluation)
     _check_pruner(run.pruner, run.evaluation)
+    for name in run.card.datasets:
+        known = [*run.data.train, *run.evaluation.evaluators]
+        if name not in known:
+            raise unknown_key(f"card.datasets.{name}", known, "data.train and data.eval")
     folders = {"output_dir": run.output_dir, "guide.store_dir": run.guide.store_dir}
     _check_folders({**folders, "data.cache_dir": run.data.cache_dir})
     _check_trainer(run.trainer)

@@ -154,7 +154,10 @@ class EvaluationConfig(Keys):
     every_steps: optimizer steps between evaluations, null for none inside an epoch.
     at_start: evaluate before the first step.
     every_epoch: evaluate at the end of each epoch.
-    best_metric: the metric that chooses the model, null for the first evaluator's own.
+    best_metric: the metric that chooses the model, such as dev_cosine_ndcg@10. null takes the first
+        evaluation set alone: the evaluators of `evaluation` come first, then the sets of `data.eval`, each in
+        their order. Its metric is the accuracy of triplets, the nDCG of retrieval, Spearman's correlation of
+        scored pairs or the average precision of labelled pairs.
     mode: whether the largest or the smallest value is best.
     """
 
@@ -196,12 +199,17 @@ class CardConfig(Keys):
     """`card`: facts for the model card that no run can know.
 
     model_name: null for the name of the run.
+    base_model: name of the model that training started from, null for that of `encoder.model`; a name on the
+        hub is linked.
+    datasets: {source or evaluation set: its name}, `owner/name` for one on the hub, which is linked.
     language: ISO 639-1 codes.
     license: identifier, as the Hugging Face hub lists them.
     tags: further tags.
     """
 
     model_name: str | None = None
+    base_model: str | None = None
+    datasets: dict[str, str] = field(default_factory=dict)
     language: list[str] = field(default_factory=list)
     license: str | None = None
     tags: list[str] = field(default_factory=list)
@@ -215,7 +223,7 @@ class RunConfig(Keys):
     loss: a node with a `_target_`, or one for each source by name.
     pruner: a node with a `_target_` that stops trials of a sweep early, {} for none.
     logger: nodes with a `_target_` by name, loggers beside `metrics.jsonl`.
-    name: of the run, its folder and its model.
+    name: of the run, its folder and its model; `run` stands for the last part of `output_dir`.
     output_dir: folder for all that the run writes.
     data_dir: folder that the files of experiments are below.
     seed: of weights, order of rows and dropout.

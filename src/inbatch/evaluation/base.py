@@ -80,6 +80,27 @@ class ShowsExamples(Protocol):
         """The first rows; None before the first call, or where embeddings were not finite."""
 
 
+class EvaluationRows(NamedTuple):
+    """What an evaluator evaluates on, for the model card.
+
+    size: rows, or queries.
+    contents: what `size` counts, and what else there is.
+    columns: texts or labels by name, equally long, at least one row; some of the rows will do.
+    """
+
+    size: int
+    contents: str
+    columns: Mapping[str, Sequence[str] | Sequence[float]]
+
+
+@runtime_checkable
+class ShowsRows(Protocol):
+    """An evaluator that says what it evaluates on."""
+
+    def rows(self) -> EvaluationRows:
+        """Its rows."""
+
+
 def embed_distinct(
     encode: Encode,
     columns: Sequence[Sequence[str]],

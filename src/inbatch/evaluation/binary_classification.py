@@ -10,6 +10,7 @@ import numpy as np
 from inbatch.errors import ConfigError
 from inbatch.evaluation.base import (
     Encode,
+    EvaluationRows,
     check_truncate_dim,
     embed_distinct,
     field_of,
@@ -19,8 +20,14 @@ from inbatch.evaluation.base import (
     with_prefix,
     with_summary,
 )
-from inbatch.evaluation.metrics import BINARY_KEYS, DISTANCES, binary_metrics, pairwise_similarity
-from inbatch.evaluation.rows import RowSource, read_labelled_pairs
+from inbatch.evaluation.metrics import (
+    BINARY_KEYS,
+    DISTANCES,
+    binary_metrics,
+    pairwise_similarity,
+    without_noise,
+)
+from inbatch.evaluation.rows import RowSource, pair_rows, read_labelled_pairs
 
 
 @final
@@ -86,6 +93,10 @@ class BinaryClassificationEvaluator:
             for key in BINARY_KEYS
         )
 
+    def rows(self) -> EvaluationRows:
+        """The labelled pairs."""
+        return pair_rows(self.first, self.second, self.labels)
+
     def __call__(self, encode: Encode) -> dict[str, float]:
         """Embed the pairs and classify."""
         first_ND, second_ND = embed_distinct(
@@ -93,7 +104,8 @@ class BinaryClassificationEvaluator:
         )
         metrics: dict[str, float] = {}
         for similarity in self.similarity:
-            scores_N = pairwise_similarity(first_ND, second_ND, similarity).numpy()
+            found_N = pairwise_similarity(first_ND, second_ND, similarity).numpy()
+            scores_N = without_noise(found_N)
             for key, value in binary_metrics(self.labels, scores_N).items():
                 is_distance = similarity in DISTANCES and key.endswith("_threshold")
                 metrics[f"{similarity}_{key}"] = -value if is_distance else value

@@ -7,6 +7,7 @@ from typing import ClassVar, final
 
 from inbatch.evaluation.base import (
     Encode,
+    EvaluationRows,
     check_truncate_dim,
     embed_distinct,
     field_of,
@@ -17,7 +18,7 @@ from inbatch.evaluation.base import (
     with_summary,
 )
 from inbatch.evaluation.metrics import correlations, pairwise_similarity
-from inbatch.evaluation.rows import RowSource, read_labelled_pairs
+from inbatch.evaluation.rows import RowSource, pair_rows, read_labelled_pairs
 
 
 @final
@@ -74,6 +75,10 @@ class EmbeddingSimilarityEvaluator:
             for which in with_summary(self.similarity)
             for key in ("pearson", "spearman")
         )
+
+    def rows(self) -> EvaluationRows:
+        """The labelled pairs."""
+        return pair_rows(self.first, self.second, self.labels)
 
     def __call__(self, encode: Encode) -> dict[str, float]:
         """Embed the pairs and correlate."""

@@ -18,6 +18,7 @@ from inbatch.errors import ConfigError
 from inbatch.evaluation.base import (
     Encode,
     EncodesOn,
+    EvaluationRows,
     Examples,
     check_truncate_dim,
     embed_distinct,
@@ -34,6 +35,7 @@ from inbatch.evaluation.search import hit_ranks, no_hits, search_block
 
 DEVICES = ("auto", "cpu", "cuda")
 EXAMPLE_QUERIES, EXAMPLE_HITS = 10, 3
+SHOWN_ROWS = 1000  # of the relevant pairs, in a card
 
 
 @final
@@ -139,6 +141,15 @@ class InformationRetrievalEvaluator:
             for key, value in self._judge(hits.get(similarity)).items():
                 metrics[f"{similarity}_{key}"] = value
         return with_prefix(self.name, metrics)
+
+    def rows(self) -> EvaluationRows:
+        """Queries, each with a relevant document."""
+        data = self.data
+        queries, documents = data.relevant_texts(SHOWN_ROWS)
+        contents = f"queries, {len(data.corpus):,} documents, {len(data.relevant):,} relevant pairs"
+        return EvaluationRows(
+            len(data.queries), contents, {"query": queries, "relevant document": documents}
+        )
 
     def examples(self) -> Examples | None:
         """The nearest documents of the first queries, and whether they are relevant."""

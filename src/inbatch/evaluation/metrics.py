@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 
 DISTANCES = {"manhattan": 1.0, "euclidean": 2.0}  # order p of the norm of the difference
 SIMILARITIES = ("cosine", "dot", *DISTANCES)
+NOISE = 16 * float(np.finfo(np.float32).eps)  # of a float32 score, relative
 BINARY_KEYS = (
     *("accuracy", "accuracy_threshold", "f1", "f1_threshold"),
     *("precision", "recall", "ap", "mcc"),
@@ -64,9 +65,17 @@ def pairwise_similarity(a_ND: Tensor, b_ND: Tensor, similarity: str) -> Tensor:
     return -torch.linalg.vector_norm(a_ND - b_ND, dim=-1)
 
 
+def without_noise(scores_N: np.ndarray) -> np.ndarray:
+    """The scores; all equal where they differ by what float32 rounds only, as cosines of equal texts do."""
+    if np.isfinite(scores_N).all() and np.ptp(scores_N) <= NOISE * np.abs(scores_N).max():
+        return np.full_like(scores_N, scores_N[0])
+    return scores_N
+
+
 def correlations(labels_N: np.ndarray, scores_N: np.ndarray) -> dict[str, float]:
     """Pearson's and Spearman's correlation: ``{pearson, spearman}``; NaN for constant scores."""
     labels_N, scores_N = labels_N.astype(np.float64), scores_N.astype(np.float64)
+    scores_N = without_noise(scores_N)
     with warnings.catch_warnings():
         # A collapsed model gives constant scores; the NaN that results says so.
         warnings.simplefilter("ignore", stats.ConstantInputWarning)

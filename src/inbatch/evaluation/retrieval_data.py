@@ -41,6 +41,13 @@ class RetrievalData:
         found = (self.relevant[places] == wanted) & (ranks_QK >= 0)
         return np.where(found, self.grades[places], 0.0)
 
+    def relevant_texts(self, limit: int) -> tuple[list[str], list[str]]:
+        """Query and document of the first relevant pairs."""
+        place = np.argsort(self.ranks)  # of each rank in the corpus
+        pairs = [divmod(pair, len(self.corpus)) for pair in self.relevant[:limit].tolist()]
+        documents = [self.corpus[place[rank]] for _, rank in pairs]
+        return [self.queries[query] for query, _ in pairs], documents
+
     def ideal_gains(self, k: int) -> np.ndarray:
         """The k largest grades of each query, descending, then zeros: float64 [Q, k]."""
         query = self.relevant // len(self.corpus)

@@ -9,6 +9,7 @@ import numpy as np
 
 from inbatch.data.sources.load import Source, load_sources
 from inbatch.errors import ConfigError
+from inbatch.evaluation.base import EvaluationRows
 
 RowSource = str | Sequence[str] | Mapping[str, object] | Source
 
@@ -90,6 +91,12 @@ def read_labelled_pairs(
         )
     first, second = rows.texts
     return first, second, rows.labels
+
+
+def pair_rows(first: Sequence[str], second: Sequence[str], labels: np.ndarray) -> EvaluationRows:
+    """Labelled pairs as a card shows them."""
+    columns = {"query": first, "positive": second, "label": labels.tolist()}
+    return EvaluationRows(len(labels), "evaluation samples", columns)
 
 
 def load_source(

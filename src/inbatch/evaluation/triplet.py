@@ -11,6 +11,7 @@ from inbatch.data.sources.columns import suggest
 from inbatch.errors import ConfigError
 from inbatch.evaluation.base import (
     Encode,
+    EvaluationRows,
     Examples,
     check_truncate_dim,
     embed_distinct,
@@ -103,6 +104,15 @@ class TripletEvaluator:
         if len(metrics) > 1:
             metrics["max_accuracy"] = largest(metrics.values())
         return with_prefix(self.name, metrics)
+
+    def rows(self) -> EvaluationRows:
+        """The triplets."""
+        columns = {
+            "query": self.queries,
+            "positive": self.positives,
+            "negative": self.negatives,
+        }
+        return EvaluationRows(len(self.queries), "evaluation samples", columns)
 
     def examples(self) -> Examples | None:
         """The first triplets with their scores, and whether the positive is closer by the margin."""

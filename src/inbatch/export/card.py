@@ -22,7 +22,7 @@ from jinja2 import Environment, StrictUndefined
 
 from inbatch.export import card_sections as sections
 from inbatch.export import markdown as md
-from inbatch.export.card_data import CardData, SourceCard, has_roles
+from inbatch.export.card_data import CardData, DatasetName, SourceCard, has_roles
 from inbatch.export.card_header import header, hub_id
 from inbatch.export.card_usage import usage_code
 from inbatch.export.citations import citations
@@ -101,6 +101,7 @@ def _fields(card: CardData) -> dict[str, Any]:
         "title": md.inline(card.model_name),
         "base_id": hub_id(card.base_model),
         "base_name": md.inline(card.base_name or path_end),  # the rest of a path is private
+        "datasets": {"Training": card.sources, "Evaluation": card.evaluation_sources},
         "source_names": md.join(names) if len(names) <= 5 else f"{len(names)} datasets",
         "similarity": _SIMILARITIES[card.encoder["similarity"]],
         "prompts": _prompts(card.encoder),
@@ -125,12 +126,7 @@ def _fields(card: CardData) -> dict[str, Any]:
 
 
 def _source_link(source: SourceCard) -> str:
-    name = md.inline(source.name) or "Unnamed Dataset"
-    if not source.hub_id:
-        return name
-    page = f"https://huggingface.co/datasets/{quote(source.hub_id)}"
-    at = f" at [{source.revision[:7]}]({page}/tree/{source.revision})" if source.revision else ""
-    return f"[{name}]({page}){at}"
+    return sections.dataset_link(DatasetName(source.name, source.hub_id, source.revision))
 
 
 def _prompts(encoder: Mapping[str, Any]) -> str:

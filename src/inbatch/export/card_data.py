@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from inbatch.losses import Published
 
@@ -26,21 +26,30 @@ class ColumnStats:
     max: float
 
 
+class DatasetName(NamedTuple):
+    """What a card calls a data set; name and revision on the Hugging Face hub, if it is there."""
+
+    title: str
+    hub_id: str | None = None
+    revision: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceCard:
-    """One training source of the run.
+    """One data set of the run, to train or to evaluate on.
 
-    size: rows.
+    size: rows, or what `contents` says.
     columns: names in order: query, positive, negatives; a label column last.
     stats: by column name, taken over the first `stats_rows` rows.
     samples: rows to print, each with one value per column.
-    loss: class name of the loss, "MultipleNegativesRanking" say.
+    loss: class name of the loss, "MultipleNegativesRanking" say; None where no loss sees it.
     published: the loss as the field knows it, if it does.
     hub_id, revision: name and revision of the data set on the Hugging Face hub, if it comes from there.
     """
 
     name: str
     size: int
+    contents: str = "training samples"
     columns: Sequence[str]
     stats: Mapping[str, ColumnStats] = field(default_factory=dict)
     stats_rows: int = 0
@@ -58,7 +67,8 @@ class EvaluationCard:
 
     evaluator: class name, "TripletEvaluator" say.
     description: kind of evaluation, "Semantic Similarity" say; gives the task of the model index.
-    name: what it evaluates on, the prefix of its keys; may be empty.
+    name: the prefix of its keys; may be empty.
+    dataset: what it evaluates on; None for `name`.
     metrics: of the saved model, keys as the evaluator returns them.
     before: of the model before training, the same keys; None where that was not evaluated.
     primary_metric: full key.
@@ -70,6 +80,7 @@ class EvaluationCard:
     metrics: Mapping[str, float]
     before: Mapping[str, float] | None = None
     primary_metric: str | None = None
+    dataset: DatasetName | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +110,9 @@ class CardData:
 
     model_name: heading, and the name in the model index.
     base_model: where the weights came from; linked only where it can be a name on the hub.
-    base_name: how to call it where it is local files; None takes the end of the path.
+    base_name: how to call it where it is local files, or where there is no `base_model` that says where
+        it is; None takes the end of the path.
+    evaluation_sources: what the evaluators evaluate on.
     encoder: what `Encoder.describe` returns.
     hyperparameters, non_default_hyperparameters: nested or flat; secrets are redacted when printed.
     training_log: rows of `metrics.jsonl`.
@@ -114,6 +127,7 @@ class CardData:
     model_name: str
     encoder: Mapping[str, Any]
     sources: Sequence[SourceCard]
+    evaluation_sources: Sequence[SourceCard] = ()
     base_model: str | None = None
     base_name: str | None = None
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from inbatch.export import markdown as md
-from inbatch.export.card_data import CardData
+from inbatch.export.card_data import CardData, DatasetName, EvaluationCard
 from inbatch.export.card_sections import short_metrics
 from inbatch.export.citations import loss_name
 from inbatch.export.metrics_log import is_finite
@@ -25,6 +25,7 @@ def header(card: CardData) -> ModelCardData:
     tags = [*_TAGS, "generated_from_trainer", "inbatch"]
     tags += [f"dataset_size:{size}"] if size else []
     tags += [f"loss:{loss}" for loss in losses]
+    on_hub = [s.hub_id for s in (*card.sources, *card.evaluation_sources) if s.hub_id]
     keys = [key for evaluation in card.evaluations for key in short_metrics(evaluation)]
     widget: list[dict[str, Any]] = [
         {
@@ -37,7 +38,7 @@ def header(card: CardData) -> ModelCardData:
         language=list(card.language) or None,
         license=card.license,
         base_model=hub_id(card.base_model),
-        datasets=[source.hub_id for source in card.sources if source.hub_id] or None,
+        datasets=list(dict.fromkeys(on_hub)) or None,
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
         tags=list(dict.fromkeys([*tags, *card.tags])),
@@ -71,8 +72,8 @@ def _eval_results(card: CardData) -> list[EvalResult]:
         EvalResult(
             task_type=evaluation.description.lower().replace(" ", "-"),
             task_name=evaluation.description,
-            dataset_type=evaluation.name or "unknown",
-            dataset_name=re.sub("[_-]", " ", evaluation.name) or "Unknown",
+            dataset_type=_dataset(evaluation).hub_id or evaluation.name or "unknown",
+            dataset_name=_dataset(evaluation).title or "Unknown",
             metric_type=key,
             metric_name=key.replace("_", " ").title(),
             metric_value=float(value),
@@ -81,3 +82,7 @@ def _eval_results(card: CardData) -> list[EvalResult]:
         for key, value in short_metrics(evaluation).items()
         if is_finite(value)
     ]
+
+
+def _dataset(evaluation: EvaluationCard) -> DatasetName:
+    return evaluation.dataset or DatasetName(re.sub("[_-]", " ", evaluation.name))

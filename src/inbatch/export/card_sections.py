@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from inbatch.export import markdown as md
 from inbatch.export.card_data import (
     MAX_SHOWN_TEXT,
     CardData,
     ColumnStats,
+    DatasetName,
     EvaluationCard,
     SourceCard,
 )
@@ -72,6 +74,16 @@ def short_metrics(
     """Metrics of an evaluator without the prefix of their keys."""
     metrics = card.metrics if metrics is None else metrics
     return {_short(card, key): value for key, value in metrics.items()}
+
+
+def dataset_link(dataset: DatasetName) -> str:
+    """The name of a data set, with a link to the hub where it is there."""
+    name = md.inline(dataset.title) or "Unnamed Dataset"
+    if not dataset.hub_id:
+        return name
+    page = f"https://huggingface.co/datasets/{quote(dataset.hub_id)}"
+    at = dataset.revision
+    return f"[{name}]({page})" + (f" at [{at[:7]}]({page}/tree/{at})" if at else "")
 
 
 def loss_text(source: SourceCard, *, cached: bool) -> str:
@@ -153,13 +165,18 @@ def _evaluation_block(cards: list[EvaluationCard]) -> EvaluationBlock:
         cells = [md.inline(metric), *(column[metric] for column in columns)]
         rows.append([f"**{cell}**" for cell in cells] if metric == primary else cells)
     page = f"{_EVALUATOR_PAGE}{first.evaluator}"
-    names = [md.code_span(card.name) for card in cards if card.name]
+    names = [_evaluated_on(card) for card in cards if card.name or card.dataset]
     return EvaluationBlock(
         description=md.inline(first.description),
         datasets=f"Dataset{'s' * (len(names) > 1)}: {md.join(names)}" if names else "",
         evaluator=_linked(first.evaluator, page if first.evaluator in _DOCUMENTED else None),
         table=md.table(["Metric", *header], rows),
     )
+
+
+def _evaluated_on(card: EvaluationCard) -> str:
+    dataset = card.dataset or DatasetName(card.name)
+    return dataset_link(dataset) if dataset.hub_id else md.code_span(dataset.title)
 
 
 def _single_columns(card: EvaluationCard) -> tuple[list[str], list[dict[str, str]]]:

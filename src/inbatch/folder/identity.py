@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from inbatch.cluster.lease import hold
+from inbatch.config.schema import RunConfig
 from inbatch.console import stop_recording
 from inbatch.errors import ConfigError, in_yaml
 from inbatch.files import remove_unfinished, write_text
@@ -108,6 +110,16 @@ def check_same_run(theirs: Mapping[str, Any], ours: Mapping[str, Any], path: Pat
             "set the old value, or start a new run from the weights (encoder=pretrained encoder.model=DIR)",
             value=new,
         )
+
+
+def run_name(name: str, folder: RunFolder) -> str:
+    """The name of a run: its own or, where it has none, that of its folder.
+
+    The folder of a trial is a number; its name is that of the sweep.
+    """
+    if name != RunConfig.name or folder.trial.exists():
+        return name
+    return Path(os.path.abspath(folder.path)).name or name
 
 
 def _check_owner(folder: RunFolder, ours: Mapping[str, Any]) -> None:

@@ -23,15 +23,25 @@ CHECKED_TEXTS = 4_000_000  # texts that are looked up before the first step, abo
 
 
 class SourceColumn(NamedTuple):
-    """One text column of a source."""
+    """One text column of a source; `rows` are those that will be read, None for all."""
 
     source: Source
     number: int
+    rows: np.ndarray | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        return self.source.num_rows if self.rows is None else len(self.rows)
 
     def hashes(self) -> np.ndarray:
         """uint64 [N]."""
         hashes_N: np.ndarray = self.source.text_hashes()[self.number]
-        return hashes_N
+        return hashes_N if self.rows is None else hashes_N[self.rows]
+
+    def rows_at(self, places: np.ndarray) -> np.ndarray:
+        """Row numbers of some of the N."""
+        return places if self.rows is None else self.rows[places]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +110,7 @@ def find_missing(
         mine = np.flatnonzero(hashes_N % np.uint64(world_size) == rank)
         keys.append(hashes_N[mine])
         numbers.append(np.full(len(mine), number, dtype=np.int32))
-        rows.append(mine)
+        rows.append(column.rows_at(mine))
     all_keys = np.concatenate(keys)
     distinct, first = np.unique(all_keys, return_index=True)
     chosen = np.sort(first[~table.present(distinct, table.shards())])
@@ -130,5 +140,5 @@ def wait_for_others(columns: Sequence[SourceColumn], table: Table, *, patience_s
 
 def keys_to_check(columns: Sequence[SourceColumn]) -> np.ndarray:
     """Hashes of all texts, or of about `CHECKED_TEXTS` evenly spaced ones, uint64."""
-    stride = -(-sum(column.source.num_rows for column in columns) // CHECKED_TEXTS)
+    stride = -(-sum(column.num_rows for column in columns) // CHECKED_TEXTS)
     return np.concatenate([column.hashes()[::stride] for column in columns])

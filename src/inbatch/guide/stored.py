@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import final
@@ -85,6 +85,20 @@ class StoredGuide:
                 f"set at least {encoder.tokenizer.max_length}",
                 value=self._settings.chunk_tokens,
             )
+
+    def expect(self, rows: Mapping[str, np.ndarray]) -> None:
+        """Say which rows of each source will be asked for, so that `start` embeds those alone.
+
+        Args:
+            rows: row numbers by source name.
+        """
+        read: dict[str, tuple[SourceColumn, ...]] = {}
+        for prompt, columns in self._columns.items():
+            for column in columns:
+                if column.source.name in rows:
+                    limited = column._replace(rows=rows[column.source.name])
+                    read[prompt] = (*read.get(prompt, ()), limited)
+        self._columns = read
 
     def start(self, process: Process) -> None:
         """Embed this rank's part of the texts that the store lacks, wait for the others, open it.

@@ -55,6 +55,7 @@ class AnglE(Loss):
 
     scope: ClassVar[Literal["global"]] = "global"
     needs_labels: ClassVar[bool] = False  # with two columns it does, which `__call__` checks
+    takes_labels: ClassVar[bool] = True
     published: ClassVar[Published] = _PUBLISHED
 
     def __post_init__(self) -> None:

@@ -105,6 +105,11 @@ class Loss(ABC):
         return False
 
     @property
+    def takes_labels(self) -> bool:
+        """True if labels change the loss where there are some."""
+        return self.needs_labels
+
+    @property
     def label_range(self) -> tuple[float, float] | None:
         """Least and largest label that make sense; None for any."""
         return None

@@ -88,6 +88,11 @@ class Matryoshka(Loss):
         return self.loss.needs_labels
 
     @property
+    def takes_labels(self) -> bool:
+        """The inner loss's."""
+        return self.loss.takes_labels
+
+    @property
     def needs_guide(self) -> bool:
         """The inner loss's."""
         return self.loss.needs_guide

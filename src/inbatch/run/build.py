@@ -196,6 +196,18 @@ def make_data(run: RunConfig, world: World, parts: Parts) -> BatchModule:
     )
 
 
+def expect_rows(guide: Guide | None, data: BatchModule, *, num_batches: int) -> None:
+    """Tell a stored guide what a run will read that ends within its first epoch.
+
+    Args:
+        guide: of the run.
+        data: of the run.
+        num_batches: global batches of the run; less than 1 for no limit.
+    """
+    if isinstance(guide, StoredGuide) and 0 < num_batches < data.batches_per_epoch:
+        guide.expect(data.rows_of_first(num_batches))
+
+
 def make_module(run: RunConfig, parts: Parts) -> BiEncoderModule:
     """The LightningModule."""
     return BiEncoderModule(

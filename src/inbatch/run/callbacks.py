@@ -41,6 +41,7 @@ from inbatch.sweep.pruning import check_is_trial
 _MAY_DIFFER_BY_NODE = (
     "data",
     "data_dir",
+    "name",
     "output_dir",
     "encoder",
     "guide",
@@ -56,6 +57,7 @@ class RunCallbacks:
 
     evaluation: Evaluation | None
     summary: Summary
+    log: StepLog
     wandb: WandbRun
     pruning: Pruning | None
     preemption: Preemption | None
@@ -105,6 +107,7 @@ def make_callbacks(
     pruning = _make_pruning(run.pruner, evaluation, folder.path, mode=run.evaluation.mode)
     preemption = None if stop is None else Preemption(stop, checkpoints)
     facts = shared_facts(asdict(run), saved, tokenizer=module.encoder.tokenizer, data=data)
+    log = StepLog(every_steps=run.trainer.log_every_steps)
     examples = ExampleTables(list(evaluators.values()), folder=folder.examples)
     ordered: list[Callback | None] = [
         NonFinite(),
@@ -112,8 +115,8 @@ def make_callbacks(
         wandb,
         summary,
         record,
-        StepLog(every_steps=run.trainer.log_every_steps),
-        Progress(every_steps=run.trainer.log_every_steps),
+        log,
+        Progress(log),
         evaluation,
         examples if evaluators else None,
         pruning,
@@ -123,6 +126,7 @@ def make_callbacks(
     return RunCallbacks(
         evaluation=evaluation,
         summary=summary,
+        log=log,
         wandb=wandb,
         pruning=pruning,
         preemption=preemption,

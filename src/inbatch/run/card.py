@@ -13,29 +13,27 @@ from lightning.pytorch import Trainer
 
 from inbatch.callbacks.evaluation import Evaluation
 from inbatch.config.check import RunConfig
-from inbatch.data.collate import tokenize_columns
 from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.evaluation import Evaluator
+from inbatch.evaluation.base import ShowsRows
 from inbatch.export.card import framework_versions
 from inbatch.export.card_data import (
     CardData,
-    ColumnStats,
+    DatasetName,
     EvaluationCard,
-    SourceCard,
     UsageExample,
     choose_widget,
-    column_stats,
     has_roles,
 )
+from inbatch.export.card_header import hub_id
 from inbatch.export.git import git_commit
 from inbatch.export.model_name import local_name
 from inbatch.export.settings import changed, composed_defaults, public
-from inbatch.losses.base import Loss
 from inbatch.run.callbacks import RunCallbacks
-from inbatch.run.parts import Parts, parameters_of
+from inbatch.run.card_datasets import dataset_name, evaluation_source_card, source_card
+from inbatch.run.parts import Parts
 
-STATS_ROWS = 1000
 WIDGET_ROWS = 1000
 
 
@@ -58,30 +56,41 @@ def make_card(
         model: the exported directory, whose encoder computes the scores of the usage example.
     """
     encoder = build_encoder(str(model), trust_remote_code=True)  # this run has written it
-    settings, base = asdict(run), parts.encoder.base_model
+    settings, base = asdict(run), run.card.base_model or parts.encoder.base_model
     evaluation, summary = callbacks.evaluation, callbacks.summary
+    evaluated = {
+        key: dataset_name(
+            key, run.evaluation.evaluators.get(key, {}).get("path"), run.card.datasets
+        )
+        for key in parts.evaluators
+    }
     texts = [row for source in parts.sources for row in _rows(source, WIDGET_ROWS)]
     return CardData(
         model_name=run.card.model_name or run.name,
         encoder=encoder.describe(),
-        base_model=base,
+        base_model=None if base == run.card.base_model and hub_id(base) is None else base,
         base_name=None if base is None else local_name(base),
         sources=[
-            _source_card(
+            source_card(
                 source,
                 encoder,
                 parts.losses[source.name],
                 guide=run.guide.model,
-                hub=run.data.train.get(source.name, {}),
+                name=dataset_name(source.name, run.data.train.get(source.name), run.card.datasets),
             )
             for source in parts.sources
+        ],
+        evaluation_sources=[
+            evaluation_source_card(evaluator.rows(), encoder, name=evaluated[key])
+            for key, evaluator in parts.evaluators.items()
+            if isinstance(evaluator, ShowsRows)
         ],
         hyperparameters=public(settings),
         non_default_hyperparameters=public(
             changed(settings, {**asdict(RunConfig()), **composed_defaults()})
         ),
         training_log=rows,
-        evaluations=_evaluation_cards(parts.evaluators, evaluation),
+        evaluations=_evaluation_cards(parts.evaluators, evaluation, evaluated),
         best_step=None if evaluation is None else evaluation.best_step,
         versions=framework_versions(),
         training_time_s=summary.training_s,
@@ -106,48 +115,16 @@ def _rows(source: Source, limit: int) -> list[tuple[str, ...]]:
     return list(zip(*columns, strict=True))
 
 
-def _source_card(
-    source: Source, encoder: Encoder, loss: Loss, *, guide: str | None, hub: Mapping[str, Any]
-) -> SourceCard:
-    """A source as the card describes it; `hub` has its keys in the configuration."""
-    num_rows = min(STATS_ROWS, source.num_rows)
-    columns, labels = source.read(np.arange(num_rows))
-    texts = source.column_prompts(encoder.role_prompts)
-    token_ids, _ = tokenize_columns(columns, texts, tokenizer=encoder.tokenizer)
-    stats: dict[str, ColumnStats] = {}
-    for number, name in enumerate(source.columns):
-        part = token_ids[number * num_rows : (number + 1) * num_rows]
-        stats[name] = column_stats([len(ids) for ids in part])
-    names = list(source.columns)
-    samples: list[tuple[str | float, ...]] = [tuple(row) for row in zip(*columns)][:3]
-    if labels is not None:
-        names.append(source.roles.label or "label")
-        stats[names[-1]] = column_stats([float(v) for v in labels], type="float")
-        samples = [(*row, float(v)) for row, v in zip(samples, labels)]
-    named_guide = {"guide": local_name(str(guide))} if loss.needs_guide else {}
-    return SourceCard(
-        name=source.name,
-        size=source.num_rows,
-        columns=names,
-        stats=stats,
-        stats_rows=num_rows,
-        samples=samples,
-        loss=type(loss).__name__,
-        published=loss.published,
-        loss_parameters={**named_guide, **parameters_of(loss)},
-        hub_id=hub.get("hub"),
-        revision=hub.get("revision"),
-    )
-
-
 def _evaluation_cards(
-    evaluators: Mapping[str, Evaluator], evaluation: Evaluation | None
+    evaluators: Mapping[str, Evaluator],
+    evaluation: Evaluation | None,
+    evaluated: Mapping[str, DatasetName],
 ) -> list[EvaluationCard]:
     if evaluation is None:
         return []
     best, before = evaluation.best or evaluation.last, evaluation.first
     cards = []
-    for evaluator in evaluators.values():
+    for key, evaluator in evaluators.items():
         prefix = f"{evaluator.name}_" if evaluator.name else ""
         cards.append(
             EvaluationCard(
@@ -157,6 +134,7 @@ def _evaluation_cards(
                 metrics={k: v for k, v in best.items() if k.startswith(prefix)},
                 before={k: v for k, v in before.items() if k.startswith(prefix)} or None,
                 primary_metric=evaluator.primary_metric,
+                dataset=evaluated[key],
             )
         )
     return cards

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,6 +100,18 @@ class BatchModule(LightningDataModule):
     def batches_per_epoch(self) -> int:
         """Global batches of each epoch of the run, see `RankFeed`."""
         return self.plan(0).num_steps
+
+    def rows_of_first(self, num_batches: int) -> dict[str, np.ndarray]:
+        """Row numbers, ascending, that the first batches of the first epoch hold, by source name."""
+        plan = self.plan(0)
+        found: defaultdict[str, list[np.ndarray]] = defaultdict(list)
+        for batch in map(plan.batch, range(num_batches)):
+            for number, source in enumerate(self._sources):
+                if batch.sources is not None:
+                    found[source.name].append(batch.rows[batch.sources == number])
+                elif batch.source == number:
+                    found[source.name].append(batch.rows)
+        return {name: np.unique(np.concatenate(rows)) for name, rows in found.items()}
 
     def train_dataloader(self) -> DataLoader[PackedBatch]:
         """This rank's batches, wrapped, from where a loaded checkpoint stopped."""

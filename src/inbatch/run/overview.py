@@ -9,15 +9,16 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 
 from inbatch.config.check import rows_per_rank
-from inbatch.config.schema import GradcacheConfig, GuideConfig, RunConfig
+from inbatch.config.schema import EvaluationConfig, GradcacheConfig, GuideConfig, RunConfig
 from inbatch.console import make_console, print_plain
 from inbatch.data.collate import MIXED
 from inbatch.data.plan.plan import duplicate_share
 from inbatch.data.report.build import build_report, write
 from inbatch.encoder import Encoder
+from inbatch.evaluation import Evaluator
 from inbatch.losses.base import Loss
 from inbatch.run.datamodule import BatchModule
-from inbatch.run.memory_plan import MemoryPlan
+from inbatch.run.memory_plan import GIB, MemoryPlan
 from inbatch.run.parts import Parts, parameters_of
 from inbatch.strategies import World
 
@@ -35,7 +36,7 @@ def overview(
         "batch": {
             "global": f"{run.global_batch_size:,} rows, {local:,} per rank",
             "optimizer step": f"{number} {batches}",
-            "chunk": _chunk_text(run.gradcache),
+            "chunk": _chunk_text(run.gradcache, plan),
             "estimated memory": plan.memory.describe(),
         },
         "loss": {
@@ -44,6 +45,7 @@ def overview(
             if name != MIXED
         },
         "guide": _guide_rows(run.guide, parts.losses),
+        "evaluation": _evaluation_rows(parts.evaluators, run.evaluation),
     }
 
 
@@ -57,6 +59,7 @@ def write_report(parts: Parts, data: BatchModule, path: Path) -> None:
         prompts=parts.encoder.role_prompts,
         in_batch=[name for name, loss in parts.losses.items() if loss.scope == "candidates"],
         guided=[name for name, loss in parts.losses.items() if loss.needs_guide],
+        losses=parts.losses,
         duplicate_share=lambda source: duplicate_share(
             source.text_hashes(), plan, source=source.name
         ),
@@ -79,11 +82,32 @@ def _encoder_rows(encoder: Encoder) -> dict[str, str]:
     }
 
 
-def _chunk_text(cache: GradcacheConfig) -> str:
+def _chunk_text(cache: GradcacheConfig, plan: MemoryPlan) -> str:
     limits = [(cache.chunk_size, "texts"), (cache.chunk_tokens, "tokens")]
     chunk = ", ".join(f"at most {most} {of}" for most, of in limits if most) or "whole batch"
-    keep = "all graphs kept" if cache.keep_gib is None else f"{cache.keep_gib:g} GiB of graphs kept"
-    return f"{chunk}; {keep}"
+    return f"{chunk}; {_kept_text(plan)}"
+
+
+def _kept_text(plan: MemoryPlan) -> str:
+    """The graphs that a step will keep, which may be fewer than there is room for."""
+    kept, limit = plan.memory.kept / GIB, plan.keep_gib
+    if limit == 0:
+        return "no graphs kept"
+    if limit is None or kept < limit:
+        room = "" if limit is None else f", room for {limit:g}"
+        return f"all graphs kept (about {kept:.2f} GiB{room})"
+    return f"{limit:g} GiB of graphs kept"
+
+
+def _evaluation_rows(
+    evaluators: Mapping[str, Evaluator], config: EvaluationConfig
+) -> dict[str, str]:
+    if not evaluators:
+        return {"sets": "none, so the last model is the result"}
+    first = next(iter(evaluators.values()))
+    metric = config.best_metric or first.primary_metric
+    best = "largest" if config.mode == "max" else "smallest"
+    return {"sets": ", ".join(evaluators), "model": f"that of the {best} {metric}"}
 
 
 def _guide_rows(guide: GuideConfig, losses: Mapping[str, Loss]) -> dict[str, str]:

@@ -86,7 +86,8 @@ def write_results(
     chosen_by = {}
     if result.best_step is not None and result.best_metric is not None:
         chosen_by = {result.best_metric: result.best_step}
-    plots = plot_run(rows, folder.plots, best_steps=chosen_by)
+    primary = {each.name: each.primary_metric for each in parts.evaluators.values()}
+    plots = plot_run(rows, folder.plots, best_steps=chosen_by, primary=primary)
     card = make_card(
         run, parts, trainer=trainer, callbacks=callbacks, rows=rows, model=folder.model
     )
@@ -109,6 +110,8 @@ def write_results(
     summary = callbacks.summary
     launch_s = fitted.seconds - summary.this_start_s
     facts = {"launch": f"{in_words(launch_s)} for ranks, strategy and guide"}
+    if callbacks.log.loss is not None:
+        facts["last loss"] = f"{callbacks.log.loss:.4f} (last row of {folder.metrics.name})"
     if result.best_value is not None:
         facts["best"] = f"{result.best_metric} {result.best_value:.4f} at step {result.best_step}"
     summary.show(

@@ -19,10 +19,10 @@ from inbatch.cluster.stop_request import StopRequest
 from inbatch.config.check import RunConfig, check_precision
 from inbatch.device.allocator import grow_gpu_segments, keep_freed_memory
 from inbatch.device.matmul_precision import allow_tf32
-from inbatch.folder.identity import claim, write_config
+from inbatch.folder.identity import claim, run_name, write_config
 from inbatch.folder.paths import RunFolder
 from inbatch.run.auto_sizes import plan_memory, with_sizes
-from inbatch.run.build import build_parts, make_data, make_module
+from inbatch.run.build import build_parts, expect_rows, make_data, make_module
 from inbatch.run.callbacks import make_callbacks
 from inbatch.run.compatibility import check_sizes
 from inbatch.run.datamodule import BatchModule
@@ -52,6 +52,7 @@ def train(
         Preempted: `stop` was asked for, and a checkpoint is written.
     """
     folder = RunFolder(Path(run.output_dir))
+    run = replace(run, name=run_name(run.name, folder))
     with claim(folder, asdict(run)) as held:
         return _train(run, folder, own or OwnObjects(), stop=stop, held=held)
 
@@ -75,6 +76,7 @@ def _train(
     plan = plan_memory(run, world, parts, saved_tokens=saved_tokens(saved, world))
     run = replace(run, gradcache=with_sizes(run.gradcache, plan))
     data, module = make_data(run, world, parts), make_module(run, parts)
+    expect_rows(parts.guide, data, num_batches=run.trainer.max_steps * run.accumulate)
     if saved is not None and saved.entries is not None:
         data.check_checkpoint(saved.entries)
 

@@ -19,7 +19,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Curve
 
 from inbatch.export.markdown import number, shorten
-from inbatch.export.plots import BLUE, GREY, INK, ORANGE, STYLE, save
+from inbatch.export.plot_style import BLUE, GREY, INK, ORANGE, STYLE, save
 from inbatch.sweep.trials import Trial
 
 _LOG_RANGE = 8.0  # largest to smallest value from which a parameter is spread by its logarithm

@@ -19,6 +19,7 @@ import numpy as np
 from inbatch.data.hashing import hash_rows
 from inbatch.data.report import text as report_text
 from inbatch.data.report.subsample import one_in, subsample
+from inbatch.data.report.unused import unused_columns
 from inbatch.data.report.values import (
     ColumnReport,
     DataReport,
@@ -32,6 +33,7 @@ from inbatch.data.report.values import (
 from inbatch.data.sources.checks import numbers_only
 from inbatch.data.sources.load import Source
 from inbatch.files import write_text
+from inbatch.losses.base import Loss
 
 
 class TokenCounter(Protocol):
@@ -52,6 +54,7 @@ def build_report(
     prompts: Mapping[str, str] | None = None,
     in_batch: Collection[str] | None = None,
     guided: Collection[str] = (),
+    losses: Mapping[str, Loss] | None = None,
     duplicate_share: Callable[[Source], float] | None = None,
     skipped: Mapping[str, int] | None = None,
     sample_rows: int = 1000,
@@ -65,6 +68,7 @@ def build_report(
         in_batch: Names of the sources whose loss takes other rows of a batch for negatives, so that a
             text that occurs twice there is a false negative; None for all.
         guided: Names of the sources whose false negatives a guide leaves out.
+        losses: By source name, for warnings about columns that they do not use; None leaves those out.
         duplicate_share: Share of global batches that would hold a text twice under the sampler and
             batch size in use; None leaves it out.
         skipped: Rows skipped in the first epoch, by source name (`Plan.skipped`); a name that is not a
@@ -90,6 +94,9 @@ def build_report(
         for report in reports
         for line in report_text.warnings_of(report, max_length, guided=report.name in guided)
     ]
+    for source, report in zip(sources, reports):
+        if losses is not None:
+            warnings += _unused(source, report, losses[source.name])
     names, num_rows = {source.name for source in sources}, sum(s.num_rows for s in sources)
     for name in sorted(skipped.keys() - names):
         warnings += report_text.skipped_warnings(f"sources '{name}'", skipped[name], num_rows)
@@ -124,6 +131,17 @@ def shared(left_N: np.ndarray, right_N: np.ndarray) -> Shared:
         num_texts * factor,
         num_rows / max(len(left_N), 1),
         num_texts / max(len(several), 1),
+    )
+
+
+def _unused(source: Source, report: SourceReport, loss: Loss) -> list[str]:
+    label = report.label
+    return unused_columns(
+        source.roles,
+        loss,
+        source=source.name,
+        field=source.field,
+        labels_vary=label is not None and label.min != label.max,
     )
 
 
@@ -190,7 +208,6 @@ def _column_reports(
                 characters=_lengths(characters_CN[column]),
                 tokens=tokens,
                 truncated_share=truncated,
-                num_empty=int((characters_CN[column] == 0).sum()),
                 num_distinct=_num_distinct(hashes_CN[column]),
                 numbers_only=numbers_only(texts[column]),
             )

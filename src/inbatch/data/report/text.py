@@ -21,10 +21,6 @@ def warnings_of(report: SourceReport, max_length: int | None, *, guided: bool) -
     lines = ([] if apart else _batch_warnings(report)) + _row_warnings(report)
     for column in report.columns:
         of = f"column '{column.name}' of source '{report.name}'"
-        if column.num_empty:
-            lines.append(
-                f"{column.num_empty} texts in {of} are empty: set on_empty=drop to leave them out."
-            )
         if column.numbers_only:
             # Not refused: codes that are all digits may well be what is to be matched.
             lines.append(
@@ -156,12 +152,12 @@ def _source_markdown(report: SourceReport) -> list[str]:
 def _column_table(report: SourceReport) -> list[str]:
     sampled = f" ({report.num_sampled:,} rows)" if report.num_sampled else ""
     lines = [
-        f"| column | role | characters | tokens{sampled} | cut | empty | distinct |",
-        "|---|---|---|---|---|---|---|",
+        f"| column | role | characters | tokens{sampled} | cut | distinct |",
+        "|---|---|---|---|---|---|",
     ]
     for column in report.columns:
         cells = [column.name, column.role, _span(column.characters), _span(column.tokens)]
-        cells += [_cut(column), f"{column.num_empty:,}", f"{column.num_distinct:,}"]
+        cells += [_cut(column), f"{column.num_distinct:,}"]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, "", "Lengths: min / mean / median / 95th percentile / max."]
 

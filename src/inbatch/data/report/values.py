@@ -27,7 +27,6 @@ class ColumnReport:
     characters: Lengths  # all rows, without the prompt
     tokens: Lengths | None  # sampled rows, with prompt and special tokens, before truncation
     truncated_share: float | None  # sampled rows above max_length
-    num_empty: int
     num_distinct: int
     numbers_only: bool  # sampled rows: every text that is not empty reads as a number
 

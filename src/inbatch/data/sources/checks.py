@@ -45,24 +45,41 @@ def kept_rows(
 
     Raises:
         ConfigError: A column that does not hold texts, a key column that holds neither texts nor whole
-            numbers, or with ``on_empty="error"`` a null text or key.
+            numbers, or with ``on_empty="error"`` a null or blank text, or a null key.
     """
     _check_types(dataset, roles, place)
     keep = np.ones(dataset.num_rows, dtype=bool)
     others = [name for name in (roles.label, roles.key) if name is not None]
     if on_empty == "drop":
         for name in roles.texts:
-            texts = pc.utf8_trim_whitespace(dataset.data.column(name))
-            filled = pc.greater(pc.binary_length(texts), 0)
-            keep &= pc.fill_null(filled, False).to_numpy()
+            keep &= ~_is_blank(dataset.data.column(name))
         for name in others:
             keep &= pc.is_valid(dataset.data.column(name)).to_numpy()
     else:
         for name in roles.texts:
             _refuse_nulls(dataset, name, "an empty (null) text", place)
+            blank_N = _is_blank(dataset.data.column(name))
+            if blank_N.any():
+                _refuse("an empty text", name, blank_N, place)
         if roles.key is not None:
             _refuse_nulls(dataset, roles.key, "no key (null)", place)
     return None if keep.all() else np.flatnonzero(keep)
+
+
+def _is_blank(column: pa.ChunkedArray) -> np.ndarray:
+    """Mark texts that are null, empty or white space only: bool [N]. Copies one chunk at a time."""
+    parts = [
+        pc.fill_null(pc.equal(pc.binary_length(_trimmed(chunk)), 0), True)
+        for chunk in column.chunks
+    ]
+    return np.concatenate([np.zeros(0, dtype=bool), *(part.to_numpy(False) for part in parts)])
+
+
+def _trimmed(chunk: pa.Array) -> pa.Array:
+    try:
+        return pc.utf8_trim_whitespace(chunk)
+    except pa.ArrowInvalid:  # not UTF-8, which reading the texts will refuse
+        return pc.ascii_trim_whitespace(chunk)
 
 
 def read_labels(
@@ -105,9 +122,8 @@ def _truths_as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def numbers_only(texts: Sequence[str]) -> bool:
-    """Tell whether every text that is not empty reads as a number, as in a csv column of ids or labels."""
-    filled = [text for text in map(str.strip, texts) if text]
-    return bool(filled) and all(_NUMBER.fullmatch(text) for text in filled)
+    """Tell whether every text reads as a number, as in a csv column of ids or labels."""
+    return bool(texts) and all(_NUMBER.fullmatch(text.strip()) for text in texts)
 
 
 def _check_types(dataset: datasets.Dataset, roles: Roles, place: Place) -> None:

@@ -44,14 +44,14 @@ class Source:
         files: Where the rows come from, for messages; None for anything but files.
         origin: The name of that place in the report.
         prompts: Prompts of this source only, see `columns.resolve_prompts`.
-        on_empty: "error" refuses null texts and keeps empty ones (the report counts them); "drop"
-            leaves out rows with a null or empty text, a null label or a null key.
+        on_empty: "error" refuses null and empty texts, and null keys; "drop" leaves out rows with a null or
+            empty text, a null label or a null key.
         cache_dir: Folder for the hashes; None keeps them in memory only.
         prepared: The prepared folder that `rows` come from; its rows were checked when it was written.
         field: Configuration key, for messages.
 
     Raises:
-        ConfigError: A column that does not hold texts, a null text or key, a label that is not a number.
+        ConfigError: A column that holds no texts, an empty text, a null key, a label that is not a number.
     """
 
     def __init__(
