@@ -23,8 +23,8 @@ from inbatch.errors import ConfigError
 from inbatch.folder.paths import RunFolder
 from inbatch.run.build import build_parts, make_data
 from inbatch.run.parts import OwnObjects
-from inbatch.run.resume import find_checkpoint, read_checkpoint
-from inbatch.strategies import World
+from inbatch.run.resume import Saved, check_strategy_of, find_checkpoint, read_checkpoint
+from inbatch.strategies import FSDP, Auto, DeepSpeed, Strategy, World
 
 NUM_ROWS = 40
 
@@ -180,3 +180,57 @@ def test_sharded_runs_go_on_with_workers_and_are_checked(
     saved = entries["BatchModule"]
     assert saved["fingerprint"]["accumulate"] == 2
     assert saved["position"] == {"epoch": 0, "step": 8, "plan": 0, "plan_step": 8}
+
+
+@pytest.mark.parametrize(
+    ("written", "strategy", "ranks", "said"),
+    [
+        (
+            (2, 2),
+            Auto(),
+            2,
+            "DeepSpeed stage 2 on 2 ranks with Auto on 2 ranks: set strategy=deepspeed_stage_2",
+        ),
+        (
+            (2, 2),
+            DeepSpeed(stage=3),
+            2,
+            "stage 2 on 2 ranks with DeepSpeed stage 3 on 2 ranks: set ",
+        ),
+        (
+            (2, 2),
+            DeepSpeed(stage=2),
+            4,
+            "on 4 ranks: set strategy=deepspeed_stage_2 trainer.devices=2, ",
+        ),
+        (
+            None,
+            DeepSpeed(stage=1),
+            1,
+            "a file without shards, with DeepSpeed stage 1 on 1 rank: set ",
+        ),
+        ((2, 2), DeepSpeed(stage=2), 2, None),
+        (None, FSDP(), 2, None),
+    ],
+)
+def test_a_checkpoint_of_another_strategy(
+    tmp_path: Path,
+    written: tuple[int, int] | None,
+    strategy: Strategy,
+    ranks: int,
+    said: str | None,
+) -> None:
+    path, record = tmp_path / "step-00000002.ckpt", {}
+    if written is None:
+        path.touch()
+    else:
+        path.mkdir()
+        record = {"settings": {"strategy": {"stage": written[0]}}, "world_size": written[1]}
+    node = {"stage": strategy.stage} if isinstance(strategy, DeepSpeed) else {}
+    saved, world = Saved(path, None, record), World("cpu", ranks, 1)
+    if said is None:
+        check_strategy_of(saved, strategy, node, world)
+        return
+    with pytest.raises(ConfigError) as error:
+        check_strategy_of(saved, strategy, node, world)
+    assert said in str(error.value)

@@ -107,7 +107,8 @@ def check_same_run(theirs: Mapping[str, Any], ours: Mapping[str, Any], path: Pat
         raise ConfigError(
             place,
             f"was {in_yaml(old)} when {path} was saved, and a resumed run goes on with that",
-            "set the old value, or start a new run from the weights (encoder=pretrained encoder.model=DIR)",
+            "set the old value, or start a new run from its model (encoder=pretrained "
+            f"encoder.model={RunFolder(path.parents[1]).model})",
             value=new,
         )
 

@@ -151,6 +151,7 @@ def check_strategy_of(
     if shards == strategy.saves_shards and same:
         return
     now = _describe(type(strategy).__name__, node.get("stage"), world.size)
+    model = RunFolder(saved.path.parents[1]).model
     if shards:
         written = f"{saved.path} of {_describe('DeepSpeed', stage, ranks)}"
         fix = f"set strategy=deepspeed_stage_{stage} trainer.devices={ranks}"
@@ -160,7 +161,7 @@ def check_strategy_of(
     raise ConfigError(
         "strategy",
         f"cannot go on from {written} with {now}",
-        f"{fix}, or start a new run from its model (encoder=pretrained encoder.model=DIR)",
+        f"{fix}, or start a new run from its model (encoder=pretrained encoder.model={model})",
     )
 
 
