@@ -193,9 +193,11 @@ def make_data(run: RunConfig, world: World, parts: Parts) -> BatchModule:
     )
 
 
-def expect_rows(run: RunConfig, guide: Guide | None, data: BatchModule) -> None:
-    """Tell a stored guide what a run will read that ends within its first epoch."""
-    num_batches = run.trainer.max_steps * run.accumulate
+def expect_rows(guide: Guide | None, data: BatchModule, *, num_batches: int) -> None:
+    """Tell a stored guide what a run will read that ends after so many batches, within its first epoch.
+
+    A number below 1 stands for no limit.
+    """
     if isinstance(guide, StoredGuide) and 0 < num_batches < data.batches_per_epoch:
         guide.expect(data.rows_of_first(num_batches))
 

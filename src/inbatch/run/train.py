@@ -60,7 +60,7 @@ def train(
     plan = plan_memory(run, world, parts)
     run = replace(run, gradcache=with_sizes(run.gradcache, plan))
     data, module = make_data(run, world, parts), make_module(run, parts)
-    expect_rows(run, parts.guide, data)
+    expect_rows(parts.guide, data, num_batches=run.trainer.max_steps * run.accumulate)
     checkpoint = find_checkpoint(folder, run.resume, data)
 
     write_config(folder, asdict(run))
