@@ -97,7 +97,7 @@ class EvaluationRows(NamedTuple):
 class ShowsRows(Protocol):
     """An evaluator that says what it evaluates on."""
 
-    def rows(self) -> EvaluationRows:
+    def evaluated_rows(self) -> EvaluationRows:
         """Its rows."""
 
 

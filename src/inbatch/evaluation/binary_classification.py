@@ -93,7 +93,7 @@ class BinaryClassificationEvaluator:
             for key in BINARY_KEYS
         )
 
-    def rows(self) -> EvaluationRows:
+    def evaluated_rows(self) -> EvaluationRows:
         """The labelled pairs."""
         return pair_rows(self.first, self.second, self.labels)
 

@@ -76,7 +76,7 @@ class EmbeddingSimilarityEvaluator:
             for key in ("pearson", "spearman")
         )
 
-    def rows(self) -> EvaluationRows:
+    def evaluated_rows(self) -> EvaluationRows:
         """The labelled pairs."""
         return pair_rows(self.first, self.second, self.labels)
 

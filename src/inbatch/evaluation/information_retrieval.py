@@ -142,7 +142,7 @@ class InformationRetrievalEvaluator:
                 metrics[f"{similarity}_{key}"] = value
         return with_prefix(self.name, metrics)
 
-    def rows(self) -> EvaluationRows:
+    def evaluated_rows(self) -> EvaluationRows:
         """Queries, each with a relevant document."""
         data = self.data
         queries, documents = data.relevant_texts(SHOWN_ROWS)

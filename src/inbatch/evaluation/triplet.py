@@ -105,7 +105,7 @@ class TripletEvaluator:
             metrics["max_accuracy"] = largest(metrics.values())
         return with_prefix(self.name, metrics)
 
-    def rows(self) -> EvaluationRows:
+    def evaluated_rows(self) -> EvaluationRows:
         """The triplets."""
         columns = {
             "query": self.queries,

@@ -81,7 +81,7 @@ def make_card(
             for source in parts.sources
         ],
         evaluation_sources=[
-            evaluation_source_card(evaluator.rows(), encoder, name=evaluated[key])
+            evaluation_source_card(evaluator.evaluated_rows(), encoder, name=evaluated[key])
             for key, evaluator in parts.evaluators.items()
             if isinstance(evaluator, ShowsRows)
         ],

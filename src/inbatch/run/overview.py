@@ -95,7 +95,7 @@ def _kept_text(plan: MemoryPlan) -> str:
         return "no graphs kept"
     if limit is None or kept < limit:
         room = "" if limit is None else f", room for {limit:g}"
-        return f"all graphs kept (about {kept:.2f} GiB{room})"
+        return f"all graphs kept (about {kept:.2g} GiB{room})"
     return f"{limit:g} GiB of graphs kept"
 
 

@@ -75,8 +75,10 @@ class OpenRow:
             device: of the collective.
         """
         batches = [_scalars(report) for step in self._steps for report in step]
-        scalars = [value.double() for batch in batches for value in batch.values()]
-        values = iter(_over_ranks(torch.stack(scalars), world_size, device) if scalars else ())
+        scalars = [value.float() for batch in batches for value in batch.values()]
+        # float64 on the device, where sums of float32 values are exact whatever the order of the ranks
+        read = _over_ranks(torch.stack(scalars).double(), world_size, device) if scalars else []
+        values = iter(read)
         by_batch = iter([dict(zip(batch, values)) for batch in batches])
         for step in self._steps:
             found: dict[str, list[float]] = {}
