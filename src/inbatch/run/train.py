@@ -32,6 +32,7 @@ from inbatch.run.results import Fitted, TrainResult, write_results
 from inbatch.run.resume import find_checkpoint
 from inbatch.run.trainer import make_trainer
 from inbatch.strategies import World, find_world
+from inbatch.strategies.launcher import meeting_ranks
 
 
 def train(
@@ -81,10 +82,12 @@ def fit(
     """Train from a checkpoint, or from the start; return the seconds that it has taken.
 
     Raises:
+        ConfigError: the ranks cannot meet.
         Preempted: a stop was asked for, and a checkpoint is written.
     """
     start = time.monotonic()
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    with meeting_ranks():
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     seconds = time.monotonic() - start
     if preemption is not None:
         preemption.finish(trainer)

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
+from inbatch import compat
 from inbatch.callbacks.metrics_file import MetricsFile
 from inbatch.callbacks.run_id import with_run_id
 from inbatch.callbacks.wandb_run import named
@@ -17,6 +18,7 @@ from inbatch.folder.paths import RunFolder
 from inbatch.run.callbacks import RunCallbacks
 from inbatch.run.resume import resume_path
 from inbatch.strategies import Strategy, World, cluster_environment
+from inbatch.strategies.failed_rank import watch_ranks
 
 
 def make_trainer(
@@ -47,6 +49,7 @@ def make_trainer(
         enable_checkpointing=False,
         enable_model_summary=False,
     )
+    compat.observe_ranks(watch_ranks)
     if callbacks.preemption is not None:
         callbacks.preemption.take_signals(trainer)
     return trainer

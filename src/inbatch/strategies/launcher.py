@@ -2,16 +2,86 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import final
+
 from lightning.fabric.plugins.environments import (
     ClusterEnvironment,
     LightningEnvironment,
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
+from torch.distributed import DistNetworkError
 
+from inbatch.cluster.first_rank import start_ranks_from_here
+from inbatch.errors import ConfigError
 from inbatch.strategies.topology import find_launcher
 
 _RANK_0 = "rank 0"
+_PORT = "MASTER_PORT"
+
+
+@final
+class OwnRanks(LightningEnvironment):
+    """Lightning starts the ranks of this machine, which end with this process."""
+
+    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+        """Called right before the ranks are started.
+
+        Raises:
+            ConfigError: the port at which the ranks of the run are to meet is not free.
+        """
+        if not self.creates_processes_externally:
+            if self.node_rank() == 0 and num_devices * num_nodes > 1:
+                check_port()
+            start_ranks_from_here()
+
+
+def check_port() -> None:
+    """Make sure that rank 0 can listen at the port that is set.
+
+    Raises:
+        ConfigError: it is no port, or another process listens there.
+    """
+    port = os.environ.get(_PORT)
+    if port is None:
+        return
+    if not port.isdigit() or not 0 < int(port) < 2**16:
+        raise ConfigError(f"{_PORT}={port}", "is not a port", f"unset {_PORT}, or set a number")
+    both = socket.has_dualstack_ipv6()  # as torch listens
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        socket.create_server(("", int(port)), family=family, dualstack_ipv6=both).close()
+    except OSError as error:
+        raise port_taken(error.errno or 0) from None
+
+
+@contextmanager
+def meeting_ranks() -> Iterator[None]:
+    """Around what makes ranks meet: another run may have taken the port since it was found free.
+
+    Raises:
+        ConfigError: it has.
+    """
+    try:
+        yield
+    except DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        raise port_taken(errno.EADDRINUSE) from None
+
+
+def port_taken(number: int) -> ConfigError:
+    """The error where rank 0 cannot listen at its port."""
+    return ConfigError(
+        f"{_PORT}={os.environ.get(_PORT)}",
+        f"cannot be used ({os.strerror(number)}), as where another run uses it",
+        f"unset {_PORT} and a free port is taken, or export another one for each run",
+    )
 
 
 def cluster_environment() -> ClusterEnvironment:
@@ -23,13 +93,13 @@ def cluster_environment() -> ClusterEnvironment:
     launcher = find_launcher()
     if launcher == "torchrun":
         return TorchElasticEnvironment()
-    return SLURMEnvironment(auto_requeue=False) if launcher == "srun" else LightningEnvironment()
+    return SLURMEnvironment(auto_requeue=False) if launcher == "srun" else OwnRanks()
 
 
 def rank_name() -> str:
     """Of this process, from what its launcher says; ranks may not have met yet."""
     environment = cluster_environment()
-    if not isinstance(environment, LightningEnvironment):
+    if not isinstance(environment, OwnRanks):
         return f"rank {environment.global_rank()}"
     node, local = environment.node_rank(), environment.local_rank()
     return f"node {node}, its rank {local}" if node else f"rank {local}"
