@@ -41,6 +41,59 @@ class OwnRanks(LightningEnvironment):
             start_ranks_from_here()
 
 
+@final
+class StepRanks(ClusterEnvironment):
+    """The ranks are the tasks of a step of srun.
+
+    Lightning's class reads the variables of the allocation, which may have room for more, and refuses tasks
+    that are given as --ntasks.
+    """
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """srun has started them."""
+        return True
+
+    @property
+    def main_address(self) -> str:
+        """The host of rank 0."""
+        nodes = os.environ["SLURM_STEP_NODELIST"]
+        return os.environ.get("MASTER_ADDR") or SLURMEnvironment.resolve_root_node_address(nodes)
+
+    @property
+    def main_port(self) -> int:
+        """A port that no other job or step is likely to choose."""
+        job, step = int(os.environ["SLURM_JOB_ID"]), int(os.environ["SLURM_STEP_ID"])
+        return int(os.environ.get(_PORT) or 15_000 + (job + 97 * step) % 10_000)
+
+    @staticmethod
+    def detect() -> bool:
+        """Whether it is the one to use."""
+        return find_launcher() == "srun"
+
+    def world_size(self) -> int:
+        """Tasks of the step."""
+        return int(os.environ["SLURM_STEP_NUM_TASKS"])
+
+    def global_rank(self) -> int:
+        """Of this process."""
+        return int(os.environ["SLURM_PROCID"])
+
+    def local_rank(self) -> int:
+        """Of this process on its node."""
+        return int(os.environ["SLURM_LOCALID"])
+
+    def node_rank(self) -> int:
+        """Of the node in the step."""
+        return int(os.environ["SLURM_NODEID"])
+
+    def set_world_size(self, size: int) -> None:
+        """Nothing: srun has set it."""
+
+    def set_global_rank(self, rank: int) -> None:
+        """Nothing: srun has set it."""
+
+
 def check_port() -> None:
     """Make sure that rank 0 can listen at the port that is set.
 
@@ -87,13 +140,13 @@ def port_taken(number: int) -> ConfigError:
 def cluster_environment() -> ClusterEnvironment:
     """torchrun's or srun's; where neither is, Lightning starts the processes of a node itself.
 
-    Lightning's own search would take the script of a batch job for a task of srun. Its requeueing
-    is off, because it saves inside the signal handler; `inbatch.callbacks.preemption` does not.
+    Lightning's own search would take the script of a batch job for a task of srun. Its class for that would
+    also requeue, and save inside the signal handler; `inbatch.callbacks.preemption` does not.
     """
     launcher = find_launcher()
     if launcher == "torchrun":
         return TorchElasticEnvironment()
-    return SLURMEnvironment(auto_requeue=False) if launcher == "srun" else OwnRanks()
+    return StepRanks() if launcher == "srun" else OwnRanks()
 
 
 def rank_name() -> str:
