@@ -37,13 +37,6 @@ def test_a_trainer_handles_no_signals() -> None:
     assert loop._broadcast_sigterm_tensor() is None
 
 
-def test_ranks_of_lightnings_launcher_get_signals(monkeypatch: pytest.MonkeyPatch) -> None:
-    send = compat.signal_ranks(trainer(devices=2, strategy="ddp"))
-    assert send is not None
-    send(0)  # there are none yet
-    assert compat.signal_ranks(trainer(devices=1)) is None
-
-
 def test_ranks_that_lightning_starts_are_observed(monkeypatch: pytest.MonkeyPatch) -> None:
     from lightning.fabric.strategies.launchers import subprocess_script as of_fabric
     from lightning.pytorch.strategies.launchers import subprocess_script as of_trainer

@@ -32,18 +32,6 @@ def leave_signals_alone(trainer: Trainer) -> None:
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
-def signal_ranks(trainer: Trainer) -> Callable[[int], None] | None:
-    """Return a function that sends a signal to the ranks that a trainer has started, or None.
-
-    None where a launcher such as torchrun has started all ranks. The class of Lightning's own launcher,
-    whose `kill` is public, has no public name.
-    """
-    from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-
-    launcher = trainer.strategy.launcher
-    return launcher.kill if isinstance(launcher, _SubprocessScriptLauncher) else None
-
-
 def observe_ranks(observe: Callable[[list[subprocess.Popen[bytes]]], None]) -> None:
     """Hand the processes of the ranks that Lightning starts in this process to `observe`.
 

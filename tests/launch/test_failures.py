@@ -52,7 +52,7 @@ def test_a_rank_of_torchrun_that_lost_another_says_no_more(
     """What torchrun says of them is its own."""
     said = fails(training, tmp_path, "torchrun", kind, 1).output
     ours = [line for line in said.splitlines() if line.startswith(("[rank", "rank "))]
-    lost = r"rank 0: error: another rank is gone \(Connection (closed|reset) by peer.*\)"
+    lost = r"rank 0: error: another rank is gone \(.*by peer.*\)"
     others = [line for line in ours if not line.startswith("[rank1]")]
     assert all(re.fullmatch(lost, line) for line in others), said  # torchrun may end it before
     assert len(others) <= 1

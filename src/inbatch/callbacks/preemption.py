@@ -17,6 +17,7 @@ from inbatch.callbacks.checkpoints import Checkpoints
 from inbatch.cluster.stop_request import Preempted, Saved, StopRequest
 from inbatch.gather import PendingMax
 from inbatch.step.report import Watched
+from inbatch.strategies.failed_rank import signal_ranks
 
 
 class Preemption(Callback):
@@ -43,7 +44,7 @@ class Preemption(Callback):
         each step, for which the host waits for the device.
         """
         compat.leave_signals_alone(trainer)
-        self._stop.pass_on = compat.signal_ranks(trainer) or self._stop.pass_on
+        self._stop.pass_on = signal_ranks
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note where this start begins."""

@@ -11,13 +11,13 @@ from lightning.pytorch.loggers import Logger
 from inbatch import compat
 from inbatch.callbacks.metrics_file import MetricsFile
 from inbatch.callbacks.run_id import with_run_id
-from inbatch.callbacks.wandb_run import named
+from inbatch.callbacks.wandb_run import named, open_run
 from inbatch.config.check import PRECISIONS, RunConfig
 from inbatch.config.instantiate import instantiate
 from inbatch.folder.paths import RunFolder
 from inbatch.run.callbacks import RunCallbacks
 from inbatch.run.resume import resume_path
-from inbatch.strategies import Strategy, World, cluster_environment
+from inbatch.strategies import Strategy, World, cluster_environment, is_first_process
 from inbatch.strategies.failed_rank import watch_ranks
 
 
@@ -59,7 +59,10 @@ def make_loggers(
     nodes: Mapping[str, Any], folder: RunFolder, *, run_name: str, fresh: bool
 ) -> list[Logger]:
     """The configured loggers; to them, a run that resumes is the same run."""
-    named_nodes = [
-        named(node, run_name=run_name, output_dir=folder.path) for node in nodes.values()
-    ]
-    return [instantiate(with_run_id(node, folder.wandb_id, fresh=fresh)) for node in named_nodes]
+    made: list[Logger] = []
+    for name, node in nodes.items():
+        full = named(node, run_name=run_name, output_dir=folder.path)
+        made.append(instantiate(with_run_id(full, folder.wandb_id, fresh=fresh)))
+        if is_first_process():  # the only one that logs
+            open_run(made[-1], key=f"logger.{name}")
+    return made

@@ -47,9 +47,17 @@ def watch_ranks(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 def kill_ranks() -> None:
     """End the ranks that this process has started, before they notice that it fails and say so."""
+    signal_ranks(signal.SIGKILL)
+
+
+def signal_ranks(number: int) -> None:
+    """Have the ranks that this process has started leave with it.
+
+    A Ctrl-C reaches them as SIGTERM: one that still imports its libraries then says nothing.
+    """
     ranks, _started[:] = list(_started), []
     for process in ranks:
-        process.kill()
+        process.send_signal(signal.SIGTERM if number == signal.SIGINT else number)
 
 
 def is_told() -> bool:
