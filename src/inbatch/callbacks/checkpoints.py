@@ -10,7 +10,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from inbatch.callbacks.pauses import pause
-from inbatch.files import put_in_place, remove, replaced_folder
+from inbatch.errors import ConfigError
+from inbatch.files import put_in_place, remove, replaced_folder, writing
 
 
 class Checkpoints(Callback):
@@ -54,11 +55,16 @@ class Checkpoints(Callback):
 
     def _write(self, trainer: Trainer) -> None:
         fresh = self.last.with_name(f".{self.last.name}.new")
-        trainer.save_checkpoint(fresh)
-        if trainer.is_global_zero:
-            put_in_place(fresh, self.last)
-            if self._keep:
-                self._keep_copy(trainer.global_step)
+        try:
+            with writing(self.last):
+                trainer.save_checkpoint(fresh)
+                if trainer.is_global_zero:
+                    put_in_place(fresh, self.last)
+                    if self._keep:
+                        self._keep_copy(trainer.global_step)
+        except ConfigError:
+            remove(fresh)  # half of it, on a full disk
+            raise
         trainer.strategy.barrier("checkpoint")
 
     def _keep_copy(self, step: int) -> None:

@@ -7,6 +7,7 @@ says no more than that. So plain overrides are handed on as Hydra's own `++key=v
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -79,6 +80,9 @@ def launch(task: Callable[[DictConfig], Any], *, config_name: str, typed: str | 
         finally:
             del sys.argv[1 : 1 + len(words)]
 
+    logging.raiseExceptions = (
+        False  # a log on a full disk would print a trace for each of its lines
+    )
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors; else it prints them itself
     with user_errors(), _recorded_warnings():
         overrides, options = split_options(sys.argv[1:])

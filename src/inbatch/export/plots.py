@@ -24,6 +24,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 from inbatch.export.markdown import number
 from inbatch.export.metrics_log import Row, Series, by_step, names, series
 from inbatch.export.smoothing import smooth
+from inbatch.files import writing
 
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = (
     "#0072B2",
@@ -92,7 +93,8 @@ def plot_run(
             figure = draw(rows)
             if figure is None:
                 continue
-            out_dir.mkdir(parents=True, exist_ok=True)
+            with writing(out_dir):
+                out_dir.mkdir(parents=True, exist_ok=True)
             paths.append(out_dir / f"{name}.png")
             save(figure, paths[-1])
     return paths
@@ -280,4 +282,5 @@ def save(figure: Figure, path: Path) -> None:
     with warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; the numbers are still right.
         warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
-        figure.savefig(path)
+        with writing(path):
+            figure.savefig(path)

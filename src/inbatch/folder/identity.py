@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from inbatch.console import stop_recording
 from inbatch.errors import ConfigError, in_yaml
-from inbatch.files import write_text
+from inbatch.files import write_text, writing
 from inbatch.folder.paths import RunFolder
 from inbatch.strategies import is_first_process
 
@@ -61,7 +61,8 @@ def write_config(folder: RunFolder, settings: Mapping[str, Any]) -> None:
 
     Only the first process writes, and replaces the file at once, since others may be reading it.
     """
-    folder.checkpoints.mkdir(parents=True, exist_ok=True)
+    with writing(folder.checkpoints):
+        folder.checkpoints.mkdir(parents=True, exist_ok=True)
     if is_first_process():
         write_text(folder.config, OmegaConf.to_yaml(OmegaConf.create(dict(settings))))
 
