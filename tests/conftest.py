@@ -18,11 +18,13 @@ import torch
 from helpers.tiny import save_tiny_bert
 
 torch.set_num_threads(1)
+# A shell has the commands in the background of a script ignore it, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
-    """A run ignores signals from its end on; processes that other tests fork are to be ended by them."""
+    """A run notes signals from its end on; processes that other tests fork are to be ended by them."""
     yield
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)

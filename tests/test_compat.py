@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from inbatch import compat
 
 SRC = Path(__file__).parents[1] / "src"
 OURS = {"_target_", "_partial_", "_replace", "_asdict", "_fields"}  # Hydra's keys, named tuples
+LAUNCHER = "_SubprocessScriptLauncher"
 LIBRARIES = "lightning|hydra|torch|transformers|deepspeed|wandb|omegaconf|threading|atexit"
 
 
@@ -35,11 +37,20 @@ def test_a_trainer_handles_no_signals() -> None:
     assert loop._broadcast_sigterm_tensor() is None
 
 
-def test_ranks_of_lightnings_launcher_get_signals(monkeypatch: pytest.MonkeyPatch) -> None:
-    send = compat.signal_ranks(trainer(devices=2, strategy="ddp"))
-    assert send is not None
-    send(0)  # there are none yet
-    assert compat.signal_ranks(trainer(devices=1)) is None
+def test_ranks_that_lightning_starts_are_observed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning.fabric.strategies.launchers import subprocess_script as of_fabric
+    from lightning.pytorch.strategies.launchers import subprocess_script as of_trainer
+
+    for module in (of_fabric, of_trainer):
+        name = "_launch_process_observer"
+        monkeypatch.setattr(module, name, getattr(module, name))
+        calls = inspect.getsource(vars(module)[LAUNCHER].launch)
+        assert f"{name}(self.procs)" in calls
+    seen: list[object] = []
+    compat.observe_ranks(seen.extend)
+    of_fabric._launch_process_observer(["a rank"])  # type: ignore[list-item]
+    of_trainer._launch_process_observer(["another"])  # type: ignore[list-item]
+    assert seen == ["a rank", "another"]
 
 
 def test_what_a_wandb_logger_was_asked_for(tmp_path: Path) -> None:

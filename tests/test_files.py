@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from inbatch.errors import ConfigError
 from inbatch.files import (
     new_folder,
     put_in_place,
@@ -22,6 +25,7 @@ from inbatch.files import (
     write_csv,
     write_json,
     write_text,
+    writing,
 )
 
 
@@ -176,3 +180,41 @@ def test_bytes_reach_the_disk_before_the_name(
     monkeypatch.setattr(os, "replace", lambda a, b: (done.append("replace"), replace(a, b))[1])
     write_text(tmp_path / "file", "content")
     assert done == ["fsync", "replace", "fsync"]
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "free space there"),
+        (errno.EDQUOT, "free space of your quota there"),
+        (errno.EROFS, "make it writable"),
+        (errno.EACCES, "make it writable"),
+        (errno.EFBIG, "raise the limit on the size of files (ulimit -f)"),
+    ],
+)
+def test_what_lies_outside_of_the_program_is_one_sentence(
+    tmp_path: Path, number: int, remedy: str
+) -> None:
+    path = tmp_path / "a"
+    for write in (replaced_file, replaced_folder, new_folder, writing):
+        with pytest.raises(ConfigError) as error, write(path):  # type: ignore[operator]
+            raise OSError(number, "as the system says it")
+        fix = f"{remedy}, then the same command goes on"
+        assert str(error.value) == f"{path} cannot be written ({os.strerror(number)}): {fix}"
+    assert _left(tmp_path) == []
+
+
+def test_a_library_that_hides_a_full_disk_is_seen_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RuntimeError, match="file write failed"), writing(tmp_path / "a"):
+        raise RuntimeError("file write failed")
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: full)
+    with pytest.raises(ConfigError, match="No space left"), writing(tmp_path / "none" / "a"):
+        raise RuntimeError("file write failed")
+
+
+def test_a_missing_file_is_not_one_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replaced_file(tmp_path / "a"):
+        (tmp_path / "none").read_text()

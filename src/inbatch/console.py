@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -34,12 +35,16 @@ def make_console() -> Console:
 
 
 def record(line: str) -> None:
-    """Write a line to the log files of this process, such as the one that Hydra opens for a job."""
+    """Write a line to the log files of this process, such as the one that Hydra opens for a job.
+
+    A log that cannot be written ends nothing; what is written next then says why.
+    """
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             text = printable(line)
             entry = logging.LogRecord("inbatch", logging.INFO, __file__, 0, text, None, None)
-            handler.handle(entry)
+            with suppress(OSError):
+                handler.handle(entry)
 
 
 def stop_recording(folder: Path) -> None:

@@ -3,11 +3,14 @@
 Content is written beside its target, under ``.NAME.<random>.new``, flushed to the disk, and then moved
 into place by one rename. So a process that is killed leaves the old content, a power cut cannot leave a
 name without its bytes, and any number of processes may write while others read.
+
+A disk that is full or read-only is not a defect: it ends in a `ConfigError`, which names the file.
 """
 
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -18,7 +21,45 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from inbatch.errors import ConfigError
+
 UNFINISHED = ".new"  # ends the names of files and folders that are being written
+_REMEDIES = {
+    errno.ENOSPC: "free space there",
+    errno.EDQUOT: "free space of your quota there",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EROFS: "make it writable",
+    errno.EACCES: "make it writable",
+    errno.EPERM: "make it writable",
+}
+_FULL_BYTES = 2**16  # of a disk on which the last block could not be written
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around everything that writes a file or a folder.
+
+    Raises:
+        ConfigError: it cannot be written, for a reason that lies outside of the program.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        # torch, safetensors and others raise errors of their own where a write has failed.
+        number = number or (errno.ENOSPC if _is_full(path) else None)
+        if number not in _REMEDIES:
+            raise
+        problem = f"cannot be written ({os.strerror(number)})"
+        fix = f"{_REMEDIES[number]}, then the same command goes on"
+        raise ConfigError(str(path), problem, fix) from error
+
+
+def _is_full(path: Path) -> bool:
+    there = next((folder for folder in path.absolute().parents if folder.exists()), Path.cwd())
+    return shutil.disk_usage(there).free < _FULL_BYTES
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -52,14 +93,15 @@ def replaced_file(path: Path) -> Iterator[IO[bytes]]:
 
     ``file.name`` is the temporary path, for libraries that open files themselves.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     fresh = _beside(path, UNFINISHED)
     try:
-        with fresh.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with fresh.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(fresh, path)
         _sync_folder(path.parent)
     finally:
         fresh.unlink(missing_ok=True)
@@ -71,7 +113,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
     The files in it are flushed to the disk once, at the end.
     """
-    with fresh_folder(path) as fresh:
+    with fresh_folder(path) as fresh, writing(path):
         yield fresh
         put_in_place(fresh, path)
 
@@ -83,7 +125,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     For content that is the same whoever writes it: the first of several processes wins, and the others
     discard what they wrote.
     """
-    with fresh_folder(path) as fresh:
+    with fresh_folder(path) as fresh, writing(path):
         yield fresh
         sync_tree(fresh)
         try:
@@ -131,9 +173,10 @@ def remove(path: Path) -> None:
 @contextmanager
 def fresh_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder beside `path`, which the block moves away; what is left of it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     fresh = _beside(path, UNFINISHED)
-    fresh.mkdir()
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.mkdir()
     try:
         yield fresh
     finally:

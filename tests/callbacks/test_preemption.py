@@ -16,7 +16,7 @@ from helpers.keystone import collectives_of, quiet
 from helpers.runs import TINY, compose_run, metrics, weights, write_triplets
 from inbatch.callbacks.run_id import with_run_id
 from inbatch.cluster.requeue import job_fields, leave_early, preempted_exits, requeue, why_not
-from inbatch.cluster.stop_request import Preempted, StopRequest
+from inbatch.cluster.stop_request import Preempted, Saved, StopRequest, signal_name
 from inbatch.config.check import check_config
 from inbatch.run.train import train
 
@@ -51,17 +51,15 @@ def assert_same(run: Path, whole: Path) -> None:
 
 
 # inside an epoch of 8 batches, and at its end, where `Checkpoints` has saved already
-@pytest.mark.parametrize(("name", "step"), [("SIGUSR1", 3), ("SIGTERM", 8)])
+@pytest.mark.parametrize(("name", "step"), [("SIGUSR1", 3), ("SIGTERM", 8), ("SIGINT", 5)])
 def test_a_signal_ends_a_run_that_goes_on(
     tmp_path: Path, options: list[str], name: str, step: int
 ) -> None:
     run, whole = tmp_path / "run", tmp_path / "whole"
     assert run_until_stopped(whole, *options) is None
     stopped = run_until_stopped(run, *options, *fault(name, step=step))
-    assert (
-        str(stopped)
-        == f"stopped by {name} after step {step}, which {run / 'checkpoints' / 'last.ckpt'} holds"
-    )
+    name, last = signal_name(signal.Signals[name]), run / "checkpoints" / "last.ckpt"
+    assert str(stopped) == f"stopped by {name} after step {step}, which {last} holds"
     assert not (run / "model").exists()
     os.kill(os.getpid(), signal.SIGUSR1)  # comes late; would end this process
     assert run_until_stopped(run, *options) is None
@@ -165,15 +163,40 @@ def test_outside_slurm_nothing_is_requeued(tmp_path: Path, monkeypatch: pytest.M
     assert "scontrol" in told
 
 
-@pytest.mark.parametrize(("rank", "code"), [(0, 75), (1, 0)])
+@pytest.mark.parametrize(
+    ("number", "rank", "code"),
+    [
+        (signal.SIGUSR1, 0, 75),
+        (signal.SIGUSR1, 1, 0),
+        (signal.SIGINT, 0, 130),
+        (signal.SIGINT, 1, 0),
+    ],
+)
 def test_only_rank_0_reports(
-    rank: int, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals,
+    rank: int,
+    code: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     with pytest.raises(SystemExit) as ended, preempted_exits():
-        raise Preempted(signal_name="SIGUSR1", step=3, checkpoint=Path("last.ckpt"), rank=rank)
+        raise Preempted(number=number, saved=Saved(3, Path("last.ckpt")), rank=rank)
     assert ended.value.code == code
-    assert ("stopped by SIGUSR1 after step 3" in capsys.readouterr().err) == (rank == 0)
+    name = "Ctrl-C" if number == signal.SIGINT else "SIGUSR1"
+    said = f"stopped by {name} after step 3, which last.ckpt holds; the same command resumes"
+    assert (said in capsys.readouterr().err) == (rank == 0)
+
+
+def test_a_ctrl_c_requeues_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr("inbatch.cluster.requeue._scontrol", lambda *words: pytest.fail(str(words)))
+    assert leave_early("Ctrl-C", first=True, go_on="nothing is lost") == 130
+    with pytest.raises(SystemExit), preempted_exits("nothing is lost"):
+        raise Preempted(number=signal.SIGINT, saved=Saved(3, Path("last.ckpt")), rank=0)
+    assert capsys.readouterr().err.count("; nothing is lost\n") == 2
 
 
 def test_a_run_keeps_its_id(tmp_path: Path) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import sys
 import time
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from helpers.launching import started
 from helpers.runs import TINY, compose_run, metrics, write_triplets
 from helpers.wandb_file import OfflineRun, read_runs
-from inbatch.callbacks.wandb_run import named
+from inbatch.callbacks.wandb_run import WandbLogger, WandbRun, named
 from inbatch.config.check import check_config
 from inbatch.errors import ConfigError
 from inbatch.run.train import train
@@ -147,3 +150,35 @@ def test_an_offline_run_sends_no_model() -> None:
     node = {"_target_": "lightning.pytorch.loggers.WandbLogger", "offline": True, "log_model": True}
     with pytest.raises(ConfigError, match="log_model"):
         named(node, run_name="x", output_dir=Path("nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"WANDB_API_KEY": ""}, "No API key configured"),
+        ({"WANDB_API_KEY": "0" * 40}, "Failed to authenticate with http://127.0.0.1:9"),
+    ],
+)
+def test_a_run_that_cannot_be_sent_ends_before_training(
+    tmp_path: Path, variables: dict[str, str], reason: str
+) -> None:
+    options = [*_overrides(tmp_path, 2), "logger.wandb.offline=false"]
+    nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9", "NETRC": str(tmp_path / "none")}
+    with started(
+        tmp_path,
+        [sys.executable, "-m", "inbatch", "train", *options],
+        **{**nowhere, **variables, "WANDB_MODE": "online"},
+    ) as run:
+        assert run.end() == 1, run.log.read_text()
+        [line] = run.log.read_text().splitlines()
+    assert line.startswith(f"error: logger.wandb.offline=false cannot start a run at W&B ({reason}")
+    assert "logger.wandb.offline=true" in line
+
+
+def test_a_failure_starts_no_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It would hide the failure behind its own."""
+    monkeypatch.setattr("wandb.init", lambda **options: pytest.fail("a second run"))
+    trainer: Any = SimpleNamespace(
+        is_global_zero=True, loggers=[WandbLogger(save_dir=tmp_path, offline=True)]
+    )
+    WandbRun({}, metric=None, mode="max").on_exception(trainer, trainer, RuntimeError())

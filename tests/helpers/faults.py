@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 import torch.distributed
@@ -14,7 +15,7 @@ class Fault(Logger):
     """Something happens when a rank logs a step.
 
     Args:
-        kind: "raise", or the name of a signal that the rank sends to itself.
+        kind: "raise", "wait" for ever, or the name of a signal that the rank sends to itself.
         rank: which.
         step: when.
     """
@@ -33,6 +34,8 @@ class Fault(Logger):
             return
         if self._kind == "raise":
             raise RuntimeError("broken on purpose")
+        while self._kind == "wait":
+            time.sleep(1)
         os.kill(os.getpid(), signal.Signals[self._kind])
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from helpers.runs import TINY
 
 ROOT = Path(__file__).parents[2]
 MARK = "INBATCH_TEST_RUN"
+WITHIN_S = 600.0  # a start takes 10 s; the bound holds on a machine under a load of 20
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,73 @@ def run(line: Sequence[str], *, folder: Path, within_s: float) -> Ended:
             process.wait()
             raise AssertionError(f"{len(left)} processes after {within_s} s:\n{log.read_text()}")
     return Ended(process.returncode, log.read_text(), time.monotonic() - start)
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run that goes on, all its processes included."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    mark: str
+    waits_for_ranks: Callable[[], bool] = lambda: True  # of two nodes: it is where ranks meet
+
+    def wait_until(self, reached: Callable[[], bool]) -> None:
+        """Wait until something has come; it fails if the run ends before."""
+        deadline = time.monotonic() + WITHIN_S
+        while not reached():
+            running = self.process.poll() is None
+            assert running and time.monotonic() < deadline, self.log.read_text()  # noqa: PT018
+            time.sleep(0.05)
+
+    def stop(self, number: int) -> int:
+        """Exit code after a signal; nothing that it has started may outlive it for long."""
+        self.process.send_signal(number)
+        return self.end()
+
+    def press_ctrl_c(self) -> None:
+        """Signal what a terminal signals: all processes that have not left its foreground."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def end(self) -> int:
+        """Exit code; nothing that it has started may outlive it for long."""
+        code = self.process.wait(timeout=WITHIN_S)
+        deadline = time.monotonic() + WITHIN_S
+        while self.left():
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+        return code
+
+    def says(self, text: str) -> bool:
+        """Return whether something has been printed."""
+        return text in self.log.read_text()
+
+    def left(self) -> list[int]:
+        """Its processes."""
+        return processes({f"{MARK}={self.mark}"})
+
+
+@contextmanager
+def started(folder: Path, line: list[str], **variables: str) -> Iterator[Started]:
+    """Start a command as from the prompt of a terminal; what is left of it is killed at the end."""
+    mark = secrets.token_hex(8)
+    log = folder / f"{mark}.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            line,
+            cwd=folder,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment(**{MARK: mark}, **variables),
+            start_new_session=True,
+        )
+    run = Started(process, log, mark)
+    try:
+        yield run
+    finally:
+        for pid in run.left():
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
 
 
 def processes(variables: set[str]) -> list[int]:

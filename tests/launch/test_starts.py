@@ -2,87 +2,38 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch.distributed import TCPStore
 
 from helpers.distributed import free_port
-from helpers.launching import MARK, ROOT, command, environment, processes, run
+from helpers.launching import ROOT, WITHIN_S, Started, command, environment, run, started
 from helpers.runs import TINY, compose_run, metrics, run_train, write_triplets
+from inbatch.cluster.stop_request import signal_name
 from inbatch.config.check import check_config
+from inbatch.errors import ConfigError
 from inbatch.run.build import generate_data
+from inbatch.strategies.launcher import meeting_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-WITHIN_S = 600.0  # a start takes 10 s; the bound holds on a machine under a load of 20
 PER_RANK = "${oc.env:LOCAL_RANK}"
 
 
-@dataclass(frozen=True)
-class Started:
-    """A run, all its processes included."""
-
-    process: subprocess.Popen[bytes]
-    log: Path
-    mark: str
-    waits_for_ranks: Callable[[], bool] = lambda: True  # of two nodes: it is where ranks meet
-
-    def wait_until(self, reached: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + WITHIN_S
-        while not reached():
-            running = self.process.poll() is None
-            assert running and time.monotonic() < deadline, self.log.read_text()  # noqa: PT018
-            time.sleep(0.05)
-
-    def stop(self, number: int, *, within_s: float = WITHIN_S) -> int:
-        """Exit code after a signal; nothing that it has started may outlive it for long."""
-        self.process.send_signal(number)
-        code = self.process.wait(timeout=within_s)
-        deadline = time.monotonic() + WITHIN_S
-        while self.left():
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.05)
-        return code
-
-    def left(self) -> list[int]:
-        return processes({f"{MARK}={self.mark}"})
-
-
 @contextmanager
-def started(folder: Path, line: list[str], **variables: str) -> Iterator[Started]:
-    mark = secrets.token_hex(8)
-    log = folder / f"{mark}.log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            line,
-            cwd=folder,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=environment(**{MARK: mark}, **variables),
-        )
-    run = Started(process, log, mark)
-    try:
-        yield run
-    finally:
-        for pid in run.left():
-            os.kill(pid, signal.SIGKILL)
-        process.wait()
-
-
-@contextmanager
-def one_of_two_nodes(node: int, folder: Path, *overrides: str) -> Iterator[Started]:
+def one_of_two_nodes(
+    node: int, folder: Path, *overrides: str, devices: int = 1
+) -> Iterator[Started]:
     """A node whose other one never comes: it waits where ranks meet, in code that is not Python."""
     line = [sys.executable, str(ROOT / "scripts" / "train.py"), *TINY, *overrides]
-    line += ["trainer.devices=1", "trainer.num_nodes=2"]
+    line += [f"trainer.devices={devices}", "trainer.num_nodes=2"]
     port = free_port()
     variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     server = socket.create_server(("127.0.0.1", port)) if node else None  # else the rank is
@@ -108,7 +59,10 @@ def _met(server: socket.socket | None, port: int) -> bool:
 # --- a request to stop -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("node", "name", "code"), [(0, "SIGTERM", 75), (1, "SIGUSR1", 0)])
+@pytest.mark.parametrize(
+    ("node", "name", "code"),
+    [(0, "SIGTERM", 75), (1, "SIGUSR1", 0), (0, "SIGINT", 130), (1, "SIGINT", 0)],
+)
 def test_a_rank_that_waits_for_others_leaves_at_once(
     training: list[str], tmp_path: Path, node: int, name: str, code: int
 ) -> None:
@@ -118,6 +72,7 @@ def test_a_rank_that_waits_for_others_leaves_at_once(
         run.wait_until(lambda: (output / "checkpoints").exists())
         run.wait_until(run.waits_for_ranks)
         assert run.stop(signal.Signals[name]) == code, run.log.read_text()
+        name = signal_name(signal.Signals[name])
         said = f"stopped by {name} before the first step of this start; the same command resumes"
         assert (said in run.log.read_text()) == (node == 0)
 
@@ -141,16 +96,49 @@ def test_a_resumed_run_that_has_not_begun_keeps_its_checkpoint(
     assert [row["step"] for row in metrics(run_train(*options))] == list(range(1, 9))
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGINT", 130)])
 def test_ranks_that_lightning_has_started_leave_too(
-    training: list[str], tmp_path: Path, name: str
+    training: list[str], tmp_path: Path, name: str, code: int
 ) -> None:
     line = command("lightning", *training, f"output_dir={tmp_path / 'run'}")
     with started(tmp_path, line) as run:
         run.wait_until(lambda: len(run.left()) > 1)
-        assert run.stop(signal.Signals[name]) == 75, run.log.read_text()
+        assert run.stop(signal.Signals[name]) == code, run.log.read_text()
+        name = signal_name(signal.Signals[name])
         assert f"stopped by {name} before the first step" in run.log.read_text()
         assert "Traceback" not in run.log.read_text()
+
+
+@pytest.mark.parametrize("wait_for", ["import", "meeting"])
+def test_ranks_end_with_the_one_that_has_started_them(
+    training: list[str], tmp_path: Path, wait_for: str
+) -> None:
+    options = [*training, f"output_dir={tmp_path / 'run'}", "strategy.timeout_s=36000"]
+    with one_of_two_nodes(0, tmp_path, *options, devices=2) as run:
+        run.wait_until(lambda: len(run.left()) > 1)
+        if wait_for == "meeting":
+            run.wait_until(run.waits_for_ranks)
+        assert run.stop(signal.SIGKILL) == -signal.SIGKILL
+
+
+def test_a_port_in_use_is_named_before_ranks_are_started(
+    training: list[str], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", free_port())) as other_run:
+        port = other_run.getsockname()[1]
+        line = command("lightning", *training, f"output_dir={tmp_path / 'run'}")
+        with started(tmp_path, line, MASTER_PORT=str(port)) as run:
+            assert run.end() == 1, run.log.read_text()
+    [error] = [line for line in run.log.read_text().splitlines() if "error" in line]
+    assert error.startswith(f"error: MASTER_PORT={port} cannot be used (Address already in use)")
+    assert not run.says("Traceback")
+
+
+def test_a_port_that_another_run_takes_meanwhile_is_named_too() -> None:
+    with socket.create_server(("", free_port())) as other_run:
+        port = other_run.getsockname()[1]
+        with pytest.raises(ConfigError, match="as where another run uses it"), meeting_ranks():
+            TCPStore("127.0.0.1", port, 2, is_master=True)
 
 
 SLOW = """

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from inbatch.cluster.stop_request import StopRequest
 from inbatch.errors import ConfigError
 from inbatch.sweep.run import TrialFailed, run_apart, run_trial
 from inbatch.sweep.trials import Result, Trial, read_trial, write_result
@@ -102,19 +104,24 @@ def test_process_is_left_clean(tmp_path: Path) -> None:
 )
 def test_other_process_says_why(code: str, reason: str) -> None:
     with pytest.raises(TrialFailed, match=reason):
-        run_apart([sys.executable, "-c", code])
+        run_apart([sys.executable, "-c", code], StopRequest())
 
 
-def test_other_process_that_was_asked_to_stop() -> None:
+@pytest.mark.parametrize("code", [75, 130])
+def test_other_process_that_was_asked_to_stop(code: int) -> None:
     with pytest.raises(SystemExit):
-        run_apart([sys.executable, "-c", "import sys; sys.exit(75)"])
+        run_apart([sys.executable, "-c", f"import sys; sys.exit({code})"], StopRequest())
 
 
-def test_request_to_stop_is_passed_on() -> None:
-    code = (
-        "import os, signal, sys, time;"
-        "signal.signal(signal.SIGUSR1, lambda *_: sys.exit(75));"
-        "os.kill(os.getppid(), signal.SIGUSR1); time.sleep(20)"
+@pytest.mark.parametrize(("name", "code"), [("SIGUSR1", 75), ("SIGINT", 130)])
+def test_request_to_stop_is_passed_on_once(name: str, code: int) -> None:
+    counting = (
+        "import os, signal, sys, time; got = [];"
+        f"signal.signal(signal.{name}, lambda *_: got.append(1));"
+        f"os.kill(os.getppid(), signal.{name})\n"
+        "while not got: time.sleep(0.01)\n"
+        f"sys.exit({code} if len(got) == 1 and os.getpgid(0) == os.getpid() else 1)"
     )
-    with pytest.raises(SystemExit):
-        run_apart([sys.executable, "-c", code])
+    with StopRequest() as stop, pytest.raises(SystemExit) as ended:
+        run_apart([sys.executable, "-c", counting], stop)
+    assert (ended.value.code, stop.number) == (code, signal.Signals[name])

@@ -11,7 +11,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from inbatch.callbacks.pauses import pause
-from inbatch.files import put_in_place, remove
+from inbatch.errors import ConfigError
+from inbatch.files import put_in_place, remove, writing
 from inbatch.folder.saved import (
     LAST,
     checkpoints_in,
@@ -91,19 +92,28 @@ class Checkpoints(Callback):
             self._before()
         path = self._folder / name_of_step(trainer.global_step)
         fresh = self._folder / f".{path.name}.new"
-        trainer.save_checkpoint(fresh)
-        if trainer.is_global_zero:
-            if fresh.is_dir():
-                write_manifest(fresh, self._record)
-            put_in_place(fresh, path)
-            _link(path, self.last)
-            self._remove_others(trainer.global_step)
-            self._after()
+        try:
+            with writing(path):
+                trainer.save_checkpoint(fresh)
+                if trainer.is_global_zero:
+                    self._put(fresh, path)
+        except ConfigError:
+            remove(fresh)  # half of it, on a full disk
+            raise
         trainer.strategy.barrier("checkpoint")
 
-    def _remove_others(self, step: int) -> None:
+    def _put(self, fresh: Path, path: Path) -> None:
+        """Give a complete checkpoint its name, and remove those that are not to be kept."""
+        if fresh.is_dir():
+            write_manifest(fresh, self._record)
+        put_in_place(fresh, path)
+        _link(path, self.last)
+        self._remove_others(path)
+        self._after()
+
+    def _remove_others(self, newest: Path) -> None:
         """Remove checkpoints that are too old, and those of later steps, which this run has left behind."""
-        older = self._keep
+        older, step = self._keep, step_of_name(newest) or 0
         for path in checkpoints_in(self._folder):
             at = step_of_name(path)
             if at == step:

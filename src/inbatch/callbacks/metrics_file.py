@@ -11,6 +11,7 @@ import math
 import time
 from argparse import Namespace
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from inbatch.errors import ConfigError
 from inbatch.export.metrics_log import read_metrics
-from inbatch.files import write_csv, write_text
+from inbatch.files import write_csv, write_text, writing
 
 Row = dict[str, Any]
 
@@ -97,9 +99,10 @@ class MetricsFile(Logger):
         time_s = round(self._earlier_s + time.monotonic() - self._start_s, 3)
         row: Row = {"step": int(step), "epoch": self._epoch, "time_s": time_s}
         row |= {name: _number(name, value) for name, value in metrics.items() if name not in row}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(_line(row))
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(_line(row))
 
     def log_hyperparams(
         self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
@@ -108,12 +111,17 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write ``metrics.csv``, whatever the status; its columns are all names of the rows."""
+        """Write ``metrics.csv``, whatever the status; its columns are all names of the rows.
+
+        After a failure, one here is not told: the first may be that nothing can be written.
+        """
         rows = _rows(self.path)
         if not rows:
             return
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        write_csv(self.csv_path, columns, ([row.get(name) for name in columns] for row in rows))
+        cells = ([row.get(name) for name in columns] for row in rows)
+        with suppress(*([ConfigError] if status == "failed" else [])):
+            write_csv(self.csv_path, columns, cells)
 
 
 def _rows(path: Path) -> list[Row]:

@@ -7,7 +7,6 @@ agree at the end of an optimizer step, all save, and all leave. Slurm's part is 
 
 from __future__ import annotations
 
-import signal
 from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,13 +14,14 @@ from torch.optim import Optimizer
 
 from inbatch import compat
 from inbatch.callbacks.checkpoints import Checkpoints
-from inbatch.cluster.stop_request import Preempted, StopRequest
+from inbatch.cluster.stop_request import Preempted, Saved, StopRequest
 from inbatch.gather import PendingMax
 from inbatch.step.report import Watched
+from inbatch.strategies.failed_rank import signal_ranks
 
 
 class Preemption(Callback):
-    """Stops all ranks after the same optimizer step once one of them has noted a signal.
+    """Stops all ranks after the same optimizer step once one of them has noted a signal, as of a Ctrl-C.
 
     Runs after evaluation, logging and `Checkpoints`, so that a resumed run finds the step complete.
     The ranks agree by one all-reduce of an integer, read a step after it was sent: the host never
@@ -35,6 +35,7 @@ class Preemption(Callback):
         self._pending: PendingMax | None = None
         self._step = 0
         self._stopped_by = 0
+        stop.saved = self._saved
 
     def take_signals(self, trainer: Trainer) -> None:
         """Keep SIGTERM from a new trainer, and pass signals on to the ranks that it will start.
@@ -43,7 +44,7 @@ class Preemption(Callback):
         each step, for which the host waits for the device.
         """
         compat.leave_signals_alone(trainer)
-        self._stop.pass_on = compat.signal_ranks(trainer) or self._stop.pass_on
+        self._stop.pass_on = signal_ranks
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note where this start begins."""
@@ -76,19 +77,19 @@ class Preemption(Callback):
             self._pending = None
 
     def finish(self, trainer: Trainer) -> None:
-        """After training: ignore signals from here on.
+        """After training: signals change nothing from here on.
 
         Raises:
             Preempted: training has stopped before its end.
         """
-        self._stop.ignore()
+        self._stop.end()
         if self._stopped_by:
-            raise Preempted(
-                signal_name=signal.Signals(self._stopped_by).name,
-                step=trainer.global_step,
-                checkpoint=self._checkpoints.last,
-                rank=trainer.global_rank,
-            )
+            saved = Saved(trainer.global_step, self._checkpoints.last)
+            raise Preempted(number=self._stopped_by, saved=saved, rank=trainer.global_rank)
+
+    def _saved(self) -> Saved | None:
+        last = self._checkpoints.last
+        return Saved(self._checkpoints.saved_step, last) if last.exists() else None
 
     def _agree(self, trainer: Trainer) -> int:
         if trainer.world_size == 1:

@@ -6,11 +6,13 @@ The rows themselves come from `StepLog` and `Evaluation`, as for every logger; t
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer, loggers
+from lightning.pytorch.loggers import Logger
 
 from inbatch import compat
 from inbatch.errors import ConfigError
@@ -75,6 +77,35 @@ class WandbLogger(loggers.WandbLogger):
         compat.drop_anonymous(self)
 
 
+def open_run(logger: Logger, *, key: str) -> None:
+    """Start the run of a W&B logger that sends, while nothing is lost if it cannot.
+
+    Args:
+        logger: any.
+        key: of the logger in the configuration.
+
+    Raises:
+        ConfigError: there is no key, or W&B cannot be reached or refuses it.
+    """
+    if not isinstance(logger, loggers.WandbLogger) or compat.is_offline(logger):
+        return
+    import wandb
+
+    if wandb.setup().settings.mode not in (None, "online"):  # WANDB_MODE says otherwise
+        return
+    try:
+        wandb.login(verify=True)
+        _ = logger.experiment
+    except wandb.errors.Error as error:
+        raise ConfigError(
+            f"{key}.offline",
+            f"cannot start a run at W&B ({str(error).strip().rstrip('.')})",
+            "set WANDB_API_KEY or run `wandb login`, and check the network; or set "
+            f"{key}.offline=true and send the run later with `wandb sync`",
+            value=False,
+        ) from None
+
+
 class WandbRun(Callback):
     """Sends the configuration and describes the metrics; `finish` ends the run.
 
@@ -110,9 +141,10 @@ class WandbRun(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """End the run as failed."""
-        for run in _runs(trainer):
-            run.finish(exit_code=1)
+        """End the run as failed, if it has been started."""
+        wandb = sys.modules.get("wandb")
+        if wandb is not None and wandb.run is not None and _loggers(trainer):
+            wandb.run.finish(exit_code=1)
 
     def finish(
         self, trainer: Trainer, summary: Mapping[str, Any], *, model_dir: Path

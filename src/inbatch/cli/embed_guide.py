@@ -13,6 +13,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 from omegaconf import DictConfig
 
+from inbatch import compat
 from inbatch.cli.hydra_app import launch, user_errors
 from inbatch.config.check import RunConfig, check_config
 from inbatch.console import make_console, print_plain
@@ -21,7 +22,8 @@ from inbatch.errors import ConfigError
 from inbatch.guide import Process, StoredGuide
 from inbatch.run import build as parts_of
 from inbatch.run.quiet import quiet
-from inbatch.strategies import find_world
+from inbatch.strategies import cluster_environment, find_world
+from inbatch.strategies.failed_rank import watch_ranks
 
 
 def embed_guide(run: RunConfig) -> Path:
@@ -42,12 +44,14 @@ def embed_guide(run: RunConfig) -> Path:
             "guide.mode", "does not use a store", "set guide.mode=stored", value=run.guide.mode
         )
 
+    compat.observe_ranks(watch_ranks)
     fabric = Fabric(
         accelerator=world.accelerator,
         devices=world.devices,
         num_nodes=world.num_nodes,
         # A rank that is done waits for the others, however long they take.
         strategy=DDPStrategy(timeout=timedelta(days=7)) if world.size > 1 else "auto",
+        plugins=[cluster_environment()],
     )
     fabric.launch()
     console = make_console()

@@ -5,7 +5,6 @@ The encoder and the evaluators are those of a training run, under the same keys;
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from inbatch.config.instantiate import instantiate
 from inbatch.config.schema import EvaluateConfig
 from inbatch.console import run_table
 from inbatch.evaluation.encode_texts import EncodeTexts, on_device
+from inbatch.files import write_json
 from inbatch.run.quiet import quiet
 
 METRICS = "metrics.json"
@@ -44,8 +44,7 @@ def evaluate(run: EvaluateConfig) -> dict[str, float]:
         "metrics": {key: None if math.isnan(value) else value for key, value in metrics.items()},
     }
     output = Path(run.output_dir) / METRICS
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(output, result)
     shown = {key: f"{value:.4f}" for key, value in metrics.items()}
     run_table({"metrics": shown, "written": {"metrics": str(output)}})
     return metrics

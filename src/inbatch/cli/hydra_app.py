@@ -7,6 +7,7 @@ says no more than that. So plain overrides are handed on as Hydra's own `++key=v
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -35,7 +36,13 @@ from inbatch.config.check import check_local, omegaconf_error
 from inbatch.config.schema import CONF
 from inbatch.console import record
 from inbatch.errors import ConfigError, did_you_mean
-from inbatch.strategies.launcher import is_first_process, rank_name
+from inbatch.strategies.failed_rank import is_told, kill_ranks, lost_rank
+from inbatch.strategies.launcher import (
+    OwnRanks,
+    cluster_environment,
+    is_first_process,
+    rank_name,
+)
 
 #: What composing a configuration raises when the command line or a YAML file is wrong.
 COMPOSITION_ERRORS = (
@@ -73,6 +80,9 @@ def launch(task: Callable[[DictConfig], Any], *, config_name: str, typed: str | 
         finally:
             del sys.argv[1 : 1 + len(words)]
 
+    logging.raiseExceptions = (
+        False  # a log on a full disk would print a trace for each of its lines
+    )
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors; else it prints them itself
     with user_errors(), _recorded_warnings():
         overrides, options = split_options(sys.argv[1:])
@@ -122,7 +132,8 @@ def _in_app(error: Exception) -> bool:
 def user_errors(config: DictConfig | None = None) -> Iterator[None]:
     """End the process on a `ConfigError` inside: one line on standard error, exit code 1.
 
-    Every other error is written to the log of the job on its way.
+    So it ends where another rank has failed, which says why. Every other error is written to the log of the
+    job on its way. The ranks that this process has started end without a word.
 
     Args:
         config: composed configuration, so that the line names the chosen file of a group.
@@ -130,9 +141,15 @@ def user_errors(config: DictConfig | None = None) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
+        kill_ranks()
         _say_error(_flat(error if config is None else with_choice(error, config)))
         sys.exit(1)
-    except Exception:
+    except Exception as error:
+        lost = lost_rank(error)
+        if lost is not None:
+            _say_lost(lost)
+            sys.exit(1)
+        kill_ranks()
         for line in traceback.format_exc().splitlines():
             record(line)
         raise
@@ -252,6 +269,18 @@ def _say_error(message: str) -> None:
             if os.getppid() != parent:  # rank 0, where Lightning has started the ranks
                 return
         line = f"{rank_name()}: {line}"
+    record(line)
+    print(line, file=sys.stderr, flush=True)
+
+
+def _say_lost(reason: str) -> None:
+    """Print that another rank is gone, unless the process that has started the ranks does so first."""
+    if (
+        isinstance(cluster_environment(), OwnRanks) and is_told()
+    ):  # in which the first may end this one
+        return
+    line = f"{rank_name()}: error: another rank is gone ({reason})"
+    kill_ranks()
     record(line)
     print(line, file=sys.stderr, flush=True)
 

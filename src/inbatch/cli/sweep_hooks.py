@@ -15,13 +15,20 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from inbatch.cli.hydra_app import user_errors
-from inbatch.cluster.requeue import preempted_exits
+from inbatch.cluster.requeue import EXIT_PREEMPTED, preempted_exits
+from inbatch.cluster.stop_request import (
+    CTRL_C,
+    EXIT_INTERRUPTED,
+    GO_ON,
+    StopRequest,
+    signal_name,
+)
 from inbatch.config.check import RunConfig, check_config
 from inbatch.errors import ConfigError
 from inbatch.strategies import find_world
 from inbatch.sweep.report import report
 from inbatch.sweep.run import run_apart, run_trial
-from inbatch.sweep.trials import Trial
+from inbatch.sweep.trials import Trial, read_trial
 
 EXIT_SOME_FAILED = 1
 
@@ -36,7 +43,9 @@ class SweepReport(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write table, plots and link; exit with code 1 if a trial has failed."""
-        if is_array(config):  # one of several processes, none of which knows whether it is the last
+        if is_array(
+            config.hydra
+        ):  # one of several processes, none of which knows whether it is the last
             return
         with user_errors():
             trials = report(Path(config.hydra.sweep.dir))
@@ -51,7 +60,7 @@ def check_sweep(config: DictConfig) -> None:
         ConfigError: several processes would each run all of it, a folder has no effect, or a plugin is
             not installed.
     """
-    if launched() and not is_array(config):
+    if launched() and not is_array(config.hydra):
         raise ConfigError(
             "--multirun",
             "under torchrun or srun would run the whole sweep on each rank",
@@ -68,9 +77,9 @@ def check_sweep(config: DictConfig) -> None:
             raise ConfigError(f"hydra/{group}={choice}", problem, "pip install 'inbatch[sweep]'")
 
 
-def is_array(config: DictConfig) -> bool:
+def is_array(hydra: HydraConf) -> bool:
     """Return whether this process is a task of a job array and runs one trial of a sweep."""
-    return bool(config.hydra.runtime.choices["hydra/launcher"] == "array")
+    return bool(hydra.runtime.choices["hydra/launcher"] == "array")
 
 
 def in_sweep() -> bool:
@@ -83,20 +92,44 @@ def launched() -> bool:
     return find_world("cpu", "auto", 1).size > 1
 
 
-def run_job(config: DictConfig, train: Callable[[RunConfig], object]) -> float | None:
-    """Run the trial of this job; return its metric, None where it has none or has failed."""
+def how_to_go_on() -> str:
+    """How to go on after a stop, in words; the folder of a sweep has the time of its start in its name."""
+    job: HydraConf = HydraConfig.get()
+    output = Path(job.runtime.output_dir)
+    sweep = job.sweep.dir if in_sweep() else output.parent if read_trial(output) else None
+    return (
+        GO_ON
+        if sweep is None
+        else f"the same command with hydra.sweep.dir={sweep} goes on from there"
+    )
+
+
+def run_job(
+    config: DictConfig, train: Callable[[RunConfig, StopRequest], object], stop: StopRequest
+) -> float | None:
+    """Run the trial of this job; return its metric, None where it has none or has failed.
+
+    A request to stop that comes too late for the trial ends the sweep after it.
+    """
+    go_on = how_to_go_on()
 
     def work() -> None:
         run = check_config(config)
         world = find_world(run.trainer.accelerator, run.trainer.devices, run.trainer.num_nodes)
-        with preempted_exits():  # ends the sweep: its other trials are not to be trained now
+        with preempted_exits(go_on):  # ends the sweep: its other trials are not to be trained now
             if world.size > 1 and not launched():
-                run_apart(command_of_job())
+                run_apart(command_of_job(), stop)
             else:
-                train(run)
+                train(run, stop)
 
+    trial = trial_of_job()
     folder = Path(HydraConfig.get().runtime.output_dir)
-    return run_trial(trial_of_job(), folder, work, one_of_several=launched())
+    metric = run_trial(trial, folder, work, one_of_several=launched())
+    if stop.number and not is_array(HydraConfig.get()):
+        name = signal_name(stop.number)
+        print(f"stopped by {name} after trial {trial.number}; {go_on}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_INTERRUPTED if name == CTRL_C else EXIT_PREEMPTED)
+    return metric
 
 
 def trial_of_job() -> Trial:

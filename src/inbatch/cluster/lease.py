@@ -23,6 +23,7 @@ from typing import final
 
 from inbatch.cluster.process import Process, is_gone, this_process
 from inbatch.errors import ConfigError
+from inbatch.files import writing
 
 RENEW_S = 3.0
 STALE_S = 30.0  # ten renewals: a file server may hang for some of them
@@ -96,7 +97,8 @@ def hold(path: Path) -> Iterator[Lease]:
     Raises:
         ConfigError: another process holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     me = Holder(uuid.uuid4().hex, this_process(), time.strftime("%Y-%m-%d %H:%M:%S"))
     lease = Lease(path, take(path, me))
     try:
@@ -112,8 +114,9 @@ def take(path: Path, me: Holder, *, stale_s: float = STALE_S) -> Holder:
         ConfigError: its holder lives.
     """
     mine = path.with_name(f".{path.name}.{me.id}.new")
-    mine.write_text(json.dumps(asdict(me)))
     try:
+        with writing(path):
+            mine.write_text(json.dumps(asdict(me)))
         while not _link(mine, path):
             found = _read(path)
             if found is None:  # released between the two

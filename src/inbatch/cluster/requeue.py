@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from inbatch.cluster.stop_request import Preempted
+from inbatch.cluster.stop_request import CTRL_C, EXIT_INTERRUPTED, GO_ON, Preempted
 
 EXIT_TERMINATED = 128 + signal.SIGTERM  # as a shell says it
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: the same command resumes where this one stopped
@@ -28,16 +28,19 @@ class Asked(NamedTuple):
     refused: bool = False
 
 
-def requeue(environ: Mapping[str, str] | None = None, *, if_preempted: bool = False) -> Asked:
+def requeue(
+    environ: Mapping[str, str] | None = None, *, if_preempted: bool = False, go_on: str = GO_ON
+) -> Asked:
     """Requeue the job of this process if Slurm allows it.
 
     Args:
         environ: variables of the job; those of this process by default.
         if_preempted: requeue only where Slurm is taking the job's nodes.
+        go_on: said where there is no job.
     """
     job = (os.environ if environ is None else environ).get("SLURM_JOB_ID")
     if job is None:
-        return Asked("the same command resumes from there")
+        return Asked(go_on)
     shown = _scontrol("show", "job", "--oneliner", job)
     fields = job_fields(shown.stdout)
     refused = shown.stderr.strip() if shown.returncode else why_not(fields)
@@ -81,37 +84,46 @@ def _scontrol(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 1, "", str(error))
 
 
-def leave_early(signal_name: str, *, first: bool) -> int:
+def leave_early(name: str, *, first: bool, go_on: str = GO_ON) -> int:
     """Return the exit code of a process that is asked to stop before the first step.
 
     The codes are those of `preempted_exits`, and that of a failure where Slurm ends a job that it will not
     start again.
 
     Args:
-        signal_name: of the signal that asked for it.
+        name: of the signal that asked for it.
         first: this is the process of rank 0, which requeues the job and says so.
+        go_on: how to go on, in words.
     """
     if not first:
         return 0
     # Launchers send SIGTERM to the other ranks when one has failed. Requeueing then would repeat the failure
     # for ever.
-    ended = signal_name == "SIGTERM"
-    then = requeue(if_preempted=ended)
-    said = f"stopped by {signal_name} before the first step of this start; {then.said}"
+    ended = name == "SIGTERM"
+    then = Asked(go_on) if name == CTRL_C else requeue(if_preempted=ended, go_on=go_on)
+    said = f"stopped by {name} before the first step of this start; {then.said}"
     print(said, file=sys.stderr, flush=True)
+    if name == CTRL_C:
+        return EXIT_INTERRUPTED
     return EXIT_TERMINATED if ended and then.refused else EXIT_PREEMPTED
 
 
 @contextmanager
-def preempted_exits() -> Iterator[None]:
+def preempted_exits(go_on: str = GO_ON) -> Iterator[None]:
     """End the process on a `Preempted` inside: rank 0 requeues the job, says so and exits with 75.
 
-    The other ranks exit with 0, since a launcher takes anything else for a failure and kills rank 0.
+    After a Ctrl-C it exits with 130 and requeues nothing: that was a person, not the cluster. The other ranks
+    exit with 0, since a launcher takes anything else for a failure and kills rank 0.
+
+    Args:
+        go_on: how to go on, in words.
     """
     try:
         yield
     except Preempted as stopped:
         if stopped.rank:
             sys.exit(0)
-        print(f"{stopped}; {requeue().said}", file=sys.stderr, flush=True)
-        sys.exit(EXIT_PREEMPTED)
+        interrupted = stopped.number == signal.SIGINT
+        said = go_on if interrupted else requeue(go_on=go_on).said
+        print(f"{stopped}; {said}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_INTERRUPTED if interrupted else EXIT_PREEMPTED)

@@ -26,7 +26,7 @@ from inbatch.export.card_data import CardData, DatasetName, SourceCard, has_role
 from inbatch.export.card_header import header, hub_id
 from inbatch.export.card_usage import usage_code
 from inbatch.export.citations import citations
-from inbatch.files import write_text
+from inbatch.files import write_text, writing
 
 _SIMILARITIES = {
     "cosine": "Cosine Similarity",
@@ -70,9 +70,10 @@ def write_card(card: CardData, model_dir: str | Path, *, plots: Sequence[Path] =
     model_dir = Path(model_dir)
     for plot in plots:
         target = model_dir / "plots" / plot.name
-        target.parent.mkdir(exist_ok=True)
         if not (target.exists() and target.samefile(plot)):
-            shutil.copyfile(plot, target)
+            with writing(target):
+                target.parent.mkdir(exist_ok=True)
+                shutil.copyfile(plot, target)
     shown = dict.fromkeys([*card.plots, *(f"plots/{plot.name}" for plot in plots)])
     path = model_dir / "README.md"
     write_text(path, render(replace(card, plots=tuple(shown))))

@@ -16,6 +16,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
+from inbatch.files import writing
+
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = (
     "#0072B2",
     "#E69F00",
@@ -90,4 +92,5 @@ def save(figure: Figure, path: Path) -> None:
     with warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; the numbers are still right.
         warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
-        figure.savefig(path)
+        with writing(path):
+            figure.savefig(path)

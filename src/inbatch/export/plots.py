@@ -31,6 +31,7 @@ from inbatch.export.plot_style import (
     save,
 )
 from inbatch.export.smoothing import smooth
+from inbatch.files import writing
 
 Draw = Callable[[Sequence[Row]], Figure | None]
 _SMOOTHING = 0.025  # of the drawn points, the span that one smoothed point sees
@@ -65,7 +66,8 @@ def plot_run(
             figure = draw(rows)
             if figure is None:
                 continue
-            out_dir.mkdir(parents=True, exist_ok=True)
+            with writing(out_dir):
+                out_dir.mkdir(parents=True, exist_ok=True)
             paths.append(out_dir / f"{name}.png")
             save(figure, paths[-1])
     return paths

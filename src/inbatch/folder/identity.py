@@ -14,7 +14,7 @@ from inbatch.cluster.lease import hold
 from inbatch.config.schema import RunConfig
 from inbatch.console import stop_recording
 from inbatch.errors import ConfigError, in_yaml
-from inbatch.files import remove_unfinished, write_text
+from inbatch.files import remove_unfinished, write_text, writing
 from inbatch.folder.paths import RunFolder
 from inbatch.folder.saved import checkpoints_in
 from inbatch.strategies import is_first_process
@@ -83,7 +83,8 @@ def write_config(folder: RunFolder, settings: Mapping[str, Any]) -> None:
 
     Only the first process writes, and replaces the file at once, since others may be reading it.
     """
-    folder.checkpoints.mkdir(parents=True, exist_ok=True)
+    with writing(folder.checkpoints):
+        folder.checkpoints.mkdir(parents=True, exist_ok=True)
     if is_first_process():
         write_text(folder.config, OmegaConf.to_yaml(OmegaConf.create(dict(settings))))
 

@@ -35,6 +35,7 @@ from inbatch.run.resume import Saved, check_strategy_of, find_checkpoint, saved_
 from inbatch.run.trainer import make_trainer
 from inbatch.step.finite import NonFiniteGradient
 from inbatch.strategies import World, find_world
+from inbatch.strategies.launcher import meeting_ranks
 
 
 def train(
@@ -105,13 +106,14 @@ def fit(
     """Train from a checkpoint, or from the start; return the seconds that it has taken.
 
     Raises:
+        ConfigError: the ranks cannot meet, or gradients are not finite.
         Preempted: a stop was asked for, and a checkpoint is written.
-        ConfigError: gradients are not finite.
     """
     start = time.monotonic()
     path = None if saved is None else saved.path
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
+        with meeting_ranks():
+            trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
     except NonFiniteGradient as error:
         raise diverged(error, folder, data) from error
     seconds = time.monotonic() - start

@@ -8,14 +8,16 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
+from inbatch import compat
 from inbatch.callbacks.metrics_file import MetricsFile
 from inbatch.callbacks.run_id import with_run_id
-from inbatch.callbacks.wandb_run import named
+from inbatch.callbacks.wandb_run import named, open_run
 from inbatch.config.check import PRECISIONS, RunConfig
 from inbatch.config.instantiate import instantiate
 from inbatch.folder.paths import RunFolder
 from inbatch.run.callbacks import RunCallbacks
-from inbatch.strategies import Strategy, World, cluster_environment
+from inbatch.strategies import Strategy, World, cluster_environment, is_first_process
+from inbatch.strategies.failed_rank import watch_ranks
 
 
 def make_trainer(
@@ -51,6 +53,7 @@ def make_trainer(
         enable_checkpointing=False,
         enable_model_summary=False,
     )
+    compat.observe_ranks(watch_ranks)
     if callbacks.preemption is not None:
         callbacks.preemption.take_signals(trainer)
     return trainer
@@ -60,7 +63,10 @@ def make_loggers(
     nodes: Mapping[str, Any], folder: RunFolder, *, run_name: str, fresh: bool
 ) -> list[Logger]:
     """The configured loggers; to them, a run that resumes is the same run."""
-    named_nodes = [
-        named(node, run_name=run_name, output_dir=folder.path) for node in nodes.values()
-    ]
-    return [instantiate(with_run_id(node, folder.wandb_id, fresh=fresh)) for node in named_nodes]
+    made: list[Logger] = []
+    for name, node in nodes.items():
+        full = named(node, run_name=run_name, output_dir=folder.path)
+        made.append(instantiate(with_run_id(full, folder.wandb_id, fresh=fresh)))
+        if is_first_process():  # the only one that logs
+            open_run(made[-1], key=f"logger.{name}")
+    return made

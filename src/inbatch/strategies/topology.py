@@ -56,6 +56,18 @@ def find_world(
         found = torch.cuda.device_count() if accelerator == "cuda" else 1
         devices, num_nodes = launched or (found, num_nodes)
     world = World(accelerator, _count(devices), num_nodes)
+    if (
+        launched is None
+        and num_nodes > 1
+        and "SLURM_JOB_ID" in environ
+        and "NODE_RANK" not in environ
+    ):
+        raise ConfigError(
+            "trainer.num_nodes",
+            "needs processes on the other nodes, which this one does not start",
+            f"put srun --nodes={num_nodes} --ntasks-per-node={world.devices} before the command",
+            value=num_nodes,
+        )
     if launched is not None and launched != (world.devices, world.num_nodes):
         raise ConfigError(
             f"trainer.devices={world.devices} and trainer.num_nodes={world.num_nodes}",
@@ -75,25 +87,42 @@ def cores_per_rank(world: World) -> int:
 def find_launcher(environ: Mapping[str, str] | None = None) -> Literal["torchrun", "srun"] | None:
     """The launcher that has started this process as one of several, if there is one.
 
-    The script of a batch job has Slurm's variables as well, but is no task of a step.
+    The script of a batch job has Slurm's variables as well, but is no task of a step. A shell that salloc or
+    srun has opened is the only task of its step, whatever the allocation has room for, and starts its ranks.
     """
     environ = os.environ if environ is None else environ
     if "TORCHELASTIC_RUN_ID" in environ:
         return "torchrun"
-    if "SLURM_STEP_ID" in environ and "SLURM_NTASKS" in environ:
+    if "SLURM_STEP_ID" in environ and int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         return "srun"
     return None
 
 
 def _launched(environ: Mapping[str, str]) -> tuple[int, int] | None:
-    """Processes per node and nodes, of torchrun or of an srun step; None for neither."""
+    """Processes per node and nodes, of torchrun or of an srun step; None for neither.
+
+    Raises:
+        ConfigError: the tasks of a step are not what they must be.
+    """
     launcher = find_launcher(environ)
     if launcher == "torchrun":
         local = int(environ["LOCAL_WORLD_SIZE"])
         return local, int(environ["WORLD_SIZE"]) // local
     if launcher == "srun":
-        nodes = int(environ.get("SLURM_STEP_NUM_NODES", environ.get("SLURM_NNODES", "1")))
-        return int(environ["SLURM_NTASKS"]) // nodes, nodes
+        tasks, nodes = int(environ["SLURM_STEP_NUM_TASKS"]), int(environ["SLURM_STEP_NUM_NODES"])
+        if "SLURM_PTY_PORT" in environ and os.isatty(0):  # a nested step inherits the variable
+            raise ConfigError(
+                "srun --pty",
+                f"has opened this shell for {tasks} tasks, of which it is one",
+                "open it for one task (srun --ntasks=1 --pty bash), which starts the ranks itself",
+            )
+        if tasks % nodes:
+            raise ConfigError(
+                f"srun --ntasks={tasks}",
+                f"are not equally many on each of {nodes} nodes",
+                "set --ntasks-per-node",
+            )
+        return tasks // nodes, nodes
     return None
 
 

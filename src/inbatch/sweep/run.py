@@ -13,7 +13,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 import traceback
 from collections import deque
@@ -26,10 +25,11 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from inbatch.cluster.requeue import EXIT_PREEMPTED
-from inbatch.cluster.stop_request import SIGNALS
+from inbatch.cluster.stop_request import EXIT_INTERRUPTED, StopRequest
 from inbatch.device.memory import free_memory
 from inbatch.errors import ConfigError
 from inbatch.folder.paths import RunFolder
+from inbatch.strategies.failed_rank import lost_rank
 from inbatch.sweep.trials import Result, Trial, read_result, write_trial
 
 _RANK = re.compile(r"^\[rank\d+\]: ?")  # torch marks the lines of several ranks
@@ -82,18 +82,23 @@ def run_trial(
     return ended.result.value
 
 
-def run_apart(command: Sequence[str]) -> None:
-    """Run a trial's command line; what it prints is passed on.
+def run_apart(command: Sequence[str], stop: StopRequest) -> None:
+    """Run a trial's command line; what it prints is passed on, and so are requests to stop.
+
+    It is in a process group of its own. Else a terminal would send it each Ctrl-C as well, and it would take
+    the one that is passed on for a second, after which nothing is saved.
 
     Raises:
         TrialFailed: it has ended with another code than 0.
-        SystemExit: it was asked to stop and has left a checkpoint.
+        SystemExit: it was asked to stop.
     """
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace")
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, errors="replace", process_group=0
+    )
     assert process.stderr is not None
     kept: deque[str] = deque(maxlen=_KEPT_LINES)
     try:
-        with _passed_on(process):
+        with stop.relayed_to(process.send_signal):
             for line in process.stderr:
                 sys.stderr.write(line)
                 kept.append(_RANK.sub("", line.rstrip()))
@@ -102,7 +107,7 @@ def run_apart(command: Sequence[str]) -> None:
         process.terminate()
         process.wait()
         raise
-    if code == EXIT_PREEMPTED:
+    if code in (EXIT_PREEMPTED, EXIT_INTERRUPTED):
         sys.exit(code)
     if code:
         raise TrialFailed(_reason(code, kept))
@@ -135,23 +140,6 @@ def clean_process() -> Iterator[None]:
         os.environ.update(environment)
 
 
-@contextmanager
-def _passed_on(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Pass a request to stop on to a process: its ranks agree on a step, save and leave."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {
-        number: signal.signal(number, lambda number, _: process.send_signal(number))
-        for number in SIGNALS
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _reason(code: int, lines: Sequence[str]) -> str:
     """The reason why a process has ended: the first error that it printed, else its exit code or signal."""
     ended = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
@@ -160,7 +148,7 @@ def _reason(code: int, lines: Sequence[str]) -> str:
 
 
 def _say(trial: Trial, error: Exception) -> None:
-    if not isinstance(error, ConfigError | TrialFailed):
+    if not isinstance(error, ConfigError | TrialFailed) and lost_rank(error) is None:
         traceback.print_exception(error)
     print(f"error: trial {trial.number} failed: {trial.error}", file=sys.stderr)
 

@@ -1,0 +1,97 @@
+"""What a run does when one of its ranks has failed: all end, and only the rank that failed says why."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from torch.distributed import DistNetworkError, DistStoreError
+
+from inbatch.cluster.stop_request import EXIT_INTERRUPTED, GRACE_S
+from inbatch.console import record
+
+_LOOK_S = 0.2
+_WAIT_S = 30.0  # at the end, for ranks that end too
+_GLOO = re.compile(r"\[\S*gloo/transport/\S+\] (.*?)(\. |$)", re.DOTALL)
+_NCCL = re.compile(r"ncclRemoteError: (.*?)(\. |$)", re.DOTALL)
+_told = threading.Event()
+_started: list[subprocess.Popen[bytes]] = []  # ranks 1, 2, ... of this machine
+
+
+def lost_rank(error: BaseException) -> str | None:
+    """What the network has to say, where an error tells no more than that another rank is gone.
+
+    gloo raises a plain RuntimeError, so there is only its text to go by.
+    """
+    text = str(error)
+    if isinstance(error, DistNetworkError | DistStoreError):
+        return text.splitlines()[0]
+    found = (_GLOO.search(text) or _NCCL.search(text)) if isinstance(error, RuntimeError) else None
+    return None if found is None else found[1]
+
+
+def watch_ranks(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Watch the ranks that this process, rank 0, has started; it ends if one of them fails."""
+    _started[:] = processes
+    atexit.register(_wait_for_ranks)
+    threading.Thread(target=_watch, daemon=True).start()
+
+
+def kill_ranks() -> None:
+    """End the ranks that this process has started, before they notice that it fails and say so."""
+    signal_ranks(signal.SIGKILL)
+
+
+def signal_ranks(number: int) -> None:
+    """Have the ranks that this process has started leave with it.
+
+    A Ctrl-C reaches them as SIGTERM: one that still imports its libraries then says nothing.
+    """
+    ranks, _started[:] = list(_started), []
+    for process in ranks:
+        process.send_signal(signal.SIGTERM if number == signal.SIGINT else number)
+
+
+def is_told() -> bool:
+    """Wait for what the first process has to say of a rank that is gone; return whether it has."""
+    return _told.wait(GRACE_S)
+
+
+def _watch() -> None:
+    while ranks := list(_started):
+        for rank, process in enumerate(ranks, 1):
+            code = process.poll()
+            if code and _started:
+                kill_ranks()
+                _say(rank, code)
+                _told.set()
+                time.sleep(GRACE_S)  # for the main thread to end in order
+                os._exit(1)
+        time.sleep(_LOOK_S)
+
+
+def _say(rank: int, code: int) -> None:
+    if code == EXIT_INTERRUPTED:  # a second Ctrl-C: rank 0 says so
+        return
+    if code < 0:
+        line = f"error: rank {rank} was killed by {signal.Signals(-code).name}, so all ranks end"
+    else:
+        line = f"error: rank {rank} has failed and says why above, so all ranks end"
+    record(line)
+    print(line, file=sys.stderr, flush=True)
+
+
+def _wait_for_ranks() -> None:
+    deadline = time.monotonic() + _WAIT_S
+    for process in list(_started):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+    kill_ranks()
