@@ -32,6 +32,7 @@ from omegaconf.errors import InterpolationResolutionError
 
 from inbatch.compat import hydra_options_with_value
 from inbatch.config.check import check_local, omegaconf_error
+from inbatch.config.composition import whole_choices
 from inbatch.config.schema import CONF
 from inbatch.console import record
 from inbatch.errors import ConfigError, did_you_mean
@@ -78,9 +79,9 @@ def launch(task: Callable[[DictConfig], Any], *, config_name: str, typed: str | 
         overrides, options = split_options(sys.argv[1:])
         sys.argv[1:] = [*complete_overrides(overrides, CONF), *options]
         try:
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
-                with_command
-            )()
+            main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
+            with whole_choices():
+                main(with_command)()
         except COMPOSITION_ERRORS as error:
             raise composition_error(error) from None
         except OSError as error:

@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
@@ -30,6 +29,7 @@ from inbatch.cli.hydra_app import (
 )
 from inbatch.cluster.job_script import Slurm, job_options, job_variables, render
 from inbatch.config.check import RunConfig, check_config
+from inbatch.config.composition import compose
 from inbatch.config.instantiate import instantiate
 from inbatch.config.schema import CONF
 from inbatch.config.targets import check_targets
@@ -143,8 +143,7 @@ def read_slurm(overrides: Sequence[str]) -> Slurm:
 def read_run(overrides: Sequence[str]) -> RunConfig:
     """Return the checked configuration of a run."""
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return check_config(compose("train", complete_overrides(overrides, CONF)))
+        return check_config(compose("train", complete_overrides(overrides, CONF)))
     except COMPOSITION_ERRORS as error:
         raise composition_error(error) from None
 
