@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from helpers.tiny import tiny_texts
-from inbatch.cli.hydra_app import complete_overrides
+from inbatch.cli.overrides import complete_overrides
 from inbatch.cli.train import CONF_DIR
 from inbatch.config.check import check_config
 from inbatch.config.composition import compose

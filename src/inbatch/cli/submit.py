@@ -21,12 +21,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 
-from inbatch.cli.hydra_app import (
-    COMPOSITION_ERRORS,
-    complete_overrides,
-    composition_error,
-    user_errors,
-)
+from inbatch.cli.hydra_app import COMPOSITION_ERRORS, composition_error, user_errors
+from inbatch.cli.overrides import complete_overrides, quoted
 from inbatch.cluster.job_script import Slurm, job_options, job_variables, render
 from inbatch.config.check import RunConfig, check_config
 from inbatch.config.composition import compose
@@ -130,7 +126,9 @@ def read_slurm(overrides: Sequence[str]) -> Slurm:
     own = Path("slurm", "cluster.yaml")
     values = OmegaConf.load(own if own.is_file() else SLURM / "cluster.yaml")
     try:
-        for override in OverridesParser.create().parse_overrides(list(overrides)):
+        for override in OverridesParser.create().parse_overrides(
+            [quoted(each) for each in overrides]
+        ):
             OmegaConf.update(values, override.key_or_group.removeprefix("slurm."), override.value())
     except OverrideParseException as error:
         raise composition_error(error) from None

@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from inbatch.cli.hydra_app import user_errors
+from inbatch.cli.overrides import as_text
 from inbatch.cluster.requeue import preempted_exits
 from inbatch.config.check import RunConfig, check_config
 from inbatch.errors import ConfigError
@@ -122,8 +123,7 @@ def command_of_job() -> list[str]:
     for source in job.runtime.config_sources:
         if source.provider == "command-line":
             command.append(f"--config-dir={source.path}")
-    path = str(job.runtime.output_dir).replace("\\", "\\\\").replace("'", "\\'")
-    return [*command, *job.overrides.task, f"hydra.run.dir='{path}'"]
+    return [*command, *job.overrides.task, f"hydra.run.dir={as_text(job.runtime.output_dir)}"]
 
 
 def _found(target: str) -> bool:
