@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import subprocess
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from inbatch.cli.submit import Job, compose_job, main, read_slurm, submit, write
+from inbatch.cli.submit import Job, compose_job, main, read_slurm, submit, submit_job, write
 from inbatch.cluster.job_script import Slurm, job_options, job_variables, render
 from inbatch.errors import ConfigError
 
@@ -74,6 +75,8 @@ def test_a_variable_that_no_line_assigns_is_refused() -> None:
         ({"requeue": False}, {"no-requeue": ""}, ["requeue"]),
         ({"partition": "long", "time": 90}, {"partition": "long", "time": "90"}, []),
         ({"options": {"mem": 0, "open-mode": None}}, {"mem": "0"}, ["open-mode"]),
+        ({"mem": "64G"}, {"mem": "64G"}, []),
+        ({"mem": 0}, {"mem": "0"}, []),
     ],
 )
 def test_options(
@@ -127,15 +130,74 @@ def test_a_time_is_a_time(tmp_path: Path) -> None:
         ("slurm.gpu_per_node=2", "slurm.gpu_per_node.*gpus_per_node"),
         ("slurm.nodes=many", "slurm.nodes"),
         ("slurm.job=sleep", "slurm.job"),
-        ("slurm.nodes=[1", "cannot be read"),
+        ("slurm.nodes=[1", "slurm.nodes='.1' is not a whole number"),
         ("global_batchsize=2", "global_batch_size"),
         ("experiment=dmo", "demo"),
+        ("global_batch_size=129", "global_batch_size=129 does not divide over 2 ranks"),
+        ("slurm.nodes=3", "global_batch_size=256 does not divide over 6 ranks"),
+        ("slurm.tasks_per_node=5", "does not divide over 5 ranks: set 255 or 260"),
+        ("trainer.devices=8", r"trainer.devices=8 is not what the job starts \(2\): leave it out"),
+        ("trainer.num_nodes=2", r"trainer.num_nodes=2 is not .* set slurm.nodes"),
+        (
+            "encoder=bert_base",
+            "encoder.model='google-bert/bert-base-uncased' is neither a directory",
+        ),
+        ("guide.model=nowhere/none", "guide.model='nowhere/none' is neither a directory"),
+        ("encoder.model=./gone", "encoder.model='./gone' is not a directory"),
     ],
 )
 def test_mistakes_end_before_the_queue(argument: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
-        prepared("experiment=demo", argument, cwd=tmp_path)
+        prepared("experiment=demo", "slurm.gpus_per_node=2", argument, cwd=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data.train=gone.csv"], "data.train='gone.csv' matches no file"),
+        (["data.train.a=here.csv", "data.train.b=gone.csv"], "data.train.b.path='gone.csv'"),
+        (["data.train=[here.csv,gone/*.csv]"], "data.train='gone/.*csv' matches no file"),
+        (["data.train=here.csv", "data.eval=gone.csv"], "data.eval='gone.csv' matches no file"),
+        (
+            ["data.train=here.csv", "data.eval={dev: {path: gone.csv}}"],
+            "^data.eval.dev='gone.csv' matches no file",
+        ),
+        (
+            ["data.train=here.csv", "precision=fp16", "slurm.gpus_per_node=0"],
+            "precision='fp16' needs",
+        ),
+        (["data.train=here.csv", "data.eval=folder"], ""),
+        (["data.train=s3://bucket/x.csv"], ""),
+        (
+            ["data.train=hub", "data.train.hub=someone/some"],
+            "data.train needs either a path or a hub",
+        ),
+        (["data.train.hub=someone/some"], ""),
+    ],
+)
+def test_files_are_looked_for_before_the_queue(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "here.csv").write_text("query,positive\na,b\n")
+    with pytest.raises(ConfigError, match=message) if message else nullcontext():
+        prepared("encoder=tiny", *arguments, cwd=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "here.csv"}
+
+
+@pytest.mark.parametrize("sbatch", ["no-such-sbatch", "ls"])
+def test_a_refused_submission_leaves_no_folder(tmp_path: Path, sbatch: str) -> None:
+    job = prepared("experiment=demo", "output_dir=runs/here", cwd=tmp_path)
+    with pytest.raises(ConfigError):
+        submit_job(job, sbatch=[sbatch])
+    assert not list(tmp_path.iterdir())
+    job.output_dir.mkdir(parents=True)  # with a run in it
+    with pytest.raises(ConfigError):
+        submit_job(job, sbatch=[sbatch])
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs", "here"]
+    assert submit_job(job, sbatch=["echo", "4711;cluster"]) == "4711"
+    assert (job.directory / "job.sbatch").is_file()
 
 
 def test_a_dry_run_shows_and_writes_nothing(

@@ -2,8 +2,8 @@
 
 The directory, `output_dir/jobs/<time>/`, holds what the job runs: the script, the resolved configuration and,
 from a checkout, a copy of the code, so that edits while the job waits or between two of its starts have
-no effect. An installed package is used where it is. Mistakes in the configuration end here, not after
-the queue.
+no effect. An installed package is used where it is. Mistakes in the configuration end here, and so do missing
+files and models and batches that do not divide over the job's ranks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 
+from inbatch.cli.before_queue import check_job
 from inbatch.cli.hydra_app import COMPOSITION_ERRORS, composition_error, user_errors
 from inbatch.cli.overrides import complete_overrides, quoted
 from inbatch.cluster.job_script import Slurm, job_options, job_variables, render
@@ -61,10 +63,11 @@ def compose_job(arguments: Sequence[str], *, now: datetime, cwd: Path) -> Job:
         cwd: folder that the job runs in; relative paths of the configuration start there.
 
     Raises:
-        ConfigError: the configuration is wrong.
+        ConfigError: the configuration is wrong, or does not fit the job.
     """
     slurm = read_slurm([a for a in arguments if _is_slurm(a)])
     run = read_run([a for a in arguments if not _is_slurm(a)])
+    check_job(run, slurm, cwd=cwd)
     run.output_dir = str(cwd / run.output_dir)
     folder = RunFolder(Path(run.output_dir))
     directory = folder.jobs / now.strftime("%Y-%m-%d_%H-%M-%S")
@@ -96,6 +99,23 @@ def write(job: Job) -> Path:
     script = job.directory / "job.sbatch"
     script.write_text(job.script)
     return script
+
+
+def submit_job(job: Job, *, sbatch: Sequence[str] = ("sbatch",)) -> str:
+    """Write a job and hand it to Slurm; return its id. Nothing remains of one that is refused.
+
+    Raises:
+        ConfigError: see `submit`.
+    """
+    made = [path for path in (job.directory, *job.directory.parents) if not path.exists()]
+    try:
+        return submit(write(job), sbatch=sbatch)
+    except BaseException:
+        shutil.rmtree(job.directory, ignore_errors=True)
+        for folder in made[1:]:
+            with suppress(OSError):  # another job has come in between
+                folder.rmdir()
+        raise
 
 
 def submit(script: Path, *, sbatch: Sequence[str] = ("sbatch",)) -> str:
@@ -170,5 +190,4 @@ def main(typed: str | None = None) -> None:
             print(f"# {RunFolder(job.directory).config}\n{job.config}")
             print(f"# {job.directory}/job.sbatch\n{job.script}")
             return
-        job_id = submit(write(job))
-        print(report(job, job_id))
+        print(report(job, submit_job(job)))

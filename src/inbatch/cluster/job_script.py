@@ -33,6 +33,7 @@ class Slurm:
         requeue: whether Slurm may start the job again, and the run itself may ask for it.
         partition: queue of the job; None for the cluster's default.
         account: account that is charged; None for the user's default.
+        mem: memory of each node ("64G"), "0" for all of it; None for the cluster's default.
         modules: environment modules to load.
         container: path of an Apptainer image to run in; None for none.
         python: interpreter of the job; None for the one that submits, or `python` in a container.
@@ -50,10 +51,21 @@ class Slurm:
     requeue: bool = True
     partition: str | None = None
     account: str | None = None
+    mem: str | int | None = None
     modules: list[str] = field(default_factory=list)
     container: str | None = None
     python: str | None = None
     options: dict[str, str | int | None] = field(default_factory=dict)
+
+    @property
+    def tasks_of_node(self) -> int:
+        """Ranks of each node."""
+        return self.tasks_per_node or max(1, self.gpus_per_node)
+
+    @property
+    def num_tasks(self) -> int:
+        """Ranks of the job."""
+        return self.nodes * self.tasks_of_node
 
 
 def job_options(slurm: Slurm, *, name: str, directory: Path, cwd: Path) -> dict[str, str | None]:
@@ -62,13 +74,12 @@ def job_options(slurm: Slurm, *, name: str, directory: Path, cwd: Path) -> dict[
     Jobs of one output directory have the same name, and Slurm runs those one after another: several
     submitted at once make one long run, and two never write to the same files.
     """
-    tasks = slurm.tasks_per_node or max(1, slurm.gpus_per_node)
     place = hashlib.sha1(str(directory.parent).encode()).hexdigest()[:6]
     return {
         "job-name": f"{name}-{place}",
         "dependency": "singleton",
         "nodes": str(slurm.nodes),
-        "ntasks-per-node": str(tasks),
+        "ntasks-per-node": str(slurm.tasks_of_node),
         "gpus-per-node": str(slurm.gpus_per_node) if slurm.gpus_per_node else None,
         "cpus-per-task": str(slurm.cpus_per_task),
         "time": str(slurm.time),
@@ -77,6 +88,7 @@ def job_options(slurm: Slurm, *, name: str, directory: Path, cwd: Path) -> dict[
         "no-requeue": None if slurm.requeue else "",
         "partition": slurm.partition,
         "account": slurm.account,
+        "mem": None if slurm.mem is None else str(slurm.mem),
         "chdir": str(cwd),
         "output": str(directory / "%j.log"),
         **{key: None if value is None else str(value) for key, value in slurm.options.items()},

@@ -61,6 +61,7 @@ def build_parts(run: RunConfig, world: World, own: OwnObjects) -> Parts:
         precision=run.precision,
         gather=run.gather,
         mixed=bool(run.sampler.get("mixed")),
+        drop_last=run.drop_last,
     )
     return parts
 
