@@ -90,7 +90,8 @@ def test_a_row_that_is_compared_with_others_is_not_alone(
     ("loss", "columns"), [(MultipleNegativesRanking(), 2), (GIST(), 2), (CoSENT(), 3)]
 )
 def test_one_row_is_too_few_to_compare(loss: Loss, columns: int) -> None:
-    one = Source.from_columns("a", {str(number): ["text"] for number in range(columns)})
+    names = ("query", "positive", "negative")[:columns]
+    one = Source.from_columns("a", {name: [name] for name in names})
     with pytest.raises(ConfigError, match=r"has one row, and .* with each other: add rows$"):
         check_others({"a": loss}, [one], {"a": 64}, mixed=False, ranks=1)
     sizes = {"a": 64, "b": 64}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from contextlib import nullcontext
@@ -94,6 +95,30 @@ def test_options(
     assert not found.keys() & set(absent)
     assert found["output"] == "/out/run/jobs/now/%j.log"
     assert found.get("signal") == ("USR1@300" if name == "train" else None)
+
+
+@pytest.mark.parametrize("name", ["train", "embed"])
+def test_options_of_srun_reach_it(name: str) -> None:
+    asked = Slurm(srun={"container-image": "/a b.sqsh", "label": ""})
+    variables = job_variables(asked, directory=Path("/o/jobs/1"), cwd=Path("/"), python="/bin/py")
+    script = render(
+        (ROOT / "slurm" / f"{name}.sbatch").read_text(), options={}, variables=variables
+    )
+    said = subprocess.run(
+        [*("bash", "-c"), f"srun() {{ printf '%s|' \"$@\"; }}; {_tail(script)}"],
+        env={"SLURM_CPUS_PER_TASK": "2", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+    )
+    before = "--kill-on-bad-exit=1|--cpus-per-task=2|--container-image=/a b.sqsh|--label|python|-m|"
+    assert said.stdout.startswith(before), said.stderr
+
+
+def _tail(script: str) -> str:
+    """The assignments and the command of a script, without its set-up."""
+    lines = script.splitlines()
+    wanted = ("CODE=", "PYTHON=", "CONTAINER=", "SRUN=", "ARGS=", "command=", "srun ", "exec srun ")
+    return "\n".join(line.removeprefix("exec ") for line in lines if line.startswith(wanted))
 
 
 def test_jobs_of_one_output_directory_share_a_name() -> None:

@@ -39,6 +39,7 @@ class Slurm:
         python: interpreter of the job; None for the one that submits, or `python` in a container.
         options: further options of sbatch: {long name: value}; "" for one without value, None to leave
             out one of the script's.
+        srun: further options of srun alike, which starts the ranks: {container-image: IMAGE} with pyxis.
     """
 
     job: Literal["train", "embed"] = "train"
@@ -56,6 +57,7 @@ class Slurm:
     container: str | None = None
     python: str | None = None
     options: dict[str, str | int | None] = field(default_factory=dict)
+    srun: dict[str, str | int] = field(default_factory=dict)
 
     @property
     def tasks_of_node(self) -> int:
@@ -99,11 +101,13 @@ def job_variables(
     slurm: Slurm, *, directory: Path, cwd: Path, python: str
 ) -> dict[str, str | Sequence[str]]:
     """Return the variables of the script; a sequence becomes an array of the shell."""
+    in_container = slurm.container or "container-image" in slurm.srun
     return {
         "CODE": str(directory / "code"),
-        "PYTHON": slurm.python or ("python" if slurm.container else python),
+        "PYTHON": slurm.python or ("python" if in_container else python),
         "MODULES": slurm.modules,
         "CONTAINER": slurm.container or "",
+        "SRUN": [f"--{key}={value}".removesuffix("=") for key, value in slurm.srun.items()],
         "BIND": f"{directory.parents[1]},{cwd}",
         "ARGS": ["--config-path", str(directory), "--config-name", "config"],
     }
