@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
 from omegaconf import OmegaConf
@@ -64,6 +66,15 @@ def test_hydras_launcher() -> None:
     launcher = compat.serial_launcher()
     assert callable(launcher.setup)
     assert callable(launcher.launch)
+
+
+def test_hydras_trials() -> None:
+    overrides = OverridesParser.create().parse_overrides(["a=1,2", "b=x", "c=choice(y,z)"])
+    assert compat.trials_of(overrides) == [
+        [f"a={a}", "b=x", f"c={c}"] for a in (1, 2) for c in ("y", "z")
+    ]
+    with pytest.raises(HydraException, match="does not support"):
+        compat.trials_of(OverridesParser.create().parse_overrides(["a=interval(0,1)"]))
 
 
 def test_hydra_takes_what_it_is_given_of_a_file(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hydra._internal.config_repository import IConfigRepository
     from hydra.core.config_search_path import ConfigSearchPath
     from hydra.core.default_element import ResultDefault
+    from hydra.core.override_parser.types import Override
     from hydra.plugins.config_source import ConfigResult
     from hydra.plugins.launcher import Launcher
     from lightning.pytorch import Trainer
@@ -88,6 +89,20 @@ def serial_launcher() -> Launcher:
     from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
     return BasicLauncher()
+
+
+def trials_of(overrides: Sequence[Override]) -> list[list[str]]:
+    """Return the overrides of each job of a sweep, in the order of Hydra's default sweeper.
+
+    The sweeper has no public name, and the one in its configuration cannot be asked without a run.
+
+    Raises:
+        hydra.errors.HydraException: values cannot be counted, as those of an interval.
+    """
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    (trials,) = BasicSweeper.split_arguments(list(overrides), max_batch_size=None)
+    return trials
 
 
 class EditFile(Protocol):

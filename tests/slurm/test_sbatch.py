@@ -97,7 +97,7 @@ def test_options(
     assert found.get("signal") == ("USR1@300" if name == "train" else None)
 
 
-@pytest.mark.parametrize("name", ["train", "embed"])
+@pytest.mark.parametrize("name", ["train", "embed", "sweep"])
 def test_options_of_srun_reach_it(name: str) -> None:
     asked = Slurm(srun={"container-image": "/a b.sqsh", "label": ""})
     variables = job_variables(asked, directory=Path("/o/jobs/1"), cwd=Path("/"), python="/bin/py")
@@ -106,7 +106,7 @@ def test_options_of_srun_reach_it(name: str) -> None:
     )
     said = subprocess.run(
         [*("bash", "-c"), f"srun() {{ printf '%s|' \"$@\"; }}; {_tail(script)}"],
-        env={"SLURM_CPUS_PER_TASK": "2", "PATH": os.environ["PATH"]},
+        env={"SLURM_CPUS_PER_TASK": "2", "SLURM_ARRAY_TASK_ID": "0", "PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
     )
@@ -117,7 +117,18 @@ def test_options_of_srun_reach_it(name: str) -> None:
 def _tail(script: str) -> str:
     """The assignments and the command of a script, without its set-up."""
     lines = script.splitlines()
-    wanted = ("CODE=", "PYTHON=", "CONTAINER=", "SRUN=", "ARGS=", "command=", "srun ", "exec srun ")
+    wanted = (
+        "CODE=",
+        "PYTHON=",
+        "CONTAINER=",
+        "SRUN=",
+        "ARGS=",
+        "command=",
+        "inbatch=",
+        "srun ",
+        "exec srun ",
+        "    hydra/",
+    )
     return "\n".join(line.removeprefix("exec ") for line in lines if line.startswith(wanted))
 
 
@@ -209,6 +220,46 @@ def test_files_are_looked_for_before_the_queue(
     with pytest.raises(ConfigError, match=message) if message else nullcontext():
         prepared("encoder=tiny", *arguments, cwd=tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"folder", "here.csv"}
+
+
+def test_a_sweep_is_an_array_with_the_values_of_the_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slurm").mkdir()
+    cluster = OmegaConf.load(ROOT / "slurm" / "cluster.yaml")
+    OmegaConf.save(
+        {**cluster, "partition": "long", "modules": ["cuda"]}, tmp_path / "slurm/cluster.yaml"
+    )
+    monkeypatch.chdir(tmp_path)
+    sweep = ["slurm.job=sweep", "experiment=demo", "optimizer.lr=1e-5,2e-5", "encoder=minilm,tiny"]
+    job = prepared(*sweep, "name=my (1)", cwd=tmp_path)
+    found = options_of(job.script)
+    expected = {"array": "0-3", "partition": "long", "signal": "USR1@300"}
+    assert expected.items() <= found.items()
+    assert "dependency" not in found
+    assert job.output_dir == tmp_path / "multirun" / "my (1)" / "2026-02-03_04-05-06"
+    assert "MODULES=(cuda)\n" in job.script
+    assert f"SWEEP='{job.output_dir}'\n" in job.script
+    arguments = "(experiment=demo ++optimizer.lr=1e-5,2e-5 encoder=minilm,tiny "
+    assert f"ARGS={arguments}" in job.script
+    subprocess.run(["bash", "-n", str(write(job))], check=True)
+    assert prepared(*sweep, "hydra.sweep.dir=s", cwd=tmp_path).output_dir == tmp_path / "s"
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("global_batch_size=8,9", "global_batch_size=9 does not divide over 2 ranks"),
+        ("encoder=minilm,bert_base", "encoder.model='google-bert/bert-base-uncased' is neither"),
+        ("loss.temperature=1,-1", "loss.temperature=-1"),
+        ("optimizer.lr=interval(0,1)", "slurm.job=sweep cannot count the trials .*: give values"),
+    ],
+)
+def test_every_trial_is_checked_before_the_queue(
+    argument: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        prepared(*("slurm.job=sweep", "slurm.nodes=2", "experiment=demo", argument), cwd=tmp_path)
 
 
 @pytest.mark.parametrize("sbatch", ["no-such-sbatch", "ls"])

@@ -31,7 +31,7 @@ def check_job(run: RunConfig, slurm: Slurm, *, cwd: Path) -> None:
     Raises:
         ConfigError: the run would end with this when it starts.
     """
-    train = slurm.job == "train"
+    train = slurm.job != "embed"
     _check_ranks(run, slurm)
     if train:
         check_sizes(

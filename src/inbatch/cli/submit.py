@@ -19,9 +19,10 @@ from datetime import datetime
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 
+from inbatch import compat
 from inbatch.cli.before_queue import check_job
 from inbatch.cli.hydra_app import COMPOSITION_ERRORS, composition_error, user_errors
 from inbatch.cli.overrides import complete_overrides, quoted
@@ -44,7 +45,7 @@ class Job:
     """A job that is ready to be submitted."""
 
     script: str
-    config: str  # resolved, YAML
+    config: str  # resolved, YAML; of a sweep the overrides of its trials
     directory: Path
     output_dir: Path
     wandb: str | None  # project and name of the run there
@@ -66,7 +67,10 @@ def compose_job(arguments: Sequence[str], *, now: datetime, cwd: Path) -> Job:
         ConfigError: the configuration is wrong, or does not fit the job.
     """
     slurm = read_slurm([a for a in arguments if _is_slurm(a)])
-    run = read_run([a for a in arguments if not _is_slurm(a)])
+    arguments = [a for a in arguments if not _is_slurm(a)]
+    if slurm.job == "sweep":
+        return _compose_sweep(slurm, arguments, now=now, cwd=cwd)
+    run = read_run(arguments)
     check_job(run, slurm, cwd=cwd)
     run.output_dir = str(cwd / run.output_dir)
     folder = RunFolder(Path(run.output_dir))
@@ -86,6 +90,39 @@ def compose_job(arguments: Sequence[str], *, now: datetime, cwd: Path) -> Job:
         output_dir=folder.path,
         wandb=logger and f"{logger['project']}/{logger.get('name') or '(named by W&B)'}",
     )
+
+
+def _compose_sweep(slurm: Slurm, arguments: Sequence[str], *, now: datetime, cwd: Path) -> Job:
+    """The job array of a sweep, each of whose trials has been checked."""
+    time = now.strftime("%Y-%m-%d_%H-%M-%S")
+    named = [a.partition("=")[2] for a in arguments if a.startswith("hydra.sweep.dir=")]
+    overrides = complete_overrides([a for a in arguments if a[:6] != "hydra."], CONF, sweep=True)
+    try:
+        trials = compat.trials_of(OverridesParser.create().parse_overrides(overrides))
+    except OverrideParseException as error:
+        raise composition_error(error) from None
+    except HydraException as error:
+        fix = "give values, as optimizer.lr=1e-5,2e-5"
+        raise ConfigError("slurm.job=sweep", f"cannot count the trials ({error})", fix) from None
+    runs = [read_run(trial) for trial in trials]
+    for run in runs:
+        check_job(run, slurm, cwd=cwd)
+    folder = RunFolder(cwd / (named[-1] if named else f"multirun/{runs[0].name}/{time}"))
+    directory = folder.jobs / time
+    script = render(
+        (SLURM / "sweep.sbatch").read_text(),
+        options=job_options(
+            slurm, name=runs[0].name, directory=directory, cwd=cwd, trials=len(trials)
+        ),
+        variables={
+            **job_variables(
+                slurm, directory=directory, cwd=cwd, python=sys.executable, arguments=overrides
+            ),
+            "SWEEP": str(folder.path),
+        },
+    )
+    shown = OmegaConf.to_yaml({"trials": trials})
+    return Job(script, shown, directory, output_dir=folder.path, wandb=None)
 
 
 def write(job: Job) -> Path:

@@ -42,7 +42,7 @@ class Slurm:
         srun: further options of srun alike, which starts the ranks: {container-image: IMAGE} with pyxis.
     """
 
-    job: Literal["train", "embed"] = "train"
+    job: Literal["train", "embed", "sweep"] = "train"
     nodes: int = 1
     gpus_per_node: int = 1
     tasks_per_node: int | None = None
@@ -70,37 +70,54 @@ class Slurm:
         return self.nodes * self.tasks_of_node
 
 
-def job_options(slurm: Slurm, *, name: str, directory: Path, cwd: Path) -> dict[str, str | None]:
+def job_options(
+    slurm: Slurm, *, name: str, directory: Path, cwd: Path, trials: int | None = None
+) -> dict[str, str | None]:
     """Return options of sbatch: {long name: value}, "" for one without value, None for one left out.
 
     Jobs of one output directory have the same name, and Slurm runs those one after another: several
-    submitted at once make one long run, and two never write to the same files.
+    submitted at once make one long run, and two never write to the same files. The trials of a sweep have
+    a folder each, and run side by side.
     """
     place = hashlib.sha1(str(directory.parent).encode()).hexdigest()[:6]
     return {
         "job-name": f"{name}-{place}",
-        "dependency": "singleton",
+        "dependency": "singleton" if trials is None else None,
+        "array": None if trials is None else f"0-{trials - 1}",
         "nodes": str(slurm.nodes),
         "ntasks-per-node": str(slurm.tasks_of_node),
         "gpus-per-node": str(slurm.gpus_per_node) if slurm.gpus_per_node else None,
         "cpus-per-task": str(slurm.cpus_per_task),
         "time": str(slurm.time),
-        "signal": f"USR1@{slurm.save_s}" if slurm.job == "train" else None,
+        "signal": None if slurm.job == "embed" else f"USR1@{slurm.save_s}",
         "requeue": "" if slurm.requeue else None,
         "no-requeue": None if slurm.requeue else "",
         "partition": slurm.partition,
         "account": slurm.account,
         "mem": None if slurm.mem is None else str(slurm.mem),
         "chdir": str(cwd),
-        "output": str(directory / "%j.log"),
+        "output": str(directory / ("%j.log" if trials is None else "%A_%a.log")),
         **{key: None if value is None else str(value) for key, value in slurm.options.items()},
     }
 
 
 def job_variables(
-    slurm: Slurm, *, directory: Path, cwd: Path, python: str
+    slurm: Slurm,
+    *,
+    directory: Path,
+    cwd: Path,
+    python: str,
+    arguments: Sequence[str] | None = None,
 ) -> dict[str, str | Sequence[str]]:
-    """Return the variables of the script; a sequence becomes an array of the shell."""
+    """Return the variables of the script; a sequence becomes an array of the shell.
+
+    Args:
+        slurm: the resources.
+        directory: of the job.
+        cwd: folder that it runs in.
+        python: the interpreter that submits.
+        arguments: of the command; None for the configuration in the job's directory.
+    """
     in_container = slurm.container or "container-image" in slurm.srun
     return {
         "CODE": str(directory / "code"),
@@ -109,7 +126,7 @@ def job_variables(
         "CONTAINER": slurm.container or "",
         "SRUN": [f"--{key}={value}".removesuffix("=") for key, value in slurm.srun.items()],
         "BIND": f"{directory.parents[1]},{cwd}",
-        "ARGS": ["--config-path", str(directory), "--config-name", "config"],
+        "ARGS": arguments or ["--config-path", str(directory), "--config-name", "config"],
     }
 
 
