@@ -123,11 +123,17 @@ def _check_labels(source: Source, least: float, most: float, *, name: str) -> No
 
 
 def check_strategy(strategy: Strategy, precision: str) -> None:
-    """Check that a strategy can compute in a precision.
+    """Check that a strategy is installed and can compute in a precision.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it is not, or cannot.
     """
+    if strategy.package is not None and find_spec(strategy.package) is None:
+        raise ConfigError(
+            f"strategy {type(strategy).__name__}",
+            f"needs the package {strategy.package}",
+            f"run pip install 'inbatch[{strategy.package}]'",
+        )
     if precision in strategy.refuses:
         raise ConfigError(
             "precision",
