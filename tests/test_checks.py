@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from inbatch.run.compatibility import (
     check_gather,
     check_kernels,
     check_loss,
+    check_others,
     check_sizes,
     check_strategy,
 )
@@ -50,18 +52,57 @@ def source(name: str, rows: int) -> Source:
 def test_a_batch_of_more_rows_than_there_are(sizes: dict[str, int], mixed: bool, most: int) -> None:
     sources = [source("a", 10), source("b", 4)]
     size = max(sizes.values())
-    message = (
-        f"global_batch_size={size} is more than the {most} rows of the data: set {most} or less"
-    )
+    message = f"global_batch_size={size} is more than the {most} rows of the data: set {most} or less, or "
     with pytest.raises(ConfigError, match=message):
-        check_batch(sources, sizes, mixed=mixed)
+        check_batch(sources, sizes, mixed=mixed, drop_last=True)
+    check_batch(sources, sizes, mixed=mixed, drop_last=False)
+
+
+@pytest.mark.parametrize(
+    ("loss", "columns", "size", "ranks", "message"),
+    [
+        (
+            MultipleNegativesRanking(),
+            2,
+            1,
+            1,
+            "global_batch_size=1 leaves a row alone, .*: set 2 or",
+        ),
+        (GIST(), 2, 1, 1, "and GIST compares the rows of a batch with each other: set 2 or more"),
+        (CoSENT(), 2, 1, 1, "global_batch_size=1 leaves a row alone"),
+        (Matryoshka(MultipleNegativesRanking(), dims=[8]), 2, 1, 1, "MultipleNegativesRanking"),
+        (MultipleNegativesRanking(), 2, 4, 4, "global_batch_size=4 .*: set 8 or more"),
+        (MultipleNegativesRanking(), 3, 1, 1, ""),  # it has a hard negative
+        (MultipleNegativesRanking(), 2, 8, 4, ""),
+        (CosineSimilarity(), 2, 1, 1, ""),
+    ],
+)
+def test_a_row_that_is_compared_with_others_is_not_alone(
+    loss: Loss, columns: int, size: int, ranks: int, message: str
+) -> None:
+    names = ("query", "positive", "negative")[:columns]
+    many = Source.from_columns("a", {name: [f"{name} {row}" for row in range(9)] for name in names})
+    with pytest.raises(ConfigError, match=message) if message else nullcontext():
+        check_others({"a": loss}, [many], {"a": size}, mixed=False, ranks=ranks)
+
+
+@pytest.mark.parametrize(
+    ("loss", "columns"), [(MultipleNegativesRanking(), 2), (GIST(), 2), (CoSENT(), 3)]
+)
+def test_one_row_is_too_few_to_compare(loss: Loss, columns: int) -> None:
+    names = ("query", "positive", "negative")[:columns]
+    one = Source.from_columns("a", {name: [name] for name in names})
+    with pytest.raises(ConfigError, match=r"has one row, and .* with each other: add rows$"):
+        check_others({"a": loss}, [one], {"a": 64}, mixed=False, ranks=1)
+    sizes = {"a": 64, "b": 64}
+    check_others({"a": loss, "b": loss}, [one, source("b", 9)], sizes, mixed=True, ranks=1)
 
 
 def test_one_source_that_fills_a_batch_is_enough() -> None:
     sources = [source("a", 10), source("b", 4)]
-    check_batch(sources, {"a": 10, "b": 10}, mixed=False)
-    check_batch(sources, {"a": 11, "b": 4}, mixed=False)
-    check_batch(sources, {"a": 14, "b": 14}, mixed=True)
+    check_batch(sources, {"a": 10, "b": 10}, mixed=False, drop_last=True)
+    check_batch(sources, {"a": 11, "b": 4}, mixed=False, drop_last=True)
+    check_batch(sources, {"a": 14, "b": 14}, mixed=True, drop_last=True)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
+from omegaconf import OmegaConf
 from torch import nn
 from transformers import BertConfig, BertModel
 
@@ -73,6 +77,36 @@ def test_hydras_launcher() -> None:
     launcher = compat.serial_launcher()
     assert callable(launcher.setup)
     assert callable(launcher.launch)
+
+
+def test_hydras_trials() -> None:
+    overrides = OverridesParser.create().parse_overrides(["a=1,2", "b=x", "c=choice(y,z)"])
+    assert compat.trials_of(overrides) == [
+        [f"a={a}", "b=x", f"c={c}"] for a in (1, 2) for c in ("y", "z")
+    ]
+    with pytest.raises(HydraException, match="does not support"):
+        compat.trials_of(OverridesParser.create().parse_overrides(["a=interval(0,1)"]))
+
+
+def test_hydra_takes_what_it_is_given_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "main.yaml").write_text("defaults:\n  - part: one\n  - _self_\nkept: 1\n")
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "one.yaml").write_text("dropped: 1\n")
+    seen = []
+
+    def edit(config, file, *, files, overrides):  # type: ignore[no-untyped-def]
+        seen.append((file.config_path, len(files), overrides))
+        return OmegaConf.create({"part": {"new": 2}}) if file.parent == "main" else config
+
+    with compat.hydra_files_edited(edit), initialize_config_dir(str(tmp_path), version_base="1.3"):
+        config = compose("main", overrides=["kept=3"])
+    assert config == {"part": {"new": 2}, "kept": 3}
+    assert [entry for entry in seen if not entry[0].startswith("hydra")] == [
+        ("part/one", seen[0][1], ["kept=3"]),
+        ("main", seen[0][1], ["kept=3"]),
+    ]
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        assert compose("main") == {"part": {"dropped": 1}, "kept": 1}
 
 
 def test_fp16_unscales_before_the_step() -> None:

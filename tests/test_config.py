@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 
 from helpers.runs import compose_run
-from inbatch.cli.hydra_app import complete_overrides
+from inbatch.cli.overrides import complete_overrides
 from inbatch.cli.train import CONF_DIR
 from inbatch.config.check import check_config, check_precision, rows_per_rank
 from inbatch.config.instantiate import instantiate
@@ -265,7 +265,7 @@ def test_what_fits_an_annotation(value: Any, hint: Any, fit: bool) -> None:
     [
         ("seed=1", "++seed=1"),
         ("encoder.max_length=9", "++encoder.max_length=9"),
-        ("data.train.mine.path=a=b.csv", "++data.train.mine.path=a=b.csv"),
+        ("data.train.mine.path=a=b.csv", "++data.train.mine.path='a=b.csv'"),
         ("loss=gist", "loss=gist"),
         ("loss@loss.pairs=mnrl", "loss@loss.pairs=mnrl"),
         ("+seed=1", "+seed=1"),

@@ -25,11 +25,14 @@ LAYERS = [
         "pure",
         r"evaluation/metrics\.py|encoder/pooling\.py|run/memory_plan\.py|step/(settings|timer)\.py",
     ),
-    ("core", r"console\.py|(data|encoder|gradcache|guide|evaluation)/.*|config/(?!instantiate).*"),
+    (
+        "core",
+        r"console\.py|(data|encoder|gradcache|guide|evaluation)/.*|config/(?!instantiate|composition).*",
+    ),
     ("process", r"gather/.*|strategies/topology\.py"),
     (
         "framework",
-        r"(step|strategies|callbacks|cluster|export|folder|sweep)/.*|config/instantiate\.py",
+        r"(step|strategies|callbacks|cluster|export|folder|sweep)/.*|config/(instantiate|composition)\.py",
     ),
     ("run", r"(run|api)/.*|__init__\.py"),
     ("cli", r"cli/.*|__main__\.py"),
@@ -67,7 +70,7 @@ PACKAGES = {
 }
 # Packages that few files may import, whatever their layer.
 ONLY_IN = {
-    "hydra": r"cli/.*|compat\.py|config/instantiate\.py|api/compose\.py",
+    "hydra": r"cli/.*|compat\.py|config/(instantiate|composition)\.py",
     "deepspeed": r"strategies/deepspeed\.py|compat\.py",
     "wandb": r"callbacks/.*",
     "torch.distributed": r"gather/.*|strategies/.*|callbacks/evaluation\.py",

@@ -74,7 +74,8 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         ["seed=1,2", "-m", "loss=cached_gits"],
         "loss=cached_gits is not a file of that group",
     ),
-    "syntax": ([*TRIPLETS, "loss=[1"], "'loss=[1' cannot be read"),
+    "syntax": ([*TRIPLETS, "my key=1"], "'my key=1' cannot be read"),
+    "syntax of a list": ([*TRIPLETS, "optimizer.betas=[1"], "optimizer.betas='[1' is not a list"),
     "no value": ([*TRIPLETS, "loss"], "'loss' is not key=value: set loss=..., or"),
     "a model": (
         ["some/model", *TRIPLETS],

@@ -163,7 +163,11 @@ def test_the_key_of_a_source_without_a_name(tmp_path: Path) -> None:
     path.write_text("".join([*LINES, json.dumps({"query": "q", "positive": None}) + "\n"]))
     columns = {"path": str(path), "columns": {"positive": "title"}}
     cases = [
-        ({"train": str(path)}, "data.train='", "set data.train.NAME.on_empty=drop beside"),
+        (
+            {"train": str(path)},
+            "data.train='",
+            "set data.train.on_empty=drop beside data.train=FILE",
+        ),
         ({"x": str(path)}, "data.train.x.path='", "set data.train.x.on_empty=drop"),
         ({"train": columns}, "data.columns names 'title'", "choose from query, positive"),
         ({"x": columns}, "data.train.x.columns names 'title'", "choose from query, positive"),

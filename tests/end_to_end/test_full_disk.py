@@ -20,9 +20,9 @@ from inbatch.errors import ConfigError
     [
         ("config.yaml", os, "replace", 1),
         ("metrics.jsonl", Path, "open", 0),
-        ("checkpoints/last.ckpt", os, "replace", 1),
+        ("checkpoints/step-00000002.ckpt", os, "replace", 1),
         ("metrics.csv", os, "replace", 1),
-        ("model", os, "replace", 1),
+        ("model", os, "rename", 1),
         ("plots/loss.png", Figure, "savefig", 1),
         ("model/plots/loss.png", shutil, "copyfile", 1),
         ("model/README.md", os, "replace", 1),

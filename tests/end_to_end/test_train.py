@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import ModelCard
 
 from helpers.runs import TINY, metrics, run_train, weights, write_triplets
+from inbatch.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,3 +129,12 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, triplets: Path) -
     assert [row["step"] for row in metrics(killed)] == list(range(1, 41))
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(killed)[name]), name
+
+
+def test_a_batch_of_more_rows_than_the_data_has_is_the_last_and_kept(tmp_path: Path) -> None:
+    rows = write_triplets(tmp_path / "rows.jsonl", 7)
+    options = [f"data.train={rows}", "global_batch_size=8", "trainer.max_epochs=2"]
+    output = run_train(*options, f"output_dir={tmp_path / 'run'}")
+    assert [row["step"] for row in metrics(output) if "train/loss" in row] == [1, 2]
+    with pytest.raises(ConfigError, match=r"rows of the data: set 7 or less, or drop_last=false"):
+        run_train(*options, "drop_last=true", f"output_dir={tmp_path / 'full'}")

@@ -26,7 +26,7 @@ def labels(tmp_path: Path) -> str:
 def test_the_advice_for_a_set_without_a_name_works(labels: str) -> None:
     with pytest.raises(ConfigError) as error:
         evaluator_for(labels, columns=SHARED)
-    advice = "set data.eval.NAME.columns.positive beside data.eval.NAME.path=FILE"
+    advice = "set data.eval.columns.positive beside data.eval=FILE"
     assert str(error.value).startswith("data.columns.positive is not set")
     assert str(error.value).endswith(advice)
     # Query and positive are both given then, so that nothing else is looked for.
@@ -51,7 +51,7 @@ def test_a_column_that_a_set_does_not_have(labels: str) -> None:
     with pytest.raises(ConfigError) as error:
         evaluator_for(labels, columns={"query": "name", "positive": "title"})
     assert str(error.value).startswith("data.columns names 'name', which the data does not have")
-    assert "(offer, title, label), set data.eval.NAME.columns.ROLE=COLUMN" in str(error.value)
+    assert "(offer, title, label), set data.eval.columns.ROLE=COLUMN beside" in str(error.value)
 
 
 def test_a_missing_file_has_the_key_as_typed() -> None:

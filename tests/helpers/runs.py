@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from helpers.tiny import tiny_texts
-from inbatch.cli.hydra_app import complete_overrides
+from inbatch.cli.overrides import complete_overrides
 from inbatch.cli.train import CONF_DIR
 from inbatch.config.check import check_config
+from inbatch.config.composition import compose
 from inbatch.run.train import train
 
 TINY = (
@@ -31,8 +31,7 @@ TINY = (
 
 def compose_run(*overrides: str) -> DictConfig:
     """The configuration that a command line gives."""
-    with initialize_config_dir(CONF_DIR, version_base="1.3"):
-        return compose("train", overrides=complete_overrides(overrides, Path(CONF_DIR)))
+    return compose("train", complete_overrides(overrides, Path(CONF_DIR)))
 
 
 def run_train(*overrides: str, plots: bool = False) -> Path:

@@ -183,6 +183,23 @@ def test_a_sweep_is_a_job_array(cluster: Cluster, data: Path, tmp_path: Path) ->
     assert_swept(sweep, (tmp_path / "0.log").read_text())
 
 
+def test_a_submitted_sweep_trains_trials_of_two_ranks(
+    cluster: Cluster, data: Path, tmp_path: Path
+) -> None:
+    """Both ranks of a trial look for its folder at once, and so do those of the other trial."""
+    sweep = tmp_path / "sweep"
+    line = [*JOB, "slurm.job=sweep", *sweep_options(data), f"hydra.sweep.dir={sweep}"]
+    job = compose_job(line, now=datetime.now(), cwd=tmp_path)
+    sbatch = ["env", f"SLURM_CONF={cluster.environ['SLURM_CONF']}", *cluster.on("login", "sbatch")]
+    job_id = submit(write(job), sbatch=sbatch)
+    for task in "01":
+        log = job.directory / f"{job_id}_{task}.log"
+        ended = cluster.wait_for_end(f"{job_id}_{task}", seconds=600)
+        assert ended["JobState"] == "COMPLETED", log.read_text()
+        assert "run.ranks: 2" in log.read_text()
+    assert_swept(sweep, log.read_text())
+
+
 def test_a_sweep_submits_its_trials(cluster: Cluster, data: Path, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     size = ["hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1"]

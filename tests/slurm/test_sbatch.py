@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from inbatch.cli.submit import Job, compose_job, main, read_slurm, submit, write
+from inbatch.cli.submit import Job, compose_job, main, read_slurm, submit, submit_job, write
 from inbatch.cluster.job_script import Slurm, job_options, job_variables, render
 from inbatch.errors import ConfigError
 
@@ -74,6 +76,8 @@ def test_a_variable_that_no_line_assigns_is_refused() -> None:
         ({"requeue": False}, {"no-requeue": ""}, ["requeue"]),
         ({"partition": "long", "time": 90}, {"partition": "long", "time": "90"}, []),
         ({"options": {"mem": 0, "open-mode": None}}, {"mem": "0"}, ["open-mode"]),
+        ({"mem": "64G"}, {"mem": "64G"}, []),
+        ({"mem": 0}, {"mem": "0"}, []),
     ],
 )
 def test_options(
@@ -91,6 +95,41 @@ def test_options(
     assert not found.keys() & set(absent)
     assert found["output"] == "/out/run/jobs/now/%j.log"
     assert found.get("signal") == ("USR1@300" if name == "train" else None)
+
+
+@pytest.mark.parametrize("name", ["train", "embed", "sweep"])
+def test_options_of_srun_reach_it(name: str) -> None:
+    asked = Slurm(srun={"container-image": "/a b.sqsh", "label": ""})
+    variables = job_variables(asked, directory=Path("/o/jobs/1"), cwd=Path("/"), python="/bin/py")
+    script = render(
+        (ROOT / "slurm" / f"{name}.sbatch").read_text(), options={}, variables=variables
+    )
+    said = subprocess.run(
+        [*("bash", "-c"), f"srun() {{ printf '%s|' \"$@\"; }}; {_tail(script)}"],
+        env={"SLURM_CPUS_PER_TASK": "2", "SLURM_ARRAY_TASK_ID": "0", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+    )
+    before = "--kill-on-bad-exit=1|--cpus-per-task=2|--container-image=/a b.sqsh|--label|python|-m|"
+    assert said.stdout.startswith(before), said.stderr
+
+
+def _tail(script: str) -> str:
+    """The assignments and the command of a script, without its set-up."""
+    lines = script.splitlines()
+    wanted = (
+        "CODE=",
+        "PYTHON=",
+        "CONTAINER=",
+        "SRUN=",
+        "ARGS=",
+        "command=",
+        "inbatch=",
+        "srun ",
+        "exec srun ",
+        "    hydra/",
+    )
+    return "\n".join(line.removeprefix("exec ") for line in lines if line.startswith(wanted))
 
 
 def test_jobs_of_one_output_directory_share_a_name() -> None:
@@ -127,15 +166,114 @@ def test_a_time_is_a_time(tmp_path: Path) -> None:
         ("slurm.gpu_per_node=2", "slurm.gpu_per_node.*gpus_per_node"),
         ("slurm.nodes=many", "slurm.nodes"),
         ("slurm.job=sleep", "slurm.job"),
-        ("slurm.nodes=[1", "cannot be read"),
+        ("slurm.nodes=[1", "slurm.nodes='.1' is not a whole number"),
         ("global_batchsize=2", "global_batch_size"),
         ("experiment=dmo", "demo"),
+        ("global_batch_size=129", "global_batch_size=129 does not divide over 2 ranks"),
+        ("slurm.nodes=3", "global_batch_size=256 does not divide over 6 ranks"),
+        ("slurm.tasks_per_node=5", "does not divide over 5 ranks: set 255 or 260"),
+        ("trainer.devices=8", r"trainer.devices=8 is not what the job starts \(2\): leave it out"),
+        ("trainer.num_nodes=2", r"trainer.num_nodes=2 is not .* set slurm.nodes"),
+        (
+            "encoder=bert_base",
+            "encoder.model='google-bert/bert-base-uncased' is neither a directory",
+        ),
+        ("guide.model=nowhere/none", "guide.model='nowhere/none' is neither a directory"),
+        ("encoder.model=./gone", "encoder.model='./gone' is not a directory"),
     ],
 )
 def test_mistakes_end_before_the_queue(argument: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
-        prepared("experiment=demo", argument, cwd=tmp_path)
+        prepared("experiment=demo", "slurm.gpus_per_node=2", argument, cwd=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data.train=gone.csv"], "data.train='gone.csv' matches no file"),
+        (["data.train.a=here.csv", "data.train.b=gone.csv"], "data.train.b.path='gone.csv'"),
+        (["data.train=[here.csv,gone/*.csv]"], "data.train='gone/.*csv' matches no file"),
+        (["data.train=here.csv", "data.eval=gone.csv"], "data.eval='gone.csv' matches no file"),
+        (
+            ["data.train=here.csv", "data.eval={dev: {path: gone.csv}}"],
+            "^data.eval.dev='gone.csv' matches no file",
+        ),
+        (
+            ["data.train=here.csv", "precision=fp16", "slurm.gpus_per_node=0"],
+            "precision='fp16' needs",
+        ),
+        (["data.train=here.csv", "data.eval=folder"], ""),
+        (["data.train=s3://bucket/x.csv"], ""),
+        (
+            ["data.train=hub", "data.train.hub=someone/some"],
+            "data.train needs either a path or a hub",
+        ),
+        (["data.train.hub=someone/some"], ""),
+    ],
+)
+def test_files_are_looked_for_before_the_queue(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "here.csv").write_text("query,positive\na,b\n")
+    with pytest.raises(ConfigError, match=message) if message else nullcontext():
+        prepared("encoder=tiny", *arguments, cwd=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "here.csv"}
+
+
+def test_a_sweep_is_an_array_with_the_values_of_the_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slurm").mkdir()
+    cluster = OmegaConf.load(ROOT / "slurm" / "cluster.yaml")
+    OmegaConf.save(
+        {**cluster, "partition": "long", "modules": ["cuda"]}, tmp_path / "slurm/cluster.yaml"
+    )
+    monkeypatch.chdir(tmp_path)
+    sweep = ["slurm.job=sweep", "experiment=demo", "optimizer.lr=1e-5,2e-5", "encoder=minilm,tiny"]
+    job = prepared(*sweep, "name=my (1)", cwd=tmp_path)
+    found = options_of(job.script)
+    expected = {"array": "0-3", "partition": "long", "signal": "USR1@300"}
+    assert expected.items() <= found.items()
+    assert "dependency" not in found
+    assert job.output_dir == tmp_path / "multirun" / "my (1)" / "2026-02-03_04-05-06"
+    assert "MODULES=(cuda)\n" in job.script
+    assert f"SWEEP='{job.output_dir}'\n" in job.script
+    arguments = "(experiment=demo ++optimizer.lr=1e-5,2e-5 encoder=minilm,tiny "
+    assert f"ARGS={arguments}" in job.script
+    subprocess.run(["bash", "-n", str(write(job))], check=True)
+    assert prepared(*sweep, "hydra.sweep.dir=s", cwd=tmp_path).output_dir == tmp_path / "s"
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("global_batch_size=8,9", "global_batch_size=9 does not divide over 2 ranks"),
+        ("encoder=minilm,bert_base", "encoder.model='google-bert/bert-base-uncased' is neither"),
+        ("loss.temperature=1,-1", "loss.temperature=-1"),
+        ("optimizer.lr=interval(0,1)", "slurm.job=sweep cannot count the trials .*: give values"),
+    ],
+)
+def test_every_trial_is_checked_before_the_queue(
+    argument: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        prepared(*("slurm.job=sweep", "slurm.nodes=2", "experiment=demo", argument), cwd=tmp_path)
+
+
+@pytest.mark.parametrize("sbatch", ["no-such-sbatch", "ls"])
+def test_a_refused_submission_leaves_no_folder(tmp_path: Path, sbatch: str) -> None:
+    job = prepared("experiment=demo", "output_dir=runs/here", cwd=tmp_path)
+    with pytest.raises(ConfigError):
+        submit_job(job, sbatch=[sbatch])
+    assert not list(tmp_path.iterdir())
+    job.output_dir.mkdir(parents=True)  # with a run in it
+    with pytest.raises(ConfigError):
+        submit_job(job, sbatch=[sbatch])
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs", "here"]
+    assert submit_job(job, sbatch=["echo", "4711;cluster"]) == "4711"
+    assert (job.directory / "job.sbatch").is_file()
 
 
 def test_a_dry_run_shows_and_writes_nothing(

@@ -80,6 +80,21 @@ def test_trials_in_one_process_are_as_alone(
     assert os.environ.get("WANDB_MODE") == wandb_mode  # the logger sets it
 
 
+def test_a_folder_used_again_keeps_trials_and_adds_others(
+    tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = tmp_path / "sweep"
+    first = _sweep(monkeypatch, sweep, *options, "optimizer.lr=1e-5,1e-4")
+    files = {path: path.stat().st_mtime_ns for path in sweep.rglob("?/*") if path.is_file()}
+    both = _sweep(monkeypatch, sweep, *options, "optimizer.lr=1e-4,1e-3,1e-5")
+    assert both[:2] == first
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    assert [(trial.number, trial.parameters["optimizer.lr"], trial.status) for trial in both] == [
+        (0, "1e-05", "completed"), (1, "0.0001", "completed"), (2, "0.001", "completed")
+    ]  # fmt: skip
+    assert (sweep / "sweep.csv").read_text().count("completed") == 3
+
+
 def test_guide_is_computed_once(
     tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch, tiny_bert: Path
 ) -> None:

@@ -56,6 +56,33 @@ def test_failed(tmp_path: Path, error: Exception, text: str) -> None:
     assert (trial.status, trial.error, trial.result.value) == ("failed", text, None)
 
 
+@pytest.mark.parametrize("pruned", [False, True])
+def test_a_trial_that_has_ended_is_kept(
+    tmp_path: Path, pruned: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        write_result(Result(metric="dev", value=0.5, step=7, pruned=pruned), tmp_path)
+
+    run_trial(TRIAL, tmp_path, work, one_of_several=False)
+    files = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    again = Trial(number=9, overrides=("optimizer.lr=1e-1",))  # the same, in other words
+    assert run_trial(again, tmp_path, pytest.fail, one_of_several=False) == 0.5
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+    status = "pruned" if pruned else "completed"
+    assert capsys.readouterr().out == f"trial 4 is {status}, see {tmp_path}\n"
+
+
+def test_the_folder_of_another_trial_is_left_alone(tmp_path: Path) -> None:
+    run_trial(
+        TRIAL, tmp_path, lambda: write_result(Result(value=0.5), tmp_path), one_of_several=False
+    )
+    files = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    other = Trial(number=4, overrides=("optimizer.lr=0.2",))
+    with pytest.raises(ConfigError, match=r"^hydra.sweep.subdir gives trial 4 the folder of"):
+        run_trial(other, tmp_path, pytest.fail, one_of_several=False)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+
+
 def test_rank_among_several_ends(tmp_path: Path) -> None:
     def work() -> None:
         raise RuntimeError("one rank")

@@ -7,10 +7,10 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from inbatch.config.check import check_config
+from inbatch.config.composition import compose
 from inbatch.config.schema import CONF, RunConfig
 from inbatch.errors import ConfigError, did_you_mean
 
@@ -30,9 +30,7 @@ def compose_run(settings: Mapping[str, Any]) -> RunConfig:
         ConfigError: a key, a value or the name of a file is wrong.
     """
     choices, values = _split(settings)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train", overrides=choices)
-    assert isinstance(config, DictConfig)
+    config = compose("train", choices)
     for key, value in values.items():
         OmegaConf.update(config, key, value, merge=True, force_add=True)
     return check_config(config)

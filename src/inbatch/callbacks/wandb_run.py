@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,10 +48,13 @@ def named(node: Mapping[str, Any], *, run_name: str, output_dir: Path) -> dict[s
     A run has its own name; a trial of a sweep that of the sweep with its number, and the sweep as group.
 
     Raises:
-        ConfigError: an offline run is to send its model.
+        ConfigError: W&B is not installed, or an offline run is to send its model.
     """
     if not str(node["_target_"]).endswith(".WandbLogger"):
         return dict(node)
+    if find_spec("wandb") is None:
+        fix = "run pip install 'inbatch[wandb]'"
+        raise ConfigError("logger", "needs the package wandb", fix, value="wandb")
     if node.get("offline") and node.get("log_model"):
         raise ConfigError(
             "logger.wandb.log_model",
@@ -163,6 +167,8 @@ class WandbRun(Callback):
             run = logger.experiment
             run.summary.update(dict(summary))
             if compat.sends_model(logger):
+                import wandb
+
                 artifact = wandb.Artifact(f"model-{run.id}", type="model")
                 artifact.add_dir(str(model_dir))
                 run.log_artifact(artifact, aliases=["best"])

@@ -80,7 +80,7 @@ COMMANDS = {
         (
             "inbatch submit --dry-run experiment=demo slurm.nodes=4 slurm.gpus_per_node=8",
             "inbatch submit experiment=demo slurm.nodes=4 slurm.gpus_per_node=8 slurm.time=08:00:00",
-            "inbatch submit experiment=demo slurm.job=embed     # fill the guide's store",
+            "inbatch submit experiment=demo slurm.job=sweep optimizer.lr=1e-5,2e-5     # or embed",
         ),
         (
             *(

@@ -1,9 +1,4 @@
-"""Hydra as the commands use it: overrides reach every key, and mistakes end in one line.
-
-Hydra refuses `key=value` for a key that the YAML files leave out, although the target may take it, and
-says no more than that. So plain overrides are handed on as Hydra's own `++key=value`, and
-`inbatch.config.check.check_config` says what is wrong with a key, with the nearest one that is right.
-"""
+"""Hydra as the commands use it: their overrides in its grammar, and mistakes end in one line."""
 
 from __future__ import annotations
 
@@ -31,8 +26,10 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from inbatch.cli.overrides import complete_overrides
 from inbatch.compat import hydra_options_with_value
-from inbatch.config.check import check_local, omegaconf_error
+from inbatch.config.check import omegaconf_error
+from inbatch.config.composition import whole_choices
 from inbatch.config.schema import CONF
 from inbatch.console import record
 from inbatch.errors import ConfigError, did_you_mean
@@ -51,12 +48,9 @@ COMPOSITION_ERRORS = (
     InterpolationResolutionError,
     yaml.YAMLError,
 )
-_SOURCE = re.compile(r"data\.train\.(\w+)=[^{]")
 _MULTIRUN = ("-m", "--multirun")
 _INFO = ("-i", "--info")  # its value may be left out
 _WAIT_S = 10.0  # of an error of another rank, for the one of rank 0
-_FOLDERS = ("output_dir", "guide.store_dir", "data.cache_dir")
-_PLAIN = re.compile(r"(?P<group>[A-Za-z_][\w/]*)(?P<key>@?[\w.\-]*)=(?P<value>.*)", re.DOTALL)
 
 
 def launch(task: Callable[[DictConfig], Any], *, config_name: str, typed: str | None) -> None:
@@ -86,17 +80,18 @@ def launch(task: Callable[[DictConfig], Any], *, config_name: str, typed: str | 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors; else it prints them itself
     with user_errors(), _recorded_warnings():
         overrides, options = split_options(sys.argv[1:])
-        sys.argv[1:] = [*complete_overrides(overrides, CONF), *options]
+        completed = complete_overrides(overrides, CONF, sweep=_is_sweep(options))
+        sys.argv[1:] = [*completed, *options]
         try:
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
-                with_command
-            )()
+            main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
+            with whole_choices():
+                main(with_command)()
         except COMPOSITION_ERRORS as error:
             raise composition_error(error) from None
         except OSError as error:
             if _in_app(error):
                 raise
-            field = "hydra.sweep.dir" if set(_MULTIRUN) & set(sys.argv) else "output_dir"
+            field = "hydra.sweep.dir" if _is_sweep(sys.argv) else "output_dir"
             raise ConfigError(
                 field,
                 f"cannot be created ({error.strerror})",
@@ -120,6 +115,10 @@ def _recorded_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.showwarning = show
+
+
+def _is_sweep(arguments: Sequence[str]) -> bool:
+    return not set(_MULTIRUN).isdisjoint(arguments)
 
 
 def _in_app(error: Exception) -> bool:
@@ -192,42 +191,6 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return overrides, options
 
 
-def complete_overrides(arguments: Sequence[str], conf: Path) -> list[str]:
-    """Put `++` before each plain `key=value` that is not a choice of a file.
-
-    Args:
-        arguments: without the program's name.
-        conf: folder whose subfolders are the groups.
-
-    Raises:
-        ConfigError: a group is given something other than the name of a file.
-    """
-    return [_complete(argument, conf) for argument in arguments]
-
-
-def _complete(argument: str, conf: Path) -> str:
-    match = _PLAIN.fullmatch(argument)
-    if match is None or match["group"].split("/")[0] == "hydra":
-        return argument
-    group, key, value = match["group"], match["key"], match["value"]
-    if f"{group}{key}" in _FOLDERS:  # before Hydra makes it
-        check_local(f"{group}{key}", value)
-    # So that a further key of this source does not take the file's place.
-    if _SOURCE.match(argument):
-        return f"++{group}{key}.path={value}"
-    if not (conf / group).is_dir() or key.startswith("."):
-        return f"++{argument}"
-    if value == "null" or value.startswith("{"):
-        files = ", ".join(sorted(path.stem for path in (conf / group).glob("*.yaml")))
-        raise ConfigError(
-            group,
-            "is not the name of a file",
-            f"set {group}= one of {files}, and {group}.<key>= for its keys",
-            value=value,
-        )
-    return argument
-
-
 def composition_error(error: Exception) -> ConfigError:
     """Return an error of `COMPOSITION_ERRORS` as the user's mistake that it is."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -241,7 +204,7 @@ def composition_error(error: Exception) -> ConfigError:
         if re.fullmatch(r"[^=+~-][^=]*", error.override):
             return ConfigError(repr(error.override), "is not key=value", _meant(error.override))
         reason = _flat(error).split("See http")[0].strip()
-        return ConfigError(repr(error.override), f"cannot be read ({reason})", "quote its value")
+        return ConfigError(repr(error.override), f"cannot be read ({reason})", "correct its key")
     if isinstance(error, InterpolationResolutionError):
         return omegaconf_error(error)
     return ConfigError("configuration", f"cannot be composed ({_flat(error)})", "correct it")

@@ -2,8 +2,8 @@
 
 The directory, `output_dir/jobs/<time>/`, holds what the job runs: the script, the resolved configuration and,
 from a checkout, a copy of the code, so that edits while the job waits or between two of its starts have
-no effect. An installed package is used where it is. Mistakes in the configuration end here, not after
-the queue.
+no effect. An installed package is used where it is. Mistakes in the configuration end here, and so do missing
+files and models and batches that do not divide over the job's ranks.
 """
 
 from __future__ import annotations
@@ -13,23 +13,22 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 
-from inbatch.cli.hydra_app import (
-    COMPOSITION_ERRORS,
-    complete_overrides,
-    composition_error,
-    user_errors,
-)
+from inbatch import compat
+from inbatch.cli.before_queue import check_job
+from inbatch.cli.hydra_app import COMPOSITION_ERRORS, composition_error, user_errors
+from inbatch.cli.overrides import complete_overrides, quoted
 from inbatch.cluster.job_script import Slurm, job_options, job_variables, render
 from inbatch.config.check import RunConfig, check_config
+from inbatch.config.composition import compose
 from inbatch.config.instantiate import instantiate
 from inbatch.config.schema import CONF
 from inbatch.config.targets import check_targets
@@ -47,7 +46,7 @@ class Job:
     """A job that is ready to be submitted."""
 
     script: str
-    config: str  # resolved, YAML
+    config: str  # resolved, YAML; of a sweep the overrides of its trials
     directory: Path
     output_dir: Path
     wandb: str | None  # project and name of the run there
@@ -66,10 +65,14 @@ def compose_job(arguments: Sequence[str], *, now: datetime, cwd: Path) -> Job:
         cwd: folder that the job runs in; relative paths of the configuration start there.
 
     Raises:
-        ConfigError: the configuration is wrong.
+        ConfigError: the configuration is wrong, or does not fit the job.
     """
     slurm = read_slurm([a for a in arguments if _is_slurm(a)])
-    run = read_run([a for a in arguments if not _is_slurm(a)])
+    arguments = [a for a in arguments if not _is_slurm(a)]
+    if slurm.job == "sweep":
+        return _compose_sweep(slurm, arguments, now=now, cwd=cwd)
+    run = read_run(arguments)
+    check_job(run, slurm, cwd=cwd)
     run.output_dir = str(cwd / run.output_dir)
     folder = RunFolder(Path(run.output_dir))
     name = run_name(run.name, folder)
@@ -91,6 +94,39 @@ def compose_job(arguments: Sequence[str], *, now: datetime, cwd: Path) -> Job:
     )
 
 
+def _compose_sweep(slurm: Slurm, arguments: Sequence[str], *, now: datetime, cwd: Path) -> Job:
+    """The job array of a sweep, each of whose trials has been checked."""
+    time = now.strftime("%Y-%m-%d_%H-%M-%S")
+    named = [a.partition("=")[2] for a in arguments if a.startswith("hydra.sweep.dir=")]
+    overrides = complete_overrides([a for a in arguments if a[:6] != "hydra."], CONF, sweep=True)
+    try:
+        trials = compat.trials_of(OverridesParser.create().parse_overrides(overrides))
+    except OverrideParseException as error:
+        raise composition_error(error) from None
+    except HydraException as error:
+        fix = "give values, as optimizer.lr=1e-5,2e-5"
+        raise ConfigError("slurm.job=sweep", f"cannot count the trials ({error})", fix) from None
+    runs = [read_run(trial) for trial in trials]
+    for run in runs:
+        check_job(run, slurm, cwd=cwd)
+    folder = RunFolder(cwd / (named[-1] if named else f"multirun/{runs[0].name}/{time}"))
+    directory = folder.jobs / time
+    script = render(
+        (SLURM / "sweep.sbatch").read_text(),
+        options=job_options(
+            slurm, name=runs[0].name, directory=directory, cwd=cwd, trials=len(trials)
+        ),
+        variables={
+            **job_variables(
+                slurm, directory=directory, cwd=cwd, python=sys.executable, arguments=overrides
+            ),
+            "SWEEP": str(folder.path),
+        },
+    )
+    shown = OmegaConf.to_yaml({"trials": trials})
+    return Job(script, shown, directory, output_dir=folder.path, wandb=None)
+
+
 def write(job: Job) -> Path:
     """Write the job's directory; return the path of its script."""
     job.directory.mkdir(parents=True)
@@ -102,6 +138,23 @@ def write(job: Job) -> Path:
     script = job.directory / "job.sbatch"
     script.write_text(job.script)
     return script
+
+
+def submit_job(job: Job, *, sbatch: Sequence[str] = ("sbatch",)) -> str:
+    """Write a job and hand it to Slurm; return its id. Nothing remains of one that is refused.
+
+    Raises:
+        ConfigError: see `submit`.
+    """
+    made = [path for path in (job.directory, *job.directory.parents) if not path.exists()]
+    try:
+        return submit(write(job), sbatch=sbatch)
+    except BaseException:
+        shutil.rmtree(job.directory, ignore_errors=True)
+        for folder in made[1:]:
+            with suppress(OSError):  # another job has come in between
+                folder.rmdir()
+        raise
 
 
 def submit(script: Path, *, sbatch: Sequence[str] = ("sbatch",)) -> str:
@@ -132,7 +185,9 @@ def read_slurm(overrides: Sequence[str]) -> Slurm:
     own = Path("slurm", "cluster.yaml")
     values = OmegaConf.load(own if own.is_file() else SLURM / "cluster.yaml")
     try:
-        for override in OverridesParser.create().parse_overrides(list(overrides)):
+        for override in OverridesParser.create().parse_overrides(
+            [quoted(each) for each in overrides]
+        ):
             OmegaConf.update(values, override.key_or_group.removeprefix("slurm."), override.value())
     except OverrideParseException as error:
         raise composition_error(error) from None
@@ -145,8 +200,7 @@ def read_slurm(overrides: Sequence[str]) -> Slurm:
 def read_run(overrides: Sequence[str]) -> RunConfig:
     """Return the checked configuration of a run."""
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return check_config(compose("train", complete_overrides(overrides, CONF)))
+        return check_config(compose("train", complete_overrides(overrides, CONF)))
     except COMPOSITION_ERRORS as error:
         raise composition_error(error) from None
 
@@ -175,5 +229,4 @@ def main(typed: str | None = None) -> None:
             print(f"# {RunFolder(job.directory).config}\n{job.config}")
             print(f"# {job.directory}/job.sbatch\n{job.script}")
             return
-        job_id = submit(write(job))
-        print(report(job, job_id))
+        print(report(job, submit_job(job)))

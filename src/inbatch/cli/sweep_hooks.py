@@ -12,9 +12,10 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from inbatch.cli.hydra_app import user_errors
+from inbatch.cli.overrides import as_text
 from inbatch.cluster.requeue import EXIT_PREEMPTED, preempted_exits
 from inbatch.cluster.stop_request import (
     CTRL_C,
@@ -26,11 +27,19 @@ from inbatch.cluster.stop_request import (
 from inbatch.config.check import RunConfig, check_config
 from inbatch.errors import ConfigError
 from inbatch.strategies import find_world
+from inbatch.sweep.folders import trial_folder
 from inbatch.sweep.report import report
 from inbatch.sweep.run import run_apart, run_trial
 from inbatch.sweep.trials import Trial, read_trial
 
 EXIT_SOME_FAILED = 1
+
+# `hydra.sweep.subdir` in conf/train.yaml; launchers resolve it in the process of the trial.
+OmegaConf.register_new_resolver(
+    "trial_folder",
+    lambda sweep, number, overrides: trial_folder(Path(sweep), number, list(overrides)),
+    replace=True,
+)
 
 
 class SweepReport(Callback):
@@ -133,9 +142,11 @@ def run_job(
 
 
 def trial_of_job() -> Trial:
-    """Return the trial of this job."""
+    """Return the trial of this job; its number is that of its folder, where that has one."""
     job: HydraConf = HydraConfig.get()
-    return Trial(number=int(job.job.num), overrides=tuple(job.overrides.task))
+    name = Path(str(job.runtime.output_dir)).name
+    number = int(name) if name.isdecimal() else int(job.job.num)
+    return Trial(number=number, overrides=tuple(job.overrides.task))
 
 
 def command_of_job() -> list[str]:
@@ -145,8 +156,7 @@ def command_of_job() -> list[str]:
     for source in job.runtime.config_sources:
         if source.provider == "command-line":
             command.append(f"--config-dir={source.path}")
-    path = str(job.runtime.output_dir).replace("\\", "\\\\").replace("'", "\\'")
-    return [*command, *job.overrides.task, f"hydra.run.dir='{path}'"]
+    return [*command, *job.overrides.task, f"hydra.run.dir={as_text(job.runtime.output_dir)}"]
 
 
 def _found(target: str) -> bool:

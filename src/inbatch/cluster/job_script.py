@@ -33,14 +33,16 @@ class Slurm:
         requeue: whether Slurm may start the job again, and the run itself may ask for it.
         partition: queue of the job; None for the cluster's default.
         account: account that is charged; None for the user's default.
+        mem: memory of each node ("64G"), "0" for all of it; None for the cluster's default.
         modules: environment modules to load.
         container: path of an Apptainer image to run in; None for none.
         python: interpreter of the job; None for the one that submits, or `python` in a container.
         options: further options of sbatch: {long name: value}; "" for one without value, None to leave
             out one of the script's.
+        srun: further options of srun alike, which starts the ranks: {container-image: IMAGE} with pyxis.
     """
 
-    job: Literal["train", "embed"] = "train"
+    job: Literal["train", "embed", "sweep"] = "train"
     nodes: int = 1
     gpus_per_node: int = 1
     tasks_per_node: int | None = None
@@ -50,50 +52,81 @@ class Slurm:
     requeue: bool = True
     partition: str | None = None
     account: str | None = None
+    mem: str | int | None = None
     modules: list[str] = field(default_factory=list)
     container: str | None = None
     python: str | None = None
     options: dict[str, str | int | None] = field(default_factory=dict)
+    srun: dict[str, str | int] = field(default_factory=dict)
+
+    @property
+    def tasks_of_node(self) -> int:
+        """Ranks of each node."""
+        return self.tasks_per_node or max(1, self.gpus_per_node)
+
+    @property
+    def num_tasks(self) -> int:
+        """Ranks of the job."""
+        return self.nodes * self.tasks_of_node
 
 
-def job_options(slurm: Slurm, *, name: str, directory: Path, cwd: Path) -> dict[str, str | None]:
+def job_options(
+    slurm: Slurm, *, name: str, directory: Path, cwd: Path, trials: int | None = None
+) -> dict[str, str | None]:
     """Return options of sbatch: {long name: value}, "" for one without value, None for one left out.
 
     Jobs of one output directory have the same name, and Slurm runs those one after another: several
-    submitted at once make one long run, and two never write to the same files.
+    submitted at once make one long run, and two never write to the same files. The trials of a sweep have
+    a folder each, and run side by side.
     """
-    tasks = slurm.tasks_per_node or max(1, slurm.gpus_per_node)
     place = hashlib.sha1(str(directory.parent).encode()).hexdigest()[:6]
     return {
         "job-name": f"{name}-{place}",
-        "dependency": "singleton",
+        "dependency": "singleton" if trials is None else None,
+        "array": None if trials is None else f"0-{trials - 1}",
         "nodes": str(slurm.nodes),
-        "ntasks-per-node": str(tasks),
+        "ntasks-per-node": str(slurm.tasks_of_node),
         "gpus-per-node": str(slurm.gpus_per_node) if slurm.gpus_per_node else None,
         "cpus-per-task": str(slurm.cpus_per_task),
         "time": str(slurm.time),
-        "signal": f"USR1@{slurm.save_s}" if slurm.job == "train" else None,
+        "signal": None if slurm.job == "embed" else f"USR1@{slurm.save_s}",
         "requeue": "" if slurm.requeue else None,
         "no-requeue": None if slurm.requeue else "",
         "partition": slurm.partition,
         "account": slurm.account,
+        "mem": None if slurm.mem is None else str(slurm.mem),
         "chdir": str(cwd),
-        "output": str(directory / "%j.log"),
+        "output": str(directory / ("%j.log" if trials is None else "%A_%a.log")),
         **{key: None if value is None else str(value) for key, value in slurm.options.items()},
     }
 
 
 def job_variables(
-    slurm: Slurm, *, directory: Path, cwd: Path, python: str
+    slurm: Slurm,
+    *,
+    directory: Path,
+    cwd: Path,
+    python: str,
+    arguments: Sequence[str] | None = None,
 ) -> dict[str, str | Sequence[str]]:
-    """Return the variables of the script; a sequence becomes an array of the shell."""
+    """Return the variables of the script; a sequence becomes an array of the shell.
+
+    Args:
+        slurm: the resources.
+        directory: of the job.
+        cwd: folder that it runs in.
+        python: the interpreter that submits.
+        arguments: of the command; None for the configuration in the job's directory.
+    """
+    in_container = slurm.container or "container-image" in slurm.srun
     return {
         "CODE": str(directory / "code"),
-        "PYTHON": slurm.python or ("python" if slurm.container else python),
+        "PYTHON": slurm.python or ("python" if in_container else python),
         "MODULES": slurm.modules,
         "CONTAINER": slurm.container or "",
+        "SRUN": [f"--{key}={value}".removesuffix("=") for key, value in slurm.srun.items()],
         "BIND": f"{directory.parents[1]},{cwd}",
-        "ARGS": ["--config-path", str(directory), "--config-name", "config"],
+        "ARGS": arguments or ["--config-path", str(directory), "--config-name", "config"],
     }
 
 

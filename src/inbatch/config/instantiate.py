@@ -1,25 +1,14 @@
-"""Hydra's part in the configuration: composition over the schema's defaults, and objects from nodes.
-
-Importing this module tells Hydra the defaults, under the names that the first entry of conf/train.yaml and
-of conf/evaluate.yaml has.
-"""
+"""Objects from nodes with a ``_target_``, by Hydra."""
 
 from __future__ import annotations
 
 import inspect
-from dataclasses import asdict
 from typing import Any
 
 from hydra import utils
-from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
 
-from inbatch.config.schema import EvaluateConfig, RunConfig
 from inbatch.config.targets import errors_under, locate
-
-# As plain values: OmegaConf's own checks of a dataclass end in messages without the key.
-ConfigStore.instance().store("train_keys", asdict(RunConfig()))
-ConfigStore.instance().store("evaluate_keys", asdict(EvaluateConfig()))
 
 
 def instantiate(node: Any, *, key: str = "", **more: Any) -> Any:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from inbatch.files import fresh_folder, remove, sync_tree, write_json
+from inbatch.files import fresh_folder, remove, sync_tree, write_json, writing
 from inbatch.folder.paths import RunFolder
 
 _RECORD = "inbatch.json"  # in the model's directory
@@ -30,7 +30,7 @@ def put_model(folder: RunFolder, write: Callable[[Path], None], *, step: int) ->
         write(fresh)
         write_json(fresh / _RECORD, {"step": step})
         sync_tree(fresh)
-        with fresh_folder(model) as old:
+        with fresh_folder(model) as old, writing(model):
             if model.exists():
                 aside = model.with_name(f".model.{step_of(model)}.before")
                 os.rename(model, old / "model" if _asides(folder) else aside)

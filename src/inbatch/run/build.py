@@ -64,6 +64,7 @@ def build_parts(run: RunConfig, world: World, own: OwnObjects) -> Parts:
         gather=run.gather,
         on_nonfinite=run.on_nonfinite,
         mixed=bool(run.sampler.get("mixed")),
+        drop_last=run.drop_last,
     )
     return parts
 

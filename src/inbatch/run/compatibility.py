@@ -11,10 +11,11 @@ import torch
 
 from inbatch.config.check import rows_per_rank
 from inbatch.data.collate import MIXED
-from inbatch.data.sources.config_keys import columns_key, to_set
+from inbatch.data.sources.config_keys import columns_key, path_key, to_set
 from inbatch.data.sources.load import Source
 from inbatch.data.sources.source import label_range
 from inbatch.errors import ConfigError
+from inbatch.losses import AnglE, CoSENT
 from inbatch.losses.base import Loss
 from inbatch.run.parts import Parts
 from inbatch.strategies import Strategy, World
@@ -23,14 +24,21 @@ CAPABILITY = (8, 0)  # of a GPU that the Triton kernels are made for
 
 
 def check_parts(
-    parts: Parts, world: World, *, precision: str, gather: str, mixed: bool, on_nonfinite: str
+    parts: Parts,
+    world: World,
+    *,
+    precision: str,
+    gather: str,
+    mixed: bool,
+    drop_last: bool,
+    on_nonfinite: str,
 ) -> None:
     """Check that the parts of a run go together.
 
     Args:
         parts: of the run.
         world: its devices.
-        precision, gather, on_nonfinite: as configured.
+        precision, gather, drop_last, on_nonfinite: as configured.
         mixed: whether a batch holds rows of all sources.
 
     Raises:
@@ -39,7 +47,9 @@ def check_parts(
     check_dims(parts.losses, parts.encoder.output_dimension)
     check_kernels(parts.losses, world, precision)
     check_gather(parts.losses, gather)
-    check_batch(parts.sources, parts.batch_sizes, mixed=mixed)
+    ranks = world.size if gather == "local" else 1
+    check_others(parts.losses, parts.sources, parts.batch_sizes, mixed=mixed, ranks=ranks)
+    check_batch(parts.sources, parts.batch_sizes, mixed=mixed, drop_last=drop_last)
     check_strategy(parts.strategy, precision, on_nonfinite)
 
 
@@ -120,11 +130,17 @@ def _check_labels(source: Source, least: float, most: float, *, name: str) -> No
 
 
 def check_strategy(strategy: Strategy, precision: str, on_nonfinite: str) -> None:
-    """Check that a strategy can compute in a precision, and leave out steps if it is to.
+    """Check that a strategy is installed, can compute in a precision, and leave out steps if it is to.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it is not, or cannot.
     """
+    if strategy.package is not None and find_spec(strategy.package) is None:
+        raise ConfigError(
+            f"strategy {type(strategy).__name__}",
+            f"needs the package {strategy.package}",
+            f"run pip install 'inbatch[{strategy.package}]'",
+        )
     if precision in strategy.refuses:
         raise ConfigError(
             "precision",
@@ -205,17 +221,66 @@ def _obstacle(world: World, precision: str) -> str | None:
     return None
 
 
-def check_batch(sources: Sequence[Source], batch_sizes: Mapping[str, int], *, mixed: bool) -> None:
+def check_others(
+    losses: Mapping[str, Loss],
+    sources: Sequence[Source],
+    batch_sizes: Mapping[str, int],
+    *,
+    mixed: bool,
+    ranks: int,
+) -> None:
+    """Check that a loss that compares rows with each other has others to compare with.
+
+    Alone, a row has loss 0, and nothing is learned. A hard negative is enough for in-batch negatives.
+
+    Args:
+        losses, batch_sizes: by source.
+        sources: of the run.
+        mixed: whether a batch holds rows of all sources.
+        ranks: among which a batch is split, where a rank compares its own rows only.
+
+    Raises:
+        ConfigError: a batch has one row.
+    """
+    total = sum(source.num_rows for source in sources)
+    for source in sources:
+        loss = _inner(losses[source.name])
+        alone = loss.scope == "candidates" and len(source.columns) == 2
+        if not alone and not isinstance(loss, AnglE | CoSENT):
+            continue
+        name = type(loss).__name__
+        if (total if mixed else source.num_rows) < 2:
+            raise ConfigError(
+                path_key(source.field),
+                f"has one row, and {name} compares the rows of a batch with each other",
+                "add rows",
+                value=source.origin,
+            )
+        if batch_sizes[source.name] // ranks < 2:
+            raise ConfigError(
+                "global_batch_size",
+                f"leaves a row alone, and {name} compares the rows of a batch with each other",
+                f"set {2 * ranks} or more",
+                value=batch_sizes[source.name],
+            )
+
+
+def check_batch(
+    sources: Sequence[Source], batch_sizes: Mapping[str, int], *, mixed: bool, drop_last: bool
+) -> None:
     """Check that some source, or all together if batches are mixed, can fill a batch.
 
     Args:
         sources: of the run.
         batch_sizes: rows of a global batch, by source.
         mixed: whether a batch holds rows of all sources.
+        drop_last: whether only full batches are trained on; else there is a smaller one.
 
     Raises:
         ConfigError: there are fewer rows than a batch has.
     """
+    if not drop_last:
+        return
     if mixed:
         rows, size = sum(source.num_rows for source in sources), max(batch_sizes.values())
     else:
@@ -225,6 +290,6 @@ def check_batch(sources: Sequence[Source], batch_sizes: Mapping[str, int], *, mi
         raise ConfigError(
             "global_batch_size",
             f"is more than the {rows} rows of the data",
-            f"set {rows} or less",
+            f"set {rows} or less, or drop_last=false",
             value=size,
         )

@@ -25,6 +25,8 @@ class Strategy(ABC):
     clips_gradients: bool = False
     #: values of `precision` that it cannot compute in
     refuses: tuple[str, ...] = ()
+    #: package that it needs, which the extra of that name installs
+    package: str | None = None
 
     @property
     def collective_forward(self) -> bool:

@@ -49,6 +49,7 @@ class DeepSpeed(Strategy):
 
     clips_gradients = True
     refuses = ("fp64",)
+    package = "deepspeed"
 
     def __post_init__(self) -> None:
         if self.stage not in (1, 2, 3):

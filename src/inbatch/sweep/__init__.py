@@ -6,7 +6,8 @@ how or where the trials were started::
 
     run.py       one trial, here or in a new process; a failure is recorded, not raised
     trials.py    trial.json
-    pruning.py   stops a trial that is behind the finished ones
+    folders.py   which folder a trial has
+    pruning.py   stops a trial that is behind the others
     study.py     Optuna proposes the next trials
     report.py    the folder -> sweep.csv, a table, plots/, the link `best`
 """

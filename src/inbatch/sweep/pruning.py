@@ -1,11 +1,10 @@
-"""Decides from the files of finished trials whether a trial is so far behind that it may stop.
+"""Decides from the files of the other trials whether a trial is so far behind that it may stop.
 
 This works however the trials were started and wherever they run, as long as they share the folder.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +22,14 @@ def is_behind(
 ) -> bool:
     """Tell whether the best value so far is worse than the median of the others' values at this step.
 
-    The rule of Optuna's MedianPruner; Golovin et al. 2017, "Google Vizier".
+    The rule of Optuna's MedianPruner (Golovin et al. 2017, "Google Vizier"), over all trials that have
+    reached the step. Optuna compares with completed ones only, so that what was pruned no longer counts
+    and the median only rises.
 
     Args:
         current: the metric of this trial; its last step is now.
-        others: the metric of finished trials. The value of one at a step is its last until then.
+        others: the metric of other trials. One that has ended or is still before this step does not count;
+            the value of one that evaluates at other steps is its last until now.
         mode: whether larger or smaller is better.
         min_trials: others that must have a value.
         min_step: before this step nothing is behind.
@@ -35,7 +37,7 @@ def is_behind(
     if not current.steps or current.steps[-1] < min_step:
         return False
     now = current.steps[-1]
-    at_step = [value for other in others if (value := _until(other, now)) is not None]
+    at_step = [value for other in others if (value := _at(other, now)) is not None]
     if len(at_step) < min_trials:
         return False
     if mode == "max":
@@ -49,7 +51,7 @@ class MedianPruner:
     """Stops a trial of a sweep at an evaluation at which it `is_behind`.
 
     Args:
-        min_trials: finished trials to compare with; fewer stop nothing.
+        min_trials: trials that have reached a step, pruned or not, to compare with; fewer stop nothing.
         min_step: the first optimizer step at which to stop.
     """
 
@@ -67,22 +69,29 @@ class MedianPruner:
                     value=getattr(self, name),
                 )
 
-    def __call__(self, folder: Path, current: Series, *, metric: str, mode: Mode) -> bool:
+    def __call__(self, folder: Path, step: int, value: float, *, metric: str, mode: Mode) -> bool:
         """Decide whether the trial of a folder should stop.
 
         Args:
-            folder: of the trial.
-            current: the metric so far.
+            folder: of the trial; has its evaluations before this one, those before a restart too.
+            step: now.
+            value: the metric now.
             metric: key of the evaluation.
             mode: whether larger or smaller is better.
         """
+        own = evaluated(folder, metric)
+        before = [at for at in own.steps if at < step]
         others = [
-            _values(other, metric)
+            evaluated(other, metric)
             for other, trial in read_trials(folder.parent).items()
-            if trial.status == "completed" and other != folder
+            if trial.status != "failed" and other != folder
         ]
         return is_behind(
-            current, others, mode=mode, min_trials=self.min_trials, min_step=self.min_step
+            Series([*before, step], [*own.values[: len(before)], value]),
+            others,
+            mode=mode,
+            min_trials=self.min_trials,
+            min_step=self.min_step,
         )
 
 
@@ -101,15 +110,15 @@ def check_is_trial(folder: Path) -> None:
 
 
 def evaluated(folder: Path, metric: str) -> Series:
-    """A metric of the trained model over the steps of a run."""
-    return _values(folder, metric)
-
-
-def _values(folder: Path, metric: str) -> Series:
-    rows = [row for row in read_metrics(RunFolder(folder).metrics) if row["step"] > 0]
+    """A metric of the trained model over the steps of a run; empty before its first evaluation."""
+    path = RunFolder(folder).metrics
+    rows = [row for row in read_metrics(path) if row["step"] > 0] if path.is_file() else []
     return series(rows, f"eval/{metric}")
 
 
-def _until(found: Series, step: int) -> float | None:
-    values = [value for at, value in zip(found.steps, found.values, strict=True) if at <= step]
-    return values[-1] if values and math.isfinite(values[-1]) else None
+def _at(found: Series, step: int) -> float | None:
+    """The value that a run had at a step; None where it has not reached it."""
+    if not found.steps or found.steps[-1] < step:
+        return None
+    values = [value for at, value in zip(*found, strict=True) if at <= step]
+    return values[-1] if values else None

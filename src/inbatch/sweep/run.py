@@ -30,7 +30,7 @@ from inbatch.device.memory import free_memory
 from inbatch.errors import ConfigError
 from inbatch.folder.paths import RunFolder
 from inbatch.strategies.failed_rank import lost_rank
-from inbatch.sweep.trials import Result, Trial, read_result, write_trial
+from inbatch.sweep.trials import Result, Trial, read_result, read_trial, write_trial
 
 _RANK = re.compile(r"^\[rank\d+\]: ?")  # torch marks the lines of several ranks
 _ERROR_LINE = re.compile(r"error: |[\w.]*(Error|Exception|Interrupt)(: |$)")
@@ -48,7 +48,7 @@ def run_trial(
 
     Args:
         trial: what to run.
-        folder: of the trial.
+        folder: of the trial. A trial that has ended there with a model is not run again.
         work: runs it; leaves `result.json` in the folder.
         one_of_several: this process is one rank of the trial, which something else has started.
 
@@ -56,12 +56,22 @@ def run_trial(
         The trial's metric; None where it failed or has no evaluation.
 
     Raises:
+        ConfigError: the folder is that of another trial.
         Exception: what `work` has raised, for a rank among several: the others wait for it, and only
             its end ends them.
         BaseException: anything that is not an error, such as an interrupt or a request to stop.
     """
-    RunFolder(folder).result.unlink(missing_ok=True)
-    _write(trial, folder)
+    before = read_trial(folder)
+    if before is not None and before.settings != trial.settings:
+        raise ConfigError(
+            "hydra.sweep.subdir",
+            f"gives trial {trial.number} the folder of another trial, {folder}",
+            "remove it, and each trial has its own",
+        )
+    if before is not None and before.succeeded:
+        _say_kept(before, folder)
+        return before.result.value
+    _start(trial, folder)
     began = time.monotonic()
     try:
         with clean_process():
@@ -155,6 +165,17 @@ def _say(trial: Trial, error: Exception) -> None:
 
 def _since(began: float) -> float:
     return round(time.monotonic() - began, 3)
+
+
+@rank_zero_only
+def _say_kept(trial: Trial, folder: Path) -> None:
+    print(f"trial {trial.number} is {trial.status}, see {folder}")
+
+
+@rank_zero_only
+def _start(trial: Trial, folder: Path) -> None:
+    RunFolder(folder).result.unlink(missing_ok=True)
+    write_trial(trial, folder)
 
 
 @rank_zero_only

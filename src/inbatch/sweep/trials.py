@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -54,13 +55,27 @@ class Trial:
     @property
     def parameters(self) -> dict[str, str]:
         """The overrides as {key: value}."""
-        pairs = (override.lstrip("+~").partition("=") for override in self.overrides)
-        return {key: value for key, _, value in pairs}
+        return _parameters(self.overrides)
+
+    @property
+    def settings(self) -> list[tuple[str, str]]:
+        """What the trial is recognised by, see `settings_of`."""
+        return settings_of(self.overrides)
 
     @property
     def succeeded(self) -> bool:
         """True if the trial has a model."""
         return self.status in ("completed", "pruned")
+
+
+def settings_of(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """Return what overrides set, the same for ``lr=1e-4 seed=1`` and ``++seed=1 lr=0.0001``.
+
+    Two trials of one sweep with the same settings are the same trial.
+    """
+    removed = sorted((o, "") for o in overrides if o.startswith("~"))
+    kept = _parameters([o for o in overrides if not o.startswith("~")])
+    return [*removed, *sorted((key, _plain(value)) for key, value in kept.items())]
 
 
 def write_trial(trial: Trial, folder: Path) -> None:
@@ -95,13 +110,17 @@ def read_trials(sweep: Path) -> dict[Path, Trial]:
     Raises:
         ConfigError: the folder has no trials, or a file cannot be read.
     """
-    # The link to the best trial is not another trial.
-    folders = [path.parent for path in sweep.glob(f"**/{TRIAL}") if not _through_link(path, sweep)]
-    found = {folder: trial for folder in folders if (trial := read_trial(folder)) is not None}
+    found = find_trials(sweep)
     if not found:
         raise ConfigError(
             "sweep", "holds no trials", "give the folder of a --multirun", value=str(sweep)
         )
+    return found
+
+
+def find_trials(sweep: Path) -> dict[Path, Trial]:
+    """The trials of a folder, which may have none, as `read_trials` gives them."""
+    found = {folder: trial for folder in _folders(sweep) if (trial := read_trial(folder))}
     return dict(sorted(found.items(), key=lambda item: item[1].number))
 
 
@@ -131,9 +150,25 @@ def varied(trials: Sequence[Trial]) -> list[str]:
     return [name for name in names if len({trial.parameters.get(name) for trial in trials}) > 1]
 
 
-def _through_link(path: Path, sweep: Path) -> bool:
-    parents = [parent for parent in path.parents if parent.is_relative_to(sweep)]
-    return any(parent.is_symlink() for parent in parents if parent != sweep)
+def _parameters(overrides: Sequence[str]) -> dict[str, str]:
+    pairs = (override.lstrip("+~").partition("=") for override in overrides)
+    return {key: value for key, _, value in pairs}
+
+
+def _plain(value: str) -> str:
+    """A number in one form, other values as they are."""
+    try:
+        return repr(float(value))
+    except ValueError:
+        return value
+
+
+def _folders(sweep: Path) -> Iterator[Path]:
+    """Folders with a trial; nothing inside of one is looked at, since a run may just be replacing it."""
+    for folder, inner, files in os.walk(sweep):  # follows no links, as to the best trial
+        if TRIAL in files:
+            inner.clear()
+            yield Path(folder)
 
 
 def _read(path: Path) -> dict[str, Any]:

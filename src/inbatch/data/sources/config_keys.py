@@ -1,8 +1,8 @@
 """Configuration keys as a user types them, for messages.
 
 A source is known by its key, as ``data.train.offers``. A file may be given without a name too
-(``data.train=FILE``, ``data.eval=FILE``): then its path is that key itself, its columns are named in
-``data.columns``, and every other setting needs a name first.
+(``data.train=FILE``, ``data.eval=FILE``): then its path is that key itself, and its columns are named in
+``data.columns``.
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ def to_set(field: str, setting: str) -> str:
     """The words that give one source a setting, such as ``on_empty=drop`` or ``columns.key``."""
     if field == "data.train" and setting.startswith("columns"):
         return f"data.{setting}"
-    named = f"{field}.NAME" if field in UNNAMED else field
-    if named == field and not field.startswith("data.eval."):
-        return f"{field}.{setting}"
-    return f"{named}.{setting} beside {named}.path=FILE"
+    beside = f" beside {field}=FILE" if field in UNNAMED or field.startswith("data.eval.") else ""
+    return f"{field}.{setting}{beside}"
 
 
 def source_field(parent: str, name: str) -> str:
