@@ -125,7 +125,9 @@ class StepLog(Callback, PauseWatcher):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Continue the open row."""
-        state = checkpoint[_STATE]
+        state = checkpoint.get(_STATE)
+        if state is None:  # of an earlier release
+            return
         self._row = OpenRow.of_state(state["row"])
         self.row_step, self.loss = state["row_step"], state["loss"]
 

@@ -160,8 +160,6 @@ class WandbRun(Callback):
             summary: what to add to its summary.
             model_dir: goes with it as an artifact where the logger has ``log_model: true``.
         """
-        import wandb
-
         folders: dict[str, str] = {}
         for logger in _loggers(trainer):
             run = logger.experiment

@@ -27,6 +27,7 @@ from inbatch.run.compatibility import check_loss, check_parts
 from inbatch.run.datamodule import BatchModule, LoaderSettings
 from inbatch.run.module import BiEncoderModule
 from inbatch.run.parts import OwnObjects, Parts
+from inbatch.run.resume import Saved
 from inbatch.step.settings import StepSettings
 from inbatch.strategies import World
 
@@ -166,8 +167,14 @@ def is_one_loss(node: Any) -> bool:
     return not isinstance(node, Mapping) or "_target_" in node
 
 
-def make_data(run: RunConfig, world: World, parts: Parts) -> BatchModule:
-    """The batches of the run, as its sampler plans them."""
+def make_data(
+    run: RunConfig, world: World, parts: Parts, saved: Saved | None = None
+) -> BatchModule:
+    """The batches of the run, as its sampler plans them.
+
+    Raises:
+        ConfigError: `saved`, the checkpoint that the run resumes from, is of another plan.
+    """
     encoder, guide = parts.encoder, parts.guide
     tokens_of = guide.tokenizer if guide else None
     collator = Collator(
@@ -181,7 +188,7 @@ def make_data(run: RunConfig, world: World, parts: Parts) -> BatchModule:
         else guide_chunk_tokens(run.guide.chunk_tokens, tokens_of, world.accelerator),
         guide_prompts=guide.prompts if guide else None,
     )
-    return BatchModule(
+    data = BatchModule(
         parts.sources,
         sampler=parts.sampler,
         collator=collator,
@@ -195,6 +202,10 @@ def make_data(run: RunConfig, world: World, parts: Parts) -> BatchModule:
             prefetch=run.data.loader.prefetch,
         ),
     )
+    expect_rows(guide, data, num_batches=run.trainer.max_steps * run.accumulate)
+    if saved is not None and saved.entries is not None:
+        data.check_checkpoint(saved.entries)
+    return data
 
 
 def expect_rows(guide: Guide | None, data: BatchModule, *, num_batches: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from inbatch.config.check import rows_per_rank
+from inbatch.config.check import check_precision, rows_per_rank
 from inbatch.data.collate import MIXED
 from inbatch.data.sources.config_keys import columns_key, path_key, to_set
 from inbatch.data.sources.load import Source
@@ -53,10 +53,27 @@ def check_parts(
     check_strategy(parts.strategy, precision, on_nonfinite)
 
 
+def check_world(
+    world: World, global_batch_size: int, by_source: Mapping[str, Any] | None, precision: str
+) -> None:
+    """Check what can be checked before anything is loaded: batch sizes over ranks, and the precision.
+
+    Args:
+        world: of the run.
+        global_batch_size, by_source: see `check_sizes`.
+        precision: as configured.
+
+    Raises:
+        ConfigError: a batch does not divide over the ranks, or the device cannot compute in the precision.
+    """
+    check_sizes(global_batch_size, by_source, world_size=world.size)
+    check_precision(precision, world.accelerator)
+
+
 def check_sizes(
     global_batch_size: int, by_source: Mapping[str, Any] | None, *, world_size: int
 ) -> None:
-    """Check, before anything is loaded, that global batches divide over the ranks.
+    """Check that global batches divide over the ranks.
 
     Args:
         global_batch_size: rows.

@@ -7,7 +7,6 @@ found before `fit`; a user's mistake raises `ConfigError`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,15 +15,15 @@ from lightning.pytorch import Trainer, seed_everything
 from inbatch.callbacks.preemption import Preemption
 from inbatch.callbacks.summary import Summary
 from inbatch.cluster.stop_request import StopRequest
-from inbatch.config.check import RunConfig, check_precision
+from inbatch.config.check import RunConfig
 from inbatch.device.allocator import grow_gpu_segments, keep_freed_memory
 from inbatch.device.matmul_precision import allow_tf32
 from inbatch.folder.identity import claim, run_name, write_config
 from inbatch.folder.paths import RunFolder
 from inbatch.run.auto_sizes import plan_memory, with_sizes
-from inbatch.run.build import build_parts, expect_rows, make_data, make_module
+from inbatch.run.build import build_parts, make_data, make_module
 from inbatch.run.callbacks import make_callbacks
-from inbatch.run.compatibility import check_sizes
+from inbatch.run.compatibility import check_world
 from inbatch.run.datamodule import BatchModule
 from inbatch.run.diverged import diverged
 from inbatch.run.module import BiEncoderModule
@@ -54,44 +53,28 @@ def train(
     """
     folder = RunFolder(Path(run.output_dir))
     run = replace(run, name=run_name(run.name, folder))
-    with claim(folder, asdict(run)) as held:
-        return _train(run, folder, own or OwnObjects(), stop=stop, held=held)
-
-
-def _train(
-    run: RunConfig,
-    folder: RunFolder,
-    own: OwnObjects,
-    *,
-    stop: StopRequest | None,
-    held: Callable[[], None],
-) -> TrainResult:
     world = find_world(run.trainer.accelerator, run.trainer.devices, run.trainer.num_nodes)
-    saved = find_checkpoint(folder, run.resume, asdict(run))
-    check_sizes(run.global_batch_size, run.sampler.get("batch_sizes"), world_size=world.size)
-    check_precision(run.precision, world.accelerator)
-    set_up_process(world, precision=run.precision, seed=run.seed)
+    with claim(folder, asdict(run)) as held:
+        saved = find_checkpoint(folder, run.resume, asdict(run))
+        check_world(world, run.global_batch_size, run.sampler.get("batch_sizes"), run.precision)
+        set_up_process(world, precision=run.precision, seed=run.seed)
+        parts = build_parts(run, world, own or OwnObjects())
+        check_strategy_of(saved, parts.strategy, run.strategy, world)
+        plan = plan_memory(run, world, parts, saved_tokens=saved_tokens(saved, world))
+        run = replace(run, gradcache=with_sizes(run.gradcache, plan))
+        data, module = make_data(run, world, parts, saved), make_module(run, parts)
 
-    parts = build_parts(run, world, own)
-    check_strategy_of(saved, parts.strategy, run.strategy, world)
-    plan = plan_memory(run, world, parts, saved_tokens=saved_tokens(saved, world))
-    run = replace(run, gradcache=with_sizes(run.gradcache, plan))
-    data, module = make_data(run, world, parts), make_module(run, parts)
-    expect_rows(parts.guide, data, num_batches=run.trainer.max_steps * run.accumulate)
-    if saved is not None and saved.entries is not None:
-        data.check_checkpoint(saved.entries)
-
-    write_config(folder, asdict(run))
-    write_report(parts, data, folder.data_report)
-    summary = Summary(overview(run, world, parts, plan), step_flop=plan.flop)
-    callbacks = make_callbacks(
-        run, folder, parts, module, data, saved=saved, held=held, summary=summary, stop=stop
-    )
-    trainer = make_trainer(
-        run, folder, world=world, strategy=parts.strategy, callbacks=callbacks, fresh=saved is None
-    )
-    seconds = fit(trainer, module, data, folder, saved=saved, preemption=callbacks.preemption)
-    return write_results(run, folder, parts, Fitted(trainer, module, callbacks, seconds))
+        write_config(folder, asdict(run))
+        write_report(parts, data, folder.data_report)
+        summary = Summary(overview(run, world, parts, plan), step_flop=plan.flop)
+        callbacks = make_callbacks(
+            run, folder, parts, module, data, saved=saved, held=held, summary=summary, stop=stop
+        )
+        trainer = make_trainer(
+            run, folder, world, strategy=parts.strategy, callbacks=callbacks, fresh=saved is None
+        )
+        seconds = fit(trainer, module, data, folder, saved=saved, preemption=callbacks.preemption)
+        return write_results(run, folder, parts, Fitted(trainer, module, callbacks, seconds))
 
 
 def fit(

@@ -23,8 +23,8 @@ from inbatch.strategies.failed_rank import watch_ranks
 def make_trainer(
     run: RunConfig,
     folder: RunFolder,
-    *,
     world: World,
+    *,
     strategy: Strategy,
     callbacks: RunCallbacks,
     fresh: bool,
