@@ -21,14 +21,12 @@ from inbatch.losses import (
     OnlineContrastive,
 )
 from inbatch.losses.base import Loss
+from inbatch.run.batch_checks import check_batch, check_others, check_sizes
 from inbatch.run.compatibility import (
-    check_batch,
     check_dims,
     check_gather,
     check_kernels,
     check_loss,
-    check_others,
-    check_sizes,
     check_strategy,
 )
 from inbatch.strategies import DDP, FSDP, DeepSpeed, World

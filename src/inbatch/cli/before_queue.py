@@ -17,7 +17,7 @@ from inbatch.data.sources.config_keys import source_field
 from inbatch.data.sources.files import resolve_files
 from inbatch.encoder.resolve import resolve_directory
 from inbatch.errors import ConfigError
-from inbatch.run.compatibility import check_sizes
+from inbatch.run.batch_checks import check_sizes
 
 
 def check_job(run: RunConfig, slurm: Slurm, *, cwd: Path) -> None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 
-from inbatch.config.check import check_precision, rows_per_rank
 from inbatch.data.collate import MIXED
-from inbatch.data.sources.config_keys import columns_key, path_key, to_set
+from inbatch.data.sources.config_keys import columns_key, to_set
 from inbatch.data.sources.load import Source
 from inbatch.data.sources.source import label_range
 from inbatch.errors import ConfigError
-from inbatch.losses import AnglE, CoSENT
 from inbatch.losses.base import Loss
-from inbatch.run.parts import Parts
+from inbatch.run.batch_checks import check_batch, check_others
+from inbatch.run.parts import Parts, inner
 from inbatch.strategies import Strategy, World
 
 CAPABILITY = (8, 0)  # of a GPU that the Triton kernels are made for
@@ -51,42 +49,6 @@ def check_parts(
     check_others(parts.losses, parts.sources, parts.batch_sizes, mixed=mixed, ranks=ranks)
     check_batch(parts.sources, parts.batch_sizes, mixed=mixed, drop_last=drop_last)
     check_strategy(parts.strategy, precision, on_nonfinite)
-
-
-def check_world(
-    world: World, global_batch_size: int, by_source: Mapping[str, Any] | None, precision: str
-) -> None:
-    """Check what can be checked before anything is loaded: batch sizes over ranks, and the precision.
-
-    Args:
-        world: of the run.
-        global_batch_size, by_source: see `check_sizes`.
-        precision: as configured.
-
-    Raises:
-        ConfigError: a batch does not divide over the ranks, or the device cannot compute in the precision.
-    """
-    check_sizes(global_batch_size, by_source, world_size=world.size)
-    check_precision(precision, world.accelerator)
-
-
-def check_sizes(
-    global_batch_size: int, by_source: Mapping[str, Any] | None, *, world_size: int
-) -> None:
-    """Check that global batches divide over the ranks.
-
-    Args:
-        global_batch_size: rows.
-        by_source: sizes of single sources, where they differ.
-        world_size: ranks.
-
-    Raises:
-        ConfigError: one does not divide; it is named.
-    """
-    rows_per_rank(global_batch_size, world_size)
-    for name, rows in (by_source or {}).items():
-        if isinstance(rows, int):  # the sampler refuses others
-            rows_per_rank(rows, world_size, field=f"sampler.batch_sizes.{name}")
 
 
 def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
@@ -199,13 +161,8 @@ def check_gather(losses: Mapping[str, Loss], gather: str) -> None:
         )
 
 
-def _inner(loss: Loss) -> Any:
-    """The loss inside a Matryoshka loss, or the loss itself."""
-    return getattr(loss, "loss", loss)
-
-
 def _implementation(loss: Loss) -> str:
-    return getattr(_inner(loss), "implementation", "tiled")
+    return getattr(inner(loss), "implementation", "tiled")
 
 
 def check_kernels(losses: Mapping[str, Loss], world: World, precision: str) -> None:
@@ -218,7 +175,7 @@ def check_kernels(losses: Mapping[str, Loss], world: World, precision: str) -> N
         if name == MIXED or _implementation(loss) == "tiled":
             continue
         problem = _obstacle(world, precision)
-        if problem is None and _inner(loss).mask_duplicates:
+        if problem is None and inner(loss).mask_duplicates:
             problem = "cannot mask duplicates"
         if problem is not None:
             raise ConfigError(
@@ -236,77 +193,3 @@ def _obstacle(world: World, precision: str) -> str | None:
     if torch.cuda.get_device_capability() < CAPABILITY:
         return "needs a GPU of compute capability 8.0"
     return None
-
-
-def check_others(
-    losses: Mapping[str, Loss],
-    sources: Sequence[Source],
-    batch_sizes: Mapping[str, int],
-    *,
-    mixed: bool,
-    ranks: int,
-) -> None:
-    """Check that a loss that compares rows with each other has others to compare with.
-
-    Alone, a row has loss 0, and nothing is learned. A hard negative is enough for in-batch negatives.
-
-    Args:
-        losses, batch_sizes: by source.
-        sources: of the run.
-        mixed: whether a batch holds rows of all sources.
-        ranks: among which a batch is split, where a rank compares its own rows only.
-
-    Raises:
-        ConfigError: a batch has one row.
-    """
-    total = sum(source.num_rows for source in sources)
-    for source in sources:
-        loss = _inner(losses[source.name])
-        alone = loss.scope == "candidates" and len(source.columns) == 2
-        if not alone and not isinstance(loss, AnglE | CoSENT):
-            continue
-        name = type(loss).__name__
-        if (total if mixed else source.num_rows) < 2:
-            raise ConfigError(
-                path_key(source.field),
-                f"has one row, and {name} compares the rows of a batch with each other",
-                "add rows",
-                value=source.origin,
-            )
-        if batch_sizes[source.name] // ranks < 2:
-            raise ConfigError(
-                "global_batch_size",
-                f"leaves a row alone, and {name} compares the rows of a batch with each other",
-                f"set {2 * ranks} or more",
-                value=batch_sizes[source.name],
-            )
-
-
-def check_batch(
-    sources: Sequence[Source], batch_sizes: Mapping[str, int], *, mixed: bool, drop_last: bool
-) -> None:
-    """Check that some source, or all together if batches are mixed, can fill a batch.
-
-    Args:
-        sources: of the run.
-        batch_sizes: rows of a global batch, by source.
-        mixed: whether a batch holds rows of all sources.
-        drop_last: whether only full batches are trained on; else there is a smaller one.
-
-    Raises:
-        ConfigError: there are fewer rows than a batch has.
-    """
-    if not drop_last:
-        return
-    if mixed:
-        rows, size = sum(source.num_rows for source in sources), max(batch_sizes.values())
-    else:
-        largest = max(sources, key=lambda source: source.num_rows / batch_sizes[source.name])
-        rows, size = largest.num_rows, batch_sizes[largest.name]
-    if rows < size:
-        raise ConfigError(
-            "global_batch_size",
-            f"is more than the {rows} rows of the data",
-            f"set {rows} or less, or drop_last=false",
-            value=size,
-        )

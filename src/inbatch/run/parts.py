@@ -54,3 +54,8 @@ class Parts:
 def parameters_of(loss: Loss) -> dict[str, Any]:
     """The hyperparameters of a loss by name; empty for a class that is not a dataclass."""
     return asdict(loss) if is_dataclass(loss) and not isinstance(loss, type) else {}
+
+
+def inner(loss: Loss) -> Any:
+    """The loss inside a Matryoshka loss, or the loss itself."""
+    return getattr(loss, "loss", loss)

@@ -21,9 +21,9 @@ from inbatch.device.matmul_precision import allow_tf32
 from inbatch.folder.identity import claim, run_name, write_config
 from inbatch.folder.paths import RunFolder
 from inbatch.run.auto_sizes import plan_memory, with_sizes
+from inbatch.run.batch_checks import check_world
 from inbatch.run.build import build_parts, make_data, make_module
 from inbatch.run.callbacks import make_callbacks
-from inbatch.run.compatibility import check_world
 from inbatch.run.datamodule import BatchModule
 from inbatch.run.diverged import diverged
 from inbatch.run.module import BiEncoderModule

@@ -22,6 +22,7 @@ _LOOK_S = 0.2
 _WAIT_S = 30.0  # at the end, for ranks that end too
 _GLOO = re.compile(r"\[\S*gloo/transport/\S+\] (.*?)(\. |$)", re.DOTALL)
 _NCCL = re.compile(r"ncclRemoteError: (.*?)(\. |$)", re.DOTALL)
+_ending = threading.Event()  # the ranks end because this process does
 _told = threading.Event()
 _started: list[subprocess.Popen[bytes]] = []  # ranks 1, 2, ... of this machine
 
@@ -41,6 +42,7 @@ def lost_rank(error: BaseException) -> str | None:
 def watch_ranks(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """Watch the ranks that this process, rank 0, has started; it ends if one of them fails."""
     _started[:] = processes
+    _ending.clear()
     atexit.register(_wait_for_ranks)
     threading.Thread(target=_watch, daemon=True).start()
 
@@ -55,8 +57,8 @@ def signal_ranks(number: int) -> None:
 
     A Ctrl-C reaches them as SIGTERM: one that still imports its libraries then says nothing.
     """
-    ranks, _started[:] = list(_started), []
-    for process in ranks:
+    _ending.set()
+    for process in _started:
         process.send_signal(signal.SIGTERM if number == signal.SIGINT else number)
 
 
@@ -66,10 +68,10 @@ def is_told() -> bool:
 
 
 def _watch() -> None:
-    while ranks := list(_started):
-        for rank, process in enumerate(ranks, 1):
+    while not _ending.is_set():
+        for rank, process in enumerate(_started, 1):
             code = process.poll()
-            if code and _started:
+            if code and not _ending.is_set():
                 kill_ranks()
                 _say(rank, code)
                 _told.set()
@@ -91,7 +93,7 @@ def _say(rank: int, code: int) -> None:
 
 def _wait_for_ranks() -> None:
     deadline = time.monotonic() + _WAIT_S
-    for process in list(_started):
+    for process in _started:
         with suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, deadline - time.monotonic()))
     kill_ranks()
