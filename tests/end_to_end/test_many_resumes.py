@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from helpers.distributed import run
 from helpers.keystone import quiet
 from helpers.runs import TINY, compose_run, metrics, run_train, weights, write_triplets
+from inbatch.callbacks.evaluation import Evaluation
 from inbatch.cluster.stop_request import Preempted, StopRequest
 from inbatch.config.check import check_config
+from inbatch.folder.model import step_of
 from inbatch.run import callbacks as run_callbacks
 from inbatch.run.train import train
 
@@ -180,3 +183,20 @@ def test_made_longer_twice(tmp_path: Path, options: list[str], strategy: str) ->
         longer = [f"trainer.max_epochs={epochs}", f"output_dir={tmp_path / 'parts'}"]
         run(_train, ranks, [*options, *longer])
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("kill", [6, 8])
+def test_model_and_record_are_of_one_step(
+    tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch, kill: int
+) -> None:
+    """Killed after evaluations that no checkpoint knows of, and resumed without them."""
+    monkeypatch.setattr(Evaluation, "_improved", lambda evaluation, value: True)
+    evaluated = [option.format(folder=tmp_path) for option in MORE["evaluated"]]
+    run_folder = tmp_path / "run"
+    options = [*options, *evaluated, "checkpoint.every_n_steps=5", f"output_dir={run_folder}"]
+    run_until(kill, *options, "evaluation.every_steps=1")
+    assert step_of(run_folder / "model") == kill
+    monkeypatch.setattr(Evaluation, "_improved", lambda evaluation, value: False)
+    run_train(*options, "evaluation.every_steps=null", "evaluation.every_epoch=false")
+    found = json.loads((run_folder / "result.json").read_text())
+    assert step_of(run_folder / "model") == found["step"] == {6: 5, 8: 8}[kill]
