@@ -138,7 +138,7 @@ def test_every_trial_of_a_sweep_has_its_choice(
     monkeypatch.setattr(
         train_command,
         "run_job",
-        lambda config, train: models.append(
+        lambda config, *rest: models.append(
             (HydraConfig.get().runtime.choices.encoder, config.encoder.get("model"))
         ),
     )

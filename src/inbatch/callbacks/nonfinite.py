@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from torch import Tensor
 
 from inbatch.callbacks.pauses import PauseWatcher
 from inbatch.gather import local_part, max_over_ranks
@@ -24,8 +25,9 @@ class NonFinite(Callback, PauseWatcher):
         """
         module: Any = trainer.lightning_module
         module.watch.settle()
-        local = [local_part(p.detach()) for p in module.encoder.parameters()]
-        bad = int(not torch.stack([p.isfinite().all() for p in local if p.numel()]).all())
+        parts = (_part(parameter).detach() for parameter in module.encoder.parameters())
+        found = [part.isfinite().all() for part in parts if part.numel()]
+        bad = int(bool(found) and not torch.stack(found).all())
         if trainer.world_size > 1:
             (bad,) = max_over_ranks([bad], trainer.strategy.root_device)
         if bad:
@@ -33,3 +35,9 @@ class NonFinite(Callback, PauseWatcher):
 
     def on_resume(self, trainer: Trainer, name: str, results: Mapping[str, float]) -> None:
         """Nothing."""
+
+
+def _part(parameter: Tensor) -> Tensor:
+    """What this rank holds of a parameter; DeepSpeed's stage 3 leaves the parameter itself empty."""
+    part: Tensor = getattr(parameter, "ds_tensor", local_part(parameter))
+    return part

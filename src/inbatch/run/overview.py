@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_only
-
 from inbatch.config.check import rows_per_rank
 from inbatch.config.schema import EvaluationConfig, GradcacheConfig, GuideConfig, RunConfig
 from inbatch.console import make_console, print_plain
@@ -20,7 +18,7 @@ from inbatch.losses.base import Loss
 from inbatch.run.datamodule import BatchModule
 from inbatch.run.memory_plan import GIB, MemoryPlan
 from inbatch.run.parts import Parts, parameters_of
-from inbatch.strategies import World
+from inbatch.strategies import World, is_first_process
 
 
 def overview(
@@ -49,9 +47,10 @@ def overview(
     }
 
 
-@rank_zero_only
 def write_report(parts: Parts, data: BatchModule, path: Path) -> None:
     """Look at the data, write the report to `path`, and print what a person should know."""
+    if not is_first_process():
+        return
     plan = data.plan(0)
     report = build_report(
         parts.sources,
