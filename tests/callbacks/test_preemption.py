@@ -192,7 +192,7 @@ def test_a_ctrl_c_requeues_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setattr("inbatch.cluster.requeue._scontrol", lambda *words: pytest.fail(str(words)))
+    monkeypatch.setattr("inbatch.cluster.requeue.ask_slurm", lambda *words: pytest.fail(str(words)))
     assert leave_early("Ctrl-C", first=True, go_on="nothing is lost") == 130
     with pytest.raises(SystemExit), preempted_exits("nothing is lost"):
         raise Preempted(number=signal.SIGINT, saved=Saved(3, Path("last.ckpt")), rank=0)

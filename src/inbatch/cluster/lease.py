@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import threading
 import time
 import uuid
@@ -21,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import final
 
+from inbatch.cluster.ask_slurm import ask_slurm
 from inbatch.cluster.process import Process, is_gone, this_process
 from inbatch.errors import ConfigError
 from inbatch.files import writing
@@ -113,7 +113,8 @@ def take(path: Path, me: Holder, *, stale_s: float = STALE_S) -> Holder:
     Raises:
         ConfigError: its holder lives.
     """
-    mine = path.with_name(f".{path.name}.{me.id}.new")
+    # Not named as unfinished files are, which the holder removes while others may wait here.
+    mine = path.with_name(f".{path.name}.{me.id}.taker")
     try:
         with writing(path):
             mine.write_text(json.dumps(asdict(me)))
@@ -144,8 +145,10 @@ def _wait_for_end(path: Path, found: Holder, probe: Path, *, stale_s: float) -> 
     Raises:
         ConfigError: it has shown that it lives.
     """
+    if is_gone(found.process) or job_has_ended(found.process.job):
+        return
     touched = _touched(path)
-    while touched is not None and not (is_gone(found.process) or job_has_ended(found.process.job)):
+    while touched is not None:
         os.utime(probe)
         age = probe.stat().st_mtime - touched
         if age > stale_s:
@@ -202,18 +205,9 @@ def _touched(path: Path) -> float | None:
 
 def job_has_ended(job: str | None) -> bool:
     """True if Slurm knows that a job runs no longer; False where nobody can tell."""
-    if job is None or shutil.which("squeue") is None:
+    if job is None:
         return False
-    try:
-        done = subprocess.run(
-            ["squeue", "--noheader", "--format=%T", f"--jobs={job}"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=30,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+    done = ask_slurm("squeue", "--noheader", "--format=%T", f"--jobs={job}")
     if done.returncode:  # of a job that Slurm has forgotten
         return "Invalid job id" in done.stderr
     return not done.stdout.strip()

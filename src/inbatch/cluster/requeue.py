@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from inbatch.cluster.ask_slurm import ask_slurm
 from inbatch.cluster.stop_request import CTRL_C, EXIT_INTERRUPTED, GO_ON, Preempted
 
 EXIT_TERMINATED = 128 + signal.SIGTERM  # as a shell says it
@@ -41,13 +41,13 @@ def requeue(
     job = (os.environ if environ is None else environ).get("SLURM_JOB_ID")
     if job is None:
         return Asked(go_on)
-    shown = _scontrol("show", "job", "--oneliner", job)
+    shown = ask_slurm("scontrol", "show", "job", "--oneliner", job)
     fields = job_fields(shown.stdout)
     refused = shown.stderr.strip() if shown.returncode else why_not(fields)
     if refused is None and if_preempted and not is_preempted(fields):
         refused = "it is not being preempted"
     if refused is None:
-        asked = _scontrol("requeue", job)
+        asked = ask_slurm("scontrol", "requeue", job)
         refused = asked.stderr.strip() if asked.returncode else None
     if refused is not None:
         said = f"job {job} is not requeued ({refused}): submit it again to resume from there"
@@ -74,14 +74,6 @@ def why_not(fields: Mapping[str, str]) -> str | None:
 def is_preempted(fields: Mapping[str, str]) -> bool:
     """Return whether Slurm is taking a job's nodes and has given it time to end."""
     return fields.get("PreemptTime", "None") not in ("None", "N/A", "Unknown")
-
-
-def _scontrol(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = ["scontrol", *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return subprocess.CompletedProcess(command, 1, "", str(error))
 
 
 def leave_early(name: str, *, first: bool, go_on: str = GO_ON) -> int:
