@@ -21,9 +21,6 @@ PROGRAM = """
 import atexit, gc, sys, threading, time, types
 from inbatch.cli import main as commands
 
-atexit.register(print, "exit handler")
-threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
-
 class Kept:
     def __del__(self):
         print("taken apart")
@@ -32,6 +29,8 @@ kept = Kept()
 
 def main(typed):
     assert gc.isenabled() and gc.get_freeze_count() > 1000
+    atexit.register(print, "exit handler")
+    threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
     print("main", typed, sys.argv[1:], end=" ")
     {end}
 
@@ -55,19 +54,24 @@ def run(*line: str, **environment: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("end", "code"), [("pass", 0), ("return 3", 3), ("sys.exit(4)", 4), ("sys.exit()", 0)]
 )
-def test_a_command_leaves_as_any_python_program(end: str, code: int) -> None:
+def test_a_command_leaves_when_threads_and_exit_handlers_have_ended(end: str, code: int) -> None:
     ended = run("-c", PROGRAM.replace("{end}", end), "train", "a=1")
-    expected = "main train ['a=1'] thread\nexit handler\ntaken apart\n"
+    expected = "main train ['a=1'] thread\nexit handler\n"  # and nothing is taken apart
     assert (ended.returncode, ended.stdout, ended.stderr) == (code, expected, "")
 
 
-@pytest.mark.parametrize(("end", "said"), [("sys.exit('why')", "why"), ("1 / 0", "ZeroDivision")])
+@pytest.mark.parametrize(("end", "said"), [("sys.exit('why')", "why\n"), ("1 / 0", "ZeroDivision")])
 def test_other_ends(end: str, said: str) -> None:
     ended = run("-c", PROGRAM.replace("{end}", end), "a=1")
     assert ended.returncode == 1
     assert said in ended.stderr
     assert ended.stdout.startswith("main None ['a=1']")
     assert "exit handler" in ended.stdout
+
+
+def test_ctrl_c_is_one_line() -> None:
+    ended = run("-c", PROGRAM.replace("{end}", "raise KeyboardInterrupt"), "a=1")
+    assert (ended.returncode, ended.stderr) == (130, "stopped by Ctrl-C\n")
 
 
 def test_help_answers_at_once() -> None:

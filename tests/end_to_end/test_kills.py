@@ -6,14 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 SCRIPT = Path(__file__).parents[2] / "scripts" / "kill_resume.py"
 
 
-@pytest.mark.parametrize("run", ["auto/1", "ddp/2"])
-def test_killed_runs_are_identical(run: str) -> None:
-    command = [sys.executable, str(SCRIPT), "--kills", "2", "--runs", run, "--seed", "7"]
+def test_killed_runs_are_identical() -> None:
+    command = [sys.executable, str(SCRIPT), "--kills", "2", "--runs", "ddp/2", "--seed", "7"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].endswith("| identical | identical |")

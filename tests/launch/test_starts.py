@@ -96,7 +96,7 @@ def test_a_resumed_run_that_has_not_begun_keeps_its_checkpoint(
     assert [row["step"] for row in metrics(run_train(*options))] == list(range(1, 9))
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGINT", 130)])
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGINT", 130)])
 def test_ranks_that_lightning_has_started_leave_too(
     training: list[str], tmp_path: Path, name: str, code: int
 ) -> None:
