@@ -27,6 +27,11 @@ def test_it_comes_whole_out_of_a_worker() -> None:
     assert str(pickle.loads(pickle.dumps(ConfigError("a", "is odd", "set 2")))) == "a is odd: set 2"
 
 
+def test_a_notebook_shows_the_sentence_alone() -> None:
+    error = ConfigError("loss", "is no loss", "choose one of gist, cosent")
+    assert error._render_traceback_() == ["error: loss is no loss: choose one of gist, cosent"]
+
+
 def test_it_can_be_told_under_the_key_that_was_written() -> None:
     error = ConfigError("data.train.train.path", "does not exist", "name a file", value="a.csv")
     assert str(error.under("data.train")) == "data.train='a.csv' does not exist: name a file"

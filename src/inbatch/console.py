@@ -31,7 +31,8 @@ TableRows = Mapping[str, Mapping[str, str]]
 
 def make_console() -> Console:
     """A console on standard output, whichever that is when it prints."""
-    return Console(highlight=False)
+    # A notebook would show each line as a block of HTML.
+    return Console(highlight=False, force_jupyter=False)
 
 
 def record(line: str) -> None:

@@ -32,6 +32,10 @@ class ConfigError(ValueError):
         shown = self.key if self.value is ... else f"{self.key}={in_yaml(self.value)}"
         return f"{shown} {self.problem}: {self.fix}"
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and notebooks print in place of a stack trace."""
+        return [f"error: {self}"]
+
     def under(self, key: str) -> ConfigError:
         """Return the same error under the key that the user has written."""
         return type(self)(key, self.problem, self.fix, value=self.value)

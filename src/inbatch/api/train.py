@@ -11,6 +11,7 @@ import datasets
 
 from inbatch.api.compose import compose_run, describe
 from inbatch.api.rows import by_name, file_spec, make_evaluator, placeholder, to_table
+from inbatch.cluster.interrupt import interruptible
 from inbatch.config.schema import TrainerConfig
 from inbatch.data.plan.plan import Sampler
 from inbatch.encoder import Encoder
@@ -81,6 +82,7 @@ def train(
 
     Raises:
         ConfigError: a mistake in the settings or in the data, as one sentence.
+        KeyboardInterrupt: of a Ctrl-C; what is trained is saved, and the same call goes on from there.
     """
     names: dict[str, Any] = dict(settings)
     own_encoder = _own("encoder", encoder, names)
@@ -102,16 +104,15 @@ def train(
     if own.encoder is not None:
         names |= {"encoder": "pretrained", "encoder.model": own.encoder.base_model or "(an object)"}
     run = compose_run(names)
-    return run_train(
-        replace(
-            run,
-            trainer=_one_device(run.trainer),
-            # The configuration describes the objects that stand in for its parts.
-            loss=run.loss if own.loss is None else _describe(own.loss),
-            sampler=run.sampler if own.sampler is None else _describe(own.sampler),
-        ),
-        own=own,
+    run = replace(
+        run,
+        trainer=_one_device(run.trainer),
+        # The configuration describes the objects that stand in for its parts.
+        loss=run.loss if own.loss is None else _describe(own.loss),
+        sampler=run.sampler if own.sampler is None else _describe(own.sampler),
     )
+    with interruptible() as stop:
+        return run_train(run, stop, own=own)
 
 
 def _own(key: str, value: Any, names: dict[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from inbatch import compat
 from inbatch.callbacks.checkpoints import Checkpoints
-from inbatch.cluster.stop_request import Preempted, Saved, StopRequest
+from inbatch.cluster.stop_request import Preempted, Saved, Stop
 from inbatch.gather import PendingMax
 from inbatch.step.report import Watched
 from inbatch.strategies.failed_rank import signal_ranks
@@ -29,7 +29,7 @@ class Preemption(Callback):
     evaluation if one is due, and a checkpoint. A request in the last step is not followed.
     """
 
-    def __init__(self, stop: StopRequest, checkpoints: Checkpoints) -> None:
+    def __init__(self, stop: Stop, checkpoints: Checkpoints) -> None:
         self._stop = stop
         self._checkpoints = checkpoints
         self._pending: PendingMax | None = None

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn, Protocol
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 CTRL_C = "Ctrl-C"
@@ -46,6 +46,20 @@ class Saved(NamedTuple):
     def __str__(self) -> str:
         """In words."""
         return f"{self.checkpoint} holds step {self.step}"
+
+
+class Stop(Protocol):
+    """Where a run learns that it is asked to stop."""
+
+    number: int  # of the signal that asks for it; 0 for none
+    pass_on: Callable[[int], None]  # to processes of this one
+    saved: Callable[[], Saved | None]  # what is there to go on from
+
+    def begin(self) -> None:
+        """From now on there is something to save."""
+
+    def end(self) -> None:
+        """After training, while the results are written."""
 
 
 class StopRequest:

@@ -22,7 +22,7 @@ from inbatch.callbacks.run_record import RunRecord
 from inbatch.callbacks.step_log import StepLog
 from inbatch.callbacks.summary import Summary
 from inbatch.callbacks.wandb_run import WandbRun
-from inbatch.cluster.stop_request import StopRequest
+from inbatch.cluster.stop_request import Stop
 from inbatch.config.check import RunConfig
 from inbatch.config.instantiate import instantiate
 from inbatch.config.schema import EvaluationConfig
@@ -74,7 +74,7 @@ def make_callbacks(
     saved: Saved | None,
     held: Callable[[], None],
     summary: Summary,
-    stop: StopRequest | None,
+    stop: Stop | None,
 ) -> RunCallbacks:
     """Make the callbacks. After a step: log, evaluate, save, and stop if asked to.
 

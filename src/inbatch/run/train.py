@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer, seed_everything
 
 from inbatch.callbacks.preemption import Preemption
 from inbatch.callbacks.summary import Summary
-from inbatch.cluster.stop_request import StopRequest
+from inbatch.cluster.stop_request import Stop
 from inbatch.config.check import RunConfig
 from inbatch.device.allocator import grow_gpu_segments, keep_freed_memory
 from inbatch.device.matmul_precision import allow_tf32
@@ -38,7 +38,7 @@ from inbatch.strategies.launcher import meeting_ranks
 
 
 def train(
-    run: RunConfig, stop: StopRequest | None = None, *, own: OwnObjects | None = None
+    run: RunConfig, stop: Stop | None = None, *, own: OwnObjects | None = None
 ) -> TrainResult:
     """Run a checked configuration.
 
