@@ -152,27 +152,8 @@ def test_other_ranks_show_nothing() -> None:
     assert stream.getvalue() == "hello 3\n"
 
 
-def test_position() -> None:
-    position = Position(
-        step=50,
-        total_steps=120,
-        epoch=1.25,
-        num_epochs=3,
-        learning_rate=1.2e-5,
-        loss=0.12344,
-        samples_per_s=1811.6,
-        seconds_per_step=2.0,
-    )
-    assert str(position) == (
-        "epoch 1.25/3  step 50/120  left 0:02:20  loss 0.1234  lr 1.20e-05  1,812 samples/s"
-    )
-    early = Position(step=0, total_steps=9, epoch=0.0, num_epochs=None, learning_rate=0.0)
-    assert str(early) == "epoch 0.00  step 0/9  left 0:00:00  lr 0.00e+00"
-
-
-@pytest.mark.parametrize(("step", "total"), [(50, 120), (1250, 10_000), (123_456, 1_000_000)])
-def test_a_narrow_terminal_shows_whole_words(step: int, total: int) -> None:
-    position = Position(
+def _position(step: int, total: int) -> Position:
+    return Position(
         step=step,
         total_steps=total,
         epoch=1.25,
@@ -182,6 +163,19 @@ def test_a_narrow_terminal_shows_whole_words(step: int, total: int) -> None:
         samples_per_s=1811.6,
         seconds_per_step=2.0,
     )
+
+
+def test_position() -> None:
+    assert str(_position(50, 120)) == (
+        "epoch 1.25/3  step 50/120  left 0:02:20  loss 0.1234  lr 1.20e-05  1,812 samples/s"
+    )
+    early = Position(step=0, total_steps=9, epoch=0.0, num_epochs=None, learning_rate=0.0)
+    assert str(early) == "epoch 0.00  step 0/9  left 0:00:00  lr 0.00e+00"
+
+
+@pytest.mark.parametrize(("step", "total"), [(50, 120), (1250, 10_000), (123_456, 1_000_000)])
+def test_a_narrow_terminal_shows_whole_words(step: int, total: int) -> None:
+    position = _position(step, total)
     lengths = [len(form) for form in position.forms()]
     assert lengths == sorted(lengths, reverse=True)
     for width in (140, 100, 80, 60, 40):

@@ -99,5 +99,8 @@ def test_a_cut_link_ends_both_hosts(training: list[str], tmp_path: Path, hosts: 
     cut_at = time.monotonic()
     for process, output in started:
         assert process.wait(timeout=600) != 0
-        assert f"Timed out waiting {TIMEOUT_S * 1000}ms" in output.read_text(), output.read_text()
+        said = output.read_text()
+        # gloo's two words for it: of the collective that waited, or of another one on the same pair
+        waited = f"Timed out waiting {TIMEOUT_S * 1000}ms"
+        assert waited in said or "Application timeout caused pair closure" in said, said
     assert time.monotonic() - cut_at < 600  # the training left takes hours
