@@ -11,7 +11,8 @@ import yaml
 from inbatch.cli.hydra_app import user_errors
 from inbatch.config.targets import check_targets
 from inbatch.doctor.checks.table import CHECKS
-from inbatch.doctor.examine import DoctorConfig, doctor
+from inbatch.doctor.config import DoctorConfig
+from inbatch.doctor.examine import doctor
 from inbatch.errors import ConfigError
 from inbatch.run.quiet import quiet
 
@@ -35,5 +36,8 @@ def read_config(arguments: Sequence[str]) -> DoctorConfig:
             fix = "set output_dir=FOLDER, device=cpu or timeout_s=60"
             raise ConfigError(repr(argument), "is not key=value", fix)
         values[key] = text if key == "output_dir" else yaml.safe_load(text)
-    check_targets({"_target_": f"{DoctorConfig.__module__}.DoctorConfig", **values}, "doctor")
+    try:
+        check_targets({"_target_": f"{DoctorConfig.__module__}.DoctorConfig", **values}, "doctor")
+    except ConfigError as error:
+        raise error.under(error.key.removeprefix("doctor.")) from None
     return DoctorConfig(**values)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
-from torch.distributed import Store
+from torch.distributed import Store, destroy_process_group, is_initialized
 
 from inbatch.console import make_console, print_plain
 from inbatch.doctor.board import Board
+from inbatch.doctor.config import DoctorConfig
 from inbatch.doctor.report import Finding, Report
 from inbatch.doctor.result import Check, Machine, Result, perform
-from inbatch.doctor.text import lines
+from inbatch.doctor.text import lines, wrapped
 from inbatch.doctor.watch import Watch
 from inbatch.errors import ConfigError
 from inbatch.files import write_json
@@ -23,25 +22,6 @@ from inbatch.strategies import find_world
 from inbatch.strategies.meeting_place import open_stores, this_place
 
 REPORT = "doctor.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DoctorConfig:
-    """Keys of `inbatch doctor`.
-
-    Args:
-        output_dir: folder of doctor.json, whose storage is measured.
-        device: auto takes a GPU where there is one.
-        timeout_s: seconds that a check may take on all ranks before those that do not answer are named.
-    """
-
-    output_dir: str = "."
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    timeout_s: float = 60.0
-
-    def __post_init__(self) -> None:
-        if self.timeout_s <= 0:
-            raise ConfigError("timeout_s", "is too small", "set seconds", value=self.timeout_s)
 
 
 def doctor(config: DoctorConfig, checks: Sequence[Check]) -> int:
@@ -58,9 +38,10 @@ def doctor(config: DoctorConfig, checks: Sequence[Check]) -> int:
     report = Report(machine.world_size)
     start = time.monotonic()
 
-    def give_up(number: int, found: dict[int, list[Result]], silence: list[Result]) -> None:
-        report.add(checks[number].section, found)
-        report.add(checks[number].section, {0: silence})
+    def give_up(number: int, found: dict[int, list[Result]], problem: str) -> None:
+        section = checks[number].section
+        report.add(section, found)
+        report.findings.append(Finding(section, "all ranks answer", "no", False, (problem,)))
         conclude(report, machine, seconds=time.monotonic() - start)
 
     place = {"rank": machine.rank, "world_size": machine.world_size}
@@ -73,9 +54,10 @@ def doctor(config: DoctorConfig, checks: Sequence[Check]) -> int:
     )
     with watch:
         run_checks(checks, machine, Board(board_store, **place), watch, report)
-    if machine.rank:
-        return 0
-    return conclude(report, machine, seconds=time.monotonic() - start)
+    code = conclude(report, machine, seconds=time.monotonic() - start) if machine.rank == 0 else 0
+    if is_initialized():
+        destroy_process_group()
+    return code
 
 
 def this_machine(config: DoctorConfig, store: Store) -> Machine:
@@ -122,18 +104,17 @@ def run_checks(
 
 
 def conclude(report: Report, machine: Machine, *, seconds: float) -> int:
-    """Write doctor.json, print the table, and return the exit code."""
+    """Print the table, write doctor.json, and return the exit code."""
+    console = make_console()
+    for line in lines(report):
+        print_plain(line, console=console)
     path = machine.output_dir / REPORT
     content = {"seconds": round(seconds, 1), "world_size": machine.world_size, **report.as_json()}
-    written = f"written: {path}"
     try:
         write_json(path, content)
+        written = f"written: {path}"
     except (OSError, ConfigError) as error:
-        written = f"not written: {path}"
-        if report.data[0].get("storage") is not None:  # else the check of the storage says so
-            sentence = " ".join(str(error).split())
-            report.findings.append(Finding("report", REPORT, written, False, (sentence,)))
-    console = make_console()
-    for line in [*lines(report), f"{seconds:.0f} s; {written}"]:
+        written = f"not written: {' '.join(str(error).split())}"
+    for line in wrapped(f"{seconds:.0f} s; {written}"):
         print_plain(line, console=console)
-    return 1 if report.problems else 0
+    return 1 if report.problems or written.startswith("not") else 0

@@ -19,13 +19,13 @@ def lines(report: Report) -> Iterator[str]:
     """A title, a section for each part, and one sentence for each thing that is wrong."""
     ranks = f"{report.world_size} ranks" if report.world_size > 1 else "one process"
     whose = "; values of rank 0" if report.world_size > 1 else ""
-    yield from _wrapped(f"inbatch doctor: {ranks} on {', '.join(report.hosts)}{whose}")
+    yield from wrapped(f"inbatch doctor: {ranks} on {', '.join(report.hosts)}{whose}")
     for section, findings in groupby(report.findings, lambda finding: finding.section):
         yield ""
         yield section
         for finding in findings:
             start = f"  {_MARKS[finding.holds]:<{_MARK}}{finding.name:<{_NAME}} "
-            yield from _wrapped(finding.value, start=start)
+            yield from wrapped(finding.value, start=start)
     yield ""
     yield from verdict(report)
 
@@ -39,15 +39,16 @@ def verdict(report: Report) -> Iterator[str]:
         return
     yield f"{len(problems)} thing{'s are' if len(problems) > 1 else ' is'} wrong:"
     for problem in problems:
-        yield from _wrapped(problem, start="- ", indent=2)
+        yield from wrapped(problem, start="- ", indent=2)
 
 
-def _wrapped(text: str, *, start: str = "", indent: int | None = None) -> list[str]:
-    wrapped = textwrap.wrap(
+def wrapped(text: str, *, start: str = "", indent: int | None = None) -> list[str]:
+    """A text in lines, the further ones indented like the first or by so many columns."""
+    found = textwrap.wrap(
         printable(text),
         WIDTH,
         initial_indent=start,
         subsequent_indent=" " * (len(start) if indent is None else indent),
         break_on_hyphens=False,
     )
-    return wrapped or [start.rstrip()]
+    return found or [start.rstrip()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from inbatch.doctor.result import Result, judged
@@ -18,7 +19,8 @@ class Accuracy(NamedTuple):
 
     def result(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> Result:
         """Judge pairs of what was found and what is exact."""
-        error = max(relative_error(found, exact) for found, exact in pairs)
+        errors = [relative_error(found, exact) for found, exact in pairs]
+        error = float(torch.tensor(errors).max())  # nan if one is
         sentence = ""
         if not error <= self.limit:  # nan fails too
             sentence = (

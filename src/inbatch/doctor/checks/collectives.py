@@ -44,7 +44,9 @@ COLLECTIVES = {
 def process_group(machine: Machine) -> Iterator[Result]:
     """The ranks meet: gloo on CPUs, NCCL on GPUs."""
     if machine.world_size == 1:
-        yield Result("process group", "one process, which needs none", None)
+        count = torch.cuda.device_count() if machine.device.type == "cuda" else 1
+        how = f"; torchrun --nproc-per-node={count} -m inbatch doctor has all GPUs"
+        yield Result("process group", f"one process needs none{how if count > 1 else ''}", None)
         return
     backend = "nccl" if machine.device.type == "cuda" else "gloo"
     start = time.perf_counter()
@@ -65,14 +67,15 @@ def process_group(machine: Machine) -> Iterator[Result]:
 def collectives(machine: Machine) -> Iterator[Result]:
     """All-reduce, all-gather and reduce-scatter: their results, and seconds by size of the message."""
     if rank_and_world_size()[1] == 1:
-        none = {name: [] for name in COLLECTIVES}
-        data: dict[str, Any] = {"rates": {"collectives": none}}
+        none: dict[str, Any] = {name: [] for name in COLLECTIVES}
+        data = {"rates": {"collectives": none}}
         yield Result("collectives", "not run: there is no process group", None, data=data)
         return
     for name, kind in COLLECTIVES.items():
         right = max_over_ranks([int(not is_right(kind, machine))], machine.device) == [0]
         rows = list(measure(kind, machine)) if right else []
-        times = ", ".join(f"{size(row['bytes'])} {duration(row['seconds'])}" for row in rows)
+        ends = (rows[0], rows[-1]) if rows else ()
+        times = ", ".join(f"{size(row['bytes'])} in {duration(row['seconds'])}" for row in ends)
         sentence = "" if right else f"{name} gives a wrong result: {_REMEDY}"
         data = {"rates": {"collectives": {name: rows}}}
         yield judged(name, times or "wrong result", sentence, data=data)

@@ -24,6 +24,7 @@ DATA_SHEETS = {
     r"\bL40S\b": 362e12,
     r"\bL4\b": 121e12,
 }
+TF32_CAPABILITY = (8, 0)  # of the first GPUs that have it
 LEAST_SHARE = 0.4  # of the data sheet; large products reach 0.6 to 0.8
 LEAST_OF_FASTEST = 0.7  # rank
 LEAST_GAIN = 0.9  # of bf16 over float32, where it is in hardware
@@ -48,7 +49,7 @@ def measure_products(device: torch.device) -> dict[str, float | None]:
     with exact_products():
         exact = matmul_flop_per_s(device, torch.float32)
     tf32 = None
-    if device.type == "cuda":
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= TF32_CAPABILITY:
         before = torch.get_float32_matmul_precision()
         allow_tf32()
         tf32 = matmul_flop_per_s(device, torch.float32)

@@ -37,7 +37,7 @@ def storage(machine: Machine) -> Iterator[Result]:
         return
     kind = file_system(folder, Path("/proc/self/mountinfo"))
     where = "network" if is_network(kind) else "local"
-    value = f"write {speed(written)}, read {speed(read)}, {kind} ({where})"
+    value = f"write {written / MIB:,.0f}, read {speed(read)}, {kind} ({where})"
     data = {"file_system": kind, "is_network": is_network(kind)}
     data |= {"write_bytes_per_s": written, "read_bytes_per_s": read}
     yield judged("output folder", value, too_slow(folder, written), data={"storage": data})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import re
 import socket
@@ -17,6 +18,7 @@ from inbatch import __version__
 from inbatch.doctor.result import Machine, Result, judged
 
 PACKAGES = ("torch", "lightning", "transformers")
+PACKAGE = Path(__file__).parents[2]
 OPTIONAL = ("deepspeed", "triton", "wandb")
 _SAME = "install the same on all nodes"
 _DRIVER = Path("/proc/driver/nvidia/version")
@@ -31,7 +33,10 @@ def arrival(machine: Machine) -> Iterator[Result]:
 
 def versions(machine: Machine) -> Iterator[Result]:
     """Python, the packages, and what is below torch; ranks must have the same."""
-    found = {"inbatch": __version__, "python": platform.python_version()}
+    found = {
+        "inbatch": f"{__version__}, code {code_digest(PACKAGE)}",
+        "python": platform.python_version(),
+    }
     for name, version in found.items():
         yield Result(name, version, data={"versions": {name: version}}, same=_SAME)
     wanted = wanted_versions()
@@ -92,6 +97,14 @@ def driver_version() -> str | None:
         return None
     found = re.search(r"Kernel Module.*?(\d+\.\d+(?:\.\d+)?)", _DRIVER.read_text())
     return found[1] if found else "unknown"
+
+
+def code_digest(folder: Path) -> str:
+    """Eight digits of the source below a folder; nodes with copies of their own may have older ones."""
+    digest = hashlib.blake2b(digest_size=4)
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def nccl_version(device: torch.device) -> str | None:
