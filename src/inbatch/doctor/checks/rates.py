@@ -28,7 +28,6 @@ TF32_CAPABILITY = (8, 0)  # of the first GPUs that have it
 LEAST_SHARE = 0.4  # of the data sheet; large products reach 0.6 to 0.8
 LEAST_OF_FASTEST = 0.7  # rank
 LEAST_GAIN = 0.9  # of bf16 over float32, where it is in hardware
-_GIGA = 1e9
 
 
 def products(machine: Machine) -> Iterator[Result]:
@@ -40,8 +39,7 @@ def products(machine: Machine) -> Iterator[Result]:
         if rate is None:
             yield Result(f"products in {name}", "not on this device", None, data=data)
         else:
-            value = f"{rate / _GIGA:,.0f} GFLOP/s"
-            yield judged(f"products in {name}", value, problems.get(name, ""), data=data)
+            yield judged(f"products in {name}", _shown(rate), problems.get(name, ""), data=data)
 
 
 def measure_products(device: torch.device) -> dict[str, float | None]:
@@ -110,10 +108,10 @@ def memory_rate(machine: Machine) -> Iterator[Result]:
     rate = copy_bytes_per_s(machine.device)
     yield Result(
         "memory",
-        f"{rate / _GIGA:,.0f} GB/s, read and written",
+        f"{rate / 1e9:,.0f} GB/s, read and written",
         data={"rates": {"memory_bytes_per_s": rate}},
     )
 
 
 def _shown(rate: float) -> str:
-    return f"{rate / _GIGA:,.0f} GFLOP/s"
+    return f"{rate / 1e12:,.1f} TFLOP/s" if rate >= 1e12 else f"{rate / 1e9:,.0f} GFLOP/s"
