@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from inbatch.cli.doctor import read_config
-from inbatch.doctor.checks import losses, rates, replay, step
+from inbatch.doctor.checks import losses, rates, replay, step, storage
 from inbatch.doctor.checks.table import CHECKS
 from inbatch.doctor.config import DoctorConfig
 from inbatch.doctor.examine import doctor
@@ -32,13 +32,14 @@ def run(folder: Path, checks: Sequence[Check]) -> int:
 
 
 @pytest.fixture
-def idle_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rates by precision that do not depend on what else this machine does."""
+def idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is judged does not depend on what else this machine does."""
+    monkeypatch.setattr(storage, "SLOWEST", 0)
     fixed = {torch.float32: 1e11, torch.bfloat16: 3e11, torch.float16: 1e11}
     monkeypatch.setattr(rates, "matmul_flop_per_s", lambda device, dtype: fixed[dtype])
 
 
-@pytest.mark.usefixtures("idle_rates")
+@pytest.mark.usefixtures("idle")
 def test_all_holds_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path / "new", CHECKS) == 0
     printed = capsys.readouterr().out.splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -30,8 +31,9 @@ def test_two_ranks_under_torchrun(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(line, capture_output=True, text=True, env=environment, check=False)
     found = json.loads((tmp_path / "doctor.json").read_text())
-    # A rate may be too low where other tests take the cores.
-    wrong = [problem for problem in found["problems"] if not problem.startswith("products in bf16")]
+    # A rate may be too low where other tests take the cores and the disk.
+    by_load = re.compile(r"(ranks? [\d, ]+: )?(products in bf16 reach|output_dir=\S+ takes) ")
+    wrong = [problem for problem in found["problems"] if not by_load.match(problem)]
     assert (wrong, done.returncode) == ([], 1 if found["problems"] else 0), done.stderr
     printed = done.stdout.splitlines()
     assert printed[0].startswith("inbatch doctor: 2 ranks on ")

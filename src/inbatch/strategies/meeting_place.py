@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -34,6 +35,11 @@ def this_place() -> Place:
         return Place()
     environment = cluster_environment()
     return Place(environment.global_rank(), environment.world_size(), int(environment.local_rank()))
+
+
+def node_name() -> str:
+    """Of this node, as Slurm calls it, else its host name."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def open_stores(count: int, *, timeout_s: float) -> list[Store]:

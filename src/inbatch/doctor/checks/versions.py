@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import platform
 import re
-import socket
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +15,7 @@ from packaging.specifiers import SpecifierSet
 
 from inbatch import __version__
 from inbatch.doctor.result import Machine, Result, judged
+from inbatch.strategies.meeting_place import node_name
 
 PACKAGES = ("torch", "lightning", "transformers")
 PACKAGE = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 def arrival(machine: Machine) -> Iterator[Result]:
     """Every rank answers; the first check, so that a rank that does not is named at once."""
-    host = socket.gethostname()
+    host = node_name()
     value = f"rank {machine.rank} of {machine.world_size}, on {host}"
     yield Result("process", value, data={"host": host, "rank": machine.rank})
 
