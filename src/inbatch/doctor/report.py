@@ -26,7 +26,7 @@ class Report:
 
     world_size: int = 1
     findings: list[Finding] = field(default_factory=list)
-    data: list[dict[str, Any]] = field(default_factory=list)  # by rank
+    data: list[dict[str, Any]] = field(init=False)  # by rank
 
     def __post_init__(self) -> None:
         self.data = [{} for _ in range(self.world_size)]
@@ -49,7 +49,7 @@ class Report:
         return list(dict.fromkeys(data["host"] for data in self.data if "host" in data))
 
     def as_json(self) -> dict[str, Any]:
-        """The data of rank 0 beside the findings; what `inbatch plan` reads stands at the top."""
+        """The data of rank 0 beside the findings; what plans are made from stands at the top."""
         checks = [
             {
                 "section": finding.section,

@@ -1,7 +1,4 @@
-"""The softmax of in-batch losses, and every loss, against float64.
-
-Shape letters: G rows of the global batch, D dimension.
-"""
+"""The softmax of in-batch losses, and every loss, against float64."""
 
 from __future__ import annotations
 

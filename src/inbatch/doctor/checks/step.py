@@ -16,7 +16,7 @@ from inbatch.gather import rank_and_world_size
 from inbatch.losses import LossInput, MultipleNegativesRanking
 from inbatch.step.contrastive_step import ContrastiveStep
 
-NUM_ROWS, CHUNK_ROWS = 22, 5
+NUM_ROWS, CHUNK_ROWS = 22, 5  # more where there are many ranks
 LIMIT = 1e-10  # of float64
 
 
@@ -53,7 +53,7 @@ def reference(world_size: int) -> Tensor:
 
 def columns(world_size: int) -> dict[str, list[str]]:
     """Texts of the global batch; ranks hold unequal numbers of rows."""
-    count = NUM_ROWS + world_size // 2 + world_size
+    count = max(2, NUM_ROWS // world_size) * world_size + world_size // 2
     both = texts(2 * count)
     return {"query": both[:count], "positive": both[count:]}
 

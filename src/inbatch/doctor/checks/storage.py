@@ -113,17 +113,21 @@ def same_folder(machine: Machine) -> Iterator[Result]:
     """Rank 0 writes a file, which the other ranks look for: they must share the output folder."""
     if rank_and_world_size()[1] == 1:
         return
-    token = int.from_bytes(os.urandom(4), "big") if machine.rank == 0 else 0
-    (token,) = max_over_ranks([token], machine.device)
+    token = int.from_bytes(os.urandom(4), "big") + 1 if machine.rank == 0 else 0
     path = machine.output_dir / f".doctor-{token}"
     if machine.rank == 0:
-        with suppress(OSError):  # as the check of the storage says
+        try:
             path.touch()
-    barrier()
-    seen, deadline = path.exists(), time.monotonic() + SEEN_S
-    while not seen and time.monotonic() < deadline:
+        except OSError:  # of which the check of the storage speaks
+            token = 0
+    (token,) = max_over_ranks([token], machine.device)
+    if token == 0:
+        yield Result("seen by all ranks", "not known: rank 0 cannot write", None)
+        return
+    # Nothing here may raise on one rank alone: the others would wait for it.
+    path, deadline = machine.output_dir / f".doctor-{token}", time.monotonic() + SEEN_S
+    while not (seen := os.path.exists(path)) and time.monotonic() < deadline:
         time.sleep(0.1)
-        seen = path.exists()
     barrier()
     if machine.rank == 0:
         path.unlink(missing_ok=True)

@@ -18,9 +18,9 @@ from inbatch.doctor.result import Machine, Result, judged
 from inbatch.strategies.meeting_place import node_name
 
 PACKAGES = ("torch", "lightning", "transformers")
-PACKAGE = Path(__file__).parents[2]
 OPTIONAL = ("deepspeed", "triton", "wandb")
 _SAME = "install the same on all nodes"
+_SOURCE = Path(__file__).parents[2]
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -34,7 +34,7 @@ def arrival(machine: Machine) -> Iterator[Result]:
 def versions(machine: Machine) -> Iterator[Result]:
     """Python, the packages, and what is below torch; ranks must have the same."""
     found = {
-        "inbatch": f"{__version__}, code {code_digest(PACKAGE)}",
+        "inbatch": f"{__version__}, code {code_digest(_SOURCE)}",
         "python": platform.python_version(),
     }
     for name, version in found.items():
