@@ -13,7 +13,7 @@ from inbatch.console import make_console, print_plain
 from inbatch.doctor.board import Board
 from inbatch.doctor.config import DoctorConfig
 from inbatch.doctor.report import Finding, Report
-from inbatch.doctor.result import Check, Machine, Result, perform
+from inbatch.doctor.result import Check, Machine, Result, one_line, perform
 from inbatch.doctor.text import lines, wrapped
 from inbatch.doctor.watch import Watch
 from inbatch.errors import ConfigError
@@ -114,7 +114,7 @@ def conclude(report: Report, machine: Machine, *, seconds: float) -> int:
         write_json(path, content)
         written = f"written: {path}"
     except (OSError, ConfigError) as error:
-        written = f"not written: {' '.join(str(error).split())}"
+        written = f"not written: {one_line(error)}"
     for line in wrapped(f"{seconds:.0f} s; {written}"):
         print_plain(line, console=console)
     return 1 if report.problems or written.startswith("not") else 0

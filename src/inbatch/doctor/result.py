@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.distributed import Store
 
+from inbatch.strategies.failed_rank import lost_rank
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
@@ -72,6 +74,11 @@ def judged(name: str, value: str, sentence: str, **more: Any) -> Result:
     return Result(name, value, holds=not sentence, sentence=sentence, **more)
 
 
+def one_line(error: Exception) -> str:
+    """Its message."""
+    return " ".join(str(error).split()) or "no reason given"
+
+
 def perform(check: Check, machine: Machine) -> list[Result]:
     """Run a check; where it raises, what it found so far and a failed result."""
     results = []
@@ -79,7 +86,8 @@ def perform(check: Check, machine: Machine) -> list[Result]:
         for result in check.run(machine):
             results.append(result)
     except Exception as error:
-        reason = " ".join(str(error).split()) or "no reason given"
-        sentence = f"the check of {check.name} fails with {type(error).__name__}: {reason}"
+        sentence = f"the check of {check.name} fails with {type(error).__name__}: {one_line(error)}"
+        if lost_rank(error) is not None:  # addresses differ, and say nothing
+            sentence = f"another rank was lost in the check of {check.name}"
         results.append(Result(check.name, "failed", holds=False, sentence=sentence))
     return results
