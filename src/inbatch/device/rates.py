@@ -15,30 +15,32 @@ _MOST_OF_MEMORY = 8  # a copy takes a part of the free memory of a GPU
 def matmul_flop_per_s(device: torch.device, dtype: torch.dtype, *, budget_s: float = 0.25) -> float:
     """The highest rate of square products, in operations a second.
 
-    Sides double from 256 on as long as a product takes a small part of the time, so that slow arithmetic (as
-    of float16 on many CPUs) ends in time as well.
+    Sides double from 256 on as long as eight times the arithmetic is likely to end in time, so that slow
+    products (as of float16 on many CPUs) end in time as well; the last size is timed until then.
 
     Args:
         device: where it is multiplied.
         dtype: of the factors.
-        budget_s: seconds after which no further product is started.
+        budget_s: seconds after which no further product is timed; the first of each size, which may load a
+            library, and the drawing of factors do not count.
     """
     draws = torch.Generator(device).manual_seed(0)  # leaves the state of the process alone
-    best, size, deadline = 0.0, 256, time.perf_counter() + budget_s
-
-    def factor() -> torch.Tensor:
-        # Not ones: a GPU multiplies constants at a higher clock.
-        return torch.randn(size, size, device=device, generator=draws).to(dtype)
-
-    left, right = factor(), factor()
+    best, size, left_s = 0.0, 256, budget_s
     while True:
+        # Not ones: a GPU multiplies constants at a higher clock.
+        left, right = (
+            torch.randn(size, size, device=device, generator=draws).to(dtype) for _ in range(2)
+        )
+        _seconds(device, torch.mm, left, right)
         seconds = _seconds(device, torch.mm, left, right)
-        best = max(best, 2.0 * size**3 / seconds)
-        if time.perf_counter() > deadline:
-            return best
-        if 8 * seconds < budget_s / 8 and size < _LARGEST[_kind(device)]:
-            size *= 2
-            left, right = factor(), factor()
+        best, left_s = max(best, 2.0 * size**3 / seconds), left_s - seconds
+        if size == _LARGEST[_kind(device)] or 8 * seconds > left_s:
+            break
+        size *= 2
+    while left_s > 0:
+        seconds = _seconds(device, torch.mm, left, right)
+        best, left_s = max(best, 2.0 * size**3 / seconds), left_s - seconds
+    return best
 
 
 def copy_bytes_per_s(device: torch.device, *, budget_s: float = 0.25) -> float:
