@@ -18,6 +18,7 @@ from inbatch.doctor.config import DoctorConfig
 from inbatch.doctor.examine import doctor
 from inbatch.doctor.result import Check, Machine, Result
 from inbatch.doctor.text import WIDTH
+from inbatch.encoder import varlen
 from inbatch.errors import ConfigError
 
 NAMES = [check.name for check in CHECKS]
@@ -87,7 +88,12 @@ def test_what_is_wrong_is_said_in_one_sentence_each(
         monkeypatch.setattr(replay.RngState, "restore", lambda state: None)
         return encoder
 
+    def blurred(*heads: Tensor, scale: float, **options: Any) -> Tensor:
+        return attend(*heads, scale=1.05 * scale, **options)
+
     step_gradient, make_encoder = step.gradient, replay.tiny_encoder
+    attend = varlen.per_text_attention
+    monkeypatch.setattr(varlen, "per_text_attention", blurred)
     calls = iter([False, True])
     monkeypatch.setattr(losses.losses, "GIST", Erring)
     monkeypatch.setattr(step, "gradient", gradient)
@@ -95,18 +101,21 @@ def test_what_is_wrong_is_said_in_one_sentence_each(
     monkeypatch.setattr(rates, "native_bfloat16", lambda kind: (True, "this CPU has AMX-BF16"))
     fixed = {torch.float32: 1e11, torch.bfloat16: 1e9, torch.float16: 1e9}
     monkeypatch.setattr(rates, "matmul_flop_per_s", lambda device, dtype: fixed[dtype])
-    names = ("products", "softmax", "replay", "training step")
+    names = ("products", "softmax", "attention", "packed encoder", "replay", "training step")
     assert run(tmp_path, [CHECKS[0], *(check_of(name)[1] for name in names)]) == 1
     printed = " ".join(capsys.readouterr().out.split())
     problems = json.loads((tmp_path / "doctor.json").read_text())["problems"]
     assert [" ".join(problem.split()[:4]) for problem in problems] == [
         "products in bf16 reach",
         "softmax (tiled) errs by",
+        "packed, float32 errs by",
+        "packed, window, float32 errs",
+        "packed encoder, float32 errs",
         "a forward with sdpa",
         "a forward with varlen",
         "step, gathered errs by",
     ]
-    assert "5 things are wrong:" in printed
+    assert "8 things are wrong:" in printed
     assert all(f"- {problem}" in printed for problem in problems)
 
 

@@ -16,6 +16,7 @@ _MODEL = {
     "num_attention_heads": 4,
     "intermediate_size": 64,
     "max_position_embeddings": 64,
+    "initializer_range": 0.2,  # so that attention counts as it does in a trained model
 }
 
 
