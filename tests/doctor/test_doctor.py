@@ -108,6 +108,7 @@ def test_what_is_wrong_is_said_in_one_sentence_each(
     assert [" ".join(problem.split()[:4]) for problem in problems] == [
         "products in bf16 reach",
         "softmax (tiled) errs by",
+        "softmax (tiled), bf16 errs",
         "packed, float32 errs by",
         "packed, window, float32 errs",
         "packed encoder, float32 errs",
@@ -115,7 +116,7 @@ def test_what_is_wrong_is_said_in_one_sentence_each(
         "a forward with varlen",
         "step, gathered errs by",
     ]
-    assert "8 things are wrong:" in printed
+    assert "9 things are wrong:" in printed
     assert all(f"- {problem}" in printed for problem in problems)
 
 

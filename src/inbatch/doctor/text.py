@@ -10,7 +10,7 @@ from inbatch.console import printable
 from inbatch.doctor.report import Report
 
 WIDTH = 80
-_NAME = 26  # columns
+_NAME = 28  # columns
 _MARKS = {True: "ok", False: "WRONG", None: "-"}
 _MARK = 7
 

@@ -45,8 +45,8 @@ def softmax(machine: Machine) -> Iterator[Result]:
             yield Result(name, f"not run: {obstacle}", None)
             continue
         cases = list(softmax_cases(implementation))
-        yield _compare(name, cases, machine.device, torch.float32)
-        yield _compare(f"{name}, bf16", cases, machine.device, torch.bfloat16)
+        yield from _compare(name, cases, machine.device, torch.float32)
+        yield from _compare(f"{name}, bf16", cases, machine.device, torch.bfloat16)
 
 
 def every_loss(machine: Machine) -> Iterator[Result]:
@@ -54,7 +54,7 @@ def every_loss(machine: Machine) -> Iterator[Result]:
     for name, loss in all_losses().items():
         inputs = inputs_of(loss)
         exact = partial(_value, loss, inputs)
-        yield _compare(name, [Case(loss, inputs, exact)], machine.device, torch.float32)
+        yield from _compare(name, [Case(loss, inputs, exact)], machine.device, torch.float32)
 
 
 def obstacle_of_kernels(device: torch.device) -> str:
@@ -120,20 +120,26 @@ def inputs_of(loss: Loss) -> LossInput:
     return LossInput(columns(count, DIM), ROWS, labels=labels, guide=columns(count, GUIDE_DIM))
 
 
-def _compare(name: str, cases: Sequence[Case], device: torch.device, dtype: torch.dtype) -> Result:
+def _compare(
+    name: str, cases: Sequence[Case], device: torch.device, dtype: torch.dtype
+) -> Iterator[Result]:
     """Value and gradients of some losses on a device, for columns of a dtype."""
-    limit = LIMIT if dtype == torch.float32 else HALF_LIMIT
-    pairs: list[tuple[Tensor, Tensor]] = []
+    values: list[tuple[Tensor, Tensor]] = []
+    gradients: list[tuple[Tensor, Tensor]] = []
     for case in cases:
-        columns = [column.clone().requires_grad_() for column in case.inputs.columns]
-        exact = case.exact(columns)
-        mine = [
-            column.detach().to(device, dtype).requires_grad_() for column in case.inputs.columns
-        ]
-        found = _value(case.loss, _moved(case.inputs, device), mine)
-        pairs.append((found, exact))
-        pairs += zip(torch.autograd.grad(found, mine), torch.autograd.grad(exact, columns))
-    return Accuracy(name, limit).result(pairs)
+        exact_columns = [column.clone().requires_grad_() for column in case.inputs.columns]
+        columns = [each.detach().to(device, dtype).requires_grad_() for each in exact_columns]
+        exact = case.exact(exact_columns)
+        found = _value(case.loss, _moved(case.inputs, device), columns)
+        values.append((found, exact))
+        exact_gradients = torch.autograd.grad(exact, exact_columns)
+        gradients += zip(torch.autograd.grad(found, columns), exact_gradients)
+    if dtype == torch.float32:
+        yield Accuracy(name, LIMIT).result([*values, *gradients])
+        return
+    # Products are as exact as in float32; a gradient has the dtype of its column.
+    yield Accuracy(name, LIMIT).result(values)
+    yield Accuracy(f"{name} grad", HALF_LIMIT).result(gradients)
 
 
 def _value(loss: Loss, inputs: LossInput, columns: Sequence[Tensor]) -> Tensor:
