@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,8 @@ import torch
 from torch.distributed import Store
 
 from inbatch.strategies.failed_rank import lost_rank
+
+_LONGEST = 160  # characters of an error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,19 +78,21 @@ def judged(name: str, value: str, sentence: str, **more: Any) -> Result:
 
 
 def one_line(error: Exception) -> str:
-    """Its message."""
-    return " ".join(str(error).split()) or "no reason given"
+    """Its message, or as much of it as fits two lines."""
+    return textwrap.shorten(str(error), _LONGEST, placeholder=" ...") or "no reason given"
 
 
 def perform(check: Check, machine: Machine) -> list[Result]:
     """Run a check; where it raises, what it found so far and a failed result."""
-    results = []
+    return list(attempt(check.name, lambda: check.run(machine)))
+
+
+def attempt(name: str, look: Callable[[], Iterable[Result]]) -> Iterator[Result]:
+    """Yield results; an error that they raise becomes a failed one, after which a check may go on."""
     try:
-        for result in check.run(machine):
-            results.append(result)
+        yield from look()
     except Exception as error:
-        sentence = f"the check of {check.name} fails with {type(error).__name__}: {one_line(error)}"
+        sentence = f"the check of {name} fails with {type(error).__name__}: {one_line(error)}"
         if lost_rank(error) is not None:  # addresses differ, and say nothing
-            sentence = f"another rank was lost in the check of {check.name}"
-        results.append(Result(check.name, "failed", holds=False, sentence=sentence))
-    return results
+            sentence = f"another rank was lost in the check of {name}"
+        yield Result(name, "failed", holds=False, sentence=sentence)

@@ -15,7 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from inbatch.doctor.checks import plain
 from inbatch.doctor.checks.accuracy import Accuracy
 from inbatch.doctor.checks.tiny import chunk_of, texts, tiny_encoder
-from inbatch.doctor.result import Machine, Result
+from inbatch.doctor.result import Machine, Result, attempt
 from inbatch.encoder.varlen import TextLengths, kernel_runs_on, packed_attention
 
 LENGTHS = (1, 13, 64, 7, 40)
@@ -33,7 +33,8 @@ def attention(machine: Machine) -> Iterator[Result]:
     """torch's padded attention, and the one for packed texts, whole and with a window."""
     on_gpu = machine.device.type == "cuda"
     for dtype in (torch.float32, torch.bfloat16) if on_gpu else (torch.float32,):
-        yield _compare(f"sdpa, {_NAMES[dtype]}", padded_attention, machine.device, dtype)
+        name = f"sdpa, {_NAMES[dtype]}"
+        yield from attempt(name, partial(_compare, name, padded_attention, machine.device, dtype))
     if on_gpu and not kernel_runs_on(machine.device):
         yield Result("packed", "not run: this GPU has no kernel for it", None)
         return
@@ -41,7 +42,8 @@ def attention(machine: Machine) -> Iterator[Result]:
         for reach in (None, WINDOW):
             name = f"packed{'' if reach is None else ', window'}, {_NAMES[dtype]}"
             packed = partial(without_padding, reach=reach)
-            yield _compare(name, packed, machine.device, dtype, reach=reach)
+            compare = partial(_compare, name, packed, machine.device, dtype, reach=reach)
+            yield from attempt(name, compare)
 
 
 def packed_encoder(machine: Machine) -> Iterator[Result]:
@@ -106,7 +108,7 @@ def _compare(
     dtype: torch.dtype,
     *,
     reach: int | None = None,
-) -> Result:
+) -> Iterator[Result]:
     """Output and gradients of an attention on a device."""
     draws = torch.Generator().manual_seed(0)
     shape = (4, sum(LENGTHS), HEADS, HEAD_DIM)
@@ -120,4 +122,4 @@ def _compare(
     (found.double() * weight.to(device)).sum().backward()
     grads = [(a.grad, b.grad) for a, b in zip(mine, exact)]
     pairs = [(found, wanted), *((a, b) for a, b in grads if a is not None and b is not None)]
-    return Accuracy(name, LIMITS[dtype]).result(pairs)
+    yield Accuracy(name, LIMITS[dtype]).result(pairs)

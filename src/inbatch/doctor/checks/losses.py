@@ -14,7 +14,7 @@ from torch import Tensor
 from inbatch import losses
 from inbatch.doctor.checks import plain
 from inbatch.doctor.checks.accuracy import Accuracy
-from inbatch.doctor.result import Machine, Result
+from inbatch.doctor.result import Machine, Result, attempt
 from inbatch.losses.base import Loss, LossInput
 from inbatch.losses.softmax.cross_entropy import Implementation
 from inbatch.run.compatibility import CAPABILITY
@@ -45,8 +45,8 @@ def softmax(machine: Machine) -> Iterator[Result]:
             yield Result(name, f"not run: {obstacle}", None)
             continue
         cases = list(softmax_cases(implementation))
-        yield from _compare(name, cases, machine.device, torch.float32)
-        yield from _compare(f"{name}, bf16", cases, machine.device, torch.bfloat16)
+        for dtype, shown in ((torch.float32, name), (torch.bfloat16, f"{name}, bf16")):
+            yield from attempt(shown, partial(_compare, shown, cases, machine.device, dtype))
 
 
 def every_loss(machine: Machine) -> Iterator[Result]:
@@ -54,7 +54,9 @@ def every_loss(machine: Machine) -> Iterator[Result]:
     for name, loss in all_losses().items():
         inputs = inputs_of(loss)
         exact = partial(_value, loss, inputs)
-        yield from _compare(name, [Case(loss, inputs, exact)], machine.device, torch.float32)
+        cases = [Case(loss, inputs, exact)]
+        compare = partial(_compare, name, cases, machine.device, torch.float32)
+        yield from attempt(name, compare)
 
 
 def obstacle_of_kernels(device: torch.device) -> str:
