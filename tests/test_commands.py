@@ -111,6 +111,13 @@ def test_help_of_a_command_tells_what_a_newcomer_needs(name: str) -> None:
         assert f"Choices: {', '.join(choices(group))}" in words
 
 
+def test_help_of_a_command_without_a_configuration_lists_its_keys() -> None:
+    text = command_help("doctor")
+    assert "\nKeys:\n" in text
+    assert [key.name for key in important_keys(COMMANDS["doctor"]) if not key.text] == []
+    assert "Groups" not in text + command_help("report")
+
+
 @pytest.mark.parametrize(
     ("line", "error"),
     [
@@ -156,6 +163,9 @@ def test_keys_are_read_from_a_docstring_and_a_signature() -> None:
         (["prepare", "prepare.t"], ["prepare.tokenize="]),
         (["submit", "slurm.gpus"], ["slurm.gpus_per_node="]),
         (["report", "multi"], []),
+        (["doctor", ""], ["device=", "output_dir=", "timeout_s="]),
+        (["doctor", "device=c"], ["device=cpu ", "device=cuda "]),
+        (["doctor", "-"], ["--help "]),
         (["completion", ""], ["bash ", "zsh "]),
         (["nothing", "x"], []),
     ],

@@ -34,7 +34,7 @@ LAYERS = [
         "framework",
         r"(step|strategies|callbacks|cluster|export|folder|sweep)/.*|config/(instantiate|composition)\.py",
     ),
-    ("run", r"(run|api)/.*|__init__\.py"),
+    ("run", r"(run|api|doctor)/.*|__init__\.py"),
     ("cli", r"cli/.*|__main__\.py"),
 ]
 MAY_IMPORT = {
@@ -73,7 +73,8 @@ ONLY_IN = {
     "hydra": r"cli/.*|compat\.py|config/(instantiate|composition)\.py",
     "deepspeed": r"strategies/deepspeed\.py|compat\.py",
     "wandb": r"callbacks/.*",
-    "torch.distributed": r"gather/.*|strategies/.*|callbacks/evaluation\.py",
+    "torch.distributed": r"gather/.*|strategies/.*|callbacks/evaluation\.py"
+    r"|doctor/(result|board|examine|checks/(versions|collectives))\.py",
     "flash_attn": r"encoder/varlen\.py",
     "triton": r"losses/softmax/triton_\w+\.py",
     "optuna": r"sweep/.*",

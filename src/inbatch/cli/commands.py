@@ -104,6 +104,17 @@ COMMANDS = {
             "inbatch train -m experiment=demo seed=1,2,3     # makes such a folder",
         ),
     ),
+    "doctor": Command(
+        "inbatch.cli.doctor",
+        "Say what holds on a new machine or cluster: versions, rates, correctness",
+        "inbatch doctor [KEY=VALUE ...]",
+        (
+            "inbatch doctor     # this machine, one process",
+            "torchrun --nproc-per-node=2 -m inbatch doctor output_dir=outputs",
+            "srun --nodes=2 --ntasks-per-node=8 inbatch doctor output_dir=outputs",
+        ),
+        ("output_dir", "device", "timeout_s"),
+    ),
     "completion": Command(
         "inbatch.cli.completion",
         "Print the lines that make a shell complete commands, groups, choices and keys",

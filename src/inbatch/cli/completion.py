@@ -49,20 +49,21 @@ def candidates(words: Sequence[str]) -> list[str]:
     if not before:
         return _starting(word, [f"{name} " for name in COMMANDS])
     command = COMMANDS.get(before[0])
-    if command is None or not command.config:
+    if command is None or not command.keys:
         return _starting(word, [f"{name} " for name in SCRIPTS]) if "completion" in before else []
     if word.startswith("-"):
-        return _starting(word, [f"{name} " for name in _OPTIONS])
+        options = _OPTIONS if command.config else _OPTIONS[:1]
+        return _starting(word, [f"{name} " for name in options])
     name, assigned, _ = word.partition("=")
     if assigned and name in (known := {*groups(), "hydra/launcher", "hydra/sweeper"}):
         return _starting(word, [f"{name}={choice} " for choice in choices(name)])
     chosen = dict(item.split("=", 1) for item in before[1:] if "=" in item)
     config = schema.EvaluateConfig if command.config == "evaluate" else schema.RunConfig
-    keys = [*config_keys(config, chosen), *more_keys(command)]
+    keys = [*(config_keys(config, chosen) if command.config else ()), *more_keys(command)]
     if assigned:
         values = [f"{name}={value} " for key in keys if key.name == name for value in key.values]
         return _starting(word, values)
-    known = {*groups()} if command.config == "train" else {"encoder", "evaluation"}
+    known = {"train": {*groups()}, "evaluate": {"encoder", "evaluation"}}.get(command.config, set())
     return _starting(word, [f"{group}=" for group in known]) + _next_level(word, keys)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from inbatch.cli.commands import COMMANDS, Command
 from inbatch.cli.keys import Key, choices, config_keys, groups, target_keys
 from inbatch.config import schema
+from inbatch.doctor.config import DoctorConfig
 
 MAX_WIDTH = 100
 
@@ -48,9 +49,11 @@ def command_help(name: str) -> str:
     """Return the text of `inbatch COMMAND --help`."""
     command = COMMANDS[name]
     parts = [f"usage: {command.usage}", f"{command.summary}.", _examples(command.examples)]
+    if command.keys:
+        title = "The most important keys" if command.config else "Keys"
+        parts.append(_section(title, _shown(important_keys(command))))
     if command.config:
         parts += [
-            _section("The most important keys", _shown(important_keys(command))),
             _section("Groups: GROUP=CHOICE takes one file of conf/GROUP", _groups(command)),
             _section("Options", _options(name)),
             _more(name),
@@ -60,7 +63,7 @@ def command_help(name: str) -> str:
 
 def important_keys(command: Command) -> list[Key]:
     """Return the keys that a command's help lists, with their descriptions."""
-    known = {key.name: key for key in config_keys(schema.RunConfig, {})}
+    known = {key.name: key for key in config_keys(schema.RunConfig, {}) if command.config}
     if command.config == "evaluate":  # whose schema refers to that of a run
         own = config_keys(schema.EvaluateConfig, {})
         known |= {key.name: key for key in own if key.text or key.name not in known}
@@ -69,13 +72,15 @@ def important_keys(command: Command) -> list[Key]:
 
 
 def more_keys(command: Command) -> list[Key]:
-    """Return the keys of a command that are none of a run: those of `slurm` and `prepare`."""
+    """Return the keys of a command that are none of a run: those of `slurm`, `prepare` and `doctor`."""
     if command.module.endswith(".submit"):
         taken = target_keys("inbatch.cluster.job_script.Slurm")
         return [Key(f"slurm.{name}", text) for name, text in taken.items()]
     if command.module.endswith(".prepare"):
         taken = target_keys("inbatch.cli.prepare.PrepareConfig")
         return [Key(f"prepare.{name}", text) for name, text in taken.items()]
+    if command.module.endswith(".doctor"):
+        return list(config_keys(DoctorConfig, {}))
     return []
 
 

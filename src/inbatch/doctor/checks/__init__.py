@@ -1,0 +1,1 @@
+"""Pure checks, each a function of the `Machine` that yields `Result`s; `table.CHECKS` lists them."""
