@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +18,16 @@ ERRORS: dict[str, RuntimeError] = {
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
     ),
 }
+
+
+@contextmanager
+def quick_collection() -> Iterator[None]:
+    """Inside, what is there already is never garbage: each shortage looks for some, and tests hold much."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def never(number: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,20 @@ from helpers.keystone import (
     reference,
     relative_error,
 )
-from helpers.shortage import ERRORS, Shortage, never
+from helpers.shortage import ERRORS, Shortage, never, quick_collection
 from helpers.tiny import tiny_texts
 from inbatch.batch.batch import Chunk
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
 from inbatch.guide import LiveGuide, Process
 from inbatch.step import contrastive_step, loss_gradient
+
+
+@pytest.fixture(autouse=True)
+def _quick() -> Iterator[None]:
+    with quick_collection():
+        yield
+
 
 ROWS = 12
 Fails = Callable[[int], bool]

@@ -142,9 +142,7 @@ class ChunkBackward:
         self._accumulated = accumulated or Accumulated(())
         assert self._relief is None or accumulated is not None
         self._on_host = False
-        self._reducing = (
-            False  # the last backward has begun to reduce gradients, and goes on with it
-        )
+        self._reducing = False  # the last backward has begun to, and goes on when done again
 
     def all(self, embedded: list[Embedded], *, draws: bool) -> None:
         """Go backward through all chunks; uses up the list.

@@ -22,11 +22,16 @@ class VisibleRows(NamedTuple):
     ring: RowsRing | None
 
     def room(self, tensors: Sequence[Tensor]) -> int:
-        """Bytes that it takes at most to gather the rows of some tensors, each [b, ...], or to go back."""
+        """Bytes that it takes at most to gather the rows of some tensors, each [b, ...], or to go back.
+
+        Those of all ranks, equal counts of rows once more where they are not, and the own ones.
+        """
         if isinstance(self.gather, LocalGather):
             return 0
+        counts = self.rows.counts
+        copies = len(counts) * (1 if min(counts) == max(counts) else 2) + 2
         row_bytes = sum(math.prod(t.shape[1:]) * t.element_size() for t in tensors)
-        return 3 * len(self.rows.counts) * max(self.rows.counts) * row_bytes
+        return copies * max(counts) * row_bytes
 
 
 def visible_rows(
