@@ -57,8 +57,8 @@ class RunRecord(Callback):
         """Cut chunks and panels as often as before."""
         memory: Any = pl_module.step.memory  # type: ignore[union-attr]
         place = (trainer.global_rank, trainer.world_size)
-        memory.num_halvings = of_rank(self._saved, "halvings", *place) or 0
-        memory.panel_halvings = of_rank(self._saved, "panel_halvings", *place) or 0
+        memory.num_halvings += of_rank(self._saved, "halvings", *place) or 0
+        memory.panel_halvings += of_rank(self._saved, "panel_halvings", *place) or 0
         total, before = cast(Watched, pl_module).total_steps, self._saved.get("total_steps", 0)
         if before and before != total:
             self._say_length(trainer, before, total)
