@@ -118,6 +118,16 @@ def test_fp16_unscales_before_the_step() -> None:
     assert not _optimizer_handles_unscaling(optimizer)
 
 
+def test_writes_to_a_tensor_are_counted() -> None:
+    tensor = torch.ones(2)
+    before = compat.num_writes(tensor)
+    tensor.add_(1)
+    assert compat.num_writes(tensor) > before
+    before = compat.num_writes(tensor)
+    _ = tensor + 1
+    assert compat.num_writes(tensor) == before
+
+
 def test_compiled_graphs_are_whole_and_counted() -> None:
     import torch._dynamo
 

@@ -1,22 +1,18 @@
-"""The plan against what autograd and torch really hold, and the answer to memory that runs out."""
+"""The plan against what autograd and torch really hold."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from helpers.gradient_cache import cached_backward
 from helpers.tiny import tiny_texts
-from inbatch.batch.batch import Batch
 from inbatch.batch.chunks import halve_chunks, make_chunks
+from inbatch.device.memory import free_bytes
 from inbatch.encoder import Encoder, build_encoder
-from inbatch.errors import ConfigError
-from inbatch.gradcache import Engine, KeepBudget, OutOfMemoryHandler
-from inbatch.losses import LossInput, LossOutput, MultipleNegativesRanking
+from inbatch.gradcache import KeepBudget
 from inbatch.run.auto_sizes import model_size
 from inbatch.run.memory_plan import (
     GIB,
@@ -28,8 +24,9 @@ from inbatch.run.memory_plan import (
     choose,
     step_flop,
     step_memory,
+    usual_chunk_tokens,
 )
-from inbatch.step.gradient_sync import NoSync
+from inbatch.strategies import World, own_device
 
 BERT = ModelSize(
     parameters=110_000_000,
@@ -117,6 +114,52 @@ def test_auto_fills_the_memory_and_no_more() -> None:
     assert (hopeless.chunk_tokens, hopeless.keep_gib) == (512, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("width", "tokens"), [(128, 131072), (384, 131072), (768, 32768), (1024, 18432), (4096, 8192)]
+)
+def test_a_gpu_takes_more_tokens_at_a_time_of_a_narrow_model(width: int, tokens: int) -> None:
+    assert usual_chunk_tokens("cuda", width) == tokens
+    assert usual_chunk_tokens("cpu", width) == 1024
+    model = replace(BERT, width=width, layers=1, intermediate=4 * width)
+    options = {"keep_gib": "auto", "usable_bytes": 400 * GIB, "sharding": Sharding(), **WHOLE}
+    found = choose(model, STEP, chunk_tokens="auto", **options)  # type: ignore[arg-type]
+    assert found.chunk_tokens == tokens
+
+
+@pytest.mark.parametrize(
+    ("bits", "sharding", "copies"),
+    [(32, Sharding(), 0.0), (16, Sharding(), 2.0), (16, Sharding(parameters=True), 0.0)],
+)
+def test_casts_of_weights_are_counted(bits: int, sharding: Sharding, copies: float) -> None:
+    step = replace(STEP, activation_bytes=bits // 8)
+    memory = step_memory(BERT, step, chunk_tokens=1024, optimizer_states=2.0, sharding=sharding)
+    weights = 4 * BERT.parameters / (4 if sharding.parameters else 1)
+    assert memory.weights == weights + copies * (BERT.parameters - BERT.embedding_parameters)
+
+
+def test_free_memory_of_a_gpu_is_what_no_process_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process holds some, and torch holds some for this one without using it."""
+    asked = []
+
+    def info(device: torch.device) -> tuple[int, int]:
+        asked.append(device)
+        return 30 * GIB, 80 * GIB
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", info)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5 * GIB)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 3 * GIB)
+    assert free_bytes(torch.device("cuda", 2)) == 32 * GIB
+    assert asked == [torch.device("cuda", 2)]
+    assert 0 < free_bytes(torch.device("cpu")) < 2**50
+
+
+def test_each_rank_asks_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_RANK": "3", "RANK": "11"}.items():
+        monkeypatch.setenv(name, value)
+    assert own_device(World("cuda", 8, 2)) == torch.device("cuda", 3)
+    assert own_device(World("cpu", 8, 2)) == torch.device("cpu")
+
+
 def test_given_sizes_are_kept() -> None:
     assert plan(chunk_tokens=2048, keep_gib=1.5).chunk_tokens == 2048
     assert plan(chunk_tokens=2048, keep_gib=1.5).memory.kept == 1.5 * GIB
@@ -151,97 +194,6 @@ def test_halves_hold_the_same_texts_in_less_padding(tiny_bert: Path) -> None:
             for chunk in part:
                 target[chunk.index] = encoder(chunk)
     torch.testing.assert_close(found, flat)
-
-
-class Limited:
-    """A step on an encoder whose memory holds chunks of so many tokens."""
-
-    def __init__(self, path: Path, *, limit_tokens: int, in_backward: bool) -> None:
-        self.encoder = build_encoder(str(path))
-        self.chunks = chunks_of(self.encoder, tiny_texts(16), chunk_tokens=64)
-        self.budget = KeepBudget(None)
-        self.handler = OutOfMemoryHandler(self.budget)
-        self.said: list[str] = []
-        self._limit_tokens, self._in_backward = limit_tokens, in_backward
-
-    def run(self, *, may_repeat: bool = True) -> LossOutput:
-        return self.handler.run(
-            self._attempt,
-            batch=self._batch(),
-            rank=0,
-            may_repeat=may_repeat,
-            may_retry=False,
-            undo=self.encoder.zero_grad,
-            say=self.said.append,
-        )
-
-    def _batch(self) -> Batch:
-        columns = {"num_rows": 8, "num_columns": 2, "num_global_rows": 8, "labels": None}
-        ids = np.zeros((2, 8), dtype=np.uint64)
-        counts = {"num_tokens": 0, "num_padded_tokens": 0}
-        return Batch(chunks=self.chunks, text_ids=ids, source="s", step=0, **columns, **counts)
-
-    def _attempt(self, on_out_of_memory: object) -> LossOutput:
-        assert on_out_of_memory is None
-        chunks = self.handler.fit(self._batch()).chunks
-        engine = Engine(
-            encode=self._encode,
-            backward=self._backward,
-            gradient_sync=NoSync().backward,
-        )
-        self._count = 0
-
-        def loss(flat_ND: torch.Tensor) -> LossOutput:
-            return MultipleNegativesRanking()(LossInput((flat_ND[:8], flat_ND[8:]), slice(0, 8)))
-
-        return cached_backward(engine, loss, chunks, num_keep=self.budget.num_keep(chunks))
-
-    def _encode(self, chunk: object) -> torch.Tensor:
-        if not self._in_backward and chunk.input_ids.numel() > self._limit_tokens:  # type: ignore[attr-defined]
-            raise torch.OutOfMemoryError("test")
-        return self.encoder(chunk)  # type: ignore[no-any-return]
-
-    def _backward(self, surrogate: torch.Tensor) -> None:
-        surrogate.backward()
-        self._count += 1
-        if self._in_backward and self.handler.num_halvings == 0:
-            raise torch.OutOfMemoryError("test")  # after gradients were accumulated
-
-    def gradient(self) -> torch.Tensor:
-        return torch.cat(
-            [p.grad.flatten() for p in self.encoder.parameters() if p.grad is not None]
-        )
-
-
-@pytest.mark.parametrize("in_backward", [False, True])
-def test_a_step_that_runs_out_of_memory_is_repeated_exactly(
-    tiny_bert: Path, in_backward: bool
-) -> None:
-    free = Limited(tiny_bert, limit_tokens=1000, in_backward=False)
-    wanted = free.run()
-    assert free.handler.num_halvings == 0
-    assert not free.said
-    limited = Limited(tiny_bert, limit_tokens=40, in_backward=in_backward)
-    found = limited.run()
-    assert limited.handler.num_halvings == 1
-    assert limited.said == [
-        "out of memory: chunks are cut to 1/2 of their size and 0 GiB of graphs are kept from this "
-        "step on, which is repeated"
-    ]
-    torch.testing.assert_close(found.loss, wanted.loss)
-    torch.testing.assert_close(limited.gradient(), free.gradient(), rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize(("limit_tokens", "may_repeat"), [(1, True), (40, False)])
-def test_what_cannot_be_repeated_raises(
-    tiny_bert: Path, limit_tokens: int, may_repeat: bool
-) -> None:
-    limited = Limited(tiny_bert, limit_tokens=limit_tokens, in_backward=False)
-    with pytest.raises(
-        ConfigError, match=r"^gradcache runs out of memory with chunks of up to \d+ tok"
-    ):
-        limited.run(may_repeat=may_repeat)
-    assert limited.handler.num_halvings == (1 if may_repeat else 0)
 
 
 def test_a_ring_holds_less_of_the_batch() -> None:

@@ -189,6 +189,14 @@ def unscale_before_step(optimizer: Optimizer) -> None:
     optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
 
 
+def num_writes(tensor: Tensor) -> int:
+    """Return how often a tensor was written to in place, which autograd counts without a public name.
+
+    What fused optimizers write to parameters is not counted, but the number of their step is a tensor too.
+    """
+    return int(tensor._version)
+
+
 def keep_graphs_whole() -> None:
     """Keep torch.compile from splitting graphs at the gradient buckets of DDP.
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from helpers.distributed import run
+from helpers.keystone import quiet
 from helpers.runs import metrics, run_train, weights, write_triplets
-from inbatch.device.memory import available_bytes
+from inbatch.callbacks.checkpoints import RECORD
+from inbatch.device.memory import free_bytes
 
 GIB = 2**30
 
@@ -29,9 +33,9 @@ def options(tmp_path: Path) -> list[str]:
 def _train(
     monkeypatch: pytest.MonkeyPatch, free_gib: float, output: Path, options: list[str], steps: int
 ) -> None:
-    assert available_bytes("cpu") > 0  # what stands in for it below
+    assert free_bytes(torch.device("cpu")) > 0  # what stands in for it below
     with monkeypatch.context() as patch:
-        patch.setattr("inbatch.run.auto_sizes.available_bytes", lambda device: free_gib * GIB)
+        patch.setattr("inbatch.run.auto_sizes.free_bytes", lambda device: free_gib * GIB)
         run_train(*options, f"trainer.max_steps={steps}", f"output_dir={output}")
 
 
@@ -62,16 +66,19 @@ def test_chunks_that_no_longer_fit_are_said(
     assert said in capsys.readouterr().out
 
 
-def test_chunks_that_were_halved_stay_halved(
+def test_what_was_halved_stays_halved(
     tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from inbatch.gradcache import OutOfMemoryHandler
 
     output = tmp_path / "run"
+    options = [*options, "loss=multiple_negatives_ranking"]
     with monkeypatch.context() as patch:
         patch.setattr(OutOfMemoryHandler, "__init__", _halved(OutOfMemoryHandler.__init__))
         run_train(*options, "trainer.max_steps=4", f"output_dir={tmp_path / 'whole'}")
         run_train(*options, "trainer.max_steps=2", f"output_dir={output}")
+    record = torch.load(output / "checkpoints" / "last.ckpt", weights_only=True)[RECORD]
+    assert (record["halvings"], record["panel_halvings"]) == ([1], [2])
     run_train(*options, "trainer.max_steps=4", f"output_dir={output}")
     for name, tensor in weights(tmp_path / "whole").items():
         assert torch.equal(tensor, weights(output)[name]), name
@@ -82,6 +89,27 @@ def _halved(init):  # type: ignore[no-untyped-def]
 
     def made(handler, budget):  # type: ignore[no-untyped-def]
         init(handler, budget)
-        handler.shrink()
+        handler.num_halvings, handler.panel_halvings = 1, 2
 
     return made
+
+
+def _train_on_ranks(rank: int, world_size: int, output: Path, options: list[str]) -> list[Any]:
+    quiet()
+    with pytest.MonkeyPatch.context() as patch:
+        free = (64.0, 0.04)[rank] * GIB
+        patch.setattr("inbatch.run.auto_sizes.free_bytes", lambda device: free)
+        run_train(*options, "trainer.max_steps=2", f"output_dir={output}")
+    record = torch.load(output / "checkpoints" / "last.ckpt", weights_only=True)[RECORD]
+    return [record["chunk_tokens"], record["settings"]["gradcache"]["keep_gib"]]
+
+
+def test_ranks_take_the_sizes_of_the_one_with_least_memory(
+    tmp_path: Path, options: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = [*options, "trainer.devices=2"]
+    tokens, keep_gib = run(_train_on_ranks, 2, tmp_path / "run", options)[0]
+    assert tokens[0] == tokens[1] < 1024
+    assert keep_gib < 0.04
+    said = f"memory  chunks of at most {tokens[0]} tokens, "
+    assert capfd.readouterr().out.count(said) == 1

@@ -1,196 +1,208 @@
-"""Steps that run out of memory on the way have the gradient of a step that does not."""
+"""Passes that run out of memory on the way end with the gradient of passes that do not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import torch
 from test_engine import Net, chunks_of, contrast
 from torch import Tensor
 
-from helpers.distributed import run
 from helpers.gradient_cache import cached_backward
-from helpers.keystone import (
-    LOSSES,
-    STRATEGIES,
-    distributed,
-    fit,
-    make_encoder,
-    make_step,
-    quiet,
-    reference,
-    relative_error,
-)
+from helpers.shortage import ERRORS, Shortage, never, quick_collection
 from inbatch.batch.batch import Chunk
-from inbatch.encoder import Encoder
-from inbatch.errors import ConfigError
-from inbatch.gradcache import Engine
+from inbatch.device.memory import is_out_of_memory, make_room, retried
+from inbatch.gradcache import Accumulated, Engine, KeepBudget, OutOfMemoryHandler
 from inbatch.step.gradient_sync import NoSync
 
-Fails = Callable[[Chunk, int], bool]  # of a chunk and the number of the forward
+
+@pytest.fixture(autouse=True)
+def _quick() -> Iterator[None]:
+    with quick_collection():
+        yield
+
+
 SIZES = [5, 3, 8]
+CPU = torch.device("cpu")
 
 
-class Step:
-    """One step of the engine on an encoder that now and then runs out of memory."""
+class Passes:
+    """The passes over three chunks on a net that now and then runs out of memory."""
 
-    def __init__(self, dropout: float, fails: Fails, *, num_keep: int, may: bool = True) -> None:
-        self.net, self.num_retries, self._forwards = Net(dropout), 0, 0
-        self._fails = fails
+    def __init__(
+        self,
+        dropout: float,
+        *,
+        num_keep: int,
+        forward: Callable[[int], bool] = never,
+        backward: Callable[[int], bool] = never,
+        largest: int = 100,
+        error: str = "allocator",
+    ) -> None:
+        self.net, self.memory = Net(dropout), OutOfMemoryHandler(KeepBudget(None))
+        self.shortage = Shortage(self.net.dropout, forward=forward, backward=backward, error=error)
+        self._largest, self._error = largest, error
         torch.manual_seed(11)
         engine = Engine(
             self._encode,
             lambda surrogate: surrogate.backward(),
             NoSync().backward,
-            on_out_of_memory=self._on_out_of_memory if may else None,
+            relief=self.memory,
+            accumulated=Accumulated(list(self.net.parameters())),
         )
         self.loss = cached_backward(engine, contrast, chunks_of(SIZES), num_keep=num_keep).loss
+        self.after = torch.rand(3)
 
     def _encode(self, chunk: Chunk) -> Tensor:
-        self._forwards += 1
-        embeddings = self.net(chunk)  # draws dropout before it fails
-        if self._fails(chunk, self._forwards):
-            raise torch.OutOfMemoryError("test")
+        embeddings: Tensor = self.net(chunk)
+        if chunk.num_texts > self._largest:
+            raise ERRORS[self._error]
         return embeddings
-
-    def _on_out_of_memory(self) -> None:
-        self.num_retries += 1
 
     @property
     def gradient(self) -> Tensor:
-        return torch.cat([p.grad.flatten() for p in self.net.parameters()])
+        return torch.cat([p.grad.flatten() for p in self.net.parameters() if p.grad is not None])
 
 
-def never(chunk: Chunk, forward: int) -> bool:
-    return False
+def at(*numbers: int) -> Callable[[int], bool]:
+    return lambda number: number in numbers
 
 
+@pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize(
-    ("num_keep", "fails", "num_retries"),
+    ("num_keep", "fails", "num_halvings"),
     [
-        (3, lambda chunk, forward: forward == 3, 1),  # the third graph does not fit
-        (1, lambda chunk, forward: forward == 3, 1),  # nor a chunk beside one kept graph
-        (0, lambda chunk, forward: forward == 4, 1),  # a second forward
-        (0, lambda chunk, forward: forward == 5, 1),
-        (3, lambda chunk, forward: forward in (3, 6), 2),  # both
+        (3, {"forward": at(3)}, 0),  # the third graph does not fit
+        (1, {"forward": at(1)}, 0),  # nor the first
+        (0, {"forward": at(1)}, 1),  # a second forward, whose graph then lies on the host
+        (0, {"forward": at(3)}, 1),
+        (3, {"forward": at(3), "backward": at(1)}, 0),  # a backward beside kept graphs
+        (3, {"backward": at(1, 2)}, 0),  # first there is one left to let go
+        (3, {"backward": at(1, 2, 3)}, 1),
+        (0, {"backward": at(1)}, 1),
+        (0, {"backward": at(3)}, 1),  # the last
+        (2, {"backward": at(1, 3)}, 1),
     ],
 )
-def test_same_dropout_after_a_retry(num_keep: int, fails: Fails, num_retries: int) -> None:
-    wanted, found = Step(0.5, never, num_keep=0), Step(0.5, fails, num_keep=num_keep)
-    assert found.num_retries == num_retries
+def test_a_retried_pass_has_the_same_gradient_to_the_last_bit(
+    num_keep: int, fails: dict[str, Callable[[int], bool]], num_halvings: int, error: str
+) -> None:
+    wanted = Passes(0.5, num_keep=3)
+    found = Passes(0.5, num_keep=num_keep, error=error, **fails)  # type: ignore[arg-type]
+    assert found.memory.num_halvings == num_halvings
+    assert found.memory.panel_halvings == 0
     assert torch.equal(found.loss, wanted.loss)
-    torch.testing.assert_close(found.gradient, wanted.gradient, rtol=0, atol=1e-12)
+    assert torch.equal(found.gradient, wanted.gradient)
+    assert torch.equal(found.after, wanted.after)
+    assert all(p.requires_grad for p in found.net.parameters())
+
+
+@pytest.mark.parametrize(("num_keep", "most", "num_forwards"), [(3, 8, 4), (2, 4, 5)])
+def test_half_of_the_graphs_are_let_go_at_a_time(
+    num_keep: int, most: int, num_forwards: int
+) -> None:
+    """The chunks have 5, 3 and 8 tokens. Of three graphs two stay, of two none."""
+    found = Passes(0.5, num_keep=num_keep, forward=at(num_keep))
+    assert found.memory.budget.most_tokens == most
+    assert found.shortage.num_forwards == num_forwards
 
 
 @pytest.mark.parametrize("num_keep", [0, 2])
-def test_chunks_are_cut_into_halves(num_keep: int) -> None:
-    wanted = Step(0.0, never, num_keep=0)
-    found = Step(0.0, lambda chunk, _: chunk.num_texts > 4, num_keep=num_keep)
-    assert found.num_retries == (2 if num_keep == 0 else 3)
+@pytest.mark.parametrize(("largest", "num_halvings"), [(4, 1), (2, 2), (1, 3)])
+def test_chunks_are_cut_into_halves_as_often_as_it_takes(
+    num_keep: int, largest: int, num_halvings: int
+) -> None:
+    wanted = Passes(0.0, num_keep=0)
+    found = Passes(0.0, num_keep=num_keep, largest=largest)
+    assert found.memory.num_halvings == num_halvings
     torch.testing.assert_close(found.loss, wanted.loss, rtol=0, atol=1e-12)
     torch.testing.assert_close(found.gradient, wanted.gradient, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("fails", [{"forward": at(1)}, {"backward": at(1)}, {"backward": at(2)}])
+def test_a_second_forward_without_random_numbers_is_cut_too(
+    fails: dict[str, Callable[[int], bool]],
+) -> None:
+    """What a failed backward has reached is not added twice, by neither half."""
+    wanted = Passes(0.0, num_keep=0)
+    found = Passes(0.0, num_keep=0, **fails)  # type: ignore[arg-type]
+    assert found.memory.num_halvings == 1
+    assert found.shortage.num_forwards > 4  # three chunks, one of them again, and halves
+    torch.testing.assert_close(found.gradient, wanted.gradient, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize(
-    ("fails", "may"),
+    "fails",
     [
-        (lambda chunk, _: chunk.num_texts > 2, True),  # half of 5 or 8 texts does not fit either
-        (lambda chunk, forward: forward in (4, 5), True),  # nor a second forward on the host
-        (lambda chunk, forward: forward == 1, False),
-        (lambda chunk, forward: forward == 4, False),
+        {"forward": at(1, 2), "dropout": 0.5},  # nor does a graph on the host fit
+        {"backward": lambda number: True, "dropout": 0.5},
+        {"backward": lambda number: True, "dropout": 0.0},
+        {"largest": 0, "dropout": 0.0},  # a text alone does not fit
     ],
 )
-def test_what_stays_too_large_raises(fails: Fails, may: bool) -> None:
+@pytest.mark.parametrize("num_keep", [0, 3])
+def test_what_stays_too_large_raises(fails: dict[str, object], num_keep: int) -> None:
+    if num_keep and "forward" in fails:
+        fails = {**fails, "forward": lambda number: True}
     with pytest.raises(torch.OutOfMemoryError):
-        Step(0.0, fails, num_keep=0, may=may)
+        Passes(num_keep=num_keep, **fails)  # type: ignore[arg-type]
 
 
-def _starve(monkey: pytest.MonkeyPatch, *, fails: Callable[[int], bool]) -> None:
-    """Encoder forwards with gradient run out of memory, by their number."""
-    whole, count = Encoder.forward, [0]
-
-    def forward(encoder: Encoder, chunk: Chunk) -> Tensor:
-        embeddings = whole(encoder, chunk)
-        if encoder.training and torch.is_grad_enabled():
-            count[0] += 1
-            if fails(count[0]):
-                raise torch.OutOfMemoryError("test")
-        return embeddings
-
-    monkey.setattr(Encoder, "forward", forward)
+@pytest.mark.parametrize("fails", [{"forward": at(1)}, {"backward": at(1)}])
+def test_without_relief_the_error_passes(fails: dict[str, Callable[[int], bool]]) -> None:
+    net = Net(0.0)
+    Shortage(net.dropout, **fails)
+    engine = Engine(net, lambda surrogate: surrogate.backward(), NoSync().backward)
+    with pytest.raises(torch.OutOfMemoryError):
+        cached_backward(engine, contrast, chunks_of(SIZES), num_keep=1)
 
 
-def _train(
-    rank: int, world_size: int, path: Path, strategy: str, keep_gib: float | None
-) -> dict[str, Tensor]:
-    quiet()
-    options: dict[str, Any] = {"chunk_rows": 5, "keep_gib": keep_gib, "num_steps": 2}
-    with pytest.MonkeyPatch.context() as monkey:
-        if rank == 1:
-            _starve(monkey, fails=lambda number: number == 2)
-        return distributed(
-            *(rank, world_size, path, STRATEGIES[strategy], LOSSES["gist"]),
-            num_rows=12,
-            dtype=torch.float32,
-            **options,
-        )
+def test_other_errors_pass() -> None:
+    def compute() -> None:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        retried(compute, lambda: True)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "deepspeed_stage_2"])
-@pytest.mark.parametrize("keep_gib", [None, 0])
-def test_one_rank_of_two_runs_out_of_memory(
-    tiny_bert: Path, strategy: str, keep_gib: float | None, capfd: pytest.CaptureFixture[str]
-) -> None:
-    found = run(_train, 2, tiny_bert, strategy, keep_gib)[0]
-    start = {
-        n: p.detach().clone() for n, p in make_encoder(tiny_bert, torch.float32).named_parameters()
-    }
-    wanted = reference(tiny_bert, LOSSES["gist"], 12, 2, torch.float32)
-    assert relative_error(found, wanted, start) <= 5e-6
-    said = capfd.readouterr().out
-    assert "out of memory on rank 1: chunks are cut to 1/2 of their size and 0 GiB" in said
-    assert said.count("out of memory") == 1
+def test_remedies_are_asked_in_their_order() -> None:
+    left, asked = {"graphs": 1, "panels": 2}, list[str]()
+
+    def remedy(name: str) -> bool:
+        asked.append(name)
+        left[name] -= 1
+        return left[name] >= 0
+
+    def compute() -> None:
+        raise ERRORS["cublas"]
+
+    with pytest.raises(RuntimeError, match="CUBLAS"):
+        retried(compute, partial(remedy, "graphs"), partial(remedy, "panels"))
+    assert asked == ["graphs", "graphs", "panels", "graphs", "panels", "graphs", "panels"]
 
 
-def _fail(rank: int, world_size: int, path: Path) -> str:
-    """Every rank fails, as in a job whose ranks hold alike chunks."""
-    quiet()
-    with pytest.MonkeyPatch.context() as monkey:
-        _starve(monkey, fails=lambda number: number == 1)
-        with pytest.raises(ConfigError) as caught:
-            distributed(
-                *(rank, world_size, path, STRATEGIES["fsdp"], LOSSES["multiple_negatives_ranking"]),
-                num_rows=12,
-                num_steps=1,
-                dtype=torch.float32,
-                chunk_rows=5,
-                keep_gib=0,
-            )
-    return str(caught.value)
+def test_what_is_out_of_memory() -> None:
+    assert all(map(is_out_of_memory, ERRORS.values()))
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert not is_out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
 
 
-def test_sharded_parameters_get_advice(tiny_bert: Path) -> None:
-    for message in run(_fail, 2, tiny_bert):
-        assert message.startswith("gradcache runs out of memory with chunks of up to ")
-        assert "gradcache.chunk_tokens=" in message
+def test_room_is_made_before_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, empty = [3], torch.empty
 
+    def limited(num_bytes: int, **options: object) -> Tensor:
+        if num_bytes > 10 - held[0]:
+            raise ERRORS["allocator"]
+        return empty(num_bytes, **options)  # type: ignore[call-overload,no-any-return]
 
-def test_accumulated_batches_on_one_process(tiny_bert: Path) -> None:
-    """The second batch of an optimizer step is rescued; repeating it would count the first twice."""
-    parameters = []
-    for fails in (lambda number: False, lambda number: number == 10):
-        with pytest.MonkeyPatch.context() as monkey:
-            _starve(monkey, fails=fails)
-            encoder = make_encoder(tiny_bert, torch.float64)
-            options: dict[str, Any] = {"chunk_rows": 5, "keep_gib": 0, "accumulate": 2}
-            module, batches = make_step(
-                encoder, LOSSES["multiple_negatives_ranking"], 12, num_steps=2, **options
-            )
-            fit(module, batches, 1)
-            parameters.append(torch.cat([p.detach().flatten() for p in encoder.parameters()]))
-            rescued = module.step.memory.num_halvings
-    assert rescued == 1
-    torch.testing.assert_close(parameters[0], parameters[1], rtol=0, atol=1e-12)
+    def let_go() -> bool:
+        held[0] -= 1
+        return held[0] >= 0
+
+    monkeypatch.setattr(torch, "empty", limited)
+    make_room(9, CPU, let_go)
+    assert held == [1]
+    with pytest.raises(torch.OutOfMemoryError):
+        make_room(11, CPU, let_go)

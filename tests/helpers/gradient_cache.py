@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from inbatch.batch.batch import Chunk
@@ -16,7 +17,8 @@ def cached_backward(
 ) -> LossOutput:
     """Accumulate the gradient of a loss of all embeddings [N, D]; return it detached."""
     embeddings = embed(engine, chunks, num_keep=num_keep)
-    output = loss(embeddings.values_ND)
-    embeddings.differentiate(output.loss)
+    values_ND = embeddings.values_ND.detach().requires_grad_()
+    output = loss(values_ND)
+    embeddings.differentiate([embeddings.values_ND], torch.autograd.grad(output.loss, values_ND))
     backward(engine, embeddings)
     return LossOutput(output.loss.detach(), output.metrics)

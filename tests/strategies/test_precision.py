@@ -81,6 +81,44 @@ def test_a_step_in_bf16_errs_as_under_ddp(
         assert 1e-5 < error <= 2 * usual
 
 
+def test_fsdp_gathers_matrices_in_16_bits_and_changes_nothing_by_it(tiny_bert: Path) -> None:
+    """Autocast would cast them after they are gathered. With two ranks no sum has another order."""
+    ddp, fsdp = (run(_train, 2, tiny_bert, name, "bf16-mixed", 2)[0] for name in ("ddp", "fsdp"))
+    start = {
+        n: p.detach().clone() for n, p in make_encoder(tiny_bert, torch.float32).named_parameters()
+    }
+    for found, wanted in zip(fsdp, ddp, strict=True):
+        assert relative_error(found, wanted, start) <= 1e-6
+    for dtypes in run(_gathered, 2, tiny_bert):
+        assert dtypes == {
+            "layer.0.attention.self.query.weight": torch.bfloat16,
+            "layer.0.attention.output.LayerNorm.weight": torch.float32,
+            "embeddings.word_embeddings.weight": torch.float32,
+        }
+
+
+def _gathered(rank: int, world_size: int, path: Path) -> dict[str, torch.dtype]:
+    """Types of parameters while their modules compute."""
+    quiet()
+    encoder, seen = make_encoder(path, torch.float32), dict[str, torch.dtype]()
+    for name, module in encoder.named_modules():
+        short = name.removeprefix("backbone.").removeprefix("encoder.")
+        if short in (
+            "layer.0.attention.self.query",
+            "layer.0.attention.output.LayerNorm",
+            "embeddings.word_embeddings",
+        ):
+            module.register_forward_hook(
+                lambda module, arguments, output, short=short: seen.update(
+                    {f"{short}.weight": module.weight.dtype}
+                )
+            )
+    world: dict[str, Any] = {"rank": rank, "world_size": world_size}
+    module, batches = make_step(encoder, InFloat32(), 12, strategy=STRATEGIES["fsdp"], **world)
+    fit(module, batches, world_size, precision="bf16-mixed")
+    return seen
+
+
 @pytest.mark.parametrize("precision", ["32-true", "16-mixed", "bf16-mixed", "bf16-true"])
 def test_labels_stay_as_they_are_under_deepspeed(precision: Any) -> None:
     """DeepSpeed has no fp16 on a CPU, so no step is made here."""

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim.lr_scheduler import LambdaLR
 
 from inbatch.console import make_console, print_plain
-from inbatch.gather import sum_over_ranks
+from inbatch.gather import max_over_ranks, sum_over_ranks
 from inbatch.step.report import Watched
 
 
@@ -18,7 +18,8 @@ class RunRecord(Callback):
     """Writes down the settings, the number of ranks and the sizes of chunks, and takes the sizes up again.
 
     Chunks decide which dropout a text draws, so a run that resumes cuts its batches as they were cut: to the
-    planned size, and halved as often as memory has run out.
+    planned size, and halved as often as memory has run out. So it does with the panels of the loss, which
+    decide in which order it adds up.
 
     Args:
         settings: the whole configuration, sizes resolved.
@@ -29,11 +30,35 @@ class RunRecord(Callback):
         self._settings = dict(settings)
         self._saved = saved
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the sizes of the rank with the least free memory; those of a checkpoint stay. Collective."""
+        cache = self._settings["gradcache"]
+        own = [cache["chunk_tokens"], cache["keep_gib"]]
+        if trainer.world_size == 1 or self._saved or own == [None, None]:
+            return
+        # Bytes of graphs in whole KiB; None, which is no limit, is the same on all ranks.
+        numbers = [own[0] or 0, round((own[1] or 0) * 2**20)]
+        device = trainer.strategy.root_device
+        lowest = [-n for n in max_over_ranks([-n for n in numbers], device)]
+        if lowest == numbers:
+            return
+        tokens = own[0] if own[0] is None else lowest[0]
+        keep = own[1] if own[1] is None else lowest[1] / 2**20
+        self._settings["gradcache"] = {**cache, "chunk_tokens": tokens, "keep_gib": keep}
+        trainer.datamodule.limit_chunks(tokens)  # type: ignore[attr-defined]
+        pl_module.limit_kept(keep)  # type: ignore[operator]
+        if trainer.is_global_zero:
+            print_plain(
+                f"memory  {_named(tokens, keep)} on every rank, since one has less free memory than rank 0",
+                console=make_console(),
+            )
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Cut chunks as often as before."""
-        halvings = of_rank(self._saved, "halvings", trainer.global_rank, trainer.world_size)
-        for _ in range(halvings or 0):
-            pl_module.step.memory.shrink()  # type: ignore[union-attr, operator]
+        """Cut chunks and panels as often as before."""
+        memory: Any = pl_module.step.memory  # type: ignore[union-attr]
+        place = (trainer.global_rank, trainer.world_size)
+        memory.num_halvings += of_rank(self._saved, "halvings", *place) or 0
+        memory.panel_halvings += of_rank(self._saved, "panel_halvings", *place) or 0
         total, before = cast(Watched, pl_module).total_steps, self._saved.get("total_steps", 0)
         if before and before != total:
             self._say_length(trainer, before, total)
@@ -57,19 +82,28 @@ class RunRecord(Callback):
     def make(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The record, as plain values. Collective."""
         tokens = self._settings["gradcache"]["chunk_tokens"] or 0
-        halvings = pl_module.step.memory.num_halvings  # type: ignore[union-attr]
-        sizes_W2 = torch.zeros(trainer.world_size, 2, dtype=torch.int64)
-        sizes_W2[trainer.global_rank] = torch.tensor([tokens, halvings])
+        memory: Any = pl_module.step.memory  # type: ignore[union-attr]
+        sizes_W3 = torch.zeros(trainer.world_size, 3, dtype=torch.int64)
+        own = [tokens, memory.num_halvings, memory.panel_halvings]
+        sizes_W3[trainer.global_rank] = torch.tensor(own)
         if trainer.world_size > 1:
-            sizes_W2 = sum_over_ranks(sizes_W2.to(trainer.strategy.root_device)).cpu()
+            sizes_W3 = sum_over_ranks(sizes_W3.to(trainer.strategy.root_device)).cpu()
         return {
             "settings": self._settings,
             "step": trainer.global_step,
             "total_steps": cast(Watched, pl_module).total_steps,
             "world_size": trainer.world_size,
-            "chunk_tokens": sizes_W2[:, 0].tolist(),
-            "halvings": sizes_W2[:, 1].tolist(),
+            "chunk_tokens": sizes_W3[:, 0].tolist(),
+            "halvings": sizes_W3[:, 1].tolist(),
+            "panel_halvings": sizes_W3[:, 2].tolist(),
         }
+
+
+def _named(tokens: int | None, keep_gib: float | None) -> str:
+    """Sizes in words."""
+    chunks = "" if tokens is None else f"chunks of at most {tokens} tokens"
+    kept = "" if keep_gib is None else f"{keep_gib:.4g} GiB of graphs kept"
+    return ", ".join(filter(None, (chunks, kept)))
 
 
 def of_rank(record: Mapping[str, Any], name: str, rank: int, world_size: int) -> int | None:

@@ -1,24 +1,94 @@
-"""Memory of a device: how much is free, and giving back what nothing uses."""
+"""Memory of a device: how much is free, what to do where it runs out, and giving back what nothing uses."""
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TypeVar
 
 import torch
 
+T = TypeVar("T")
 
-def available_bytes(device: Literal["cpu", "cuda"]) -> float:
-    """Total memory of a GPU, or what the machine and this process's control group leave free."""
-    if device == "cuda":
-        return float(torch.cuda.get_device_properties(0).total_memory)
+# Libraries that allocate by themselves (cuBLAS its workspace, cuDNN, the driver) say so in their own words.
+_IN_OTHER_WORDS = ("_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+
+
+def free_bytes(device: torch.device) -> float:
+    """Bytes that this process can still take.
+
+    Of a GPU: what the driver has free, whichever processes hold the rest, and what torch holds for this
+    process without using it. Elsewhere: what the machine and this process's control group leave free.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(free + unused)
     lines = Path("/proc/meminfo").read_text().splitlines()
-    free = next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    available = next(
+        1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")
+    )
     limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
     if limit.exists() and limit.read_text().strip().isdigit():
-        free = min(free, float(limit.read_text()) - float(used.read_text()))
-    return free
+        available = min(available, float(limit.read_text()) - float(used.read_text()))
+    return available
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether an error says that a device's memory does not suffice."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in str(error) for words in _IN_OTHER_WORDS
+    )
+
+
+def unless_out_of_memory(compute: Callable[[], T]) -> T | RuntimeError:
+    """Return the result of `compute`, or the error by which it has run out of memory.
+
+    By then the memory of the failed attempt is free: the error comes without its traceback, whose frames
+    would hold the attempt's tensors.
+    """
+    try:
+        return compute()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        short = error.with_traceback(None)
+        short.__context__ = None
+    free_memory()
+    return short
+
+
+def retried(compute: Callable[[], T], *remedies: Callable[[], bool]) -> T:
+    """Return the result of `compute`, done again after a remedy as often as it runs out of memory.
+
+    Args:
+        compute: what needs memory; it may be called any number of times.
+        remedies: in the order in which they are asked; each makes memory free, or returns False where it
+            has nothing left to give.
+
+    Raises:
+        RuntimeError: the last error of `compute`, once no remedy is left.
+    """
+    while True:
+        found = unless_out_of_memory(compute)
+        if not isinstance(found, RuntimeError):
+            return found
+        if not any(remedy() for remedy in remedies):
+            raise found
+
+
+def make_room(num_bytes: int, device: torch.device, *remedies: Callable[[], bool]) -> None:
+    """Make sure that so many bytes are free, for what cannot be done again once it has begun.
+
+    Such as a collective: a rank that ran out of memory halfway would leave the others waiting.
+
+    Args:
+        num_bytes: what will be allocated.
+        device: where.
+        remedies: see `retried`.
+    """
+    retried(lambda: torch.empty(num_bytes, dtype=torch.uint8, device=device), *remedies)
 
 
 def free_memory() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -22,7 +23,10 @@ _LEAST = torch.float32
 
 @contextmanager
 def shared_lookup(
-    embedding: nn.Embedding, token_ids: Sequence[Tensor]
+    embedding: nn.Embedding,
+    token_ids: Sequence[Tensor],
+    *,
+    added: Callable[[Tensor], None] = lambda table: None,
 ) -> Iterator[Callable[[], None]]:
     """Add up the gradients of lookups that are made inside the context; the table gets them in the end.
 
@@ -32,6 +36,7 @@ def shared_lookup(
     Args:
         embedding: the table [V, E]; a frozen one is left alone.
         token_ids: all tokens that will be looked up inside, of any shapes, on the table's device.
+        added: called with the table when the gradient of a lookup has been added up, but for the last.
 
     Yields:
         A function to call before the last backward.
@@ -39,7 +44,7 @@ def shared_lookup(
     if not token_ids or not embedding.weight.requires_grad or not torch.is_grad_enabled():
         yield lambda: None
         return
-    shared = _Shared(embedding, token_ids)
+    shared = _Shared(embedding, token_ids, added)
 
     def look_up(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
@@ -58,8 +63,14 @@ def shared_lookup(
 class _Shared:
     """The sum of the gradients up to now, for the distinct tokens."""
 
-    def __init__(self, embedding: nn.Embedding, token_ids: Sequence[Tensor]) -> None:
+    def __init__(
+        self,
+        embedding: nn.Embedding,
+        token_ids: Sequence[Tensor],
+        added: Callable[[Tensor], None],
+    ) -> None:
         weight = embedding.weight
+        self._added = partial(added, weight)
         self._distinct_U = torch.unique(torch.cat([ids.flatten() for ids in token_ids]))
         self._place_V = self._distinct_U.new_zeros(embedding.num_embeddings)
         self._place_V[self._distinct_U] = torch.arange(len(self._distinct_U), device=weight.device)
@@ -79,6 +90,7 @@ class _Shared:
             gradient, self._place_V[ids], len(self._distinct_U), -1, False
         )
         if not self._is_last:
+            self._added()
             return None
         whole: Tensor = torch.ops.aten.embedding_dense_backward(
             self._sum_UE.to(gradient.dtype), self._distinct_U, self._size, self._padding, False

@@ -1,11 +1,13 @@
 """One large contrastive batch in bounded memory: embed, loss, gradients of the embeddings, backward."""
 
+from inbatch.gradcache.accumulated import Accumulated
 from inbatch.gradcache.engine import Embeddings, Engine, backward, embed
 from inbatch.gradcache.fillers import fill_chunks
 from inbatch.gradcache.keep import KeepBudget
 from inbatch.gradcache.out_of_memory import OutOfMemoryHandler
 
 __all__ = [
+    "Accumulated",
     "Embeddings",
     "Engine",
     "KeepBudget",

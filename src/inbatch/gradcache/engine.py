@@ -13,7 +13,7 @@ so a step runs in three passes (Gao et al. 2021, https://arxiv.org/abs/2101.0698
 
 With every graph kept no text is embedded twice. Chunks go backward in their order whatever is kept, so that
 the sum of their gradients does not depend on it: it is the same to the last bit.
-A forward that runs out of memory is done again with less, see retry.py, where the engine is allowed to.
+A forward or backward that runs out of memory is done again with less, see retry.py, where that is allowed.
 
 Pass 2 is the caller's, between `embed` and `backward`, so that it reads as what it is. The engine knows
 neither ranks nor losses: it receives callables. `last` marks the one backward of a
@@ -22,16 +22,18 @@ step after which gradients may be reduced over ranks. Shape letters: N texts, n 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from inbatch.batch.batch import Chunk
-from inbatch.gradcache.retry import Embedded, OnOutOfMemory, Replay, embed_all
+from inbatch.device.memory import retried
+from inbatch.gradcache.accumulated import Accumulated
+from inbatch.gradcache.retry import ChunkBackward, Embedded, Relief, embed_all, keep_fewer
 from inbatch.gradcache.rng import RngState
 
 
@@ -43,8 +45,10 @@ class Engine(NamedTuple):
     gradient_sync: last -> context; outside the last backward of a step gradients stay on their rank.
     measure: name -> context that measures time ("embed", "backward").
     complete: called before the last backward of the batch.
-    on_out_of_memory: called after a forward ran out of memory, before it is done again with less; None lets
-        the error pass, as it must where ranks run their forwards together.
+    size: batches whose gradients are averaged; this is one of them.
+    relief: what a forward or backward that runs out of memory is done again with; None lets the error pass,
+        as it must where ranks run their forwards together.
+    accumulated: of the parameters; needed with a `relief` that does not repeat the step.
     """
 
     encode: Callable[[Chunk], Tensor]
@@ -52,7 +56,9 @@ class Engine(NamedTuple):
     gradient_sync: Callable[[bool], AbstractContextManager[None]]
     measure: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
     complete: Callable[[], None] = lambda: None
-    on_out_of_memory: OnOutOfMemory | None = None
+    size: int = 1
+    relief: Relief | None = None
+    accumulated: Accumulated | None = None
 
 
 class Embeddings:
@@ -61,9 +67,10 @@ class Embeddings:
     values_ND: all texts in the batch's flat order, at least float32; a leaf for the loss to differentiate.
     """
 
-    def __init__(self, embedded: list[Embedded]) -> None:
-        self.values_ND = _assemble(embedded).requires_grad_()
-        self.embedded = [e if e.kept else e.without_embeddings() for e in embedded]
+    def __init__(self, embedded: list[Embedded], relief: Relief | None) -> None:
+        self.embedded, self._relief = embedded, relief
+        self.values_ND = retried(partial(_assemble, embedded), self.keep_fewer).requires_grad_()
+        self.embedded = [e if e.kept else e.without_embeddings() for e in self.embedded]
         self.gradient_ND: Tensor | None = None
 
     def by_column(self, num_columns: int) -> Tensor:
@@ -71,9 +78,18 @@ class Embeddings:
         num_texts, dimension = self.values_ND.shape
         return self.values_ND.view(num_columns, num_texts // num_columns, dimension)
 
-    def differentiate(self, loss: Tensor) -> None:
-        """Take the gradient of a loss of `values_ND`; frees the graph of the loss."""
-        (self.gradient_ND,) = torch.autograd.grad(loss, self.values_ND)
+    def keep_fewer(self) -> bool:
+        """Let go half of the graphs that are held; False where none is, or ranks must hold the same."""
+        return self._relief is not None and keep_fewer(self.embedded, self._relief)
+
+    def differentiate(self, results: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        """Take the gradient by that of what was made of `values_ND`.
+
+        Args:
+            results: tensors that were made of `values_ND`.
+            gradients: of a loss, with respect to these.
+        """
+        (self.gradient_ND,) = torch.autograd.grad(results, self.values_ND, gradients)
 
 
 def embed(engine: Engine, chunks: Sequence[Chunk], *, num_keep: int) -> Embeddings:
@@ -86,11 +102,8 @@ def embed(engine: Engine, chunks: Sequence[Chunk], *, num_keep: int) -> Embeddin
         num_keep: graphs to keep, counted from the first chunk; len(chunks) means no second forward.
     """
     with engine.measure("embed"):
-        return Embeddings(
-            embed_all(
-                engine.encode, chunks, num_keep=num_keep, on_out_of_memory=engine.on_out_of_memory
-            )
-        )
+        embedded = embed_all(engine.encode, chunks, num_keep=num_keep, relief=engine.relief)
+        return Embeddings(embedded, engine.relief)
 
 
 def backward(engine: Engine, embeddings: Embeddings, *, last: bool = True) -> None:
@@ -105,9 +118,23 @@ def backward(engine: Engine, embeddings: Embeddings, *, last: bool = True) -> No
         last: whether gradients are complete after this batch (False while accumulating batches).
     """
     assert embeddings.gradient_ND is not None
+    grad_ND, first = embeddings.gradient_ND, embeddings.embedded[0].rng
     after = RngState.capture(embeddings.values_ND.device)
+
+    def surrogate(chunk: Chunk, embeddings_nD: Tensor) -> Tensor:
+        return _surrogate(chunk, embeddings_nD, grad_ND) / engine.size
+
+    def run(surrogate: Tensor, is_last: bool, reduces: bool) -> None:
+        if is_last:
+            engine.complete()
+        with engine.gradient_sync(last and reduces):
+            engine.backward(surrogate)
+
+    chunks = ChunkBackward(
+        engine.encode, surrogate, run, relief=engine.relief, accumulated=engine.accumulated
+    )
     with engine.measure("backward"):
-        _backward_all(engine, embeddings.embedded, embeddings.gradient_ND, last=last)
+        chunks.all(embeddings.embedded, draws=not first.is_state_of(after))
     after.restore()
 
 
@@ -121,22 +148,6 @@ def _assemble(embedded: Sequence[Embedded]) -> Tensor:
     for e in real:
         flat[e.chunk.index] = e.embeddings.detach().to(dtype)
     return flat
-
-
-def _backward_all(engine: Engine, embedded: list[Embedded], grad_ND: Tensor, *, last: bool) -> None:
-    """Go backward through the chunks in their order. Only the final backward may reduce."""
-    replay = Replay(engine.encode, engine.on_out_of_memory)
-    waiting = deque(embedded)
-    embedded.clear()  # each graph is freed when its backward is done
-    while waiting:
-        e = waiting.popleft()
-        surrogate = _surrogate(e.chunk, e.embeddings if e.kept else replay(e), grad_ND)
-        del e
-        if not waiting:
-            engine.complete()
-        with engine.gradient_sync(last and not waiting):
-            engine.backward(surrogate)
-        del surrogate
 
 
 def _surrogate(chunk: Chunk, embeddings_nD: Tensor, grad_ND: Tensor) -> Tensor:

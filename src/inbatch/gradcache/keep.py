@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -26,26 +27,39 @@ class KeepBudget:
 
     def __init__(self, keep_gib: float | None) -> None:
         self.keep_gib = keep_gib
+        self.most_tokens: int | None = None  # whose graphs are kept, since memory has run out
         self._bytes_per_token: float | None = None
+
+    @property
+    def keeps_all(self) -> bool:
+        """True if every graph is kept, whatever the batch."""
+        return self.keep_gib is None and self.most_tokens is None
 
     def num_keep(self, chunks: Sequence[Chunk]) -> int:
         """Chunks, counted from the first, whose graphs fit together."""
-        if self.keep_gib is None:
-            return len(chunks)
-        if self.keep_gib == 0:
-            return 0
-        if self._bytes_per_token is None:
-            return min(1, len(chunks))
-        left = self.keep_gib * GIB
-        for position, chunk in enumerate(chunks):
-            left -= chunk.input_ids.numel() * self._bytes_per_token
-            if left < 0:
-                return position
-        return len(chunks)
+        if self.keep_gib and self._bytes_per_token is None:
+            chunks = chunks[:1]
+        tokens = accumulate(chunk.input_ids.numel() for chunk in chunks)
+        return sum(map(self._fits, tokens))
 
-    def halve(self) -> None:
-        """Keep half as much from now on; where every graph was kept, none, since the sum is unknown."""
-        self.keep_gib = 0.0 if self.keep_gib is None else self.keep_gib / 2
+    def _fits(self, num_tokens: int) -> bool:
+        if self.most_tokens is not None and num_tokens > self.most_tokens:
+            return False
+        if not self.keep_gib:
+            return self.keep_gib is None
+        return num_tokens * (self._bytes_per_token or 0.0) <= self.keep_gib * GIB
+
+    def lower(self, held: Sequence[Chunk]) -> int:
+        """From now on keep graphs of half as many tokens as were held when memory ran out.
+
+        Args:
+            held: chunks whose graphs were held, the one that was computed included if it was to be kept.
+
+        Returns:
+            How many of these, counted from the first, may stay: fewer than all.
+        """
+        self.most_tokens = sum(chunk.input_ids.numel() for chunk in held) // 2
+        return self.num_keep(held)
 
     @property
     def wants_measure(self) -> bool:
@@ -53,17 +67,24 @@ class KeepBudget:
         return bool(self.keep_gib) and self._bytes_per_token is None
 
     @contextmanager
-    def measure(self, num_tokens: int, parameters: Sequence[Tensor]) -> Iterator[None]:
-        """Weigh what autograd saves in this context, each storage once."""
-        known = {parameter.untyped_storage().data_ptr() for parameter in parameters}
-        seen: dict[int, int] = {}
+    def measure(self, num_tokens: int, held: Sequence[Tensor]) -> Iterator[None]:
+        """Weigh what autograd saves in this context, each storage once.
+
+        Args:
+            num_tokens: computed tokens of the forward inside.
+            held: tensors that are there anyway, such as parameters, and do not count.
+        """
+        known = {tensor.untyped_storage().data_ptr() for tensor in held}
+        seen: dict[int, torch.UntypedStorage] = {}  # alive, so that no other gets the same id
 
         def weigh(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in known:
-                seen[storage.data_ptr()] = storage.nbytes()
+                seen[id(storage)] = storage
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor):
             yield
-        self._bytes_per_token = sum(seen.values()) / max(1, num_tokens)
+        # Gathered parameters that FSDP has let go again have no bytes now.
+        num_bytes = sum(storage.nbytes() for storage in seen.values())
+        self._bytes_per_token = num_bytes / max(1, num_tokens)

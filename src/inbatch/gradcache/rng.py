@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RngState:
     """State of the default generators that a forward on `device` draws from."""
 
@@ -31,3 +31,11 @@ class RngState:
         torch.set_rng_state(self.cpu)
         if self.accelerator is not None:
             torch.cuda.set_rng_state(self.accelerator, self.device)
+
+    def is_state_of(self, other: RngState) -> bool:
+        """True if nothing was drawn between two captures on the same device."""
+        if not torch.equal(self.cpu, other.cpu):
+            return False
+        if self.accelerator is None or other.accelerator is None:
+            return True
+        return torch.equal(self.accelerator, other.accelerator)

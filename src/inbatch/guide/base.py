@@ -45,6 +45,10 @@ class Guide(Protocol):
     """
 
     @property
+    def looks_up(self) -> bool:
+        """True if `embed` keeps the host busy rather than the device."""
+
+    @property
     def tokenizer(self) -> TextTokenizer | None:
         """The tokenizer of the guide's chunks in a batch; None where `embed` needs no tokens."""
 

@@ -21,6 +21,8 @@ class LiveGuide:
         encoder: the guide; it is frozen here.
     """
 
+    looks_up = False
+
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder.eval().requires_grad_(False)
         self.prompts = encoder.role_prompts

@@ -57,6 +57,7 @@ class StoredGuide:
         ConfigError: a `chunk_tokens` that cannot hold the longest text.
     """
 
+    looks_up = True
     tokenizer = None  # batches need no guide tokens
 
     def __init__(

@@ -15,6 +15,8 @@ from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
+MOST_PANEL_HALVINGS = 12  # a panel of 4,096 rows has one then
+
 
 class InFlight(Protocol):
     """Tensors under way."""
@@ -57,6 +59,9 @@ class LossInput:
     guide: tuple[Tensor, ...] | None = None  # each [G, Dg], without gradient
     text_ids: tuple[Tensor, ...] | None = None  # each [G] int64, equal where texts are equal
     ring: Ring | None = None
+    panel_halvings: int = (
+        0  # of the rows that are scored at a time; only the order of sums depends on it
+    )
 
     @property
     def num_global(self) -> int:

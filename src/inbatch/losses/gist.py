@@ -123,6 +123,7 @@ class GIST(Loss):
             text_ids=inputs.text_ids if self.mask_duplicates else None,
             implementation=self.implementation,
             ring=inputs.ring,
+            panel_halvings=inputs.panel_halvings,
         )
         num_negatives = sum(inputs.num_global - (block.own != "plain") for block in blocks)
         num_negatives *= inputs.rows.stop - inputs.rows.start

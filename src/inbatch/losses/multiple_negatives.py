@@ -152,6 +152,7 @@ class MultipleNegativesRanking(Loss):
                 text_ids=inputs.text_ids if self.mask_duplicates else None,
                 implementation=self.implementation,
                 ring=inputs.ring,
+                panel_halvings=inputs.panel_halvings,
             )
             losses.append(loss)
             metrics = metrics or similarity_metrics(stats)

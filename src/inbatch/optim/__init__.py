@@ -1,5 +1,6 @@
 """Parameter groups, optimizers, schedules."""
 
+from inbatch.optim.again import step_again
 from inbatch.optim.groups import NO_DECAY, parameter_groups
 from inbatch.optim.optimizers import adam, adamw
 from inbatch.optim.schedules import (
@@ -31,5 +32,6 @@ __all__ = [
     "adam",
     "adamw",
     "parameter_groups",
+    "step_again",
     "to_lambda_lr",
 ]

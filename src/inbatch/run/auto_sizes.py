@@ -1,6 +1,7 @@
 """Replaces `auto` sizes by numbers: the parts of a run in the numbers of `memory_plan`, and its answer.
 
-All devices are assumed to be alike and free: each rank plans by itself, before its device is set up.
+Each rank plans by the free memory of its own device, before ranks have met. `RunRecord` then gives all ranks
+the sizes of the one with the least.
 """
 
 from __future__ import annotations
@@ -20,21 +21,20 @@ from inbatch.config.schema import GradcacheConfig
 from inbatch.console import make_console, print_plain
 from inbatch.data.collate import tokenize_columns
 from inbatch.data.sources.load import Source
-from inbatch.device.memory import available_bytes
+from inbatch.device.memory import free_bytes
 from inbatch.encoder import Encoder
-from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.guide import LiveGuide
 from inbatch.run.memory_plan import (
-    AUTO_CHUNK_TOKENS,
     USABLE,
     MemoryPlan,
     ModelSize,
     Sharding,
     StepSize,
     choose,
+    usual_chunk_tokens,
 )
 from inbatch.run.parts import Parts
-from inbatch.strategies import Strategy, World, cores_per_rank, is_first_process
+from inbatch.strategies import Strategy, World, cores_per_rank, is_first_process, own_device
 
 SAMPLED_ROWS = 128  # of each source, for the mean length of its texts
 UNKNOWN_STATES = 2.0  # of an optimizer that cannot take a step on a CPU; Adam holds as many
@@ -92,7 +92,7 @@ def _plan(run: RunConfig, world: World, parts: Parts) -> MemoryPlan:
         chunk_tokens=chunk_tokens,
         keep_gib=cache.keep_gib,
         max_length=encoder.tokenizer.max_length,
-        usable_bytes=USABLE[device] * available_bytes(device) / ranks_per_memory(world),
+        usable_bytes=USABLE[device] * free_bytes(own_device(world)) / ranks_per_memory(world),
         num_blocks=len(source.columns) + 1 if loss.scope == "candidates" else 0,
         optimizer_states=optimizer_states(instantiate(run.optimizer), parts.strategy),
         sharding=sharding_of(parts.strategy),
@@ -115,11 +115,12 @@ def _held_rows(global_rows: int, *, gather: str, world_size: int) -> int:
     return min(held, global_rows)
 
 
-def guide_chunk_tokens(configured: int | str, tokenizer: TextTokenizer, accelerator: str) -> int:
+def guide_chunk_tokens(configured: int | str, guide: Encoder, accelerator: str) -> int:
     """Computed tokens of one forward of the guide; "auto" leaves room for its longest text."""
     if isinstance(configured, int):
         return configured
-    return max(AUTO_CHUNK_TOKENS[accelerator], tokenizer.max_length)
+    usual = usual_chunk_tokens(accelerator, int(guide.backbone.config.hidden_size))
+    return max(usual, guide.tokenizer.max_length)
 
 
 def num_workers(configured: int | str, world: World) -> int:

@@ -120,7 +120,7 @@ def make_guide(
         return LiveGuide(encoder)
     for source in guided:
         check_stored_guide(source)
-    chunk_tokens = guide_chunk_tokens(guide.chunk_tokens, encoder.tokenizer, accelerator)
+    chunk_tokens = guide_chunk_tokens(guide.chunk_tokens, encoder, accelerator)
     return StoredGuide(
         encoder,
         guided,
@@ -176,16 +176,16 @@ def make_data(
         ConfigError: `saved`, the checkpoint that the run resumes from, is of another plan.
     """
     encoder, guide = parts.encoder, parts.guide
-    tokens_of = guide.tokenizer if guide else None
+    live = guide.encoder if isinstance(guide, LiveGuide) else None
     collator = Collator(
         tokenizer=encoder.tokenizer,
         chunk_rows=run.gradcache.chunk_size,
         chunk_tokens=run.gradcache.chunk_tokens,  # type: ignore[arg-type]
         prompts=encoder.role_prompts,
-        guide_tokenizer=tokens_of,
+        guide_tokenizer=None if live is None else live.tokenizer,
         guide_chunk_tokens=None
-        if tokens_of is None
-        else guide_chunk_tokens(run.guide.chunk_tokens, tokens_of, world.accelerator),
+        if live is None
+        else guide_chunk_tokens(run.guide.chunk_tokens, live, world.accelerator),
         guide_prompts=guide.prompts if guide else None,
     )
     data = BatchModule(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -133,6 +133,10 @@ class BatchModule(LightningDataModule):
             persistent_workers=workers > 0,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",  # for asynchronous copies
         )
+
+    def limit_chunks(self, chunk_tokens: int | None) -> None:
+        """Set the computed tokens that a chunk may have, before batches are read."""
+        self._collator = replace(self._collator, chunk_tokens=chunk_tokens)
 
     def transfer_batch_to_device(
         self, batch: PackedBatch, device: torch.device, dataloader_idx: int

@@ -17,8 +17,11 @@ from inbatch.losses.softmax.walk import MIN_PANEL_ROWS
 GIB = 2**30
 
 # Computed tokens of a chunk. On a CPU small chunks stay in its caches and pad little: product triplets
-# (9, 33, 33 tokens; batch 256) pad by 2 % at 1,024 tokens. A GPU wants enough to be busy.
+# (9, 33, 33 tokens; batch 256) pad by 2 % at 1,024 tokens. A GPU wants enough to be busy: this is for the
+# width of BERT-base, see `usual_chunk_tokens`.
 AUTO_CHUNK_TOKENS = {"cpu": 1024, "cuda": 32768}
+_WIDTH = 768
+_GPU_TOKENS = (8192, 131072)
 # Share of free memory that a plan may use. A CPU's is shared with the page cache and loaders.
 USABLE = {"cpu": 0.5, "cuda": 0.9}
 # The chunk that is computed may take this share of what a plan has for activations.
@@ -95,7 +98,7 @@ class Sharding:
 class Memory:
     """Bytes of one rank by part."""
 
-    weights: float
+    weights: float  # and their casts to 16 bits
     gradients: float  # and the buckets in which DDP reduces them
     optimizer: float
     embeddings: float  # embeddings, their gradients, the loss's buffers
@@ -175,10 +178,14 @@ def step_memory(
     row_bytes = step.held_rows * (4 * num_blocks + 5 * bool(step.guide_dimension))
     tile = max(LOSS_TILE_BYTES[step.device], MIN_PANEL_ROWS[step.device] * row_bytes)
     guide_values = step.num_columns * step.guide_dimension
+    weights = divided(model.parameters * model.bytes_per_value, sharding.parameters)
+    if step.activation_bytes < model.bytes_per_value and not sharding.parameters:
+        # The casts that all chunks share, see encoder/shared_casts.py.
+        weights += (model.parameters - model.embedding_parameters) * step.activation_bytes
     # DDP's buckets live on, and backwards before a step's last one add up gradients beside them.
     copies = 2 if step.world_size > 1 and sharding == Sharding() else 1
     return Memory(
-        weights=divided(model.parameters * model.bytes_per_value, sharding.parameters),
+        weights=weights,
         gradients=float(copies * model.trainable * model.bytes_per_value),
         optimizer=divided(4 * optimizer_states * model.trainable, sharding.optimizer),
         embeddings=embeddings + tile,
@@ -204,6 +211,19 @@ def step_flop(model: ModelSize, step: StepSize, *, kept_share: float, num_blocks
     return forward * (4.0 - kept_share) + loss
 
 
+def usual_chunk_tokens(device: str, width: int) -> int:
+    """Tokens of a chunk that keep a device busy, by the width of the transformer.
+
+    A GPU's kernel should take long beside its launch. A product takes tokens * width^2, so a small model
+    gets more tokens, and a large one fewer, which pad less and hold less memory. Computed, not measured: at
+    32,768 tokens and a width of 768 a product of a layer is 0.04 TFLOP, some 0.1 ms of an H200.
+    """
+    if device == "cpu":
+        return AUTO_CHUNK_TOKENS[device]
+    least, most = _GPU_TOKENS
+    return min(max(AUTO_CHUNK_TOKENS[device] * _WIDTH**2 // width**2, least), most)
+
+
 def auto_chunk_tokens(
     model: ModelSize,
     step: StepSize,
@@ -213,7 +233,7 @@ def auto_chunk_tokens(
 ) -> int:
     """Tokens of a chunk: the device's usual number, less where memory is short; one text at least."""
     fitting = CHUNK_SHARE * spare_bytes / activation_bytes_per_token(model, step)
-    return max(max_length, min(AUTO_CHUNK_TOKENS[step.device], int(fitting)))
+    return max(max_length, min(usual_chunk_tokens(step.device, model.width), int(fitting)))
 
 
 def choose(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -21,7 +22,7 @@ from inbatch.encoder import Encoder
 from inbatch.gather import whole
 from inbatch.guide import Guide, Process
 from inbatch.losses.base import Loss
-from inbatch.optim import Schedule, parameter_groups, to_lambda_lr
+from inbatch.optim import Schedule, parameter_groups, step_again, to_lambda_lr
 from inbatch.run.optimizer_state import count_epochs, name_optimizer_states
 from inbatch.step.contrastive_step import ContrastiveStep, StepOutput
 from inbatch.step.finite import FiniteWatch, Place
@@ -57,18 +58,25 @@ class BiEncoderModule(LightningModule):
         self._schedule = schedule
         self._guide = guide
         self._gradient_norm: Tensor | None = None
+        self._batch: Batch | None = None  # of the optimizer step under way
         self.place = Place(0, 0, "")
         self.watch = FiniteWatch(self.settings.on_nonfinite, tolerated=self.settings.tolerated)
 
+    def limit_kept(self, keep_gib: float | None) -> None:
+        """Set the GiB of graphs that may be kept, before the step is made."""
+        self.settings = replace(self.settings, keep_gib=keep_gib)
+
     def configure_model(self) -> None:
         """Shard parameters where the strategy does."""
-        self.strategy.shard(self.encoder, self.device_mesh)
+        mixed = self.trainer.precision == "bf16-mixed"
+        self.strategy.shard(self.encoder, self.device_mesh, mixed=mixed)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over decay and no-decay groups, and the schedule over all steps of the run."""
         rates = self.settings.learning_rate_mapping
         groups = parameter_groups(self.encoder.named_parameters(), learning_rate_mapping=rates)
         optimizer = self._make_optimizer(groups)
+        step_again(optimizer, self._keep_fewer)
         scheduler = to_lambda_lr(optimizer, self._schedule, self.total_steps)
         return {
             "optimizer": optimizer,
@@ -145,8 +153,14 @@ class BiEncoderModule(LightningModule):
         self.place = Place(self.global_step + 1, batch.step, batch.source)
         output = self.step(batch, epoch=self.current_epoch, position=position, size=size)
         if position == size - 1:
+            self._batch = output.batch
             self._step_optimizer()
+            self._batch = None
         self._report(output)
+
+    def _keep_fewer(self) -> bool:
+        """Have further steps keep fewer graphs, since the optimizer has run out of memory."""
+        return self._batch is not None and self.step.keep_fewer(self._batch, "the optimizer")
 
     def _step_optimizer(self) -> None:
         optimizer = cast(Optimizer, self.optimizers())

@@ -6,11 +6,11 @@ Shape letters: C text columns, b rows of this rank, G rows that the loss sees, N
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, NamedTuple, final
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from inbatch.batch.batch import Batch
@@ -18,18 +18,26 @@ from inbatch.batch.slices import slice_rows
 from inbatch.batch.transfer import pack
 from inbatch.data.collate import Collator
 from inbatch.data.sources.source import Source
+from inbatch.device.memory import make_room, retried
 from inbatch.encoder import Encoder
 from inbatch.gather import barrier, rank_and_world_size
-from inbatch.gradcache import Engine, KeepBudget, OutOfMemoryHandler, backward, embed
-from inbatch.gradcache.retry import OnOutOfMemory
+from inbatch.gradcache import (
+    Accumulated,
+    Engine,
+    KeepBudget,
+    OutOfMemoryHandler,
+    backward,
+    embed,
+)
 from inbatch.guide import Guide, Process
 from inbatch.losses.base import Loss, LossInput
-from inbatch.losses.geometry import alignment_and_uniformity
 from inbatch.step.forwards import Forwards
 from inbatch.step.gradient_sync import AverageGradients, GradientSync, NoSync
+from inbatch.step.loss_gradient import LossGradient, loss_gradient
 from inbatch.step.seeding import seed_step
+from inbatch.step.side_data import SideData
 from inbatch.step.timer import StepTimer
-from inbatch.step.visible_rows import SideData, VisibleRows, visible_rows
+from inbatch.step.visible_rows import visible_rows
 
 
 class StepOutput(NamedTuple):
@@ -107,7 +115,9 @@ class ContrastiveStep:
             collective=collective_forward,
             compiled=compiled,
         )
-        self._may_retry = not collective_forward
+        self._accumulated = Accumulated([p for p in encoder.parameters() if p.requires_grad])
+        # Ranks that take part in each other's forwards can neither repeat them nor let go of graphs alone.
+        self._relief = None if collective_forward else self.memory
         self._backward = backward
         if guide is not None:
             guide.start(self.process)
@@ -132,25 +142,33 @@ class ContrastiveStep:
         output = self.memory.run(
             partial(self._accumulate, batch=batch, epoch=epoch, size=size, last=last),
             batch=batch,
-            rank=self.process.rank,
             may_repeat=position == 0 and isinstance(self._sync, NoSync),
-            may_retry=self._may_retry,
             undo=self.encoder.zero_grad,
-            say=print if self.process.rank else self.process.say,
+            say=self._say,
         )
         if last:
             self._sync.finish()
         return output
 
-    def _accumulate(
-        self,
-        on_out_of_memory: OnOutOfMemory | None,
-        *,
-        batch: Batch,
-        epoch: int,
-        size: int,
-        last: bool,
-    ) -> StepOutput:
+    def keep_fewer(self, batch: Batch, place: str) -> bool:
+        """Keep half as many graphs from the next batch on; False where this one has kept none.
+
+        Args:
+            batch: that was computed last.
+            place: where memory has run out, in words.
+        """
+        before = self.memory.sizes
+        lowered = self._relief is not None and self.memory.lower_kept(batch)
+        if lowered:
+            self._say(f" in {place}: {self.memory.describe(before)} from the next step on")
+        return lowered
+
+    def _say(self, rest: str) -> None:
+        rank, alone = self.process.rank, self.process.world_size == 1
+        say = print if rank else self.process.say
+        say(f"out of memory{'' if alone else f' on rank {rank}'}{rest}")
+
+    def _accumulate(self, *, batch: Batch, epoch: int, size: int, last: bool) -> StepOutput:
         """The way of a batch: embed, gather, loss, backward."""
         batch = self.memory.fit(batch)
         if self._seed is not None:
@@ -163,45 +181,67 @@ class ContrastiveStep:
             rank=self.process.rank,
             world_size=self.process.world_size,
         )
-        side = self._start_side_data(batch, loss, visible)
+        device = self.process.device
+        side = SideData(
+            *(batch, loss, visible, self._guide),
+            memory=self.memory,
+            timer=self.timer,
+            device=device,
+        )
+        if not side.may_wait:
+            side.send()
         chunks, num_keep = self._forwards.aligned(batch.chunks)
 
-        with self._forwards.share_lookup(chunks) as complete:
-            engine = self._engine(size, on_out_of_memory, complete)
+        with self._forwards.of_batch(chunks, self._accumulated.note) as complete:
+            engine = self._engine(size, complete)
+            self.memory.place = "embedding"
             embeddings = embed(engine, chunks, num_keep=num_keep)
+            if side.may_wait:
+                side.send(embeddings.keep_fewer)
             with self.timer.measure("loss"):
                 local_CbD = embeddings.by_column(batch.num_columns)
+                room = visible.room([local_CbD.transpose(0, 1)])
+                self.memory.place = "gather"
+                make_room(room, device, embeddings.keep_fewer)
                 with self.timer.measure("gather"):
                     columns = visible.gather.embeddings(local_CbD, visible.rows)
-                    inputs = side.loss_input(columns, side.wait())
-                with torch.autocast(self.process.device.type, enabled=False):
-                    output = loss(inputs)
-                metrics = output.metrics | _geometry(inputs)
-                value = output.loss * visible.rows.weight
-                embeddings.differentiate(value)
-            del columns, inputs, output  # as large as the global batch
+                    inputs = side.loss_input(columns)
+                found = self._loss(loss, inputs, visible.rows.weight, embeddings.keep_fewer)
+                self.memory.place = "gather"
+                make_room(room, device, embeddings.keep_fewer)
+                embeddings.differentiate(columns, found.columns)
+                value, metrics = found.loss, found.metrics
+            del columns, inputs, found  # as large as the global batch
+            self.memory.place = "backward"
             backward(engine, embeddings, last=last)
-        return StepOutput(value.detach(), metrics, batch)
+        return StepOutput(value, metrics, batch)
 
-    def _start_side_data(self, batch: Batch, loss: Loss, visible: VisibleRows) -> SideData:
-        """Begin to gather what the loss needs beside embeddings; it travels while texts are embedded."""
-        device, guide_ND = self.process.device, None
-        if loss.needs_guide:
-            assert self._guide is not None
-            with self.timer.measure("guide"):
-                guide_ND = self._guide.embed(batch, device)
-        return SideData(batch, loss, visible, guide_ND=guide_ND, device=device)
+    def _loss(
+        self, loss: Loss, inputs: LossInput, weight: float, keep_fewer: Callable[[], bool]
+    ) -> LossGradient:
+        """The loss and its gradient; with fewer graphs beside it, then in smaller panels, if need be."""
+        memory = self.memory
+        memory.place = "loss"
 
-    def _engine(
-        self, size: int, on_out_of_memory: OnOutOfMemory | None, complete: Callable[[], None]
-    ) -> Engine:
+        def compute() -> LossGradient:
+            sized = replace(inputs, panel_halvings=memory.panel_halvings)
+            return loss_gradient(loss, sized, weight=weight)
+
+        if inputs.ring is not None:  # whose hops the other ranks wait for
+            return compute()
+        panels = (memory.halve_panels,) if loss.scope == "candidates" else ()
+        return retried(compute, keep_fewer, *panels)
+
+    def _engine(self, size: int, complete: Callable[[], None]) -> Engine:
         return Engine(
             encode=self._forwards,
-            backward=lambda surrogate: self._backward(surrogate / size),
+            backward=self._backward,
             gradient_sync=self._sync.backward,
             measure=self.timer.measure,
             complete=complete,
-            on_out_of_memory=on_out_of_memory,
+            size=size,
+            relief=self._relief,
+            accumulated=self._accumulated,
         )
 
     def collate(
@@ -235,13 +275,6 @@ class ContrastiveStep:
         own = slice_rows(rows, self.process.rank, self.process.world_size)
         batch = collator(source, own, step=step, num_global_rows=len(rows))
         return pack(batch).open(self.process.device)
-
-
-def _geometry(inputs: LossInput) -> dict[str, Tensor]:
-    """Alignment and uniformity, where all pairs are positives."""
-    if inputs.labels is not None:
-        return {}
-    return alignment_and_uniformity(inputs.columns[0], inputs.columns[1])
 
 
 def _default_sync(encoder: Encoder, world_size: int) -> GradientSync:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from inbatch.batch.batch import Chunk
 from inbatch.encoder import Encoder
 from inbatch.encoder.lookup import shared_lookup
+from inbatch.encoder.shared_casts import shared_casts
 from inbatch.gather import local_part, max_over_ranks
 from inbatch.gradcache import KeepBudget, fill_chunks
 
@@ -43,14 +45,23 @@ class Forwards:
         self._collective = collective
         self._aligns = collective and world_size > 1
         self._compiled = compiled
+        self._casts: dict[str, Tensor] = {}
 
     def __call__(self, chunk: Chunk) -> Tensor:
         """Embeddings of a chunk, [n, D]."""
         if self._budget.wants_measure and torch.is_grad_enabled():
             held = [local_part(parameter) for parameter in self.encoder.parameters()]
-            with self._budget.measure(chunk.input_ids.numel(), held):
-                return self.encoder(chunk)
-        return self.encoder(chunk)
+            with self._budget.measure(chunk.input_ids.numel(), [*held, *self._casts.values()]):
+                return self._embed(chunk)
+        return self._embed(chunk)
+
+    def _embed(self, chunk: Chunk) -> Tensor:
+        if not self._casts:
+            return self.encoder(chunk)
+        embeddings_nD: Tensor = functional_call(
+            self.encoder, self._casts, (chunk,), tie_weights=False
+        )
+        return embeddings_nD
 
     def aligned(self, chunks: Sequence[Chunk]) -> tuple[list[Chunk], int]:
         """Chunks of a step, and how many graphs to keep; the same numbers on all ranks where they must be."""
@@ -58,16 +69,38 @@ class Forwards:
         num_chunks = max(1, len(chunks))
         if self._aligns:
             num_chunks, fewest = max_over_ranks([num_chunks, -num_keep], self._device)
-            num_keep = num_chunks if self._budget.keep_gib is None else -fewest
+            num_keep = num_chunks if self._budget.keeps_all else -fewest
         return fill_chunks(chunks, num_chunks, self._device), num_keep
 
-    def share_lookup(self, chunks: Sequence[Chunk]) -> AbstractContextManager[Callable[[], None]]:
-        """One gradient of the token table for all chunks, on a CPU with whole parameters, not compiled.
+    @contextmanager
+    def of_batch(
+        self, chunks: Sequence[Chunk], added: Callable[[Tensor], None]
+    ) -> Iterator[Callable[[], None]]:
+        """Share what the forwards of a batch have in common: casts of weights, and lookups of tokens.
 
-        The context gives a function to call before the last backward.
+        A compiled backbone makes its own casts, and shards are cast when they are gathered.
+
+        Args:
+            chunks: of the batch.
+            added: called for a parameter whose gradient of a chunk is complete though not yet in place.
+
+        Yields:
+            A function to call before the last backward.
         """
+        if not (self._collective or self._compiled):
+            self._casts = shared_casts(self.encoder, self._device)
+        try:
+            with self._share_lookup(chunks, added) as complete:
+                yield complete
+        finally:
+            self._casts = {}
+
+    def _share_lookup(
+        self, chunks: Sequence[Chunk], added: Callable[[Tensor], None]
+    ) -> AbstractContextManager[Callable[[], None]]:
+        """One gradient of the token table for all chunks, on a CPU with whole parameters, not compiled."""
         if self._device.type != "cpu" or self._collective or self._compiled or len(chunks) == 1:
             return nullcontext(lambda: None)
         table = self.encoder.backbone.get_input_embeddings()
         assert isinstance(table, torch.nn.Embedding)
-        return shared_lookup(table, [chunk.input_ids for chunk in chunks])
+        return shared_lookup(table, [chunk.input_ids for chunk in chunks], added=added)

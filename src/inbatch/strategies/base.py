@@ -67,8 +67,16 @@ class Strategy(ABC):
     def gradient_sync(self, encoder: Encoder, trainer: Trainer) -> GradientSync:
         """The gradient synchronisation of an encoder that a trainer has set up for training."""
 
-    def shard(self, encoder: Encoder, mesh: DeviceMesh | None) -> None:  # noqa: B027
-        """Replace parameters by shards on the ranks of `mesh`, before the optimizer sees them."""
+    def shard(  # noqa: B027
+        self, encoder: Encoder, mesh: DeviceMesh | None, *, mixed: bool = False
+    ) -> None:
+        """Replace parameters by shards on the ranks of `mesh`, before the optimizer sees them.
+
+        Args:
+            encoder: with float32 parameters if `mixed`.
+            mesh: the ranks.
+            mixed: whether forwards run under autocast to bf16.
+        """
 
     def gradient_norm(self, trainer: Trainer) -> Tensor | None:
         """Norm that the strategy has clipped by, if it clips; None if the LightningModule clips."""

@@ -51,12 +51,14 @@ class DDP(Strategy):
     ) -> LightningStrategy | str:
         """DDP without a search for unused parameters: the encoder has none. Never static_graph.
 
-        With no_sync, static_graph gives wrong gradients from the second step on without an error.
+        With no_sync, static_graph gives wrong gradients from the second step on without an error. Nor are
+        buffers sent before each step: an encoder's are position ids and frequencies, which never change.
         """
         return DDPStrategy(
             timeout=timedelta(seconds=self.timeout_s),
             process_group_backend="nccl" if accelerator == "cuda" else "gloo",
             find_unused_parameters=False,
+            broadcast_buffers=False,
             gradient_as_bucket_view=True,
             bucket_cap_mb=self.bucket_mib,
         )

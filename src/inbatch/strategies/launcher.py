@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import final
 
+import torch
 from lightning.fabric.plugins.environments import (
     ClusterEnvironment,
     LightningEnvironment,
@@ -164,6 +165,13 @@ def global_rank(world: World) -> int:
     if isinstance(environment, LightningEnvironment):
         return environment.node_rank() * world.devices + environment.local_rank()
     return environment.global_rank()
+
+
+def own_device(world: World) -> torch.device:
+    """The device of this process, before ranks have met."""
+    if world.accelerator == "cpu":
+        return torch.device("cpu")
+    return torch.device(world.accelerator, cluster_environment().local_rank())
 
 
 def is_first_process() -> bool:

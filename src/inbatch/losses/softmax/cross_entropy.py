@@ -46,6 +46,7 @@ def streamed_cross_entropy(
     guide: GuideFilter | None = None,
     text_ids: Sequence[Tensor] | None = None,
     panel_bytes: int | None = None,
+    panel_halvings: int = 0,
     implementation: Implementation = "tiled",
     ring: Ring | None = None,
 ) -> tuple[Tensor, StreamStats]:
@@ -67,6 +68,8 @@ def streamed_cross_entropy(
             where implementation is "tiled".
         panel_bytes: memory of a panel of logits, of `MIN_PANEL_ROWS` at least; None takes the default
             of the device.
+        panel_halvings: how often the rows of a panel are halved after that, down to a single one; for
+            "tiled" and the ring.
         implementation: "tiled" is this file, for any device and dtype; "triton" the kernels of
             `triton_loss`, for CUDA and float32. The default stays "tiled" on every device until the
             kernels have been measured faster on a card.
@@ -80,7 +83,15 @@ def streamed_cross_entropy(
     if sum(block.own == "positive" for block in blocks) != 1:
         raise ValueError("exactly one block of a softmax holds the positive")
     spec = SoftmaxSpec(
-        tuple(blocks), rows, temperature, normalize, hardness_strength, guide, text_ids, panel_bytes
+        tuple(blocks),
+        rows,
+        temperature,
+        normalize,
+        hardness_strength,
+        guide,
+        text_ids,
+        panel_bytes,
+        panel_halvings,
     )
     if ring is not None:
         if implementation != "tiled":

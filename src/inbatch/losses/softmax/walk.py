@@ -53,6 +53,7 @@ class SoftmaxSpec:
     guide: GuideFilter | None
     text_ids: Sequence[Tensor] | None
     panel_bytes: int | None
+    panel_halvings: int = 0
 
 
 class Filled(NamedTuple):
@@ -130,7 +131,8 @@ def panel_rows(spec: SoftmaxSpec, unit_GD: Tensor, *, num_tiles: int) -> int:
     row_bytes = num_tiles * len(unit_GD) * unit_GD.element_size()
     fitting = (spec.panel_bytes or PANEL_BYTES[device]) // row_bytes
     fitting = min(max(fitting, MIN_PANEL_ROWS[device]), MAX_PANEL_ROWS[device])
-    return min(fitting, spec.rows.stop - spec.rows.start)
+    rows = min(fitting, spec.rows.stop - spec.rows.start)
+    return max(rows >> spec.panel_halvings, 1)
 
 
 def guide_scratch(
