@@ -35,6 +35,7 @@ SETTINGS = [
     "loss=cached_multiple_negatives_ranking",
     "global_batch_size=16",
     "trainer.accelerator=cpu",
+    "precision=fp32",
     "trainer.max_epochs=-1",
     f"trainer.max_steps={STEPS}",
     "trainer.log_every_steps=3",
