@@ -13,6 +13,7 @@ import yaml
 from helpers.distributed import run
 from helpers.keystone import quiet
 from helpers.runs import run_train, write_triplets
+from inbatch.config.schema import Precision
 from inbatch.device.native_bfloat16 import cpu_multiplies_bfloat16, why_not_native
 from inbatch.errors import ConfigError
 from inbatch.run.precision import choose_precision
@@ -75,7 +76,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
     return put
 
 
-def chosen(configured: str, accelerator: str = "cpu", **given: Any) -> tuple[str, str]:
+def chosen(configured: Precision, accelerator: str = "cpu", **given: Any) -> tuple[str, str]:
     options = {"strategy": AUTO, "saved": None, **given}
     precision = choose_precision(configured, World(accelerator, 1, 1), **options)
     return precision.name, precision.describe()

@@ -12,6 +12,7 @@ from typing import Any
 
 from inbatch.config.check import check_precision
 from inbatch.config.instantiate import instantiate
+from inbatch.config.schema import Precision
 from inbatch.device.native_bfloat16 import why_not_native
 from inbatch.errors import ConfigError
 from inbatch.run.resume import Saved
@@ -24,7 +25,7 @@ _IN_WORDS = {"bf16": "bfloat16", "fp32": "float32"}
 class ChosenPrecision:
     """A value of `precision`, and why `auto` stands for it; None where it was set."""
 
-    name: str
+    name: Precision
     reason: str | None = None
 
     def describe(self) -> str:
@@ -35,7 +36,7 @@ class ChosenPrecision:
 
 
 def choose_precision(
-    configured: str, world: World, *, strategy: Mapping[str, Any], saved: Saved | None
+    configured: Precision, world: World, *, strategy: Mapping[str, Any], saved: Saved | None
 ) -> ChosenPrecision:
     """The precision of a run.
 
@@ -63,7 +64,9 @@ def choose_precision(
     return ChosenPrecision("bf16", f"this {device} computes it natively")
 
 
-def _as_begun(begun: str, accelerator: str, obstacle: str | None, saved: Saved) -> ChosenPrecision:
+def _as_begun(
+    begun: Precision, accelerator: str, obstacle: str | None, saved: Saved
+) -> ChosenPrecision:
     """The precision of the run so far."""
     try:
         check_precision(begun, accelerator)
