@@ -13,7 +13,7 @@ from typing import Any
 from inbatch.config.check import check_precision
 from inbatch.config.instantiate import instantiate
 from inbatch.config.schema import Precision
-from inbatch.device.native_bfloat16 import why_not_native
+from inbatch.device.native_bf16 import native_bfloat16
 from inbatch.errors import ConfigError
 from inbatch.run.resume import Saved
 from inbatch.strategies import World
@@ -51,17 +51,14 @@ def choose_precision(
     """
     if configured != "auto":
         return ChosenPrecision(configured)
-    obstacle = why_not_native(world.accelerator, devices=world.devices)
+    native, reason = native_bfloat16(world.accelerator, devices=world.devices)
     begun = None if saved is None else saved.record.get("settings", {}).get("precision")
     if saved is not None and begun is not None:
-        return _as_begun(begun, world.accelerator, obstacle, saved)
+        return _as_begun(begun, world.accelerator, None if native else reason, saved)
     made = instantiate(strategy).resolve(world.size)
-    if obstacle is None and "bf16" in made.refuses:
-        obstacle = f"{type(made).__name__} does not compute in bfloat16"
-    if obstacle is not None:
-        return ChosenPrecision("fp32", obstacle)
-    device = "GPU" if world.accelerator == "cuda" else "CPU"
-    return ChosenPrecision("bf16", f"this {device} computes it natively")
+    if native and "bf16" in made.refuses:
+        native, reason = False, f"{type(made).__name__} does not compute in bfloat16"
+    return ChosenPrecision("bf16" if native else "fp32", reason)
 
 
 def _as_begun(
