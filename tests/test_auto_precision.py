@@ -91,7 +91,7 @@ def test_a_resumed_run_is_not_switched(
     machine(says)
     with pytest.raises(ConfigError) as error:
         chosen("auto", accelerator, saved=saved_in(begun))
-    start = f"precision='auto' was {begun} when out/last.ckpt was saved, and "
+    start = f"precision was {begun} when out/last.ckpt was saved, and "
     assert str(error.value).startswith(start + said)
 
 
@@ -115,7 +115,7 @@ def test_a_run_says_and_records_it_and_keeps_it_elsewhere(
             run_train(*here, "trainer.max_steps=2")
             assert "run.precision: float32: as the run began" in capsys.readouterr().out
         else:
-            with pytest.raises(ConfigError, match=r"^precision='auto' was bf16 when"):
+            with pytest.raises(ConfigError, match=r"^precision was bf16 when"):
                 run_train(*here, "trainer.max_steps=2")
 
 

@@ -76,6 +76,4 @@ def _as_begun(
 
 
 def _changed(begun: str, why: str, saved: Saved, fix: str) -> ConfigError:
-    return ConfigError(
-        "precision", f"was {begun} when {saved.path} was saved, and {why}", fix, value="auto"
-    )
+    return ConfigError("precision", f"was {begun} when {saved.path} was saved, and {why}", fix)
