@@ -4,7 +4,7 @@
     python scripts/bench_command.py --batch 256 --lr 2e-4 --warmup 0.1    # generated data, as experiment=demo
 
 Both sides train the same model with cached GIST on the same triplets, batch size, epochs and learning rate,
-everything else at its default. Each run is a process of its own, and all of it counts: imports, guide, export.
+everything else at its default. Each run is a process of its own, which counts as a whole.
 The models are then compared on held-out rows: average precision of labelled pairs, or accuracy of
 triplets. The interval of the difference is a bootstrap over those rows, paired, of the mean over the seeds.
 """
