@@ -2,8 +2,8 @@
 
     torchrun --nproc-per-node 2 -m inbatch doctor && python scripts/bench_plan.py --rates doctor.json
 
-Each row is a run of its own: `inbatch train` on made-up triplets, with the median time from step to step. Where there
-are more ranks than cores, the rates of a rank are its share of them. Ranks compute with one thread each.
+Each row is a run of its own: `inbatch train` on made-up triplets, with the median time from step to step.
+Where there are more ranks than cores, a rank has its share of them. A rank computes with one thread.
 """
 
 from __future__ import annotations

@@ -160,7 +160,8 @@ def read_config(cfg: DictConfig) -> tuple[RunConfig, PlanConfig]:
     values: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     if not isinstance(values, Mapping):
         raise ConfigError("plan", "is not a group of keys", "set plan.rates=CARD", value=values)
-    values = {str(key): value if key != "rates" else str(value) for key, value in values.items()}
+    values = {"rates": "", **{str(key): value for key, value in values.items()}}
+    values["rates"] = str(values["rates"])  # 4090 is a name
     check_targets({"_target_": f"{__name__}.PlanConfig", **values}, "plan")
     try:
         options = PlanConfig(**values)
