@@ -89,7 +89,7 @@ def main() -> None:
         args.model = model_directory(args.model, folder)
         if args.train is None:
             args.train, args.test = make_demo(folder)
-        data, held_out = write_triplets(args, folder / "train.parquet"), read_held_out(args.test)
+        data, held_out = write_triplets(args, folder), read_held_out(args.test, folder)
         print(
             f"{pq.read_metadata(data).num_rows:,} triplets; tested on {len(held_out.columns[0]):,}\n"
         )
@@ -130,23 +130,28 @@ def make_demo(folder: Path) -> tuple[str, str]:
     return f"{folder}/demo/train-*.parquet", f"{folder}/demo/dev_triplets.csv"
 
 
-def write_triplets(args: argparse.Namespace, path: Path) -> Path:
+def write_triplets(args: argparse.Namespace, folder: Path) -> Path:
     """The three columns alone, so that both sides read the same."""
-    columns = read_rows(args.train, args.limit)[0]
+    path, columns = folder / "train.parquet", read_rows(args.train, args.limit, folder)[0]
     names = ("query", "positive", "negative")
     pq.write_table(pa.table(dict(zip(names, columns, strict=True))), path)
     return path
 
 
-def read_held_out(path: str) -> HeldOut:
-    columns, labels = read_rows(path, None)
+def read_held_out(path: str, folder: Path) -> HeldOut:
+    columns, labels = read_rows(path, None, folder)
     return HeldOut(columns, None if labels is None else np.asarray(labels))
 
 
-def read_rows(path: str, limit: int | None) -> tuple[list[list[str]], np.ndarray | None]:
+def read_rows(
+    path: str, limit: int | None, folder: Path
+) -> tuple[list[list[str]], np.ndarray | None]:
     from inbatch.data.sources.load import load_sources
+    from inbatch.run.quiet import quiet
 
-    (source,) = load_sources({"rows": {"path": path, "limit": limit}})
+    with quiet():
+        spec = {"rows": {"path": path, "limit": limit}}
+        (source,) = load_sources(spec, cache_dir=str(folder / "cache"))
     return source.read(np.arange(source.num_rows))
 
 
