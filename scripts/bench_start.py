@@ -90,7 +90,7 @@ def run(side: str, args: argparse.Namespace, data: Path, folder: Path) -> float:
             f"output_dir={folder}",
         ]
         command += [f"data.cache_dir={folder / 'cache'}", "trainer.log_every_steps=1"]
-        command += ["trainer.accelerator=cpu"]
+        command += ["trainer.accelerator=cpu", "precision=fp32"]
     else:
         mark = folder / "mark"
         given = [str(data), str(folder), str(mark), str(args.batch), args.model]

@@ -57,6 +57,7 @@ def main() -> None:
     )
     parser.add_argument("--kills", type=int, default=15, help="of each combination")
     parser.add_argument("--runs", nargs="*", default=list(RUNS), help="strategy/ranks")
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     print("| strategy | ranks | kills | after steps | weights and optimizer | rows of metrics |")
@@ -64,17 +65,18 @@ def main() -> None:
     differ = False
     for name in args.runs:
         with tempfile.TemporaryDirectory() as folder:
-            line, same = compare(Path(folder), name, kills=args.kills, seed=args.seed)
+            more = [f"precision={args.precision}"]
+            line, same = compare(Path(folder), name, more, kills=args.kills, seed=args.seed)
         print(line, flush=True)
         differ = differ or not same
     sys.exit(int(differ))
 
 
-def compare(folder: Path, name: str, *, kills: int, seed: int) -> tuple[str, bool]:
+def compare(folder: Path, name: str, more: list[str], *, kills: int, seed: int) -> tuple[str, bool]:
     """Return a line of the table, and whether all is the same."""
     strategy, _, ranks = name.partition("/")
     write_data(folder)
-    settings = [*SETTINGS, f"strategy={strategy}", f"trainer.devices={ranks}"]
+    settings = [*SETTINGS, *more, f"strategy={strategy}", f"trainer.devices={ranks}"]
     settings += [f"data.train={folder / 'train.jsonl'}", f"data.eval={folder / 'dev.jsonl'}"]
     finish(start(settings, folder / "whole"))
     one = outcome(folder / "whole")

@@ -50,7 +50,7 @@ WRONG_VALUES = {
     "global_batch_size=1.5": "global_batch_size=1.5 is not a whole number",
     "global_batch_size=0": "global_batch_size=0 is too small: set at least 1",
     "accumulate=0": "accumulate=0 is too small",
-    "precision=fp61": "precision='fp61' is not one of fp32, tf32, bf16, fp16, bf16-true, fp64: "
+    "precision=fp61": "precision='fp61' is not one of auto, fp32, tf32, bf16, fp16, bf16-true, fp64: "
     "did you mean 'fp64'?",
     "gather=all": "gather='all' is not one of global, ring, local: correct its value",
     "clip_norm=0": "clip_norm=0 is too small: set a number above 0",

@@ -20,7 +20,7 @@ MAX_LINES = 300
 # Patterns over paths below src/inbatch; the first that matches decides.
 LAYERS = [
     ("compat", r"compat\.py"),
-    ("pure", r"(errors|files)\.py|(batch|device|losses|optim|data/plan)/.*"),
+    ("pure", r"(errors|files)\.py|(batch|device|losses|optim|data/plan)/.*|forecast/(?!show).*"),
     (
         "pure",
         r"evaluation/metrics\.py|encoder/pooling\.py|run/memory_plan\.py|step/(settings|timer)\.py",
@@ -32,7 +32,7 @@ LAYERS = [
     ("process", r"gather/.*|strategies/topology\.py"),
     (
         "framework",
-        r"(step|strategies|callbacks|cluster|export|folder|sweep)/.*|config/(instantiate|composition)\.py",
+        r"(step|strategies|callbacks|cluster|export|folder|forecast|sweep)/.*|config/(instantiate|composition)\.py",
     ),
     ("run", r"(run|api|doctor)/.*|__init__\.py"),
     ("cli", r"cli/.*|__main__\.py"),

@@ -61,3 +61,14 @@ def test_exact_products_are_exact_on_a_cpu_that_may_round() -> None:
     with exact_products():
         error = float((left @ right - exact).abs().max())
     assert error < 1e-4
+
+
+def test_exact_products_are_exact_under_autocast() -> None:
+    draws = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(64, 64, generator=draws) for _ in range(2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with exact_products():
+            exact = left @ right
+        rounded = left @ right
+    assert (exact.dtype, rounded.dtype) == (torch.float32, torch.bfloat16)
+    assert torch.equal(exact, left @ right)

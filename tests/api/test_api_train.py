@@ -23,6 +23,7 @@ SMALL: dict[str, Any] = {
     "global_batch_size": 8,
     "trainer.max_steps": 2,
     "trainer.accelerator": "cpu",
+    "precision": "fp32",
     "optimizer": {"lr": 1e-3},
 }
 

@@ -16,7 +16,8 @@ def test_a_run_from_table_to_summary() -> None:
     console, stream = log_console()
     module = WatchedModule(total_steps=12)
     module.table.requires_grad_(False)
-    summary = Summary({"loss": {"name": "mnrl"}}, step_flop=2e12, console=console)
+    rows = {"loss": {"name": "mnrl"}, "run": {"precision": "float32: this CPU is old"}}
+    summary = Summary(rows, step_flop=2e12, console=console)
     log = StepLog()
     trainer = fit(module, summary, log, Progress(log, console=console))
     summary.show(
@@ -35,8 +36,8 @@ def test_a_run_from_table_to_summary() -> None:
         "run.batches per epoch: 6",
         "run.ranks: 1",
         "run.device: cpu",
-        "run.precision: 32-true",
         "run.parameters: 2 of 42 train",
+        "run.precision: float32: this CPU is old",
     ]
     last_step = max(i for i, line in enumerate(lines) if "step 12/12" in line)
     assert lines[last_step + 1 : last_step + 3] == [

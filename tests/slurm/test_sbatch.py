@@ -147,6 +147,7 @@ def test_a_job_holds_what_it_runs(tmp_path: Path) -> None:
     config = OmegaConf.load(script.parent / "config.yaml")
     assert (config.name, config.seed, config.output_dir) == ("demo", 7, str(tmp_path / "here"))
     assert config.hydra.run.dir == config.output_dir
+    assert config.precision == "auto"  # the job's machine decides, not the one that submits
     for path in ("src/inbatch/run/train.py", "conf/train.yaml", "scripts/train.py", "slurm/env.sh"):
         assert (script.parent / "code" / path).read_bytes() == (ROOT / path).read_bytes()
     assert options_of(script.read_text())["nodes"] == "2"

@@ -58,6 +58,16 @@ def test_terminal_shows_the_best_first_and_the_error(sweep: Path) -> None:
     assert "data" not in shown.splitlines()[0]  # the same for all trials
 
 
+@pytest.mark.parametrize("chosen", [False, True])
+def test_trials_in_different_precisions_are_named(tmp_path: Path, chosen: bool) -> None:
+    for number, name in enumerate(["bf16", "fp32", "bf16"]):
+        parameters = {"precision": name} if chosen else {"seed": number}
+        folder = write(tmp_path, number, 0.5, **parameters)
+        (folder / "config.yaml").write_text(f"seed: 1\nprecision: {name}\nresume: auto\n")
+    said = "trials were computed in different precisions (bf16: trials 0, 2; fp32: trials 1), "
+    assert (said in _print(tmp_path)) is not chosen
+
+
 def test_link_leads_to_the_best(sweep: Path) -> None:
     _print(sweep)
     assert (sweep / "best").resolve() == (sweep / "1").resolve()

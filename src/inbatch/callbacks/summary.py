@@ -35,7 +35,7 @@ class Summary(Callback, PauseWatcher):
     """Prints the run's table when training starts; `show` prints the summary, of all starts of the run.
 
     Args:
-        rows: {section: {name: value}}; a section "run" with steps, ranks and parameters is added.
+        rows: {section: {name: value}}; steps, ranks and parameters are put in front of the section "run".
         step_flop: operations of a rank in one step, to tell what it takes at least; None leaves that out.
         console: where to print; None for standard output.
     """
@@ -71,8 +71,8 @@ class Summary(Callback, PauseWatcher):
             "batches per epoch": str(trainer.num_training_batches),
             "ranks": str(trainer.world_size),
             "device": str(trainer.strategy.root_device),
-            "precision": str(trainer.precision),
             "parameters": self._parameters,
+            **self._rows.get("run", {}),
         }
         if self._step_flop is not None:
             run["estimated step"] = self._estimate(trainer, self._step_flop)

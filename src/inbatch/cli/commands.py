@@ -61,6 +61,21 @@ COMMANDS = {
         ),
         "train",
     ),
+    "plan": Command(
+        "inbatch.cli.plan",
+        "Compute time, memory and traffic of a step on 1 to 1,024 ranks",
+        "inbatch plan plan.rates=CARD|doctor.json KEY=VALUE ... [OPTION ...]",
+        (
+            "inbatch plan experiment=demo plan.rates=h100",
+            "inbatch plan encoder=minilm data.train=pairs.csv global_batch_size=65536 plan.rates=doctor.json",
+            "inbatch plan experiment=demo plan.rates=a100 plan.far_gbit_per_s=100 plan.ranks=64",
+        ),
+        (
+            *("plan.rates", "plan.ranks", "plan.far_gbit_per_s", "plan.output"),
+            *("global_batch_size", "encoder.model", "data.train", "precision"),
+        ),
+        "train",
+    ),
     "embed-guide": Command(
         "inbatch.cli.embed_guide",
         "Fill the guide's store ahead of a run, with the keys of that run",

@@ -72,15 +72,17 @@ def important_keys(command: Command) -> list[Key]:
 
 
 def more_keys(command: Command) -> list[Key]:
-    """Return the keys of a command that are none of a run: those of `slurm`, `prepare` and `doctor`."""
+    """Return the keys of a command that are none of a run."""
     if command.module.endswith(".submit"):
         taken = target_keys("inbatch.cluster.job_script.Slurm")
         return [Key(f"slurm.{name}", text) for name, text in taken.items()]
-    if command.module.endswith(".prepare"):
-        taken = target_keys("inbatch.cli.prepare.PrepareConfig")
-        return [Key(f"prepare.{name}", text) for name, text in taken.items()]
     if command.module.endswith(".doctor"):
         return list(config_keys(DoctorConfig, {}))
+    own = {"prepare": "PrepareConfig", "plan": "PlanConfig"}
+    name = command.module.rpartition(".")[2]
+    if name in own:
+        taken = target_keys(f"{command.module}.{own[name]}")
+        return [Key(f"{name}.{key}", text) for key, text in taken.items()]
     return []
 
 

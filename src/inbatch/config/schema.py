@@ -18,8 +18,8 @@ _PACKAGED = Path(__file__).parents[1] / "conf"
 #: The YAML files: in the package where it is installed, else in the checkout.
 CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "conf"
 
-Precision = Literal["fp32", "tf32", "bf16", "fp16", "bf16-true", "fp64"]
-#: Lightning's names.
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16", "bf16-true", "fp64"]
+#: Lightning's names; "auto" is replaced before they are asked for, see run/precision.py.
 PRECISIONS: dict[str, str] = {
     "fp32": "32-true",
     "tf32": "32-true",  # with products of TF32, see device/matmul_precision.py
@@ -234,7 +234,8 @@ class RunConfig(Keys):
         of two others at a time), or local (negatives of this rank only, which is another loss).
     clip_norm: largest norm of the gradient, null for no clipping.
     learning_rate_mapping: {regular expression over parameter names: learning rate}.
-    precision: fp32, tf32, bf16, fp16 (autocast), bf16-true, fp64.
+    precision: auto (bf16 where the device computes it natively: GPUs of compute capability 8.0, CPUs with
+        AVX512-BF16 or AMX; else fp32), fp32, tf32, bf16, fp16 (autocast), bf16-true, fp64.
     deterministic: refuse operations whose result differs from run to run.
     compile: run the encoder through torch.compile.
     on_nonfinite: stop (end the run, with the place and the gradients written to nonfinite.json) or skip
@@ -267,7 +268,7 @@ class RunConfig(Keys):
     gather: Literal["global", "ring", "local"] = "global"
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     learning_rate_mapping: dict[str, float] = field(default_factory=dict)
-    precision: Precision = "fp32"
+    precision: Precision = "auto"
     deterministic: bool = False
     compile: bool = False
     on_nonfinite: Literal["stop", "skip"] = "stop"

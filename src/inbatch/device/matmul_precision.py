@@ -21,12 +21,16 @@ def allow_tf32() -> None:
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """Inside, products are exact, whatever training allows: they decide, say, what is a false negative."""
+    """Inside, float32 products are exact, whatever training allows: TF32, bfloat16 on a CPU, or autocast.
+
+    They decide, say, what is a false negative.
+    """
     before = [backend.fp32_precision for backend in _BACKENDS]
     for backend in _BACKENDS:
         backend.fp32_precision = "ieee"
     try:
-        yield
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
     finally:
         for backend, precision in zip(_BACKENDS, before):
             backend.fp32_precision = precision

@@ -48,6 +48,10 @@ _MAY_DIFFER_BY_NODE = (
     "evaluation",
     "logger",
     "gradcache",
+    "precision",
+)
+_SAME_PRECISION = (
+    "set precision=fp32 (or bf16, which is slower where it is not native) for all nodes"
 )
 
 
@@ -107,11 +111,12 @@ def make_callbacks(
     pruning = _make_pruning(run.pruner, evaluation, folder.path, mode=run.evaluation.mode)
     preemption = None if stop is None else Preemption(stop, checkpoints)
     facts = shared_facts(asdict(run), saved, tokenizer=module.encoder.tokenizer, data=data)
+    remedies = {CHECKPOINT: remedy(folder, run.resume), "precision": _SAME_PRECISION}
     log = StepLog(every_steps=run.trainer.log_every_steps)
     examples = ExampleTables(list(evaluators.values()), folder=folder.examples)
     ordered: list[Callback | None] = [
         NonFinite(),
-        RankConsistency(facts, remedies={CHECKPOINT: remedy(folder, run.resume)}),
+        RankConsistency(facts, remedies=remedies),
         wandb,
         summary,
         record,
@@ -140,6 +145,7 @@ def shared_facts(
     """Facts that must be equal on all ranks. Folders and files may be elsewhere if their content is equal."""
     alike = {key: value for key, value in settings.items() if key not in _MAY_DIFFER_BY_NODE}
     return {
+        "precision": lambda: settings["precision"],
         "configuration": lambda: alike,
         "plan of batches": lambda: data.fingerprint,
         "tokenizer": lambda: hash_tokenizer(tokenizer),

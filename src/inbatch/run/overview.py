@@ -18,11 +18,12 @@ from inbatch.losses.base import Loss
 from inbatch.run.datamodule import BatchModule
 from inbatch.run.memory_plan import GIB, MemoryPlan
 from inbatch.run.parts import Parts, parameters_of
+from inbatch.run.precision import ChosenPrecision
 from inbatch.strategies import World, is_first_process
 
 
 def overview(
-    run: RunConfig, world: World, parts: Parts, plan: MemoryPlan
+    run: RunConfig, world: World, parts: Parts, plan: MemoryPlan, precision: ChosenPrecision
 ) -> dict[str, dict[str, str]]:
     """The table of what will run: {section: {name: value}}."""
     local = rows_per_rank(run.global_batch_size, world.size)
@@ -44,6 +45,7 @@ def overview(
         },
         "guide": _guide_rows(run.guide, parts.losses),
         "evaluation": _evaluation_rows(parts.evaluators, run.evaluation),
+        "run": {"precision": precision.describe()},
     }
 
 

@@ -29,6 +29,7 @@ from inbatch.run.diverged import diverged
 from inbatch.run.module import BiEncoderModule
 from inbatch.run.overview import overview, write_report
 from inbatch.run.parts import OwnObjects
+from inbatch.run.precision import choose_precision
 from inbatch.run.results import Fitted, TrainResult, write_results
 from inbatch.run.resume import Saved, check_strategy_of, find_checkpoint, saved_tokens
 from inbatch.run.trainer import make_trainer
@@ -58,6 +59,8 @@ def train(
         saved = find_checkpoint(folder, run.resume, asdict(run))
         check_world(world, run.global_batch_size, run.sampler.get("batch_sizes"), run.precision)
         set_up_process(world, precision=run.precision, seed=run.seed)
+        precision = choose_precision(run.precision, world, strategy=run.strategy, saved=saved)
+        run = replace(run, precision=precision.name)
         parts = build_parts(run, world, own or OwnObjects())
         check_strategy_of(saved, parts.strategy, run.strategy, world)
         plan = plan_memory(run, world, parts, saved_tokens=saved_tokens(saved, world))
@@ -66,7 +69,7 @@ def train(
 
         write_config(folder, asdict(run))
         write_report(parts, data, folder.data_report)
-        summary = Summary(overview(run, world, parts, plan), step_flop=plan.flop)
+        summary = Summary(overview(run, world, parts, plan, precision), step_flop=plan.flop)
         callbacks = make_callbacks(
             run, folder, parts, module, data, saved=saved, held=held, summary=summary, stop=stop
         )

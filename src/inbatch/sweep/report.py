@@ -5,6 +5,7 @@ Everything is made from the folders of the trials, at the end of a sweep or at a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from inbatch.console import duration, make_console, print_plain, printable
 from inbatch.files import write_csv
+from inbatch.folder.paths import RunFolder
 from inbatch.sweep.plots import plot_sweep
 from inbatch.sweep.trials import Trial, best_trial, read_trials, varied
 
@@ -46,6 +48,8 @@ def report(sweep: Path, *, console: Console | None = None) -> dict[Path, Trial]:
     plots = plot_sweep(list(trials.values()), names, sweep / "plots")
     _print_table(trials, names, best, console=console)
     _print_errors(trials, console=console)
+    if "precision" not in names:
+        _print_precisions(trials, console=console)
     paths = {"table": sweep / TABLE, "plots": sweep / "plots" if plots else None}
     if best is not None:
         paths["best"] = sweep / BEST
@@ -132,6 +136,22 @@ def _rank(trial: Trial) -> tuple[bool, float, int]:
     value = trial.result.value if trial.succeeded else None
     sign = -1.0 if trial.result.mode == "max" else 1.0
     return value is None, sign * (value or 0.0), trial.number
+
+
+def _print_precisions(trials: Mapping[Path, Trial], *, console: Console) -> None:
+    """Say so where `precision=auto` has stood for different things on different machines."""
+    found: dict[str, list[str]] = {}
+    for folder, trial in trials.items():
+        config = RunFolder(folder).config
+        text = config.read_text(encoding="utf-8") if config.exists() else ""
+        for name in re.findall(r"^precision: (\S+)$", text, re.MULTILINE):
+            found.setdefault(name, []).append(str(trial.number))
+    if len(found) > 1:
+        each = "; ".join(f"{name}: trials {', '.join(found[name])}" for name in sorted(found))
+        why = "their machines differ: set precision=fp32 where that matters"
+        print_plain(
+            f"trials were computed in different precisions ({each}), {why}", console=console
+        )
 
 
 def _print_errors(trials: Mapping[Path, Trial], *, console: Console) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from inbatch.device.memory import available_bytes
+from inbatch.device.memory import free_bytes
 from inbatch.device.native_bf16 import native_bfloat16
 from inbatch.doctor.checks.versions import driver_version
 from inbatch.doctor.result import Machine, Result, judged
@@ -81,7 +81,7 @@ def memory(machine: Machine) -> Iterator[Result]:
         free, total = torch.cuda.mem_get_info(machine.device)
         sentence = taken_memory(free, total)
     else:
-        free, total, sentence = int(available_bytes("cpu")), total_memory(), ""
+        free, total, sentence = int(free_bytes(machine.device)), total_memory(), ""
     value = f"{free / GIB:.1f} GiB free of {total / GIB:.1f}"
     data = {"memory_bytes": total, "memory_free_bytes": free}
     yield judged("memory", value, sentence, data=data)

@@ -1,0 +1,196 @@
+"""Seconds of one step by part, from counts of operations and bytes. Numbers in, numbers out.
+
+Shape letters: G global rows, b local rows, C columns, D dimension, W ranks, P parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from inbatch.forecast.rates import Kind, Rates, sent_bytes
+from inbatch.run.memory_plan import (
+    MemoryPlan,
+    ModelSize,
+    Sharding,
+    StepSize,
+    activation_bytes_per_token,
+    step_flop,
+)
+
+Gather = Literal["global", "ring"]
+
+# Bytes that pass through the memory beside matrix products, in units of what autograd holds of a token.
+# Norms, activations, dropout and residuals read and write each about once forward, twice as often backward.
+_FORWARD_TRAFFIC, _BACKWARD_TRAFFIC = 1.2, 2.4
+# Reads and writes of a score in the loss: logit, mask, exponential, and one for each of three products.
+_SCORE_TRAFFIC = 6
+_OPTIMIZER_BYTES = (
+    40  # of a parameter: gradient, weight and two states, read and written; its norm; zeros
+)
+_CAST_BYTES = 6  # of a weight that is read in float32 and written in 16 bit
+_LAUNCH_S = 5e-6  # of a kernel on the host
+_KERNELS = 75  # of a layer in both passes of a chunk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strategy:
+    """What a strategy divides over ranks, and how the rest travels.
+
+    sharding: see `step_memory`.
+    reduces: the collective of the gradients.
+    gathers_chunks: whether each pass of each chunk gathers the parameters.
+    gathers_step: whether parameters are gathered once after the update.
+    """
+
+    sharding: Sharding = Sharding()
+    reduces: Kind = "reduce_scatter"
+    gathers_chunks: bool = False
+    gathers_step: bool = False
+
+
+STRATEGIES = {
+    "ddp": Strategy(reduces="all_reduce"),
+    "fsdp": Strategy(sharding=Sharding(parameters=True, optimizer=True), gathers_chunks=True),
+    "deepspeed_stage_2": Strategy(sharding=Sharding(optimizer=True), gathers_step=True),
+    "deepspeed_stage_3": Strategy(
+        sharding=Sharding(parameters=True, optimizer=True), gathers_chunks=True
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTime:
+    """Seconds of a step by part; of communication, what no computation hides."""
+
+    embed: float  # forward and backward of the encoder
+    loss: float
+    optimizer: float
+    gather: float  # embeddings, their gradients, the guide's
+    gradients: float  # their reduction
+    parameters: float  # gathered from shards
+    sent_bytes: float  # by each rank
+
+    @property
+    def total(self) -> float:
+        """Sum of the parts."""
+        return sum(self.parts().values())
+
+    def parts(self) -> dict[str, float]:
+        """Seconds by name."""
+        names = (field.name for field in fields(self) if field.name != "sent_bytes")
+        return {name: getattr(self, name) for name in names}
+
+
+def step_time(
+    model: ModelSize,
+    step: StepSize,
+    plan: MemoryPlan,
+    rates: Rates,
+    *,
+    strategy: Strategy,
+    gather: Gather,
+    num_blocks: int,
+    precision: str,
+) -> StepTime:
+    """Estimate a step.
+
+    Args:
+        model, step, plan: see `memory_plan`.
+        rates: of a rank.
+        strategy: of `STRATEGIES`.
+        gather: global, or ring.
+        num_blocks: see `step_flop`.
+        precision: fp32, tf32 or bf16.
+    """
+    world, hides = step.world_size, step.device == "cuda"
+    chunks = math.ceil(step.local_tokens / (plan.chunk_tokens or step.local_tokens))
+    kept = _kept_share(model, step, plan)
+    embed = _embed_seconds(model, step, rates, chunks=chunks, kept_share=kept, precision=precision)
+    loss = _loss_seconds(model, step, rates, gather=gather, blocks=num_blocks, precision=precision)
+    parameters, trainable = 4.0 * model.parameters, 4.0 * model.trainable
+    owned = trainable / world if strategy.sharding.optimizer else trainable
+    travel, moved = _gather_seconds(model, step, rates, gather=gather)
+    gathers = (3.0 - kept) * chunks * strategy.gathers_chunks + strategy.gathers_step
+    gradients = rates.seconds(strategy.reduces, trainable, world)
+    gathered = gathers * rates.seconds("all_gather", parameters, world)
+    if gather == "ring" and hides:  # a hop travels while the one before is computed
+        travel = max(0.0, travel - loss)
+    if hides:  # buckets leave during the last chunk's backward, shards come during the layer before
+        gradients = max(0.0, gradients - embed / chunks / 2)
+        gathered = max(0.0, gathered - embed)
+    return StepTime(
+        embed=embed,
+        loss=loss,
+        optimizer=owned / 4 * _OPTIMIZER_BYTES / rates.memory_bytes_per_s,
+        gather=travel,
+        gradients=gradients,
+        parameters=gathered,
+        sent_bytes=moved
+        + sent_bytes(strategy.reduces, trainable, world)
+        + gathers * sent_bytes("all_gather", parameters, world),
+    )
+
+
+def _kept_share(model: ModelSize, step: StepSize, plan: MemoryPlan) -> float:
+    graphs = step.local_tokens * activation_bytes_per_token(model, step)
+    return min(1.0, plan.memory.kept / graphs)
+
+
+def _embed_seconds(
+    model: ModelSize,
+    step: StepSize,
+    rates: Rates,
+    *,
+    chunks: int,
+    kept_share: float,
+    precision: str,
+) -> float:
+    flop = step_flop(model, step, kept_share=kept_share, num_blocks=0)
+    held = step.local_tokens * activation_bytes_per_token(model, step)
+    traffic = held * (_FORWARD_TRAFFIC * (2.0 - kept_share) + _BACKWARD_TRAFFIC)
+    if precision == "bf16":
+        weights = model.parameters - model.embedding_parameters
+        traffic += chunks * (3.0 - kept_share) * weights * _CAST_BYTES
+    seconds = flop / product_rate(rates, precision) + traffic / rates.memory_bytes_per_s
+    launches = chunks * model.layers * _KERNELS * _LAUNCH_S if step.device == "cuda" else 0.0
+    return max(seconds, launches)
+
+
+def _loss_seconds(
+    model: ModelSize, step: StepSize, rates: Rates, *, gather: Gather, blocks: int, precision: str
+) -> float:
+    """Products and passes over the scores; a ring fills them twice."""
+    scores = float(step.local_rows) * step.global_rows * blocks
+    looks = 2 if gather == "ring" else 1
+    flop = scores * 2 * ((2 + looks) * model.dimension + looks * step.guide_dimension)
+    traffic = 4 * scores * _SCORE_TRAFFIC * (1 + looks) / 2
+    exact = "tf32" if precision == "tf32" else "fp32"
+    return flop / product_rate(rates, exact) + traffic / rates.memory_bytes_per_s
+
+
+def _gather_seconds(
+    model: ModelSize, step: StepSize, rates: Rates, *, gather: Gather
+) -> tuple[float, float]:
+    """Seconds, and bytes that a rank sends, to see the embeddings of all ranks and return their gradients."""
+    world = step.world_size
+    columns = 4.0 * step.global_rows * step.num_columns * model.dimension
+    guide = 4.0 * step.global_rows * step.num_columns * step.guide_dimension
+    if gather == "global":
+        seconds = rates.seconds("all_gather", columns, world)
+        seconds += rates.seconds("reduce_scatter", columns, world)
+        hidden = step.device == "cuda"  # the guide's rows travel while the texts are embedded
+        seconds += 0.0 if hidden else rates.seconds("all_gather", guide, world)
+        sent = sent_bytes("all_gather", 2 * columns + guide, world)
+        return seconds, sent
+    forward, back = (columns + guide) / world, columns / world
+    seconds = 2 * (world - 1) * rates.hop_seconds(forward, world)
+    seconds += world * rates.hop_seconds(back, world)
+    return seconds, (2 * (world - 1) * forward + world * back) if world > 1 else 0.0
+
+
+def product_rate(rates: Rates, precision: str) -> float:
+    """Operations a second of products under a precision, or in float32 where the device has no other rate."""
+    name = {"bf16": "bfloat16", "fp16": "bfloat16", "tf32": "tf32"}.get(precision, "float32")
+    return rates.matmul_flops.get(name, rates.matmul_flops["float32"])
