@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from inbatch.device.memory import available_bytes
+from inbatch.device.memory import free_bytes
 from inbatch.device.native_bf16 import native_bfloat16
 from inbatch.doctor.checks.versions import driver_version
 from inbatch.doctor.result import Machine, Result, judged
@@ -71,8 +71,8 @@ def bfloat16(machine: Machine) -> Iterator[Result]:
     """Whether bf16 is computed in hardware; without, precision=bf16 only saves memory."""
     native, reason = native_bfloat16(machine.device.type)
     data = {"device": {"native_bf16": native, "native_bf16_reason": reason}}
-    value = f"in hardware ({reason})" if native else f"not in hardware ({reason})"
-    yield Result("bf16", value, data=data, same=_SAME)
+    value = f"{'yes' if native else 'no'}: {reason}"
+    yield Result("bf16 in hardware", value, data=data, same=_SAME)
 
 
 def memory(machine: Machine) -> Iterator[Result]:
@@ -81,7 +81,7 @@ def memory(machine: Machine) -> Iterator[Result]:
         free, total = torch.cuda.mem_get_info(machine.device)
         sentence = taken_memory(free, total)
     else:
-        free, total, sentence = int(available_bytes("cpu")), total_memory(), ""
+        free, total, sentence = int(free_bytes(machine.device)), total_memory(), ""
     value = f"{free / GIB:.1f} GiB free of {total / GIB:.1f}"
     data = {"memory_bytes": total, "memory_free_bytes": free}
     yield judged("memory", value, sentence, data=data)
