@@ -6,13 +6,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from helpers.watched_run import COMPUTED, ROWS, TOKENS, report
-from inbatch.callbacks import throughput as rates
 from inbatch.callbacks.throughput import (
     WINDOW_STEPS,
     StepClock,
@@ -57,42 +55,6 @@ def test_model_flop_utilization() -> None:
     meter.add(report(0.0), seconds=0.5)
     # 60 tokens in 0.5 s by 6 * 10**6 operations each, of 10**12
     assert meter.metrics()["perf/mfu"] == pytest.approx(6e6 * 120 / 1e12)
-
-
-@pytest.mark.parametrize("flop_per_s", [1e7, 1e9, 1e12, 1e15])
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_the_rate_of_products_takes_little_time_on_any_device(
-    device: str, flop_per_s: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A clock that each product moves on, by what it takes on a device of this rate."""
-    now, sizes = [0.0], list[int]()
-
-    def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        sizes.append(len(left))
-        now[0] += 2 * len(left) ** 3 / flop_per_s
-        return left
-
-    def measured(left: torch.Tensor, right: torch.Tensor) -> float:
-        start = now[0]
-        product(left, right)
-        return now[0] - start
-
-    monkeypatch.setattr(rates, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    monkeypatch.setattr(rates, "_seconds_of", measured)
-    monkeypatch.setattr(torch, "mm", product)
-    monkeypatch.setattr(torch, "Generator", lambda device: torch._C.Generator())
-    monkeypatch.setattr(torch, "randn", lambda *size, **options: torch.empty(size[0], 0))
-    found = rates.matmul_flop_per_s.__wrapped__(torch.device(device), torch.float32)
-    assert found == pytest.approx(flop_per_s)
-    smallest = 2 * 2 * 256**3 / flop_per_s  # without which there is no rate
-    assert now[0] <= max(0.25, smallest)
-    if flop_per_s == 1e15:
-        assert max(sizes) == (8192 if device == "cuda" else 512)
-
-
-def test_the_rate_of_products_is_measured_here() -> None:
-    rate = rates.matmul_flop_per_s.__wrapped__(torch.device("cpu"), torch.float32)
-    assert 1e7 < rate < 1e15
 
 
 def test_steps_without_tokens_have_no_rates() -> None:

@@ -51,7 +51,14 @@ def test_all_holds_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert found["problems"] == []
     assert {finding["holds"] for finding in found["checks"]} == {True, None}
     names = {finding["name"] for finding in found["checks"]}
-    assert {"torch", "bf16", "memory", "output folder", "GIST", "step, gathered"} <= names
+    assert {
+        "torch",
+        "bf16 in hardware",
+        "memory",
+        "output folder",
+        "GIST",
+        "step, gathered",
+    } <= names
     assert list((tmp_path / "new").iterdir()) == [tmp_path / "new" / "doctor.json"]
 
 

@@ -17,13 +17,11 @@ from pathlib import Path
 
 import torch
 
+from inbatch.device import rates
 from inbatch.step.report import StepReport
-from inbatch.step.timer import StepTimer
 
 GIB = 2**30
 WINDOW_STEPS = 50  # over which rates are taken
-_MEASURE_S = 0.2  # for the rate of matrix products
-_SMALLEST, _LARGEST = 256, (512, 8192)  # of their sizes; the largest on a CPU and on a GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,41 +70,8 @@ def model_flop_utilization(
 
 @cache
 def matmul_flop_per_s(device: torch.device, dtype: torch.dtype) -> float:
-    """Measured rate of matrix products: the fastest found in `_MEASURE_S` seconds.
-
-    Sizes grow as long as the next product, of eight times the arithmetic, is likely to end in time; the last
-    one is timed up to five times.
-    """
-    # Not ones: a GPU multiplies constants at a higher clock. A separate generator leaves the run's untouched.
-    draws = torch.Generator(device).manual_seed(0)
-    size, best, start_s = _SMALLEST, 0.0, time.perf_counter()
-    while True:
-        left, right = (
-            torch.randn(size, size, device=device, generator=draws).to(dtype) for _ in range(2)
-        )
-        torch.mm(left, right)  # the first of a size may set things up
-        seconds = _seconds_of(left, right)
-        best = max(best, 2.0 * size**3 / seconds)
-        left_s = _MEASURE_S - (time.perf_counter() - start_s)
-        if size == _LARGEST[device.type == "cuda"] or 2 * 8 * seconds > left_s:
-            break
-        size *= 2
-    for _ in range(4):
-        if time.perf_counter() - start_s + seconds > _MEASURE_S:
-            break
-        seconds = _seconds_of(left, right)
-        best = max(best, 2.0 * size**3 / seconds)
-    return best
-
-
-def _seconds_of(left: torch.Tensor, right: torch.Tensor) -> float:
-    """Time of a product on its device."""
-    phases = StepTimer.on(left.device)
-    with phases.measure("product"):
-        torch.mm(left, right)
-    if left.device.type == "cuda":
-        torch.cuda.synchronize(left.device)
-    return max(phases.pop()["product"], 1e-9)
+    """The rate of `device/rates.py`, measured once in a process."""
+    return rates.matmul_flop_per_s(device, dtype)
 
 
 def product_dtype(precision: str | None) -> torch.dtype:

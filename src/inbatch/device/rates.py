@@ -12,17 +12,17 @@ _COPIED_BYTES = {"cuda": 2**30, "cpu": 2**27}  # far beyond the caches
 _MOST_OF_MEMORY = 8  # a copy takes a part of the free memory of a GPU
 
 
-def matmul_flop_per_s(device: torch.device, dtype: torch.dtype, *, budget_s: float = 0.25) -> float:
+def matmul_flop_per_s(device: torch.device, dtype: torch.dtype, *, budget_s: float = 0.2) -> float:
     """The highest rate of square products, in operations a second.
 
     Sides double from 256 on as long as eight times the arithmetic is likely to end in time, so that slow
-    products (as of float16 on many CPUs) end in time as well; the last size is timed until then.
+    products (as of float16 on many CPUs) end in time as well; the last size is timed up to five times.
 
     Args:
         device: where it is multiplied.
         dtype: of the factors.
-        budget_s: seconds after which no further product is timed; the first of each size, which may load a
-            library, and the drawing of factors do not count.
+        budget_s: seconds of all products. On a slow device the first two take longer, and the drawing of
+            factors and what the first product of a size loads are not foreseen.
     """
     draws = torch.Generator(device).manual_seed(0)  # leaves the state of the process alone
     best, size, left_s = 0.0, 256, budget_s
@@ -31,13 +31,15 @@ def matmul_flop_per_s(device: torch.device, dtype: torch.dtype, *, budget_s: flo
         left, right = (
             torch.randn(size, size, device=device, generator=draws).to(dtype) for _ in range(2)
         )
-        _seconds(device, torch.mm, left, right)
+        _seconds(device, torch.mm, left, right)  # the first of a size may load a library
         seconds = _seconds(device, torch.mm, left, right)
-        best, left_s = max(best, 2.0 * size**3 / seconds), left_s - seconds
-        if size == _LARGEST[_kind(device)] or 8 * seconds > left_s:
+        best, left_s = max(best, 2.0 * size**3 / seconds), left_s - 2 * seconds
+        if size == _LARGEST[_kind(device)] or 2 * 8 * seconds > left_s:
             break
         size *= 2
-    while left_s > 0:
+    for _ in range(4):
+        if seconds > left_s:
+            break
         seconds = _seconds(device, torch.mm, left, right)
         best, left_s = max(best, 2.0 * size**3 / seconds), left_s - seconds
     return best

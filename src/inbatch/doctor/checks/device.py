@@ -71,8 +71,8 @@ def bfloat16(machine: Machine) -> Iterator[Result]:
     """Whether bf16 is computed in hardware; without, precision=bf16 only saves memory."""
     native, reason = native_bfloat16(machine.device.type)
     data = {"device": {"native_bf16": native, "native_bf16_reason": reason}}
-    value = f"in hardware ({reason})" if native else f"not in hardware ({reason})"
-    yield Result("bf16", value, data=data, same=_SAME)
+    value = f"{'yes' if native else 'no'}: {reason}"
+    yield Result("bf16 in hardware", value, data=data, same=_SAME)
 
 
 def memory(machine: Machine) -> Iterator[Result]:
