@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from inbatch.batch.batch import Batch
+from inbatch.device.copies import to_device
 from inbatch.gather import Gather, GlobalGather, LocalGather, Rows, RowsRing
 from inbatch.gather.gather import Pending
 from inbatch.losses.base import Loss, LossInput
@@ -80,7 +81,7 @@ class SideData:
             tensors.append(batch.labels)
         if loss.needs_text_ids:
             ids_BC = torch.from_numpy(np.ascontiguousarray(batch.text_ids.T).view(np.int64))
-            tensors.append(ids_BC.to(device, non_blocking=True))
+            tensors.append(to_device(ids_BC, device))
         self._pending: Pending = visible.gather.start_data(tensors, visible.rows)
 
     def wait(self) -> list[Tensor]:

@@ -70,9 +70,7 @@ namespace at {
 C10_REGISTER_CLASS(CUDAHooksRegistry, CUDAHooks, emulated::Hooks)  // under the name that torch looks for
 }  // namespace at
 
-using OnHost = torch::CppFunction;
-
-TORCH_LIBRARY_IMPL(_, CUDA, m) { m.fallback(OnHost::makeFromBoxedFunction<&emulated::on_host>()); }
+TORCH_LIBRARY_IMPL(_, CUDA, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&emulated::on_host>()); }
 
 TORCH_LIBRARY_IMPL(aten, CUDA, m) {
   m.impl("empty.memory_format", &emulated::empty);
@@ -85,6 +83,15 @@ TORCH_LIBRARY_IMPL(aten, CUDA, m) {
   m.impl("set_.source_Storage_storage_offset", &emulated::set_storage);
   m.impl("set_.source_Tensor", &emulated::set_tensor);
   m.impl("record_stream", &emulated::record_stream);
+  // A GPU has kernels of its own for these, which see their arguments first; torch has compositions for other devices.
+  auto& operators = c10::Dispatcher::singleton();
+  for (const auto& name : operators.getAllOpNames()) {
+    const auto op = operators.findOp(name);
+    const bool structured = op && op->hasKernelForDispatchKey(c10::DispatchKey::CPU) &&
+        op->hasKernelForDispatchKey(c10::DispatchKey::CompositeExplicitAutogradNonFunctional);
+    if (structured || name.name == "aten::native_layer_norm" || name.name.rfind("aten::_foreach_", 0) == 0)
+      m.impl(c10::toString(name).c_str(), torch::CppFunction::makeFromBoxedFunction<&emulated::on_host>());
+  }
 }
 
 TORCH_LIBRARY(emulated_cuda, m) {

@@ -10,12 +10,13 @@ import hashlib
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
-_SOURCES = sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".h", ".cpp"))
+_HERE = Path(__file__).parent
 _TORCH = Path(torch.__file__).parent
 _OPTIONS = ("-O0", "-shared", "-fPIC", "-std=c++20")
 
@@ -28,36 +29,38 @@ def library() -> Path:
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
+    path, errors = _built(compiler)
+    assert not errors, errors
+    return path
+
+
+@cache
+def _built(compiler: str) -> tuple[Path, str]:
+    """The library, and what the compiler has to say if there is none."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inbatch-tests"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"emulated_cuda-{_key(compiler)}.so"
-    with (folder / f"{path.stem}.lock").open("w") as lock:
+    with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            _compile(compiler, path)
-    return path
+        return path, "" if path.exists() else _compile(compiler, path)
 
 
 def _key(compiler: str) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-    digest = hashlib.sha256(version + torch.__version__.encode() + " ".join(_OPTIONS).encode())
-    for source in _SOURCES:
+    digest = hashlib.sha256(version + f"{torch.__version__} {_OPTIONS}".encode())
+    for source in sorted([*_HERE.glob("*.h"), *_HERE.glob("*.cpp")]):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _compile(compiler: str, path: Path) -> None:
-    unfinished = path.with_suffix(".unfinished")
-    include = _TORCH / "include"
-    line = [compiler, *_OPTIONS]
-    line += [str(source) for source in _SOURCES if source.suffix == ".cpp"]
-    line += [
-        "-isystem",
-        str(include),
-        "-isystem",
-        str(include / "torch" / "csrc" / "api" / "include"),
-    ]
-    line += [f"-L{_TORCH / 'lib'}", "-lc10", "-ltorch_cpu", "-ltorch", "-o", str(unfinished)]
+def _compile(compiler: str, path: Path) -> str:
+    unfinished, include = path.with_suffix(".unfinished"), _TORCH / "include"
+    line = [compiler, *_OPTIONS, str(_HERE / "emulated_cuda.cpp"), "-o", str(unfinished)]
+    for folder in (include, include / "torch" / "csrc" / "api" / "include"):
+        line += ["-isystem", str(folder)]
+    line += [f"-L{_TORCH / 'lib'}", "-lc10", "-ltorch_cpu", "-ltorch"]
     done = subprocess.run(line, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    if done.returncode:
+        return done.stderr
     unfinished.replace(path)
+    return ""
