@@ -18,17 +18,12 @@ from inbatch.step.timer import StepTimer
 pytestmark = group
 
 STEPS = 5
-OPTIONS = {
+OPTIONS = {  # losses and architectures: test_fake_steps.py
     "in-batch negatives": [],
-    "padded": ["encoder.attention=sdpa"],
     "second forwards": ["gradcache.chunk_tokens=128", "gradcache.keep_gib=0"],
     "some graphs kept": ["gradcache.chunk_tokens=128", "gradcache.keep_gib=1e-4"],
-    "duplicates masked": ["loss.mask_duplicates=true"],
     "stored guide": ["loss=gist", "guide.model={guide}", "guide.store_dir={folder}/guide"],
-    "live guide": ["loss=gist", "guide.model={guide}", "guide.mode=live"],
     "accumulated": ["accumulate=2"],
-    "triplets": ["loss=triplet"],
-    "matryoshka": ["loss=matryoshka", "loss.dims=[32,16]"],
 }
 # Kernels of a step of a BERT of two layers in bf16, in one chunk whose graph is kept.
 STATED = {"embed": 99, "gather": 0, "loss": 117, "backward": 139, "optimizer": 13}

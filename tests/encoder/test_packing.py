@@ -65,8 +65,8 @@ def embed(encoder: Encoder, chunk: Chunk, packing: Any) -> tuple[Tensor, list[Te
     encoder.packing = packing
     encoder.zero_grad()
     embeddings = encoder(chunk)
-    weights = torch.linspace(-1, 1, embeddings.numel(), dtype=torch.float64).view_as(embeddings)
-    (embeddings * weights).sum().backward()
+    weights = torch.linspace(-1, 1, embeddings.numel(), dtype=torch.float64)
+    (embeddings * weights.to(embeddings.device).view_as(embeddings)).sum().backward()
     return embeddings.detach(), [p.grad.clone() for p in encoder.parameters()]
 
 
