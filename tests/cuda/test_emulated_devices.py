@@ -23,6 +23,14 @@ def test_the_library_is_built_once() -> None:
     assert path.stat().st_mtime_ns == built
 
 
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    for in_ci, outcome in (("true", pytest.fail.Exception), ("", pytest.skip.Exception)):
+        monkeypatch.setenv("CI", in_ci)
+        with pytest.raises(outcome, match=r"there is no C\+\+ compiler: install g\+\+"):
+            library()
+
+
 def mixes() -> None:
     here, there, host = (torch.ones(3, device=device) for device in ("cuda:0", "cuda:1", "cpu"))
     for other in (there, host):

@@ -10,8 +10,10 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -22,16 +24,24 @@ _OPTIONS = ("-O0", "-shared", "-fPIC", "-std=c++20")
 
 
 def library() -> Path:
-    """The compiled library. Where there is no compiler the test is skipped, or fails under CI."""
+    """The compiled library. Where it cannot be compiled the test is skipped, or fails under CI."""
+    if torch.version.cuda is not None:
+        _cannot("this torch is built with CUDA: install its CPU build, or use a GPU")
+    if sys.platform != "linux":
+        _cannot("they are written for Linux")
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
-        message = "there is no C++ compiler: install g++ to run CUDA code on emulated devices"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+        _cannot("there is no C++ compiler: install g++, or name one in CXX")
     path, errors = _built(compiler)
     assert not errors, errors
     return path
+
+
+def _cannot(reason: str) -> NoReturn:
+    message = f"CUDA devices cannot be emulated: {reason}"
+    if os.environ.get("CI") and not torch.cuda.is_available():
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 @cache
