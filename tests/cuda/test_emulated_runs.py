@@ -137,13 +137,21 @@ def test_two_ranks_end_as_one(
     tmp_path: Path, options: list[str], strategy: str, more: list[str]
 ) -> None:
     options = [*options, *ALIKE, *more, "trainer.max_steps=4", "gradcache.chunk_tokens=128"]
-    options += ["data.loader.num_workers=0"]
+    options += ["data.loader.num_workers=0", f"data.eval={tmp_path / 'dev.jsonl'}"]
     one, several = ([*options, f"output_dir={tmp_path / name}"] for name in ("one", "several"))
     on_gpu(run_train, *one)
     elsewhere = on_gpus(on_own_device, 2, [*several, f"strategy={strategy}", "trainer.devices=2"])
     assert elsewhere == [0, 0]
+    loss, accuracy = (
+        [
+            [row[key] for row in metrics(tmp_path / name) if key in row]
+            for name in ("one", "several")
+        ]
+        for key in ("train/loss", "eval/eval_cosine_accuracy")
+    )
+    assert len(accuracy[0]) == 2
     if "precision=fp32" in more:
         assert_alike(tmp_path / "one", tmp_path / "several")
+        assert accuracy[1] == pytest.approx(accuracy[0], abs=1e-6)
     else:  # chunks are others, and so is the rounding
-        losses = [metrics(tmp_path / name)[-1]["train/loss"] for name in ("one", "several")]
-        assert losses[0] == pytest.approx(losses[1], rel=0.02)
+        assert loss[1] == pytest.approx(loss[0], rel=0.02)

@@ -22,6 +22,7 @@ from helpers.keystone import LOSSES
 from helpers.tiny import tiny_texts
 from inbatch.batch.batch import Batch
 from inbatch.encoder import Encoder, build_encoder
+from inbatch.encoder.pooling import POOLING_MODES
 from inbatch.guide import LiveGuide
 from inbatch.losses import MultipleNegativesRanking
 from inbatch.losses.base import Loss, LossInput, LossOutput
@@ -45,16 +46,25 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
 }
 PACKED = ("bert", "distilbert", "roberta", "nomic_bert", "modernbert")
 PADDED = (*((name, "sdpa") for name in PACKED), ("mpnet", "auto"), ("qwen3", "auto"))
+OTHERS: list[tuple[str, str, dict[str, Any]]] = [
+    ("bert", "auto", {"gradient_checkpointing": True}),
+    (
+        "bert",
+        "auto",
+        {"pooling": [*POOLING_MODES], "dense": {"out_features": 8}, "normalize": True},
+    ),
+]
 How = Literal["fake", "computed"]
 
 
-def make(model_type: str, attention: str = "auto") -> Encoder:
+def make(model_type: str, attention: str = "auto", **options: Any) -> Encoder:
     config = {**SIZES, "model_type": model_type, **OWN_SIZES.get(model_type, {})}
     encoder = build_encoder(
         config={key: value for key, value in config.items() if value is not None},
         tokenizer={"train": {"vocab_size": 120}},
         texts=lambda: tiny_texts(60),
         attention=attention,
+        **options,
     )
     return encoder.to("cuda").train()
 
@@ -124,13 +134,13 @@ def failures(steps: dict[str, Callable[[], None]]) -> dict[str, str]:
 
 def architectures(how: How) -> dict[str, str]:
     loss = MultipleNegativesRanking()
-    cases = [*((name, "auto") for name in PACKED), *PADDED]
+    cases = [*((name, "auto", {}) for name in PACKED), *((*case, {}) for case in PADDED), *OTHERS]
     found = failures(
         {
-            f"{name} {attention}": lambda name=name, attention=attention: take_step(
-                how, make(name, attention), loss
+            f"{name} {attention} {options}": lambda case=(name, attention), more=options: take_step(
+                how, make(*case, **more), loss
             )
-            for name, attention in cases
+            for name, attention, options in cases
         }
     )
     kernels = " ".join(torch.ops.emulated_cuda.kernels())
@@ -140,7 +150,7 @@ def architectures(how: How) -> dict[str, str]:
 
 @pytest.mark.parametrize("how", ["fake", "computed"])
 def test_every_architecture(how: How) -> None:
-    """Without padding where there is a kernel for it, and padded."""
+    """Without padding where there is a kernel for it, and padded; with all that may follow it."""
     assert on_gpu(architectures, how) == {}
 
 

@@ -30,7 +30,8 @@ TORCH_LIBRARY_IMPL(c10d, CUDA, m) {
   emulated::Quiet quiet;
   c10::WarningUtils::WarningHandlerGuard guard(&quiet);
   for (const char* name :
-       {"allreduce_", "broadcast_", "_allgather_base_", "_reduce_scatter_base_", "allgather_", "reduce_scatter_",
-        "reduce_", "gather_", "scatter_", "alltoall_", "alltoall_base_", "barrier", "send", "recv_"})
+       {"allreduce_", "broadcast_", "_allgather_base_", "_reduce_scatter_base_", "allgather_",
+        "reduce_scatter_", "reduce_", "gather_", "scatter_", "alltoall_", "alltoall_base_",
+        "barrier", "send", "recv_"})
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&emulated::on_host>());
 }

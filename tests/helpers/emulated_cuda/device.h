@@ -56,7 +56,9 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     destroyEvent(*event, 0);
     *event = new Moment{place(), std::chrono::steady_clock::now()};
   }
-  void destroyEvent(void* event, const DeviceIndex) const noexcept override { delete static_cast<Moment*>(event); }
+  void destroyEvent(void* event, const DeviceIndex) const noexcept override {
+    delete static_cast<Moment*>(event);
+  }
   void block(void*, const Stream&) const override {}
   void synchronizeEvent(void* event) const override {
     if (event) wait("event", moment(event).place);
@@ -66,7 +68,8 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     return true;
   }
   double elapsedTime(void* first, void* second, const DeviceIndex) const override {
-    return std::chrono::duration<double, std::milli>(moment(second).time - moment(first).time).count();
+    return std::chrono::duration<double, std::milli>(moment(second).time - moment(first).time)
+        .count();
   }
 };
 }  // namespace emulated

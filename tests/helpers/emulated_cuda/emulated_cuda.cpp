@@ -1,4 +1,4 @@
-// A CUDA device for a torch without CUDA: its memory is the host's, and every operator runs on the CPU.
+// A CUDA device for a torch without CUDA: its memory is the host's, its operators run on the CPU.
 // Loaded before `import torch`, so that the hooks below are there when torch asks for them first.
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <torch/library.h>
@@ -19,11 +19,15 @@ struct Hooks final : at::CUDAHooksInterface {
   DeviceIndex deviceCount() const override { return NUM_DEVICES; }
   DeviceIndex current_device() const override { return current; }
   DeviceIndex getCurrentDevice() const override { return current; }
-  void setCurrentDevice(DeviceIndex device) const override { guard().setDevice(Device(c10::kCUDA, device)); }
+  void setCurrentDevice(DeviceIndex device) const override {
+    guard().setDevice(Device(c10::kCUDA, device));
+  }
   DeviceIndex exchangeDevice(DeviceIndex device) const override {
     return guard().exchangeDevice(Device(c10::kCUDA, device)).index();
   }
-  DeviceIndex maybeExchangeDevice(DeviceIndex device) const override { return exchangeDevice(device); }
+  DeviceIndex maybeExchangeDevice(DeviceIndex device) const override {
+    return exchangeDevice(device);
+  }
   void deviceSynchronize(DeviceIndex device) const override { guard().synchronizeDevice(device); }
   bool isPinnedPtr(const void* data) const override { return PinnedAllocator::holds(data); }
   c10::Allocator* getPinnedMemoryAllocator() const override { return &pinned_allocator; }
@@ -31,7 +35,9 @@ struct Hooks final : at::CUDAHooksInterface {
   const at::Generator& getDefaultGenerator(DeviceIndex device) const override {
     return generator(device < 0 ? current : device);
   }
-  at::Generator getNewGenerator(DeviceIndex) const override { return at::detail::createCPUGenerator(); }
+  at::Generator getNewGenerator(DeviceIndex) const override {
+    return at::detail::createCPUGenerator();
+  }
 
   static const Guard& guard() {
     static const Guard made;
@@ -67,10 +73,14 @@ at::Generator device_generator(int64_t device) { return generator(device); }
 }  // namespace emulated
 
 namespace at {
-C10_REGISTER_CLASS(CUDAHooksRegistry, CUDAHooks, emulated::Hooks)  // under the name that torch looks for
+C10_REGISTER_CLASS(
+    CUDAHooksRegistry, CUDAHooks, emulated::Hooks
+)  // under the name that torch looks for
 }  // namespace at
 
-TORCH_LIBRARY_IMPL(_, CUDA, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&emulated::on_host>()); }
+TORCH_LIBRARY_IMPL(_, CUDA, m) {
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&emulated::on_host>());
+}
 
 TORCH_LIBRARY_IMPL(aten, CUDA, m) {
   m.impl("empty.memory_format", &emulated::empty);
@@ -83,14 +93,20 @@ TORCH_LIBRARY_IMPL(aten, CUDA, m) {
   m.impl("set_.source_Storage_storage_offset", &emulated::set_storage);
   m.impl("set_.source_Tensor", &emulated::set_tensor);
   m.impl("record_stream", &emulated::record_stream);
-  // A GPU has kernels of its own for these, which see their arguments first; torch has compositions for other devices.
+  // A GPU has kernels of its own for these, which see their arguments first. Other devices get a
+  // composition from torch.
   auto& operators = c10::Dispatcher::singleton();
   for (const auto& name : operators.getAllOpNames()) {
     const auto op = operators.findOp(name);
-    const bool structured = op && op->hasKernelForDispatchKey(c10::DispatchKey::CPU) &&
+    const bool structured =
+        op && op->hasKernelForDispatchKey(c10::DispatchKey::CPU) &&
         op->hasKernelForDispatchKey(c10::DispatchKey::CompositeExplicitAutogradNonFunctional);
-    if (structured || name.name == "aten::native_layer_norm" || name.name.rfind("aten::_foreach_", 0) == 0)
-      m.impl(c10::toString(name).c_str(), torch::CppFunction::makeFromBoxedFunction<&emulated::on_host>());
+    if (structured || name.name == "aten::native_layer_norm" ||
+        name.name.rfind("aten::_foreach_", 0) == 0)
+      m.impl(
+          c10::toString(name).c_str(),
+          torch::CppFunction::makeFromBoxedFunction<&emulated::on_host>()
+      );
   }
 }
 

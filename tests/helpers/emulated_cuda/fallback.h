@@ -13,17 +13,30 @@ using c10::IValue;
 
 // Operators whose result has a shape that only the device knows.
 inline const std::unordered_set<std::string> WAITING = {
-    "aten::nonzero", "aten::masked_select", "aten::equal", "aten::is_nonzero", "aten::_unique", "aten::_unique2",
-    "aten::unique_dim", "aten::unique_consecutive", "aten::unique_dim_consecutive", "aten::bincount",
-    "aten::histc", "aten::multinomial", "aten::_linalg_check_errors"};
+    "aten::nonzero",
+    "aten::masked_select",
+    "aten::equal",
+    "aten::is_nonzero",
+    "aten::_unique",
+    "aten::_unique2",
+    "aten::unique_dim",
+    "aten::unique_consecutive",
+    "aten::unique_dim_consecutive",
+    "aten::bincount",
+    "aten::histc",
+    "aten::multinomial",
+    "aten::_linalg_check_errors"
+};
 // Operators that take indices from the host, and copy them to the device.
 inline const std::unordered_set<std::string> INDEXING = {
-    "aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_", "aten::_unsafe_index",
-    "aten::_unsafe_index_put"};
-// Operators that only look at a tensor in another way, and those that get memory.
+    "aten::index",         "aten::index_put",        "aten::index_put_", "aten::_index_put_impl_",
+    "aten::_unsafe_index", "aten::_unsafe_index_put"
+};
+// Operators that only look at a tensor in another way; others of the kind are in kernels.h.
 inline const std::unordered_set<std::string> NO_KERNEL = {
-    "aten::view", "aten::as_strided", "aten::_reshape_alias", "aten::unfold", "aten::alias", "aten::detach",
-    "aten::view_as_real", "aten::view_as_complex", "aten::real", "aten::imag", "aten::set_", "aten::resize_"};
+    "aten::_reshape_alias", "aten::unfold", "aten::alias", "aten::detach", "aten::view_as_real",
+    "aten::view_as_complex"
+};
 
 // One call of an operator: its arguments on the host, and its results back on the device.
 class Call {
@@ -39,12 +52,16 @@ class Call {
       argument = taken(argument, indices);
     }
     TORCH_CHECK(
-        !foreign_.defined() || devices_.empty(), "Expected all tensors to be on the same device, but found at least ",
-        "two devices, ", devices_.empty() ? Device(c10::kCUDA) : devices_[0], " and cpu! (emulated, in ", name_, ")");
+        !foreign_.defined() || devices_.empty(),
+        "Expected all tensors to be on the same device, but found at least two devices, ",
+        devices_.empty() ? Device(c10::kCUDA) : devices_[0], " and cpu! (emulated, in ", name_, ")"
+    );
     for (const auto& device : devices_)
       TORCH_CHECK(
-          device == devices_[0], "Expected all tensors to be on the same device, but found at least two devices, ",
-          devices_[0], " and ", device, "! (emulated, in ", name_, ")");
+          device == devices_[0],
+          "Expected all tensors to be on the same device, but found at least two devices, ",
+          devices_[0], " and ", device, "! (emulated, in ", name_, ")"
+      );
     for (const auto& host : hosts_) sizes_.push_back(host.sizes().vec());
   }
 
@@ -88,7 +105,8 @@ class Call {
 
   IValue taken(const IValue& value, bool indices) {
     if (value.isTensor()) return taken_tensor(value.toTensor(), indices);
-    if (holds_tensors(value)) return mapped(value, [&](const IValue& item) { return taken(item, indices); });
+    if (holds_tensors(value))
+      return mapped(value, [&](const IValue& item) { return taken(item, indices); });
     if (!value.isDevice() || !value.toDevice().is_cuda()) return value;
     devices_.push_back(named(value.toDevice()));
     return Device(c10::kCPU);

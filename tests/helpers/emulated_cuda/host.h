@@ -1,5 +1,5 @@
-// What the host does to the devices: kernels that it launches, moments in which it waits for them, and
-// copies that reach it only once it has waited.
+// What the host does to the devices: kernels that it launches, moments in which it waits for them,
+// and copies that reach it only once it has waited.
 #pragma once
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
@@ -12,8 +12,8 @@
 
 namespace emulated {
 inline std::mutex host_mutex;
-inline std::map<std::string, int64_t> kernels;  // by operator; copies by direction
-inline std::map<std::string, int64_t> waits;  // by reason
+inline std::map<std::string, int64_t> kernels;   // by operator; copies by direction
+inline std::map<std::string, int64_t> waits;     // by reason
 inline std::atomic<int64_t> sync_debug_mode{0};  // torch's: 2 makes an operator that waits an error
 
 inline void count_kernel(const std::string& name) {
@@ -34,7 +34,7 @@ inline int64_t place() {
   return num_settled + int64_t(underway.size());
 }
 
-// Let all copies arrive that were started before a place.
+// Let the copies arrive that were started before a place.
 inline void settle(int64_t before) {
   std::vector<Underway> arrived;
   {
@@ -47,6 +47,8 @@ inline void settle(int64_t before) {
   at::AutoDispatchBelowADInplaceOrView plain;
   for (auto& copy : arrived) copy.to.copy_(copy.value);
 }
+
+inline void settle_all() { settle(place()); }
 
 // The host waits until the device has done what it was given before a place.
 inline void wait(const std::string& reason, int64_t before = place()) {

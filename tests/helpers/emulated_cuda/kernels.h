@@ -13,16 +13,20 @@ inline at::ScalarType or_default(std::optional<at::ScalarType> dtype) {
 }
 
 inline Tensor empty(
-    SymIntArrayRef sizes, std::optional<at::ScalarType> dtype, std::optional<at::Layout>, std::optional<Device> device,
-    std::optional<bool>, std::optional<at::MemoryFormat> format) {
+    SymIntArrayRef sizes, std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
+    std::optional<Device> device, std::optional<bool>, std::optional<at::MemoryFormat> format
+) {
   return empty_on(named(device), C10_AS_INTARRAYREF_SLOW(sizes), or_default(dtype), format);
 }
 
 inline Tensor empty_strided(
-    SymIntArrayRef sizes, SymIntArrayRef strides, std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
-    std::optional<Device> device, std::optional<bool>) {
+    SymIntArrayRef sizes, SymIntArrayRef strides, std::optional<at::ScalarType> dtype,
+    std::optional<at::Layout>, std::optional<Device> device, std::optional<bool>
+) {
   return empty_strided_on(
-      named(device), C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides), or_default(dtype));
+      named(device), C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides),
+      or_default(dtype)
+  );
 }
 
 // Other memory for a storage, with the beginning of what is in it.
@@ -30,12 +34,15 @@ inline void resize_storage(const Tensor& tensor, int64_t bytes) {
   c10::DeviceGuard guard(tensor.device());
   auto* storage = tensor.storage().unsafeGetStorageImpl();
   c10::DataPtr moved = device_allocator.allocate(bytes);
-  if (const auto kept = std::min<size_t>(bytes, storage->nbytes())) std::memcpy(moved.get(), storage->data(), kept);
+  if (const auto kept = std::min<size_t>(bytes, storage->nbytes()))
+    std::memcpy(moved.get(), storage->data(), kept);
   storage->set_data_ptr_noswap(std::move(moved));
   storage->set_nbytes(bytes);
 }
 
-inline const Tensor& resize_(const Tensor& self, SymIntArrayRef sizes, std::optional<at::MemoryFormat>) {
+inline const Tensor& resize_(
+    const Tensor& self, SymIntArrayRef sizes, std::optional<at::MemoryFormat>
+) {
   auto* tensor = self.unsafeGetTensorImpl();
   tensor->set_sizes_contiguous(C10_AS_INTARRAYREF_SLOW(sizes));
   const size_t bytes = (tensor->numel() + tensor->storage_offset()) * tensor->itemsize();
@@ -43,21 +50,26 @@ inline const Tensor& resize_(const Tensor& self, SymIntArrayRef sizes, std::opti
   return self;
 }
 
-inline Tensor& set_storage(Tensor& self, at::Storage source, c10::SymInt offset, SymIntArrayRef sizes, SymIntArrayRef strides) {
+inline Tensor& set_storage(
+    Tensor& self, at::Storage source, c10::SymInt offset, SymIntArrayRef sizes,
+    SymIntArrayRef strides
+) {
   auto* tensor = self.unsafeGetTensorImpl();
   tensor->set_storage_keep_dtype(std::move(source));
   tensor->set_sizes_and_strides(
-      C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides), offset.expect_int());
+      C10_AS_INTARRAYREF_SLOW(sizes), C10_AS_INTARRAYREF_SLOW(strides), offset.expect_int()
+  );
   return self;
 }
 
 inline Tensor& set_tensor(Tensor& self, const Tensor& source) {
   return set_storage(
       self, source.storage(), source.storage_offset(), c10::fromIntArrayRefSlow(source.sizes()),
-      c10::fromIntArrayRefSlow(source.strides()));
+      c10::fromIntArrayRefSlow(source.strides())
+  );
 }
 
-// To the host: at once after a wait, or without one into page-locked memory, where it arrives later.
+// To the host: after a wait, or without one to page-locked memory, where it arrives later.
 inline void copy_to_host(Tensor& self, const Tensor& source, bool non_blocking) {
   count_kernel("copy to host");
   if (!non_blocking || !PinnedAllocator::holds(self.storage().data())) {
@@ -66,7 +78,8 @@ inline void copy_to_host(Tensor& self, const Tensor& source, bool non_blocking) 
     return;
   }
   Tensor value = to_host(source).clone();
-  if (self.is_contiguous()) std::memset(self.data_ptr(), 0xFF, self.nbytes());  // nobody may read it yet
+  if (self.is_contiguous())
+    std::memset(self.data_ptr(), 0xFF, self.nbytes());  // nobody may read it yet
   std::lock_guard<std::mutex> lock(host_mutex);
   underway.push_back({self, std::move(value)});
 }
@@ -75,6 +88,7 @@ inline void copy_to_device(Tensor& self, const Tensor& source, bool non_blocking
   count_kernel("copy to device");
   if (!non_blocking) wait_in("copy to device");
   else if (!PinnedAllocator::holds(source.storage().data())) wait_in("copy from pageable memory");
+  settle_all();  // the device has written the source by then
   to_host(self).copy_(source);
 }
 

@@ -15,7 +15,8 @@ struct Usage {
   void add(int64_t bytes) {
     const int64_t now = live += bytes;
     int64_t before = peak;
-    while (now > before && !peak.compare_exchange_weak(before, now)) {}
+    while (now > before && !peak.compare_exchange_weak(before, now)) {
+    }
   }
 };
 inline Usage usage[NUM_DEVICES];
@@ -39,9 +40,11 @@ struct DeviceAllocator final : c10::Allocator {
     Usage& here = usage[current];
     const int64_t bytes = (int64_t(wanted) + GRANULE - 1) / GRANULE * GRANULE;
     TORCH_CHECK_WITH(
-        OutOfMemoryError, here.live + bytes <= here.cap, "CUDA out of memory (emulated). Tried to allocate ",
-        bytes, " bytes. GPU ", int(current), " has a capacity of ", here.cap.load(), " bytes, of which ",
-        here.live.load(), " are in use.");
+        OutOfMemoryError, here.live + bytes <= here.cap,
+        "CUDA out of memory (emulated). Tried to allocate ", bytes, " bytes. GPU ", int(current),
+        " has a capacity of ", here.cap.load(), " bytes, of which ", here.live.load(),
+        " are in use."
+    );
     auto* block = new Block{bytes ? std::aligned_alloc(GRANULE, bytes) : nullptr, bytes, current};
     here.add(bytes);
     return {block->data, block, &release, current_device()};

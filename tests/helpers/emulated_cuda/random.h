@@ -8,7 +8,9 @@
 namespace emulated {
 // The CPU's generator, but a seed gives other numbers.
 struct DeviceGenerator final : at::CPUGeneratorImpl {
-  void set_current_seed(uint64_t seed) override { at::CPUGeneratorImpl::set_current_seed(seed ^ 0x9E3779B9u); }
+  void set_current_seed(uint64_t seed) override {
+    at::CPUGeneratorImpl::set_current_seed(seed ^ 0x9E3779B9u);
+  }
 };
 
 inline at::Generator& generator(DeviceIndex device) {
