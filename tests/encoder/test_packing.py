@@ -16,7 +16,12 @@ from inbatch.batch.chunks import make_chunks
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.encoder.packing import pack
 from inbatch.encoder.pooling import POOLING_MODES
-from inbatch.encoder.varlen import TextLengths, packed_attention, torch_attention
+from inbatch.encoder.varlen import (
+    TextLengths,
+    attention_forward,
+    packed_attention,
+    torch_attention,
+)
 from inbatch.errors import ConfigError
 
 PACKED = ["bert", "distilbert", "nomic_bert", "roberta", "xlm-roberta", "modernbert"]
@@ -60,8 +65,8 @@ def embed(encoder: Encoder, chunk: Chunk, packing: Any) -> tuple[Tensor, list[Te
     encoder.packing = packing
     encoder.zero_grad()
     embeddings = encoder(chunk)
-    weights = torch.linspace(-1, 1, embeddings.numel(), dtype=torch.float64).view_as(embeddings)
-    (embeddings * weights).sum().backward()
+    weights = torch.linspace(-1, 1, embeddings.numel(), dtype=torch.float64)
+    (embeddings * weights.to(embeddings.device).view_as(embeddings)).sum().backward()
     return embeddings.detach(), [p.grad.clone() for p in encoder.parameters()]
 
 
@@ -188,6 +193,21 @@ def test_torch_has_the_kernel_with_its_gradient(dropout: float, reach: int | Non
     output.sum().backward()
     assert output.shape == (20, 4, 8)
     assert all(x.grad is not None and x.grad.shape == x.shape for x in heads)
+
+
+def test_packed_attention_takes_the_models_own_scale() -> None:
+    """An architecture need not divide by the root of the head's size."""
+    module = torch.nn.Module()
+    heads = [torch.randn(1, 2, 5, 8, dtype=torch.float64) for _ in range(3)]
+    offsets = torch.tensor([0, 5], dtype=torch.int32)
+    for scaling, scale in ((0.9, 0.9), (None, 8**-0.5)):
+        packed, _ = attention_forward(
+            *(module, *heads, None), scaling=scaling, cu_seq_lens_q=offsets, max_length_q=5
+        )
+        padded, _ = attention_forward(
+            *(module, *heads, torch.ones(1, 1, 5, 5, dtype=torch.bool)), scaling=scale
+        )
+        torch.testing.assert_close(packed, padded)
 
 
 def test_window_of_the_twin() -> None:

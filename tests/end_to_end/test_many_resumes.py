@@ -13,13 +13,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from helpers.distributed import run
 from helpers.keystone import quiet
-from helpers.runs import TINY, compose_run, metrics, run_train, weights, write_triplets
+from helpers.runs import metrics, run_train, run_with, weights, write_triplets
 from inbatch.callbacks.evaluation import Evaluation
 from inbatch.cluster.stop_request import Preempted, StopRequest
-from inbatch.config.check import check_config
 from inbatch.folder.model import step_of
-from inbatch.run import callbacks as run_callbacks
-from inbatch.run.train import train
 
 STEPS = 12  # three epochs of four
 
@@ -46,20 +43,6 @@ def options(tmp_path: Path) -> list[str]:
     rows = write_triplets(tmp_path / "triplets.jsonl", 32)
     write_triplets(tmp_path / "dev.jsonl", 24, seed=50)
     return [f"data.train.triplets={rows}", "global_batch_size=8", "trainer.max_epochs=3"]
-
-
-def run_with(callback: Callback, stop: StopRequest | None, *options: str) -> None:
-    """Train with one more callback: the first where it asks to stop, the last otherwise."""
-    original = run_callbacks.make_callbacks
-
-    def make_callbacks(*args: Any, **kwargs: Any) -> run_callbacks.RunCallbacks:
-        made = original(*args, **kwargs)
-        made.all.insert(0 if stop else len(made.all), callback)
-        return made
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("inbatch.run.train.make_callbacks", make_callbacks)
-        train(check_config(compose_run(*TINY, *options)), stop)
 
 
 def run_until(step: int, *options: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from itertools import cycle
 from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,25 @@ _FIRST_PORT = 20_000 + 500 * ((4 * os.getppid() + _WORKER) % 24)
 _PORTS = cycle(range(_FIRST_PORT, _FIRST_PORT + 500))
 
 
-def run(fn: Callable[..., Any], world_size: int, *args: Any, timeout_s: float = 240.0) -> list[Any]:
+def run(
+    fn: Callable[..., Any],
+    world_size: int,
+    *args: Any,
+    timeout_s: float = 240.0,
+    context: BaseContext | None = None,
+) -> list[Any]:
     """Call ``fn(rank, world_size, *args)`` on every rank; return the results in rank order.
 
-    The ranks are forked, so they share what the test process has imported. Each sees the variables that
-    torchrun would set; `fn` starts the process group itself (`gloo` below) or leaves it to Lightning.
+    The ranks are forked, so they share what the test process has imported, or come from `context`. Each sees
+    the variables that torchrun would set, unless it is alone; `fn` starts the process group itself (`gloo`
+    below) or leaves it to Lightning.
     """
+    make: Any = context or get_context("fork")
+    alone = context is None  # else a rank may start workers, as a daemon may not
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()
-        context = get_context("fork")
         ranks = [
-            context.Process(target=_rank, args=(fn, r, world_size, port, folder, args), daemon=True)
+            make.Process(target=_rank, args=(fn, r, world_size, port, folder, args), daemon=alone)
             for r in range(world_size)
         ]
         for process in ranks:
@@ -73,17 +82,18 @@ def free_port() -> int:
 def _rank(
     fn: Callable[..., Any], rank: int, world_size: int, port: int, folder: str, args: Any
 ) -> None:
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(world_size),
-        LOCAL_WORLD_SIZE=str(world_size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-        GROUP_RANK="0",
-        TORCHELASTIC_RUN_ID="test",
-        GLOO_SOCKET_IFNAME="lo",
-    )
+    if world_size > 1:
+        os.environ.update(
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            WORLD_SIZE=str(world_size),
+            LOCAL_WORLD_SIZE=str(world_size),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(port),
+            GROUP_RANK="0",
+            TORCHELASTIC_RUN_ID="test",
+            GLOO_SOCKET_IFNAME="lo",
+        )
     torch.set_num_threads(1)
     gc.freeze()  # what the parent has imported is never garbage
     try:

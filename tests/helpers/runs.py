@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from omegaconf import DictConfig
 
 from helpers.tiny import tiny_texts
 from inbatch.cli.overrides import complete_overrides
 from inbatch.cli.train import CONF_DIR
+from inbatch.cluster.stop_request import StopRequest
 from inbatch.config.check import check_config
 from inbatch.config.composition import compose
+from inbatch.run import callbacks
 from inbatch.run.train import train
 
 TINY = (
@@ -44,6 +47,20 @@ def run_train(*overrides: str, plots: bool = False) -> Path:
         if not plots:
             patch.setattr("inbatch.run.results.plot_run", lambda *args, **kwargs: [])
         return train(check_config(compose_run(*TINY, *overrides))).output_dir
+
+
+def run_with(callback: Callback, stop: StopRequest | None, *overrides: str) -> None:
+    """Train with one more callback: the first where it asks to stop, the last otherwise."""
+    original = callbacks.make_callbacks
+
+    def make_callbacks(*args: Any, **kwargs: Any) -> callbacks.RunCallbacks:
+        made = original(*args, **kwargs)
+        made.all.insert(0 if stop else len(made.all), callback)
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("inbatch.run.train.make_callbacks", make_callbacks)
+        train(check_config(compose_run(*TINY, *overrides)), stop)
 
 
 def write_triplets(path: Path, num_rows: int = 60, *, seed: int = 0) -> Path:

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inbatch.device.copies import to_device
+
 
 class Chunk(NamedTuple):
     """The texts of one encoder forward, padded to the longest of them."""
@@ -36,14 +38,8 @@ class Chunk(NamedTuple):
         return self.input_ids.shape[0]
 
     def to(self, device: torch.device | str) -> Chunk:
-        """Copy to a device; from the CPU to a GPU through page-locked memory, so that nothing waits."""
-        on_gpu = torch.device(device).type == "cuda"
-
-        def move(tensor: Tensor) -> Tensor:
-            pinned = tensor.pin_memory() if on_gpu and tensor.device.type == "cpu" else tensor
-            return pinned.to(device, non_blocking=True)
-
-        return self.map(move)
+        """Copy to a device; nothing waits for it."""
+        return self.map(lambda tensor: to_device(tensor, device))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Chunk:
         """The chunk with every tensor changed, and the same number of tokens."""

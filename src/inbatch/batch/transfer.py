@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from inbatch.batch.batch import Batch, Chunk
+from inbatch.device.copies import to_device
 
 
 class _Shape(NamedTuple):
@@ -47,19 +48,17 @@ class PackedBatch(NamedTuple):
         return self._replace(numbers=self.numbers.pin_memory(), rest=rest)
 
     def open(self, device: torch.device | str) -> Batch:
-        """The batch on a device, without waiting where this is pinned.
+        """The batch on a device; nothing waits for it.
 
         The hashes of the texts are no tensor, which DDP would move: a store is looked up on the CPU.
         """
-        numbers = self.numbers.to(device, non_blocking=True).long()
+        numbers = to_device(self.numbers, device).long()
         sizes = [size for shape in self.shapes for size in shape.sizes]
         parts = iter(numbers.split(sizes))
         chunks = tuple(_chunk(shape, *(next(parts) for _ in range(4))) for shape in self.shapes)
         labels = self.rest.labels
         return self.rest._replace(
-            labels=None
-            if labels is None
-            else labels.to(device, non_blocking=True).view(torch.float32),
+            labels=None if labels is None else to_device(labels, device).view(torch.float32),
             chunks=chunks[: self.num_chunks],
             guide_chunks=chunks[self.num_chunks :],
         )

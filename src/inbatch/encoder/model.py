@@ -18,6 +18,7 @@ from inbatch.encoder.backbone import position_limit, position_padding_id
 from inbatch.encoder.compiled import widen, widened_shape
 from inbatch.encoder.describe import describe_encoder
 from inbatch.encoder.head import Dense
+from inbatch.encoder.masks import made_without_waiting
 from inbatch.encoder.packing import Packing, packed_tokens, packs
 from inbatch.encoder.pooling import Pooling
 from inbatch.encoder.st_read import SIMILARITIES
@@ -101,7 +102,8 @@ class Encoder(nn.Module):
         if self._widest is not None:
             pad_id = self.tokenizer.pad_id
             ids, mask = widen(chunk, max_width=self._widest, pad_id=pad_id, padding_side=side)
-        tokens_nTD: Tensor = self.backbone(input_ids=ids, attention_mask=mask)[0]
+        with made_without_waiting(ids.device):
+            tokens_nTD: Tensor = self.backbone(input_ids=ids, attention_mask=mask)[0]
         num_texts, width = chunk.input_ids.shape
         return tokens_nTD[:num_texts, -width:] if side == "left" else tokens_nTD[:num_texts, :width]
 

@@ -23,6 +23,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from inbatch import compat
+from inbatch.encoder.masks import sdpa_mask
 
 ATTENTION = "inbatch_varlen"
 KERNEL_DTYPES = (torch.float16, torch.bfloat16)
@@ -39,19 +40,7 @@ class TextLengths(NamedTuple):
 def register() -> None:
     """Make `ATTENTION` known to transformers."""
     AttentionInterface.register(ATTENTION, attention_forward)
-    AttentionMaskInterface.register(ATTENTION, padded_mask)
-
-
-def padded_mask(*, device: torch.device, **arguments: Any) -> Tensor | None:
-    """Make sdpa's mask of padded texts.
-
-    transformers leaves it out where nothing is padded, but to find that out the host waits for the GPU at
-    each chunk. So on a GPU it is always made.
-    """
-    if device.type == "cuda":
-        arguments["allow_is_bidirectional_skip"] = False
-    mask: Tensor | None = AttentionMaskInterface()["sdpa"](device=device, **arguments)
-    return mask
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 def attention_forward(
@@ -62,7 +51,7 @@ def attention_forward(
     attention_mask: Tensor | None,
     *,
     dropout: float = 0.0,
-    strategy: float | None = None,
+    scaling: float | None = None,
     sliding_window: int | None = None,
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int = 0,
@@ -74,7 +63,7 @@ def attention_forward(
     """
     if cu_seq_lens_q is None:
         sdpa = AttentionInterface()["sdpa"]
-        options = {"dropout": dropout, "strategy": strategy, **others}
+        options = {"dropout": dropout, "scaling": scaling, **others}
         output: tuple[Tensor, None] = sdpa(module, query, key, value, attention_mask, **options)
         return output
     dtype = compute_dtype(query.device.type, query.dtype)
@@ -85,7 +74,7 @@ def attention_forward(
         value_PHd,
         TextLengths(cu_seq_lens_q, max_length_q),
         dropout=dropout,
-        scale=query.shape[-1] ** -0.5 if strategy is None else strategy,
+        scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
         reach=None if sliding_window is None else sliding_window - 1,
     )
     return attended[None], None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from inbatch.batch.batch import Batch
+from inbatch.device.copies import to_device
 from inbatch.device.memory import make_room, retried
 from inbatch.gather.gather import Pending
 from inbatch.gradcache import OutOfMemoryHandler
@@ -78,7 +79,7 @@ class SideData:
             tensors.append(batch.labels)
         if self._loss.needs_text_ids:
             ids_BC = torch.from_numpy(np.ascontiguousarray(batch.text_ids.T).view(np.int64))
-            tensors.append(ids_BC.to(self._device, non_blocking=True))
+            tensors.append(to_device(ids_BC, self._device))
         self._memory.place = "gather"
         make_room(self._visible.room(tensors), self._device, *remedies)
         self._pending = self._visible.gather.start_data(tensors, self._visible.rows)
