@@ -172,8 +172,9 @@ class ContrastiveStep:
             with self.timer.measure("loss"):
                 local_CbD = embeddings.by_column(batch.num_columns)
                 with self.timer.measure("gather"):
-                    columns = visible.gather.embeddings(local_CbD, visible.rows)
-                    inputs = side.loss_input(columns, side.wait())
+                    exact_in = embeddings.exact_in
+                    columns = visible.gather.embeddings(local_CbD, visible.rows, exact_in=exact_in)
+                    inputs = side.loss_input(columns, side.wait(), exact_in=exact_in)
                 with torch.autocast(self.process.device.type, enabled=False):
                     output = loss(inputs)
                 metrics = output.metrics | _geometry(inputs)

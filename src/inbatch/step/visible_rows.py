@@ -87,16 +87,24 @@ class SideData:
         """Block until the data has arrived."""
         return self._pending.wait()
 
-    def loss_input(self, columns: tuple[Tensor, ...], arrived: list[Tensor]) -> LossInput:
+    def loss_input(
+        self,
+        columns: tuple[Tensor, ...],
+        arrived: list[Tensor],
+        *,
+        exact_in: torch.dtype | None,
+    ) -> LossInput:
         """Put together what the loss sees.
 
         Args:
             columns: embeddings of the visible rows, each [G, D].
             arrived: the result of `wait`.
+            exact_in: a 16-bit type that holds the embeddings exactly; None for none.
         """
         tensors = iter(arrived)
         guided, labelled, with_ids = self._has
         guide = next(tensors).unbind(1) if guided else None
         labels = next(tensors) if labelled else None
         ids = next(tensors).unbind(1) if with_ids else None
-        return LossInput(columns, self._owned, labels, guide, ids, self._visible.ring)
+        ring = self._visible.ring
+        return LossInput(columns, self._owned, labels, guide, ids, ring, exact_in)

@@ -26,10 +26,11 @@ import torch
 from torch import Tensor
 
 from inbatch.losses.base import Ring
-from inbatch.losses.softmax.panels import Block, GuideFilter
+from inbatch.losses.softmax.gathered import gathered_cross_entropy
+from inbatch.losses.softmax.panels import Arithmetic, Block, GuideFilter, SoftmaxSpec
 from inbatch.losses.softmax.ring import ring_cross_entropy
-from inbatch.losses.softmax.tiled import tiled_cross_entropy
-from inbatch.losses.softmax.walk import SoftmaxSpec, StreamStats
+from inbatch.losses.softmax.torch_panels import TorchArithmetic
+from inbatch.losses.softmax.walk import StreamStats
 
 Implementation = Literal["tiled", "triton"]
 IMPLEMENTATIONS = ("tiled", "triton")
@@ -48,6 +49,7 @@ def streamed_cross_entropy(
     panel_bytes: int | None = None,
     implementation: Implementation = "tiled",
     ring: Ring | None = None,
+    exact_in: torch.dtype | None = None,
 ) -> tuple[Tensor, StreamStats]:
     """Mean over the owned rows of ``logsumexp(logits of all blocks) - logit of the own positive``.
 
@@ -80,17 +82,24 @@ def streamed_cross_entropy(
     if sum(block.own == "positive" for block in blocks) != 1:
         raise ValueError("exactly one block of a softmax holds the positive")
     spec = SoftmaxSpec(
-        tuple(blocks), rows, temperature, normalize, hardness_strength, guide, text_ids, panel_bytes
+        tuple(blocks),
+        rows,
+        temperature,
+        normalize,
+        hardness_strength,
+        guide,
+        text_ids,
+        panel_bytes,
+        exact_in,
     )
-    if ring is not None:
-        if implementation != "tiled":
-            raise ValueError(f"implementation is {implementation}: a ring needs the tiled form")
-        return ring_cross_entropy(spec, columns, ring)
+    arithmetic: Arithmetic = TorchArithmetic()
     if implementation == "triton":
-        from inbatch.losses.softmax.triton_loss import fused_cross_entropy  # imports triton
+        from inbatch.losses.softmax.triton_panels import TritonArithmetic  # imports triton
 
-        return fused_cross_entropy(spec, columns)
-    return tiled_cross_entropy(spec, columns)
+        arithmetic = TritonArithmetic.on(columns, guide)
+    if ring is not None:
+        return ring_cross_entropy(spec, columns, arithmetic, ring)
+    return gathered_cross_entropy(spec, columns, arithmetic)
 
 
 def similarity_metrics(stats: StreamStats) -> dict[str, Tensor]:
