@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -57,14 +58,17 @@ def _losses_and_gradients(rank: int, world_size: int, num_rows: int) -> Found:
     return _found(rank, world_size, union_batch(num_rows), LOSSES)
 
 
-def _in_16_bits(rank: int, world_size: int, num_rows: int) -> Found:
+def _in_16_bits(rank: int, world_size: int, num_rows: int) -> dict[torch.dtype | None, Found]:
     gloo()
-    union = union_batch(num_rows, torch.bfloat16)
-    columns = tuple(column.float() for column in union.columns)
-    guide = tuple(column.half() for column in union.guide or ())
-    with matrix_units():
-        low = replace(union, columns=columns, guide=guide, exact_in=torch.bfloat16)
-        return _found(rank, world_size, low, COSINES)
+    found: dict[torch.dtype | None, Found] = {}
+    for exact_in in (torch.bfloat16, None):  # as they are; split in two parts
+        union = union_batch(num_rows, exact_in)
+        columns = tuple(column.float() for column in union.columns)
+        guide = tuple(column.half() if exact_in else column.float() for column in union.guide or ())
+        low = replace(union, columns=columns, guide=guide, exact_in=exact_in, mixed=True)
+        with matrix_units():
+            found[exact_in] = _found(rank, world_size, low, COSINES)
+    return found
 
 
 def _found(rank: int, world_size: int, union: LossInput, losses: dict[str, Loss]) -> Found:
@@ -85,6 +89,7 @@ def _found(rank: int, world_size: int, union: LossInput, losses: dict[str, Loss]
                 tuple(ids[own] for ids in union.text_ids or ()),
                 RowsRing(rows.counts, rank),
                 exact_in=union.exact_in,
+                mixed=union.mixed,
             )
         )
         (output.loss * rows.weight / world_size).backward()
@@ -95,17 +100,17 @@ def _found(rank: int, world_size: int, union: LossInput, losses: dict[str, Loss]
 
 def test_in_16_bits_it_is_near_the_union_batch_in_float64() -> None:
     found = run(_in_16_bits, 3, 13)
-    for name, loss in COSINES.items():
-        union = union_batch(13, torch.bfloat16)
+    for exact_in, name in product((torch.bfloat16, None), COSINES):
+        union = union_batch(13, exact_in)
         columns = torch.stack(union.columns).requires_grad_()
-        wanted = loss(replace(union, columns=columns.unbind(0)))
+        wanted = COSINES[name](replace(union, columns=columns.unbind(0)))
         wanted.loss.backward()
-        values, _, gradients, weights = zip(*(of_rank[name] for of_rank in found))
+        values, _, gradients, weights = zip(*(of_rank[exact_in][name] for of_rank in found))
         total = sum(value * weight for value, weight in zip(values, weights))
         assert total == pytest.approx(wanted.loss.item(), rel=1e-5), name
         assert columns.grad is not None
         error = (torch.cat(gradients, dim=1) - columns.grad).norm() / columns.grad.norm()
-        assert error < torch.finfo(torch.bfloat16).eps / 2, name
+        assert error < torch.finfo(exact_in or torch.float16).eps / 2, name
 
 
 @pytest.mark.parametrize(("world_size", "num_rows"), [(2, 8), (3, 13), (3, 4)])

@@ -22,6 +22,7 @@ from inbatch.losses.softmax.panels import GuideFilter
 ROWS, DIM = 90, 96
 OWN = slice(20, 85)
 HALVES = [torch.bfloat16, torch.float16]
+TYPES = [*HALVES, torch.float32]  # float32 is split
 EVERY_DIRECTION = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 
 
@@ -31,7 +32,7 @@ def _as_on_a_gpu() -> Iterator[None]:
         yield
 
 
-def halves(dtype: torch.dtype, num: int = 3, dim: int = DIM, *, seed: int = 0) -> list[Tensor]:
+def columns_of(dtype: torch.dtype, num: int = 3, dim: int = DIM, *, seed: int = 0) -> list[Tensor]:
     """Columns of one type whose rows are some thousandths to some thousands long."""
     lengths = 10 ** (torch.arange(ROWS) % 7 - 3.0)[:, None].double()
     if dtype == torch.float16:
@@ -47,10 +48,21 @@ def relative_error(found: Tensor, wanted: Tensor) -> float:
     return float((found.double() - wanted).norm() / wanted.norm())
 
 
-@pytest.mark.parametrize("dtype", HALVES)
+def said_of(dtype: torch.dtype) -> dict[str, Any]:
+    """What a step says of embeddings that an encoder under autocast returns in a type."""
+    return {"exact_in": None if dtype == torch.float32 else dtype, "mixed": True}
+
+
+def eps(dtype: torch.dtype) -> float:
+    """Of the type in which weights are."""
+    return torch.finfo(torch.float16 if dtype == torch.float32 else dtype).eps
+
+
+@pytest.mark.parametrize("dtype", TYPES)
 def test_a_cosine_is_as_exact_as_one_of_float32(dtype: torch.dtype) -> None:
-    columns = halves(dtype, 2)
-    _, stats = streamed_cross_entropy(columns, BLOCKS["one"], rows=OWN, temperature=0.05)
+    columns = columns_of(dtype, 2)
+    options: dict[str, Any] = {"rows": OWN, "temperature": 0.05, **said_of(dtype)}
+    _, stats = streamed_cross_entropy(columns, BLOCKS["one"], **options)
     units = [normalize(column.double(), dim=1) for column in columns]
     cosines = units[0][OWN] @ units[1].T
     hardest = cosines.clone()
@@ -61,12 +73,13 @@ def test_a_cosine_is_as_exact_as_one_of_float32(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.01])
-@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("name", BLOCKS)
 def test_loss_gradient_and_mask_are_those_of_float64(
     name: str, dtype: torch.dtype, temperature: float
 ) -> None:
-    columns, theirs = halves(dtype), halves(torch.float16, dim=24, seed=7)
+    stored = torch.float32 if dtype == torch.float32 else torch.float16
+    columns, theirs = columns_of(dtype), columns_of(stored, dim=24, seed=7)
     options: dict[str, Any] = {"rows": OWN, "temperature": temperature}
     given = leaves([column.float() for column in columns])  # the leaf of the gradient cache
     value, stats = streamed_cross_entropy(
@@ -74,7 +87,7 @@ def test_loss_gradient_and_mask_are_those_of_float64(
         BLOCKS[name],
         guide=example_guide(theirs),
         hardness_strength=3.0,
-        exact_in=dtype,
+        **said_of(dtype),
         **options,
     )
     exact, guide = (
@@ -94,13 +107,13 @@ def test_loss_gradient_and_mask_are_those_of_float64(
             # By direction, since a short row has a long gradient. Rounding an entry of it costs as much.
             length = column.double().norm(dim=1, keepdim=True)
             error = relative_error(grad * length, reference * length)
-            assert error < torch.finfo(dtype).eps / 2
+            assert error < eps(dtype) / 2
 
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_columns_of_16_bits_and_float32_that_holds_them_are_the_same(dtype: torch.dtype) -> None:
     options: dict[str, Any] = {"rows": OWN, "temperature": 0.05}
-    low, full = leaves(halves(dtype)), leaves([c.float() for c in halves(dtype)])
+    low, full = leaves(columns_of(dtype)), leaves([c.float() for c in columns_of(dtype)])
     value, _ = streamed_cross_entropy(low, BLOCKS["gist"], **options)
     same, _ = streamed_cross_entropy(full, BLOCKS["gist"], exact_in=dtype, **options)
     assert torch.equal(value, same)
@@ -139,7 +152,7 @@ def test_float16_keeps_weights_of_a_millionth() -> None:
 
 
 def test_a_row_of_zeros_spoils_nothing() -> None:
-    columns = halves(torch.float16)
+    columns = columns_of(torch.float16)
     columns[1][30] = 0
     mine = leaves(columns)
     value, _ = streamed_cross_entropy(mine, BLOCKS["gist"], rows=OWN, temperature=0.05)
@@ -161,20 +174,22 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses(name: str, dtype: torch.dtype) -> None:
-    columns, theirs = halves(dtype), halves(torch.float16, dim=24, seed=7)
+    columns, theirs = columns_of(dtype), columns_of(torch.float16, dim=24, seed=7)
     generator = torch.Generator().manual_seed(3)
     ids = torch.randint(0, 2 * ROWS, (3, ROWS), generator=generator).unbind(0)
     given, exact = leaves([c.float() for c in columns]), leaves([c.double() for c in columns])
-    inputs = LossInput(tuple(given), OWN, None, tuple(theirs), ids, exact_in=dtype)
+    inputs = LossInput(tuple(given), OWN, None, tuple(theirs), ids, **said_of(dtype))
     found = LOSSES[name](inputs)
     doubles = tuple(column.double() for column in theirs)
-    wanted = LOSSES[name](replace(inputs, columns=tuple(exact), guide=doubles, exact_in=None))
+    wanted = LOSSES[name](
+        replace(inputs, columns=tuple(exact), guide=doubles, exact_in=None, mixed=False)
+    )
     torch.testing.assert_close(found.loss.double(), wanted.loss, rtol=1e-5, atol=1e-5)
     pairs = zip(torch.autograd.grad(found.loss, given), torch.autograd.grad(wanted.loss, exact))
-    assert all(relative_error(*pair) < torch.finfo(dtype).eps for pair in pairs)
+    assert all(relative_error(*pair) < eps(dtype) for pair in pairs)
     assert found.metrics.keys() == wanted.metrics.keys()
     for key, value in found.metrics.items():
         torch.testing.assert_close(

@@ -60,6 +60,8 @@ class LossInput:
     ring: Ring | None = None
     # A 16-bit type that holds the columns' values exactly, whatever type they have; None for none.
     exact_in: torch.dtype | None = None
+    # The encoder computes in 16 bits, so that gradients need no more digits.
+    mixed: bool = False
 
     @property
     def num_global(self) -> int:

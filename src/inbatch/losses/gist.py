@@ -23,7 +23,7 @@ from inbatch.losses.softmax.cross_entropy import (
     streamed_cross_entropy,
 )
 from inbatch.losses.softmax.panels import Block, GuideFilter
-from inbatch.losses.softmax.products import HALVES, product_dtype
+from inbatch.losses.softmax.products import product_form
 
 # Two equal texts score equal in exact arithmetic but not in floating point, where it depends on the
 # place in a matrix product. Scores this close to the threshold count as equal to it.
@@ -38,7 +38,7 @@ def guide_filter(
     "absolute": ``t - margin``; "relative": ``t - |t| * margin``.
     """
     columns = [column.detach() for column in columns]
-    in_16_bits = product_dtype(columns) in HALVES  # multiplied as they are
+    in_16_bits = product_form(columns, mixed=True).in_16_bits  # and divided by lengths afterwards
     units = [normalize(full_precision(c), dim=1) for c in columns[: 2 if in_16_bits else None]]
     own_G = (units[0] * units[1]).sum(1)
     slack_G = own_G.abs() * margin if margin_strategy == "relative" else margin
@@ -129,6 +129,7 @@ class GIST(Loss):
             implementation=self.implementation,
             ring=inputs.ring,
             exact_in=inputs.exact_in,
+            mixed=inputs.mixed,
         )
         num_negatives = sum(inputs.num_global - (block.own != "plain") for block in blocks)
         num_negatives *= inputs.rows.stop - inputs.rows.start

@@ -158,6 +158,7 @@ class MultipleNegativesRanking(Loss):
                 implementation=self.implementation,
                 ring=inputs.ring,
                 exact_in=inputs.exact_in,
+                mixed=inputs.mixed,
             )
             losses.append(loss)
             metrics = metrics or similarity_metrics(stats)

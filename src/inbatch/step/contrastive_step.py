@@ -174,7 +174,8 @@ class ContrastiveStep:
                 with self.timer.measure("gather"):
                     exact_in = embeddings.exact_in
                     columns = visible.gather.embeddings(local_CbD, visible.rows, exact_in=exact_in)
-                    inputs = side.loss_input(columns, side.wait(), exact_in=exact_in)
+                    mixed = torch.is_autocast_enabled(self.process.device.type)
+                    inputs = side.loss_input(columns, side.wait(), exact_in=exact_in, mixed=mixed)
                 with torch.autocast(self.process.device.type, enabled=False):
                     output = loss(inputs)
                 metrics = output.metrics | _geometry(inputs)

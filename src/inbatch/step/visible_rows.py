@@ -93,6 +93,7 @@ class SideData:
         arrived: list[Tensor],
         *,
         exact_in: torch.dtype | None,
+        mixed: bool,
     ) -> LossInput:
         """Put together what the loss sees.
 
@@ -100,6 +101,7 @@ class SideData:
             columns: embeddings of the visible rows, each [G, D].
             arrived: the result of `wait`.
             exact_in: a 16-bit type that holds the embeddings exactly; None for none.
+            mixed: the encoder computes in 16 bits.
         """
         tensors = iter(arrived)
         guided, labelled, with_ids = self._has
@@ -107,4 +109,4 @@ class SideData:
         labels = next(tensors) if labelled else None
         ids = next(tensors).unbind(1) if with_ids else None
         ring = self._visible.ring
-        return LossInput(columns, self._owned, labels, guide, ids, ring, exact_in)
+        return LossInput(columns, self._owned, labels, guide, ids, ring, exact_in, mixed)

@@ -50,6 +50,7 @@ def streamed_cross_entropy(
     implementation: Implementation = "tiled",
     ring: Ring | None = None,
     exact_in: torch.dtype | None = None,
+    mixed: bool = False,
 ) -> tuple[Tensor, StreamStats]:
     """Mean over the owned rows of ``logsumexp(logits of all blocks) - logit of the own positive``.
 
@@ -91,6 +92,7 @@ def streamed_cross_entropy(
         text_ids,
         panel_bytes,
         exact_in,
+        mixed,
     )
     arithmetic: Arithmetic = TorchArithmetic()
     if implementation == "triton":

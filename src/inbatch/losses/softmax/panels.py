@@ -43,7 +43,7 @@ class Block:
 class GuideFilter:
     """Leave out entry (i, j) where the guide's cosine of the two texts is above the threshold of row i."""
 
-    columns: tuple[Tensor, ...]  # each [G, E], of unit length; in 16 bits of any length
+    columns: tuple[Tensor, ...]  # each [G, E], of unit length where `product_form` has not 16 bits
     threshold: Tensor  # [G]
 
 
@@ -60,6 +60,7 @@ class SoftmaxSpec:
     text_ids: Sequence[Tensor] | None
     panel_bytes: int | None
     exact_in: torch.dtype | None
+    mixed: bool
 
     @property
     def target(self) -> Block:

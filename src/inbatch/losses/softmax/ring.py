@@ -34,7 +34,7 @@ from inbatch.losses.softmax.panels import (
     SoftmaxSpec,
     pair,
 )
-from inbatch.losses.softmax.products import Factor, row_weight, weight_unit
+from inbatch.losses.softmax.products import Factor, row_weight, split_factor, weight_unit
 from inbatch.losses.softmax.walk import (
     Columns,
     StreamStats,
@@ -190,7 +190,8 @@ def _pack(texts: ScoredTexts) -> list[Tensor]:
     packed = []
     for factors in (texts.columns, texts.guide or ()):
         if factors:
-            packed.append(torch.stack([factor.values for factor in factors]))
+            kept = [f.values if f.parts is None else f.parts for f in factors]
+            packed.append(torch.stack(kept))
             scales = [factor.scale for factor in factors if factor.scale is not None]
             packed += [torch.stack(scales)] if scales else []
     return packed if texts.ids is None else [*packed, torch.stack(list(texts.ids))]
@@ -203,7 +204,8 @@ def _unpack(like: ScoredTexts, tensors: Sequence[Tensor]) -> ScoredTexts:
     def factors(like: Sequence[Factor]) -> list[Factor]:
         values = next(left).unbind(0)
         scales = (None,) * len(values) if like[0].scale is None else next(left).unbind(0)
-        return [Factor(*pair) for pair in zip(values, scales)]
+        make = Factor if like[0].parts is None else split_factor
+        return [make(*pair) for pair in zip(values, scales)]
 
     columns = factors(like.columns)
     guide = None if like.guide is None else factors(like.guide)

@@ -18,7 +18,7 @@ from inbatch.losses.softmax.products import (
     add_product,
     drop_radial,
     make_factor,
-    product_dtype,
+    product_form,
     weight_unit,
 )
 
@@ -62,8 +62,9 @@ class Columns(NamedTuple):
 
 def prepare(spec: SoftmaxSpec, columns: Sequence[Tensor]) -> Columns:
     """Columns [G, D] in the type of their products, of unit length or with what makes them so."""
-    dtype = product_dtype(columns, spec.exact_in)
-    pairs = [make_factor(column, dtype, normalize=spec.normalize) for column in columns]
+    mixed = spec.mixed and spec.normalize  # dot products may be too large to be split
+    form = product_form(columns, exact_in=spec.exact_in, mixed=mixed)
+    pairs = [make_factor(column, form, normalize=spec.normalize) for column in columns]
     return Columns([factor for factor, _ in pairs], [slope for _, slope in pairs])
 
 
@@ -71,10 +72,11 @@ def texts_of(spec: SoftmaxSpec, columns: Columns) -> ScoredTexts:
     """The texts of a spec as scores take them."""
     guide = None
     if spec.guide is not None:
+        form = product_form(spec.guide.columns, mixed=True)
         guide = [
-            make_factor(column, column.dtype, normalize=True)[0]
-            if column.dtype in HALVES
-            else Factor(column.contiguous(), None)
+            make_factor(column, form, normalize=True)[0]
+            if form.in_16_bits
+            else Factor(column.contiguous())
             for column in spec.guide.columns
         ]
     return ScoredTexts(columns.factors, guide, spec.text_ids)
@@ -172,8 +174,7 @@ def add_own_pairs(
     for mine, other in (ends, ends[::-1]):
         gradient = gradients[mine]
         if gradient is not None:
-            values_QD = columns.factors[other].values[own].to(gradient.dtype)
-            gradient[own].addcmul_(values_QD, weight_Q1)
+            gradient[own].addcmul_(columns.factors[other][own].exact_values(), weight_Q1)
 
 
 def drop_radial_parts(
