@@ -26,13 +26,14 @@ from inbatch.losses.softmax.products import (
 # CPU: measured on one AVX-512 core for G = 1024 to 4096, D = 384. Larger panels gain 5 % at most,
 # panels of 32 rows lose 40 %.
 # CUDA: computed. Each panel reads all candidates and adds to all of their gradients: 12 D / R bytes an entry,
-# beside the 30 to 98 of its own passes. At D = 768 these are 72 for 128 rows, and 9 for 1,024.
+# beside the 30 to 98 of its own passes. At D = 768 these are 72 for 128 rows, 9 for 1,024 and 5 for 2,048.
 PANEL_BYTES = {"cpu": 16 * 2**20, "cuda": 2**30}
-MAX_PANEL_ROWS = {"cpu": 512, "cuda": 1024}
+MAX_PANEL_ROWS = {"cpu": 512, "cuda": 2048}
 MIN_PANEL_ROWS = {"cpu": 16, "cuda": 128}
-# Half of a GPU's cache (40 MB of an A100, 50 of an H100, 72 of a 4090), where that holds so many rows: passes
-# then spare the memory. So it is up to 4,096 candidates in four blocks on an H100.
+# The bytes for a GPU at hand: half of its cache (40 MB on an A100, 50 on an H100, 72 on a 4090), where that
+# holds so many rows, as up to 4,096 candidates in four blocks on an H100; else a part of its memory.
 CACHED_ROWS = 384
+MEMORY_PART = 1 / 64
 
 
 class StreamStats(NamedTuple):
@@ -108,18 +109,20 @@ def panels(
 
 
 def panel_rows(device: torch.device, row_bytes: int, *, panel_bytes: int | None) -> int:
-    """Rows of a panel of so many bytes a row; `panel_bytes` None takes what suits the device."""
+    """Rows of a panel, of which each takes so many bytes; `panel_bytes` None takes what suits the device."""
     kind: Literal["cpu", "cuda"] = "cpu" if device.type == "cpu" else "cuda"
     if panel_bytes is None and device.type == "cuda":
-        cached = torch.cuda.get_device_properties(device).L2_cache_size // 2
-        panel_bytes = cached if cached // row_bytes >= CACHED_ROWS else None
+        gpu = torch.cuda.get_device_properties(device)
+        cached = gpu.L2_cache_size // 2
+        is_cached = cached // row_bytes >= CACHED_ROWS
+        panel_bytes = cached if is_cached else int(gpu.total_memory * MEMORY_PART)
     return rows_within(kind, row_bytes, panel_bytes=panel_bytes)
 
 
 def rows_within(
     kind: Literal["cpu", "cuda"], row_bytes: float, *, panel_bytes: int | None = None
 ) -> int:
-    """The same by numbers alone: what fits into `panel_bytes`, or the device's usual, within its bounds."""
+    """Rows of a panel by numbers alone; `panel_bytes` None is what is usual."""
     fitting = int((panel_bytes or PANEL_BYTES[kind]) / row_bytes)
     return min(max(fitting, MIN_PANEL_ROWS[kind]), MAX_PANEL_ROWS[kind])
 
