@@ -168,15 +168,15 @@ def pair(rows: ScoredTexts, candidates: ScoredTexts, *, own: bool) -> Pairing:
         return Pairing(rows, candidates, own)
     known = torch.cat([ids.reshape(-1) for ids in rows.ids[:2]]).sort().values
 
+    def numbered(texts: ScoredTexts) -> ScoredTexts:
+        return replace(texts, ids=[places(ids_G) for ids_G in texts.ids or ()])
+
     def places(ids_G: Tensor) -> Tensor:
         place_G = torch.searchsorted(known, ids_G).clamp_(max=len(known) - 1)
         return torch.where(known[place_G] == ids_G, place_G, -1).float()
 
-    return Pairing(
-        replace(rows, ids=[places(ids_G) for ids_G in rows.ids]),
-        replace(candidates, ids=[places(ids_G) for ids_G in candidates.ids]),
-        own,
-    )
+    of_rows = numbered(rows)
+    return Pairing(of_rows, of_rows if candidates is rows else numbered(candidates), own)
 
 
 def guide_scores(

@@ -156,8 +156,8 @@ def _gradients(walk: _Walk, sums: _Sums, own_weight_Q: Tensor, scale: Tensor) ->
     spec, factors = walk.spec, walk.columns.factors
     scale = scale / weight_unit(factors[0])
     share_Q = share_of_peak(*sums)
-    values = torch.stack([factor.values for factor in factors])
-    own_CQD = torch.zeros_like(values, dtype=walk.columns.dtype)
+    shape, dtype = factors[0].values.shape, walk.columns.dtype
+    own_CQD = factors[0].values.new_zeros(len(factors), *shape, dtype=dtype)
     under_way: InFlight | None = None
     for owner, pairing in walk.hops():
         received = pairing.candidates.columns

@@ -1,14 +1,17 @@
 """Arithmetic on a panel by torch's operations, in place, on any device and in any type.
 
-Few passes: entries are removed by adding `REMOVED` times a mask of 0 and 1, which on a CPU takes a tenth of
-the time of `masked_fill_`. `torch.softmax` would save another hundredth of a loss, but errs by 4e-6
-where exp errs by 6e-8.
+On a CPU some operations take many times as long as others that do the same:
+
+- Logits are to base 2 in here, since exp2 is four times as fast as exp, and more where its result is near 0;
+  both err by 7e-8. `torch.softmax`, which is in between, errs by 4e-6.
+- Entries are removed by adding `REMOVED` times a mask of 0 and 1, in a tenth of the time of `masked_fill_`.
 
 Shape letters: K blocks, G candidates, R rows of a panel.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import product
 
@@ -27,8 +30,11 @@ from inbatch.losses.softmax.panels import (
 )
 from inbatch.losses.softmax.products import Factor, multiply
 
+LN_2 = math.log(2)
 # Finite, since 0 times an infinity is not 0.
 REMOVED = 2 * LOWEST
+# Rows whose texts are compared at a time, so that masks stay small beside a panel.
+COMPARED_ROWS = 128
 
 
 class TorchArithmetic:
@@ -37,14 +43,17 @@ class TorchArithmetic:
     row_multiple = 1
 
     def reduce(self, spec: SoftmaxSpec, pairing: Pairing, buffers: Buffers, part: slice) -> Reduced:
-        """Leave ``exp(logit - peak)`` in the panel."""
+        """Leave ``exp(logit - peak)`` in the panel, which holds logits to base 2 until then."""
         panel_KRG = buffers.logits
         removed = torch.zeros((), dtype=torch.int64, device=panel_KRG.device)
         positive_R = self._fill(spec, pairing, panel_KRG, part)
         if buffers.guide is not None:
             removed += _remove_by_guide(spec, pairing, panel_KRG, part, buffers.guide)
         if spec.text_ids is not None:
-            _remove_known(spec, pairing, panel_KRG, part)
+            for begin in range(0, panel_KRG.shape[1], COMPARED_ROWS):
+                some = panel_KRG[:, begin : begin + COMPARED_ROWS]
+                first = part.start + begin
+                _remove_known(spec, pairing, some, slice(first, first + some.shape[1]))
         peak_KR = panel_KRG.amax(2)
         hardest_R = peak_KR[spec.of_query].amax(0)
         for k, block in enumerate(spec.blocks):
@@ -53,8 +62,10 @@ class TorchArithmetic:
                 _harden(panel_KRG[k], block, own_R, factor=spec.harden_factor)
                 peak_KR[k] = panel_KRG[k].amax(1)
         peak_R = peak_KR.amax(0).clamp_min_(LOWEST)
-        negatives_R = panel_KRG.sub_(peak_R[:, None]).exp_().sum((0, 2))
+        negatives_R = panel_KRG.sub_(peak_R[:, None]).exp2_().sum((0, 2))
         hardest_R.masked_fill_(hardest_R < LOWEST, -torch.inf)
+        for logit_R in (positive_R, hardest_R, peak_R):
+            logit_R.mul_(LN_2)
         return Reduced(positive_R, hardest_R, peak_R, negatives_R, removed)
 
     def weigh(
@@ -74,7 +85,7 @@ class TorchArithmetic:
         for block, tile_RG in zip(spec.blocks, panel_KRG):
             rows = pairing.rows.columns[block.rows][part]
             candidates = pairing.candidates.columns[block.candidates]
-            multiply(rows, candidates, tile_RG, alpha=1 / spec.temperature)
+            multiply(rows, candidates, tile_RG, alpha=1 / (spec.temperature * LN_2))
             own_R = pairing.diagonal(tile_RG, part)
             if block.own == "positive":
                 positive_R = own_R.clone()
