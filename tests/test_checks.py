@@ -136,13 +136,6 @@ def test_labels_that_a_loss_cannot_take(loss: Loss, labels: list[float], span: s
     check_loss(CoSENT(), wrong, guided=False)
 
 
-def test_kernels_do_not_mask_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inbatch.run.compatibility._obstacle", lambda world, precision: None)
-    loss = GIST(implementation="triton", mask_duplicates=True)
-    with pytest.raises(ConfigError, match="cannot mask duplicates"):
-        check_kernels({"a": loss}, World("cuda", 1, 1), "fp32")
-
-
 def test_strategies_and_precisions() -> None:
     with pytest.raises(ConfigError, match="precision='fp16' is not computed under FSDP: set"):
         check_strategy(FSDP(), "fp16", "stop")
@@ -152,16 +145,12 @@ def test_strategies_and_precisions() -> None:
         check_strategy(strategy, "bf16", "stop")
 
 
-def test_a_ring_needs_candidates_and_the_tiled_form() -> None:
+def test_a_ring_needs_candidates() -> None:
     with pytest.raises(
         ConfigError, match="gather='ring' is for losses with in-batch negatives, and"
     ):
         check_gather({"a": CoSENT(), "b": Contrastive()}, "ring")
-    with pytest.raises(
-        ConfigError, match=r"gather='ring' computes with loss\.implementation=tiled"
-    ):
-        check_gather({"a": GIST(implementation="triton")}, "ring")
-    check_gather({"a": CoSENT(), "b": GIST()}, "ring")
+    check_gather({"a": CoSENT(), "b": GIST(implementation="triton")}, "ring")
     check_gather({"a": CoSENT()}, "local")
 
 

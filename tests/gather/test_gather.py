@@ -57,28 +57,39 @@ def test_data_of_all_types_travels_in_one_collective(num_rows: int) -> None:
     run(_data, 3, num_rows)
 
 
-def _counted(rank: int, world_size: int) -> dict[str, int]:
+def _counted(rank: int, world_size: int) -> dict[str, list[int]]:
     gloo()
-    counted: dict[str, int] = {}
+    counted: dict[str, list[int]] = {}
     for name in ("all_gather_single", "reduce_scatter_single"):
         import inbatch.gather.collectives as collectives
 
         original = getattr(collectives, name)
 
-        def count(*args: object, _name: str = name, _original=original, **kwargs: object) -> object:
-            counted[_name] = counted.get(_name, 0) + 1
-            return _original(*args, **kwargs)
+        def count(out, sent, _name: str = name, _original=original, **kwargs: object) -> object:
+            counted.setdefault(_name, []).append(sent.nbytes)
+            return _original(out, sent, **kwargs)
 
         setattr(collectives, name, count)
-    local = torch.randn(5, 4, 6, requires_grad=True)  # 5 columns
     gather = GlobalGather(rank, world_size)
-    columns = gather.embeddings(local, gather.rows(4, 8))
-    sum(column.square().sum() for column in columns).backward()
+    for exact_in in (None, torch.bfloat16, torch.float16):
+        local = torch.randn(5, 4, 6).to(exact_in).float().requires_grad_()  # 5 columns
+        columns = gather.embeddings(local, gather.rows(4, 8), exact_in=exact_in)
+        own = torch.stack(columns)[:, 4 * rank : 4 * rank + 4]
+        assert own.dtype == torch.float32
+        assert torch.equal(own, local)
+        sum((column / 3).sum() for column in columns).backward()
+        assert local.grad is not None
+        torch.testing.assert_close(local.grad, torch.full_like(local, 2 / 3))
     return counted
 
 
-def test_one_collective_each_way_for_any_number_of_columns() -> None:
-    assert run(_counted, 2) == [{"all_gather_single": 1, "reduce_scatter_single": 1}] * 2
+def test_one_collective_each_way_and_half_the_bytes_for_values_of_16_bits() -> None:
+    size = 5 * 4 * 6 * 4
+    sent = {
+        "all_gather_single": [size, size // 2, size // 2],
+        "reduce_scatter_single": [2 * size] * 3,
+    }
+    assert run(_counted, 2) == [sent] * 2
 
 
 def _maximum(rank: int, world_size: int) -> list[int]:

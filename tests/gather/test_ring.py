@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 from torch import Tensor
 
 from helpers.distributed import gloo, run
+from helpers.half_products import matrix_units
 from inbatch.gather import LocalGather, RowsRing, split_rows
 from inbatch.gather.ring import PendingHop
 from inbatch.losses import GIST, Matryoshka, MultipleNegativesRanking
@@ -33,28 +35,50 @@ LOSSES: dict[str, Loss] = {
     "gist_margin": GIST(temperature=0.05, margin=0.2, margin_strategy="relative"),
     "matryoshka": Matryoshka(GIST(temperature=0.1), dims=(6, 4, 2)),
 }
+COSINES = {name: LOSSES[name] for name in ("directions", "hard_negatives", "gist", "matryoshka")}
 
 
-def union_batch(num_rows: int) -> LossInput:
+def union_batch(num_rows: int, exact_in: torch.dtype | None = None) -> LossInput:
+    """In float64; with `exact_in` of values that 16 bits hold, as they hold the guide's."""
     generator = torch.Generator().manual_seed(3)
     columns = torch.randn(COLUMNS, num_rows, DIM, generator=generator, dtype=torch.float64)
     guide = torch.randn(COLUMNS, num_rows, 4, generator=generator, dtype=torch.float64)
+    if exact_in is not None:
+        columns, guide = columns.to(exact_in).double(), guide.half().double()
     ids = torch.randint(0, num_rows, (COLUMNS, num_rows), generator=generator)
     rows = slice(0, num_rows)
     return LossInput(columns.unbind(0), rows, None, guide.unbind(0), ids.unbind(0))
 
 
-def _losses_and_gradients(
-    rank: int, world_size: int, num_rows: int
-) -> dict[str, tuple[float, dict[str, Tensor], Tensor, float]]:
+Found = dict[str, tuple[float, dict[str, Tensor], Tensor, float]]
+
+
+def _losses_and_gradients(rank: int, world_size: int, num_rows: int) -> Found:
     gloo()
+    return _found(rank, world_size, union_batch(num_rows), LOSSES)
+
+
+def _in_16_bits(rank: int, world_size: int, num_rows: int) -> dict[torch.dtype | None, Found]:
+    gloo()
+    found: dict[torch.dtype | None, Found] = {}
+    for exact_in in (torch.bfloat16, None):  # as they are; split in two parts
+        union = union_batch(num_rows, exact_in)
+        columns = tuple(column.float() for column in union.columns)
+        guide = tuple(column.half() if exact_in else column.float() for column in union.guide or ())
+        low = replace(union, columns=columns, guide=guide, exact_in=exact_in, mixed=True)
+        with matrix_units():
+            found[exact_in] = _found(rank, world_size, low, COSINES)
+    return found
+
+
+def _found(rank: int, world_size: int, union: LossInput, losses: dict[str, Loss]) -> Found:
     walk.MIN_PANEL_ROWS["cpu"] = walk.MAX_PANEL_ROWS["cpu"] = 3  # several panels a visit
-    gather, union = LocalGather(rank, world_size), union_batch(num_rows)
+    gather, num_rows = LocalGather(rank, world_size), union.num_global
     counts = split_rows(num_rows, world_size)
     own = slice(sum(counts[:rank]), sum(counts[: rank + 1]))
     rows = gather.rows(counts[rank], num_rows)
     found = {}
-    for name, loss in LOSSES.items():
+    for name, loss in losses.items():
         local = torch.stack([c[own] for c in union.columns]).requires_grad_()
         output = loss(
             LossInput(
@@ -64,12 +88,29 @@ def _losses_and_gradients(
                 tuple(column[own] for column in union.guide or ()),
                 tuple(ids[own] for ids in union.text_ids or ()),
                 RowsRing(rows.counts, rank),
+                exact_in=union.exact_in,
+                mixed=union.mixed,
             )
         )
         (output.loss * rows.weight / world_size).backward()
         assert local.grad is not None
         found[name] = (output.loss.item(), output.metrics, local.grad, rows.weight / world_size)
     return found
+
+
+def test_in_16_bits_it_is_near_the_union_batch_in_float64() -> None:
+    found = run(_in_16_bits, 3, 13)
+    for exact_in, name in product((torch.bfloat16, None), COSINES):
+        union = union_batch(13, exact_in)
+        columns = torch.stack(union.columns).requires_grad_()
+        wanted = COSINES[name](replace(union, columns=columns.unbind(0)))
+        wanted.loss.backward()
+        values, _, gradients, weights = zip(*(of_rank[exact_in][name] for of_rank in found))
+        total = sum(value * weight for value, weight in zip(values, weights))
+        assert total == pytest.approx(wanted.loss.item(), rel=1e-5), name
+        assert columns.grad is not None
+        error = (torch.cat(gradients, dim=1) - columns.grad).norm() / columns.grad.norm()
+        assert error < torch.finfo(exact_in or torch.float16).eps / 2, name
 
 
 @pytest.mark.parametrize(("world_size", "num_rows"), [(2, 8), (3, 13), (3, 4)])
@@ -121,10 +162,3 @@ def _hops(rank: int, world_size: int) -> list[int]:
 
 def test_rows_visit_every_rank_once_and_come_home() -> None:
     assert run(_hops, 3) == [[0, 2, 1], [1, 0, 2], [2, 1, 0]]
-
-
-def test_the_kernels_take_no_ring() -> None:
-    loss = MultipleNegativesRanking(implementation="triton")
-    columns = torch.randn(2, 2, DIM).unbind(0)
-    with pytest.raises(ValueError, match="a ring needs the tiled form"):
-        loss(LossInput(columns, slice(0, 2), ring=RowsRing((2, 2), 0)))

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from test_losses_streaming import BLOCKS, example_guide
+from test_losses_streaming import BLOCKS
 from torch import Tensor
 
 from helpers.losses_oracle import leaves, random_columns
 from inbatch.losses.gist import guide_filter
 from inbatch.losses.softmax.cross_entropy import streamed_cross_entropy
-from inbatch.losses.softmax.panels import Block
-from inbatch.losses.softmax.walk import SoftmaxSpec, StreamStats
+from inbatch.losses.softmax.panels import GuideFilter
+from inbatch.losses.softmax.walk import StreamStats
 
 pytest.importorskip("triton")
 
 HERE = Path(__file__).parent
-SMALLEST_SHARED_MEMORY = 99 * 1024  # that a program can have, of all devices from capability 8.0
+REGISTERS = 65536  # of a multiprocessor, of all devices from capability 8.0
 needs_gpu = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
@@ -55,60 +56,84 @@ def test_the_tiled_form_is_the_default_and_a_cpu_refuses_kernels() -> None:
         streamed_cross_entropy(columns, BLOCKS["one"], implementation="triton", **options)
 
 
+class Build(NamedTuple):
+    """A kernel as a run would launch it, for a GPU that is not there."""
+
+    kernel: str
+    capability: int
+    own: str = "positive"
+    hardened: str = "others"
+    left_out: tuple[str, ...] = ()  # beginnings of the names of arguments that are None
+    weights: str = "bf16"
+
+
+PLAIN = ("guide", "threshold", "own_ids", "ids", "candidate")
+BUILDS = [
+    *(Build(kernel, cap) for kernel in ("reduce", "weigh") for cap in (80, 89, 90, 100)),
+    Build("reduce", 90, "masked", "none", ("own_ids", "ids")),
+    Build("reduce", 90, "plain", "all", PLAIN),
+    Build("weigh", 90, left_out=PLAIN, weights="fp32"),
+    Build("weigh", 80, weights="fp16"),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "block", "guided", "precision", "capability"),
-    [
-        ("reduce_kernel", Block(0, 1, "positive", "others"), True, "ieee", 80),
-        ("reduce_kernel", Block(0, 0, "masked"), False, "tf32", 90),
-        ("weights_kernel", Block(0, 1, "positive", "others"), True, "tf32", 90),
-        ("weights_kernel", Block(0, 2, "plain", "own"), False, "ieee", 80),
-    ],
-)
-def test_compiles_for_gpus(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    name: str,
-    block: Block,
-    guided: bool,
-    precision: str,
-    capability: int,
-) -> None:
-    """Down to machine code, within the shared memory that there is."""
+@pytest.mark.parametrize("build", BUILDS, ids=str)
+def test_compiles_for_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, build: Build) -> None:
+    """Down to machine code: few registers, none spilled, 16 bytes at a time."""
     from triton import compile as triton_compile
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from inbatch.losses.softmax import triton_kernels, triton_loss
+    from inbatch.losses.softmax import triton_kernels, triton_panels
 
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    spec = SoftmaxSpec(
-        (block,), slice(0, 9), 0.1, True, 3.0, example_guide() if guided else None, None, None
-    )
-    plan = triton_loss._Launch(spec, precision, triton_loss.TILING)
-    options = triton_loss._options(plan, block, [torch.empty(0, 768)])
-    kernel = getattr(triton_kernels, name)
-    constants = {key: value for key, value in options.items() if key.isupper()}
-    if not guided:
-        constants |= dict.fromkeys(
-            ("guide_rows_ptr", "guide_candidates_ptr", "threshold_ptr"), None
-        )
-    types = {"removed_ptr": "*i32"}
-    types |= {"inverse_temperature": "fp32", "harden_factor": "fp32"}
-    types |= dict.fromkeys(constants, "constexpr")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    kernel = getattr(triton_kernels, f"{build.kernel}_kernel")
     names = kernel.arg_names
+    constants: dict[str, Any] = {"OWN": build.own, "HARDENED": build.hardened, "PAIR_IDS": True}
+    constants["BLOCK"] = triton_panels.BLOCK
+    constants |= {name: None for name in names if name.startswith(build.left_out)}
+    constants = {name: value for name, value in constants.items() if name in names}
+    types = {"harden_factor": "fp32", "removed_ptr": "*i32", "weights_ptr": f"*{build.weights}"}
+    types |= dict.fromkeys(constants, "constexpr")
     signature = {n: types.get(n, "*fp32" if n.endswith("_ptr") else "i32") for n in names}
     aligned = {
-        (k,): [["tt.divisibility", 16]] for k, n in enumerate(names) if signature[n][0] == "*"
+        (k,): [["tt.divisibility", 16]]
+        for k, name in enumerate(names)
+        if signature[name][0] == "*" or name in ("width", "num_candidates")
     }
     compiled = triton_compile(
         ASTSource(kernel, signature, constants, aligned),
-        target=GPUTarget("cuda", capability, 32),
-        options={key: options[key] for key in ("num_warps", "num_stages", "enable_fp_fusion")},
+        target=GPUTarget("cuda", build.capability, 32),
+        options={"num_warps": triton_panels.NUM_WARPS, "enable_fp_fusion": True},
     )
-    assert compiled.asm["cubin"]
-    assert compiled.metadata.shared <= SMALLEST_SHARED_MEMORY
-    assert ("mma" in compiled.asm["ptx"]) == (precision == "tf32")
+    registers, spilled = registers_of(compiled.asm["ptx"], build.capability, tmp_path)
+    assert spilled == 0
+    threads = 32 * triton_panels.NUM_WARPS
+    assert REGISTERS // (registers * threads) >= triton_panels.PROGRAMS_PER_MULTIPROCESSOR
+    assert registers <= 80
+    assert compiled.metadata.shared <= 1024
+    for access in ("ld.global", "st.global"):
+        assert re.search(rf"{access}\S*\.v4", compiled.asm["ptx"]), access
+
+
+def registers_of(ptx: str, capability: int, folder: Path) -> tuple[int, int]:
+    """Registers of a thread and bytes that are spilled, as the assembler of triton's wheel says."""
+    from triton.backends import nvidia
+
+    newer = capability >= 90
+    assembler = Path(nvidia.__file__).parent / "bin" / ("ptxas-blackwell" if newer else "ptxas")
+    source = folder / "kernel.ptx"
+    source.write_text(ptx)
+    command = [assembler, "-v", f"--gpu-name=sm_{capability}{'a' if newer else ''}", source]
+    told = subprocess.run(
+        [*command, "-o", folder / "kernel.o"], check=True, capture_output=True, text=True
+    ).stderr
+    registers = re.search(r"Used (\d+) registers", told)
+    spilled = re.search(r"(\d+) bytes spill stores", told)
+    assert registers is not None
+    assert spilled is not None
+    return int(registers[1]), int(spilled[1])
 
 
 class TestOnGpu:
@@ -168,14 +193,28 @@ class TestOnGpu:
         assert torch.equal(once, again)
         assert all(map(torch.equal, once_grads, again_grads))
 
-    def test_memory_without_gradient_does_not_grow_with_the_square(self) -> None:
-        columns = [column.float().cuda() for column in random_columns(2, 16384, 32)]
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        with torch.no_grad():
-            rows = slice(0, 16384)
-            streamed_cross_entropy(
-                columns, BLOCKS["one"], rows=rows, temperature=0.05, implementation="triton"
-            )
-        assert torch.cuda.max_memory_allocated() - before < 16 * 2**20 < 16384**2
+    @pytest.mark.parametrize("implementation", ["tiled", "triton"])
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_16_bits_are_near_float64(self, dtype: torch.dtype, implementation: str) -> None:
+        columns = [c.to(dtype).cuda() for c in random_columns(3, 777, 384)]
+        theirs = [c.half().cuda() for c in random_columns(3, 777, 96, seed=7)]
+        options: dict[str, Any] = {"rows": slice(100, 700), "temperature": 0.05}
+
+        def guide(columns: list[Tensor]) -> GuideFilter:
+            return guide_filter(columns, margin_strategy="absolute", margin=0.0)
+
+        value, grads, stats = self.run(
+            implementation, columns, "hardened", guide=guide(theirs), **options
+        )
+        exact, exact_grads, reference = self.run(
+            "tiled",
+            [c.double() for c in columns],
+            "hardened",
+            guide=guide([c.double() for c in theirs]),
+            **options,
+        )
+        torch.testing.assert_close(value.double(), exact, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(stats.positive.double(), reference.positive, rtol=0, atol=1e-6)
+        for mine, wanted in zip(grads, exact_grads):
+            error = float((mine.double() - wanted).norm() / wanted.norm())
+            assert error < torch.finfo(dtype).eps

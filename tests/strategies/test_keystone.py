@@ -143,7 +143,9 @@ def _detached(monkey: pytest.MonkeyPatch, rank: int) -> None:
     from inbatch.gather import gather
 
     original = gather.all_gather_rows
-    monkey.setattr(gather, "all_gather_rows", lambda x, c: _own_gradient_only(original, x, c, rank))
+    monkey.setattr(
+        gather, "all_gather_rows", lambda x, c, **how: _own_gradient_only(original, x, c, rank)
+    )
 
 
 def _own_gradient_only(original: Callable[..., Any], x: Any, counts: Any, rank: int) -> Any:

@@ -23,19 +23,24 @@ class _AllGatherRows(torch.autograd.Function):
     """Forward: concatenate rows over ranks. Backward: sum over ranks, keep the own rows."""
 
     @staticmethod
-    def forward(ctx: Any, local_bK: Tensor, counts: tuple[int, ...]) -> Tensor:
+    def forward(
+        ctx: Any, local_bK: Tensor, counts: tuple[int, ...], exact_in: torch.dtype | None
+    ) -> Tensor:
         ctx.counts = counts
         ctx.num_rows = local_bK.shape[0]
-        return PendingRows(local_bK, counts).wait()
+        if exact_in is None:
+            return PendingRows(local_bK, counts).wait()
+        packed = local_bK.to(exact_in).view(torch.uint8)  # gloo knows no bfloat16
+        return PendingRows(packed, counts).wait().view(exact_in).to(local_bK.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (grad_GK,) = grads
         most = max(ctx.counts)
         padded = _spread(grad_GK.contiguous(), ctx.counts, most)
         own = grad_GK.new_empty(most, *grad_GK.shape[1:])
         reduce_scatter_single(own, padded, op=dist.ReduceOp.SUM)
-        return own[: ctx.num_rows], None
+        return own[: ctx.num_rows], None, None
 
 
 class PendingRows:
@@ -63,17 +68,20 @@ class PendingRows:
         return torch.cat(parts)
 
 
-def all_gather_rows(local_bK: Tensor, counts: Sequence[int]) -> Tensor:
+def all_gather_rows(
+    local_bK: Tensor, counts: Sequence[int], *, exact_in: torch.dtype | None = None
+) -> Tensor:
     """Rows of all ranks, differentiable: one all-gather, and one reduce-scatter in backward.
 
     Args:
         local_bK: this rank's rows, [counts[rank], ...].
         counts: rows per rank, known to every rank from the plan, so no sizes are exchanged.
+        exact_in: a 16-bit type that holds the values exactly: half the bytes on the way. None for none.
 
     Returns:
-        [G, ...] in rank order. Its backward sums the gradients of all ranks for each row.
+        [G, ...] in rank order. Its backward sums the gradients of all ranks for each row, in the rows' type.
     """
-    return _AllGatherRows.apply(local_bK, tuple(counts))
+    return _AllGatherRows.apply(local_bK, tuple(counts), exact_in)
 
 
 def max_over_ranks(values: Sequence[int], device: torch.device) -> list[int]:

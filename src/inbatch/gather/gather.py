@@ -11,7 +11,8 @@ Collectives of a step, whatever the number of chunks, columns and negatives:
 when               collective             bytes sent by each rank (b rows, C columns, W ranks)
 =================  =====================  =====================================================
 before the embeds  all-gather of data     (W - 1) * b * (C * Dg * 4 + 4 + C * 8), if a loss needs it
-after the embeds   all-gather of columns  (W - 1) * b * C * D * 4
+                                          (2 for the first 4 where a guide's rows are float16)
+after the embeds   all-gather of columns  (W - 1) * b * C * D * 4, half of it for values of 16 bits
 loss backward      reduce-scatter         (W - 1) * b * C * D * 4
 last chunk         gradient reduction     the strategy's, once per parameter bucket
 =================  =====================  =====================================================
@@ -70,8 +71,16 @@ class Gather(Protocol):
         """Rows per rank of a batch, from its two counts alone."""
         ...
 
-    def embeddings(self, local_CbD: Tensor, rows: Rows) -> tuple[Tensor, ...]:
-        """Columns of the batch, each [G, D]; differentiable."""
+    def embeddings(
+        self, local_CbD: Tensor, rows: Rows, *, exact_in: torch.dtype | None = None
+    ) -> tuple[Tensor, ...]:
+        """Columns of the batch, each [G, D] of the same type; differentiable.
+
+        Args:
+            local_CbD: columns of this rank.
+            rows: of the batch.
+            exact_in: a 16-bit type that holds their values exactly, to travel in; None for none.
+        """
         ...
 
     def start_data(self, tensors: Sequence[Tensor], rows: Rows) -> Pending:
@@ -103,7 +112,9 @@ class LocalGather:
         _check_rows(num_local, counts[self.rank], num_global)
         return Rows(counts, self.rank, start=0)
 
-    def embeddings(self, local_CbD: Tensor, rows: Rows) -> tuple[Tensor, ...]:
+    def embeddings(
+        self, local_CbD: Tensor, rows: Rows, *, exact_in: torch.dtype | None = None
+    ) -> tuple[Tensor, ...]:
         """The local columns themselves."""
         return local_CbD.unbind(0)
 
@@ -125,11 +136,13 @@ class GlobalGather:
         _check_rows(num_local, counts[self.rank], num_global)
         return Rows(counts, self.rank, start=sum(counts[: self.rank]))
 
-    def embeddings(self, local_CbD: Tensor, rows: Rows) -> tuple[Tensor, ...]:
-        """All columns in one all-gather; one reduce-scatter in backward."""
+    def embeddings(
+        self, local_CbD: Tensor, rows: Rows, *, exact_in: torch.dtype | None = None
+    ) -> tuple[Tensor, ...]:
+        """All columns in one all-gather; one reduce-scatter in backward, in the columns' type."""
         columns, num_rows, dimension = local_CbD.shape
         local = local_CbD.transpose(0, 1).reshape(num_rows, columns * dimension)
-        gathered = all_gather_rows(local, rows.counts)
+        gathered = all_gather_rows(local, rows.counts, exact_in=exact_in)
         return gathered.view(-1, columns, dimension).unbind(1)
 
     def start_data(self, tensors: Sequence[Tensor], rows: Rows) -> Pending:

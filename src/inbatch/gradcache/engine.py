@@ -65,10 +65,15 @@ class Embeddings:
     """Embeddings of a batch between the passes; `backward` uses them up.
 
     values_ND: all texts in the batch's flat order, at least float32; a leaf for the loss to differentiate.
+    exact_in: the 16-bit type that the encoder returned, which holds them exactly; None if it was another.
+    The leaf is float32 all the same, so that gradients are summed in float32, over ranks too, and rounded
+    once.
     """
 
     def __init__(self, embedded: list[Embedded], relief: Relief | None) -> None:
         self.embedded, self._relief = embedded, relief
+        dtype = embedded[0].embeddings.dtype
+        self.exact_in = dtype if dtype.itemsize == 2 else None
         self.values_ND = retried(partial(_assemble, embedded), self.keep_fewer).requires_grad_()
         self.embedded = [e if e.kept else e.without_embeddings() for e in self.embedded]
         self.gradient_ND: Tensor | None = None

@@ -64,4 +64,4 @@ class Guide(Protocol):
         """Get ready, before the first step; every rank calls it."""
 
     def embed(self, batch: Batch, device: torch.device) -> Tensor:
-        """Embeddings of all texts in the batch's flat order, float32 on `device`: [N, Dg]."""
+        """Embeddings of all texts in the batch's flat order, float32 or float16 on `device`: [N, Dg]."""

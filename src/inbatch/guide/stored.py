@@ -136,7 +136,7 @@ class StoredGuide:
         self._tables = self._tables or self._open(tables, process)
 
     def embed(self, batch: Batch, device: torch.device) -> Tensor:
-        """Embeddings of all texts in the batch's flat order, float32: [N, Dg].
+        """Embeddings of all texts in the batch's flat order, in the store's type: [N, Dg].
 
         Raises:
             ConfigError: a text whose embedding is not in the store.
@@ -163,7 +163,7 @@ class StoredGuide:
                 "start the run again, or embed them with `inbatch embed-guide` and the run's settings",
                 value=str(self.store_dir),
             )
-        return host_CBD.flatten(0, 1).to(device, non_blocking=True).float()
+        return host_CBD.flatten(0, 1).to(device, non_blocking=True)
 
     def _make_tables(self, encoder: Encoder, process: Process) -> dict[str, Table]:
         description = describe_guide(

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 MOST_PANEL_HALVINGS = 12  # a panel of 4,096 rows has one then
@@ -56,12 +57,15 @@ class LossInput:
     columns: tuple[Tensor, ...]  # each [G, D]: query, positive, negatives; not normalised
     rows: slice  # start and stop are set; B = stop - start >= 1
     labels: Tensor | None = None  # [G]
-    guide: tuple[Tensor, ...] | None = None  # each [G, Dg], without gradient
+    guide: tuple[Tensor, ...] | None = None  # each [G, Dg], of any length, without gradient
     text_ids: tuple[Tensor, ...] | None = None  # each [G] int64, equal where texts are equal
     ring: Ring | None = None
-    panel_halvings: int = (
-        0  # of the rows that are scored at a time; only the order of sums depends on it
-    )
+    # A 16-bit type that holds the columns' values exactly, whatever type they have; None for none.
+    exact_in: torch.dtype | None = None
+    # The encoder computes in 16 bits, so that gradients need no more digits.
+    mixed: bool = False
+    # Halvings of the rows that are scored at a time; only the order of sums depends on it.
+    panel_halvings: int = 0
 
     @property
     def num_global(self) -> int:
@@ -103,6 +107,11 @@ class Loss(ABC):
         """ "row": a mean over the owned rows that needs no others (no gather); "candidates": a mean over
         the owned rows against columns of the global batch; "global": one value of the global batch."""
         return "candidates"
+
+    @property
+    def ignores_lengths(self) -> bool:
+        """True if embeddings count by their direction only, and need not be brought to unit length."""
+        return False
 
     @property
     def needs_labels(self) -> bool:

@@ -1,6 +1,6 @@
 """GIST: in-batch negatives that a guide model has cleared of false negatives.
 
-Shape letters as in `streaming`, and E guide dimension.
+Shape letters: G global rows, E guide dimension.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from inbatch.losses.softmax.cross_entropy import (
     streamed_cross_entropy,
 )
 from inbatch.losses.softmax.panels import Block, GuideFilter
+from inbatch.losses.softmax.products import product_form
 
 # Two equal texts score equal in exact arithmetic but not in floating point, where it depends on the
 # place in a matrix product. Scores this close to the threshold count as equal to it.
@@ -36,10 +37,13 @@ def guide_filter(
 
     "absolute": ``t - margin``; "relative": ``t - |t| * margin``.
     """
-    units = tuple(normalize(full_precision(column.detach()), dim=1) for column in columns)
+    columns = [column.detach() for column in columns]
+    in_16_bits = product_form(columns, mixed=True).in_16_bits  # and divided by lengths afterwards
+    units = [normalize(full_precision(c), dim=1) for c in columns[: 2 if in_16_bits else None]]
     own_G = (units[0] * units[1]).sum(1)
     slack_G = own_G.abs() * margin if margin_strategy == "relative" else margin
-    return GuideFilter(units, own_G - slack_G + TIE_ULPS * torch.finfo(own_G.dtype).eps)
+    threshold_G = own_G - slack_G + TIE_ULPS * torch.finfo(own_G.dtype).eps
+    return GuideFilter(tuple(columns if in_16_bits else units), threshold_G)
 
 
 _PUBLISHED = Published(
@@ -72,7 +76,7 @@ class GIST(Loss):
     greater than the threshold t_i - margin (absolute) or t_i - |t_i| * margin (relative), where t_i
     is the guide's cosine of a_i and p_i. Equal scores, up to rounding, are kept.
 
-    With `mask_duplicates` known positives are left out too, see `panels.mask_equal_texts`.
+    With `mask_duplicates` known positives are left out too, see `streamed_cross_entropy`.
 
     Takes any number of negatives. All candidates, queries included, are those of the global batch.
     Paper: Solatorio 2024, GISTEmbed, arXiv:2402.16829.
@@ -95,6 +99,7 @@ class GIST(Loss):
     implementation: Implementation = "tiled"  # of the softmax, see `streamed_cross_entropy`
 
     needs_guide: ClassVar[bool] = True
+    ignores_lengths: ClassVar[bool] = True
     published: ClassVar[Published] = _PUBLISHED
 
     def __post_init__(self) -> None:
@@ -124,6 +129,8 @@ class GIST(Loss):
             implementation=self.implementation,
             ring=inputs.ring,
             panel_halvings=inputs.panel_halvings,
+            exact_in=inputs.exact_in,
+            mixed=inputs.mixed,
         )
         num_negatives = sum(inputs.num_global - (block.own != "plain") for block in blocks)
         num_negatives *= inputs.rows.stop - inputs.rows.start

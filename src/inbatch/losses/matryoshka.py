@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -15,9 +16,32 @@ from inbatch.losses.checks import check_number
 from inbatch.losses.pairs import full_precision
 
 
-def truncate(column: Tensor, dim: int) -> Tensor:
-    """The first `dim` dimensions, at unit length."""
-    return normalize(full_precision(column[:, :dim]), dim=1)
+class _Truncated(torch.autograd.Function):
+    """The first dimensions of embeddings, as often as asked for.
+
+    Backward adds each gradient to the dimensions that it has. Slices would each fill up theirs with zeros.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, dims: Sequence[int], column_GD: Tensor) -> tuple[Tensor, ...]:
+        ctx.shape, ctx.dims = column_GD.shape, dims
+        return tuple(column_GD[:, :dim] for dim in dims)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
+        total_GD = grads[0].new_zeros(ctx.shape)
+        for dim, grad in zip(ctx.dims, grads):
+            total_GD[:, :dim] += grad
+        return None, total_GD
+
+
+def truncate(inputs: LossInput, dims: Sequence[int], *, unit_length: bool) -> list[LossInput]:
+    """The first dimensions of each embedding, for each of `dims`; at unit length if asked for."""
+    by_column = [_Truncated.apply(dims, column) for column in inputs.columns]
+    if not unit_length:
+        return [replace(inputs, columns=cut) for cut in zip(*by_column)]
+    by_column = [[normalize(full_precision(c), dim=1) for c in cut] for cut in by_column]
+    return [replace(inputs, columns=units, exact_in=None) for units in zip(*by_column)]
 
 
 _PUBLISHED = Published(
@@ -123,10 +147,9 @@ class Matryoshka(Loss):
                 value=list(self.dims),
             )
         assert self.weights is not None
-        outputs = [
-            self.loss(replace(inputs, columns=tuple(truncate(c, dim) for c in inputs.columns)))
-            for dim in self.dims
-        ]
+        # A loss of cosines divides by lengths itself, and takes 16-bit values as they are.
+        unit_length = not self.loss.ignores_lengths
+        outputs = [self.loss(cut) for cut in truncate(inputs, self.dims, unit_length=unit_length)]
         loss = sum(
             (weight * output.loss for weight, output in zip(self.weights[1:], outputs[1:])),
             self.weights[0] * outputs[0].loss,

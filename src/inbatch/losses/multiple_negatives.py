@@ -1,6 +1,6 @@
 """Multiple negatives ranking, or InfoNCE: every other example of the batch is a negative.
 
-Shape letters as in `streaming`.
+Shape letters as in `softmax.cross_entropy`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class MultipleNegativesRanking(Loss):
     (all_negatives).
 
     With `mask_duplicates` a query's known positives are no negatives of it: texts equal to its own or to its
-    positive's, and query and positive of rows that share one with it (`panels.mask_equal_texts`).
+    positive's, and query and positive of rows that share one with it.
 
     Equals sentence-transformers' MultipleNegativesRankingLoss and its cached form with
     ``scale = 1 / temperature``, gathered over ranks where ranks own slices of the rows.
@@ -132,6 +132,11 @@ class MultipleNegativesRanking(Loss):
             )
 
     @property
+    def ignores_lengths(self) -> bool:
+        """True of cosines."""
+        return self.similarity == "cosine"
+
+    @property
     def needs_text_ids(self) -> bool:
         """True if duplicates are masked."""
         return self.mask_duplicates
@@ -153,6 +158,8 @@ class MultipleNegativesRanking(Loss):
                 implementation=self.implementation,
                 ring=inputs.ring,
                 panel_halvings=inputs.panel_halvings,
+                exact_in=inputs.exact_in,
+                mixed=inputs.mixed,
             )
             losses.append(loss)
             metrics = metrics or similarity_metrics(stats)

@@ -140,7 +140,7 @@ def check_gather(losses: Mapping[str, Loss], gather: str) -> None:
     """Check that candidates can travel in a ring.
 
     Raises:
-        ConfigError: no loss has candidates, or one computes with the Triton kernels.
+        ConfigError: no loss has candidates.
     """
     if gather != "ring":
         return
@@ -150,13 +150,6 @@ def check_gather(losses: Mapping[str, Loss], gather: str) -> None:
             "gather",
             f"is for losses with in-batch negatives, and the loss is {names}",
             "set gather=global",
-            value=gather,
-        )
-    if any(_implementation(loss) == "triton" for loss in losses.values()):
-        raise ConfigError(
-            "gather",
-            "computes with loss.implementation=tiled, and 'triton' is set",
-            "set loss.implementation=tiled or gather=global",
             value=gather,
         )
 
@@ -175,8 +168,6 @@ def check_kernels(losses: Mapping[str, Loss], world: World, precision: str) -> N
         if name == MIXED or _implementation(loss) == "tiled":
             continue
         problem = _obstacle(world, precision)
-        if problem is None and inner(loss).mask_duplicates:
-            problem = "cannot mask duplicates"
         if problem is not None:
             raise ConfigError(
                 "loss.implementation", problem, "set loss.implementation=tiled", value="triton"

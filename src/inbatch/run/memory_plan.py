@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from inbatch.losses.softmax.walk import MIN_PANEL_ROWS
+from inbatch.losses.softmax.walk import rows_within
 
 GIB = 2**30
 
@@ -26,8 +26,6 @@ _GPU_TOKENS = (8192, 131072)
 USABLE = {"cpu": 0.5, "cuda": 0.9}
 # The chunk that is computed may take this share of what a plan has for activations.
 CHUNK_SHARE = 0.25
-# Panel, guide scores and mask of losses/softmax/panels.py; more where the fewest rows of a panel take more.
-LOSS_TILE_BYTES = {"cpu": 24 * 2**20, "cuda": 384 * 2**20}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,8 +173,7 @@ def step_memory(
     row_values = step.num_columns * model.dimension
     # Flat embeddings and their gradient; gathered columns, unit columns and the loss's gradients.
     embeddings = 4.0 * row_values * (2 * step.local_rows + 3 * step.held_rows)
-    row_bytes = step.held_rows * (4 * num_blocks + 5 * bool(step.guide_dimension))
-    tile = max(LOSS_TILE_BYTES[step.device], MIN_PANEL_ROWS[step.device] * row_bytes)
+    tile = panel_memory(step, num_blocks) if num_blocks else 0.0
     guide_values = step.num_columns * step.guide_dimension
     weights = divided(model.parameters * model.bytes_per_value, sharding.parameters)
     if step.activation_bytes < model.bytes_per_value and not sharding.parameters:
@@ -192,6 +189,13 @@ def step_memory(
         guide=4.0 * (guide_values * (step.local_rows + 2 * step.held_rows) + live_guide_parameters),
         chunk=tokens * activation_bytes_per_token(model, step),
     )
+
+
+def panel_memory(step: StepSize, num_blocks: int) -> float:
+    """Bytes of a panel of losses/softmax: logits, and of one block guide scores and 16-bit weights."""
+    logits = 4 * num_blocks * step.held_rows
+    beside = step.held_rows * (4 * bool(step.guide_dimension) + 2 * (step.device == "cuda"))
+    return min(step.local_rows, rows_within(step.device, logits)) * (logits + beside)
 
 
 def step_flop(model: ModelSize, step: StepSize, *, kept_share: float, num_blocks: int) -> float:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, final
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from inbatch.batch.batch import Batch
@@ -204,8 +205,13 @@ class ContrastiveStep:
                 self.memory.place = "gather"
                 make_room(room, device, embeddings.keep_fewer)
                 with self.timer.measure("gather"):
-                    columns = visible.gather.embeddings(local_CbD, visible.rows)
-                    inputs = side.loss_input(columns)
+                    exact_in = embeddings.exact_in
+                    columns = visible.gather.embeddings(local_CbD, visible.rows, exact_in=exact_in)
+                    inputs = side.loss_input(
+                        columns,
+                        exact_in=exact_in,
+                        mixed=torch.is_autocast_enabled(device.type),
+                    )
                 found = self._loss(loss, inputs, visible.rows.weight, embeddings.keep_fewer)
                 self.memory.place = "gather"
                 make_room(room, device, embeddings.keep_fewer)

@@ -96,15 +96,20 @@ class SideData:
 
         return retried(lambda: guide.embed(batch, self._device), *remedies, halve)
 
-    def loss_input(self, columns: tuple[Tensor, ...]) -> LossInput:
+    def loss_input(
+        self, columns: tuple[Tensor, ...], *, exact_in: torch.dtype | None, mixed: bool
+    ) -> LossInput:
         """Wait for the data, and put together what the loss sees.
 
         Args:
             columns: embeddings of the visible rows, each [G, D].
+            exact_in: a 16-bit type that holds the embeddings exactly; None for none.
+            mixed: the encoder computes in 16 bits.
         """
         tensors = iter(self._pending.wait())
         guided, labelled, with_ids = self._has
         guide = next(tensors).unbind(1) if guided else None
         labels = next(tensors) if labelled else None
         ids = next(tensors).unbind(1) if with_ids else None
-        return LossInput(columns, self._owned, labels, guide, ids, self._visible.ring)
+        ring = self._visible.ring
+        return LossInput(columns, self._owned, labels, guide, ids, ring, exact_in, mixed)

@@ -2,17 +2,21 @@
 
 A loss names *blocks*: queries against positives, queries against queries, and so on. Row i of the
 loss is the cross-entropy of one softmax over all blocks side by side, with the query's own positive
-as the target. The sweep walks over panels of some hundred rows: one matrix product a block fills
+as the target. The walk goes over panels of some hundred rows: one matrix product a block fills
 the panel with logits, the guide's mask and the softmax are applied in place, and two more products
 turn it into gradients, which accumulate. A panel holds *all* candidates of its rows, so that each
 softmax is complete at once: no online rescaling, and no second pass in backward, which would repeat
 the products of embeddings and of guide (a third of all arithmetic). The price: gradients, of the
 size of the embeddings, are computed in forward and wait. The loss is a mean; backward scales them.
 
-Memory beyond inputs and outputs: one panel (`panel_bytes`), a tile of guide scores with its mask,
-and the normalised columns while forward runs. Nothing grows with the square of the batch.
-`tiled` is the reference, for any device and dtype. On CUDA, `triton_loss` computes the same; `ring`
-computes it where no rank holds all columns.
+Memory beyond inputs and outputs: one panel (`panel_bytes`), the guide's scores and the weights of one
+block of it, and the columns as they are multiplied while forward runs. Nothing grows with the square of
+the batch. The parts:
+
+- `products`: in what form columns are multiplied, and how exact that is.
+- `torch_panels`, `triton_panels`: what is done to a panel between its products, by torch on any device, or
+  in fewer passes by Triton kernels on CUDA.
+- `gathered`, `ring`: the walk where a rank holds all candidates, and where none does.
 
 Shape letters: G global rows, Q rows this rank owns, R rows of a panel, D dimension.
 """
@@ -26,10 +30,11 @@ import torch
 from torch import Tensor
 
 from inbatch.losses.base import Ring
-from inbatch.losses.softmax.panels import Block, GuideFilter
+from inbatch.losses.softmax.gathered import gathered_cross_entropy
+from inbatch.losses.softmax.panels import Arithmetic, Block, GuideFilter, SoftmaxSpec
 from inbatch.losses.softmax.ring import ring_cross_entropy
-from inbatch.losses.softmax.tiled import tiled_cross_entropy
-from inbatch.losses.softmax.walk import SoftmaxSpec, StreamStats
+from inbatch.losses.softmax.torch_panels import TorchArithmetic
+from inbatch.losses.softmax.walk import StreamStats
 
 Implementation = Literal["tiled", "triton"]
 IMPLEMENTATIONS = ("tiled", "triton")
@@ -49,12 +54,15 @@ def streamed_cross_entropy(
     panel_halvings: int = 0,
     implementation: Implementation = "tiled",
     ring: Ring | None = None,
+    exact_in: torch.dtype | None = None,
+    mixed: bool = False,
 ) -> tuple[Tensor, StreamStats]:
     """Mean over the owned rows of ``logsumexp(logits of all blocks) - logit of the own positive``.
 
     A logit is a score over `temperature`; a score is the cosine of two embeddings, or their dot
-    product where `normalize` is False. Computed in float32 (float64 if a column is), whatever the
-    dtype of the columns and whether or not autocast is on; gradients have the columns' dtype.
+    product where `normalize` is False. As exact as in float32 (float64 if a column is), whatever the
+    dtype of the columns and whether or not autocast is on; gradients have the columns' dtype, and on a GPU
+    the digits of 16 bits where columns have no more or `mixed` is said, see `products`.
 
     Args:
         columns: each [G, D], the embeddings of the global batch.
@@ -64,17 +72,18 @@ def streamed_cross_entropy(
         normalize: bring embeddings to unit length; the gradient passes through.
         hardness_strength: strength for the blocks' hardened entries.
         guide: mask of false negatives; it never removes a row's own positive.
-        text_ids: int64 [G] of each column, to leave out known positives (`panels.mask_equal_texts`); only
-            where implementation is "tiled".
+        text_ids: int64 [G] of each column. Known positives are left out: texts of other rows that equal a
+            row's query or positive, and query and positive of rows that share a text with it.
         panel_bytes: memory of a panel of logits, of `MIN_PANEL_ROWS` at least; None takes the default
             of the device.
-        panel_halvings: how often the rows of a panel are halved after that, down to a single one; for
-            "tiled" and the ring.
-        implementation: "tiled" is this file, for any device and dtype; "triton" the kernels of
-            `triton_loss`, for CUDA and float32. The default stays "tiled" on every device until the
-            kernels have been measured faster on a card.
+        panel_halvings: how often the rows of a panel are halved after that, down to a single one.
+        implementation: "tiled" is torch's operations, for any device and dtype; "triton" kernels for CUDA and
+            anything but float64. The default stays "tiled" on every device until the kernels have been
+            measured faster on a card.
         ring: where each rank holds its own rows only: the way to those of all others. Then all tensors are of
-            the own rows, `rows` is all of them, and implementation is "tiled".
+            the own rows, and `rows` is all of them.
+        exact_in: a 16-bit type that holds the columns' values exactly, whatever their type; None for none.
+        mixed: the encoder computes in 16 bits, so that gradients need no more digits.
 
     Returns:
         The loss, a scalar that can be differentiated once, and detached statistics.
@@ -92,16 +101,17 @@ def streamed_cross_entropy(
         text_ids,
         panel_bytes,
         panel_halvings,
+        exact_in,
+        mixed,
     )
-    if ring is not None:
-        if implementation != "tiled":
-            raise ValueError(f"implementation is {implementation}: a ring needs the tiled form")
-        return ring_cross_entropy(spec, columns, ring)
+    arithmetic: Arithmetic = TorchArithmetic()
     if implementation == "triton":
-        from inbatch.losses.softmax.triton_loss import fused_cross_entropy  # imports triton
+        from inbatch.losses.softmax.triton_panels import TritonArithmetic  # imports triton
 
-        return fused_cross_entropy(spec, columns)
-    return tiled_cross_entropy(spec, columns)
+        arithmetic = TritonArithmetic.on(columns, guide)
+    if ring is not None:
+        return ring_cross_entropy(spec, columns, arithmetic, ring)
+    return gathered_cross_entropy(spec, columns, arithmetic)
 
 
 def similarity_metrics(stats: StreamStats) -> dict[str, Tensor]:

@@ -1,22 +1,26 @@
-"""Arithmetic on one panel of logits, in place. `streaming` walks over panels and explains why.
+"""What a panel of logits is made of, and what is done to it between its products.
 
 A panel is one tile a block; row r of all its tiles together is one softmax. `part` names the rows
 of the panel among those of the `Pairing`: where they meet their own entries, these are on the diagonal
 from ``part.start`` on.
 
-Shape letters: G global rows, R rows of a panel, D dimension, E guide dimension.
+Shape letters: K blocks, G candidates, R rows of a panel, D dimension, E guide dimension.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from inbatch.device.matmul_precision import exact_products
+from inbatch.losses.softmax.products import Factor, multiply_raw
+
+# Where a row has no negative: below any logit.
+LOWEST = -5e29
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,129 +41,158 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class GuideFilter:
-    """Leave out entry (i, j) where the guide scores the two texts above the threshold of row i."""
+    """Leave out entry (i, j) where the guide's cosine of the two texts is above the threshold of row i."""
 
-    columns: tuple[Tensor, ...]  # each [G, E], unit length
+    columns: tuple[Tensor, ...]  # each [G, E], of unit length where `product_form` has not 16 bits
     threshold: Tensor  # [G]
 
 
 @dataclass(frozen=True, slots=True)
-class GuideScratch:
-    """Buffers that `mask_tile` overwrites; as many rows as the largest panel."""
+class SoftmaxSpec:
+    """The arguments of `streamed_cross_entropy` that have no gradient."""
 
-    scores: Tensor  # [R, G]
-    mask: Tensor  # [R, G] bool
+    blocks: tuple[Block, ...]
+    rows: slice
+    temperature: float
+    normalize: bool
+    hardness_strength: float
+    guide: GuideFilter | None
+    text_ids: Sequence[Tensor] | None
+    panel_bytes: int | None
+    panel_halvings: int
+    exact_in: torch.dtype | None
+    mixed: bool
+
+    @property
+    def target(self) -> Block:
+        """The block with the positive."""
+        return next(block for block in self.blocks if block.own == "positive")
+
+    @property
+    def of_query(self) -> list[int]:
+        """Numbers of the blocks whose rows are the target's."""
+        return [k for k, block in enumerate(self.blocks) if block.rows == self.target.rows]
+
+    @property
+    def harden_factor(self) -> float:
+        """What a hardened logit is multiplied by."""
+        return 1 + self.hardness_strength * self.temperature
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredTexts:
     """The texts of some rows, by column: embeddings, guide embeddings and ids."""
 
-    columns: Sequence[Tensor]  # each [G, D], as scores take them
-    guide: Sequence[Tensor] | None = None  # each [G, E], unit length
-    ids: Sequence[Tensor] | None = None  # each int64 [G], equal where texts are equal
+    columns: Sequence[Factor]  # each [G, D]
+    guide: Sequence[Factor] | None  # each [G, E]
+    ids: Sequence[Tensor] | None  # each [G], equal where texts are equal
 
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """The rows and candidates of a tile. With `own`, candidate i belongs to row i; else none to any."""
+    """The rows and candidates of a tile. With `own`, candidate i belongs to row i; else none to any.
+
+    Ids are small whole numbers in float32, see `pair`.
+    """
 
     rows: ScoredTexts
     candidates: ScoredTexts
-    own: bool = True
+    own: bool
 
     def diagonal(self, tile_RG: Tensor, part: slice) -> Tensor:
         """The own entries of a tile, as a view: [R], or [0] where none is there."""
         return tile_RG.diagonal(part.start if self.own else tile_RG.shape[1])
 
 
-def fill_tile(
-    tile_RG: Tensor, block: Block, pairing: Pairing, part: slice, *, temperature: float
-) -> None:
-    """Write a block's logits."""
-    rows_RD = pairing.rows.columns[block.rows][part]
-    candidates_GD = pairing.candidates.columns[block.candidates]
-    torch.addmm(tile_RG, rows_RD, candidates_GD.T, beta=0, alpha=1 / temperature, out=tile_RG)
+@dataclass(frozen=True, slots=True)
+class Buffers:
+    """What each panel overwrites; as many rows as the largest."""
+
+    logits: Tensor  # [K, R, G]
+    guide: Tensor | None  # [R, G], scores of one block, None without a guide
+    weights: (
+        Tensor | None
+    )  # [R, G], of one block in 16 bits; None where they take the logits' place
+
+    def first(self, num_rows: int) -> Buffers:
+        """Those of a panel of so many rows."""
+        guide, weights = (None if t is None else t[:num_rows] for t in (self.guide, self.weights))
+        return Buffers(self.logits[:, :num_rows], guide, weights)
 
 
-def mask_tile(
-    tile_RG: Tensor,
-    block: Block,
-    pairing: Pairing,
-    part: slice,
-    *,
-    threshold: Tensor,
-    scratch: GuideScratch,
-) -> Tensor:
-    """Set to -inf what the guide scores above the threshold [G]; returns how many, an int64 scalar."""
+class Reduced(NamedTuple):
+    """The negatives of a panel's rows, each [R], and how many entries the guide removed."""
+
+    positive: Tensor  # logit of the positive; [0] where it is not in the panel
+    hardest: (
+        Tensor  # largest logit of the query's kept negatives before hardening, -inf where none is
+    )
+    peak: Tensor  # largest logit, LOWEST at least
+    negatives: Tensor  # sum of exp(logit - peak)
+    removed: Tensor  # int64 scalar
+
+
+class Arithmetic(Protocol):
+    """What is done to a panel between its products."""
+
+    @property
+    def row_multiple(self) -> int:
+        """Entries; the rows of its buffers begin at multiples of this."""
+        ...
+
+    def reduce(self, spec: SoftmaxSpec, pairing: Pairing, buffers: Buffers, part: slice) -> Reduced:
+        """Fill a panel with the logits of the negatives, or what `weigh` makes of them, and reduce them."""
+        ...
+
+    def weigh(
+        self, buffers: Buffers, block: int, candidates: Factor, peak_R: Tensor, factor_R: Tensor
+    ) -> Tensor:
+        """``exp(logit - peak) * factor`` of a block, times the candidates' scale: [R, G].
+
+        Args:
+            buffers: as `reduce` left them.
+            block: its number.
+            candidates: of the block.
+            peak_R: as `reduce` returned it.
+            factor_R: any.
+        """
+        ...
+
+
+def pair(rows: ScoredTexts, candidates: ScoredTexts, *, own: bool) -> Pairing:
+    """Bring rows and candidates together.
+
+    Ids become the places of the rows' ids in their order, and -1 where no row has them, in float32, in which
+    a CPU compares several times as many a second. They are exact up to 2^23 rows.
+    """
+    if rows.ids is None or candidates.ids is None:
+        return Pairing(rows, candidates, own)
+    known = torch.cat([ids.reshape(-1) for ids in rows.ids[:2]]).sort().values
+
+    def numbered(texts: ScoredTexts) -> ScoredTexts:
+        return replace(texts, ids=[places(ids_G) for ids_G in texts.ids or ()])
+
+    def places(ids_G: Tensor) -> Tensor:
+        place_G = torch.searchsorted(known, ids_G).clamp_(max=len(known) - 1)
+        return torch.where(known[place_G] == ids_G, place_G, -1).float()
+
+    of_rows = numbered(rows)
+    return Pairing(of_rows, of_rows if candidates is rows else numbered(candidates), own)
+
+
+def guide_scores(
+    out_RG: Tensor, block: Block, pairing: Pairing, part: slice
+) -> tuple[Factor, Factor]:
+    """Write the guide's products of a block, never in TF32, and return their factors."""
     assert pairing.rows.guide is not None
     assert pairing.candidates.guide is not None
-    rows_RE = pairing.rows.guide[block.rows][part]
-    candidates_GE = pairing.candidates.guide[block.candidates]
-    scores_RG, mask_RG = scratch.scores[: len(tile_RG)], scratch.mask[: len(tile_RG)]
+    rows = pairing.rows.guide[block.rows][part]
+    candidates = pairing.candidates.guide[block.candidates]
     with exact_products():
-        torch.mm(rows_RE, candidates_GE.T, out=scores_RG)
-    torch.gt(scores_RG, threshold[part, None], out=mask_RG)
-    if block.own != "plain":
-        pairing.diagonal(mask_RG, part).fill_(False)
-    tile_RG.masked_fill_(mask_RG, -torch.inf)
-    return torch.count_nonzero(mask_RG)
+        multiply_raw(rows, candidates, out_RG)
+    return rows, candidates
 
 
-def mask_equal_texts(tile_RG: Tensor, block: Block, pairing: Pairing, part: slice) -> None:
-    """Set to -inf the candidates of other rows that are known to be positives of a row's query.
-
-    These are texts equal to the row's query or positive, and query and positive of each row that shares a
-    text with them: where a query has two positives, both rows' positives belong to both.
-    """
-    assert pairing.rows.ids is not None
-    assert pairing.candidates.ids is not None
-    own_R1 = [ids_G[part, None] for ids_G in pairing.rows.ids[:2]]
-    of_pair = block.candidates < 2
-    others_G = pairing.candidates.ids[:2] if of_pair else [pairing.candidates.ids[block.candidates]]
-    equal_RG = torch.zeros_like(tile_RG, dtype=torch.bool)
-    for one_R1 in own_R1:
-        for other_G in others_G:
-            equal_RG |= one_R1 == other_G
-    if of_pair:  # every row shares its texts with itself
-        pairing.diagonal(equal_RG, part).fill_(False)
-    tile_RG.masked_fill_(equal_RG, -torch.inf)
-
-
-def harden_tile(tile_RG: Tensor, block: Block, own_R: Tensor, *, factor: float) -> None:
-    """Multiply the logits of a block's hardened entries; `own_R` is the view of the own ones."""
-    if block.hardened == "own":
-        own_R.mul_(factor)
-    elif block.hardened == "all":
-        tile_RG.mul_(factor)
-    elif block.hardened == "others":
-        kept_R = own_R.clone()
-        tile_RG.mul_(factor)
-        own_R.copy_(kept_R)
-
-
-def exponentiate(tiles: Sequence[Tensor], shift_R: Tensor) -> Tensor:
-    """Turn logits into ``exp(logit - shift)``; returns the sum of each row."""
-    total_R = torch.zeros_like(shift_R)
-    for tile_RG in tiles:
-        tile_RG.sub_(shift_R[:, None]).exp_()
-        total_R += tile_RG.sum(1)
-    return total_R
-
-
-def add_gradients(
-    tile_RG: Tensor,
-    block: Block,
-    pairing: Pairing,
-    gradients: tuple[Sequence[Tensor | None], Sequence[Tensor | None]],
-    part: slice,
-) -> None:
-    """Carry the gradient of a block's scores, held in the tile, on to its two columns.
-
-    `gradients` are those of the rows' columns and of the candidates', of which some may not be wanted.
-    """
-    rows_gradient, candidates_gradient = gradients[0][block.rows], gradients[1][block.candidates]
-    if rows_gradient is not None:
-        rows_gradient[part].addmm_(tile_RG, pairing.candidates.columns[block.candidates])
-    if candidates_gradient is not None:
-        candidates_gradient.addmm_(tile_RG.T, pairing.rows.columns[block.rows][part])
+def guide_threshold(rows: Factor, threshold_R: Tensor) -> Tensor:
+    """Threshold of products that are not multiplied by the scale of their row, [R]."""
+    return threshold_R if rows.scale is None else threshold_R / rows.scale

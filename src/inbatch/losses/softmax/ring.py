@@ -16,6 +16,7 @@ Shape letters: Q own rows, G rows of a hop, R rows of a panel, C columns, D dime
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -24,27 +25,32 @@ from torch.autograd.function import once_differentiable
 
 from inbatch.losses.base import InFlight, Ring
 from inbatch.losses.softmax.panels import (
-    GuideScratch,
+    LOWEST,
+    Arithmetic,
+    Buffers,
     Pairing,
+    Reduced,
     ScoredTexts,
-    add_gradients,
-    exponentiate,
-)
-from inbatch.losses.softmax.walk import (
-    Filled,
     SoftmaxSpec,
+    pair,
+)
+from inbatch.losses.softmax.products import Factor, row_weight, split_factor, weight_unit
+from inbatch.losses.softmax.walk import (
+    Columns,
     StreamStats,
-    fill_panel,
-    guide_scratch,
-    panel_rows,
+    add_gradients,
+    add_own_pairs,
+    drop_radial_parts,
+    losses_of,
+    panels,
+    prepare,
+    share_of_peak,
     texts_of,
-    through_length,
-    unit_columns,
 )
 
 
 def ring_cross_entropy(
-    spec: SoftmaxSpec, columns: Sequence[Tensor], ring: Ring
+    spec: SoftmaxSpec, columns: Sequence[Tensor], arithmetic: Arithmetic, ring: Ring
 ) -> tuple[Tensor, StreamStats]:
     """Mean over the own rows, whose candidates are the rows of all ranks.
 
@@ -54,12 +60,13 @@ def ring_cross_entropy(
     Args:
         spec: the arguments without gradient, of the own rows.
         columns: each [Q, D], Q >= 1.
+        arithmetic: what is done between the products.
         ring: the way to the others.
 
     Returns:
         The loss, a scalar that can be differentiated once, and detached statistics.
     """
-    loss, *stats = _RingCrossEntropy.apply(spec, ring, *columns)
+    loss, *stats = _RingCrossEntropy.apply(spec, arithmetic, ring, *columns)
     return loss, StreamStats(*stats)
 
 
@@ -67,111 +74,139 @@ class _Sums(NamedTuple):
     """A softmax under way, each [Q]."""
 
     positive: Tensor  # logit of the positive
-    hardest: Tensor  # largest logit of the query's kept negatives, not hardened
-    peak: Tensor  # largest logit
+    peak: Tensor  # largest logit of the negatives, LOWEST at least
     negatives: Tensor  # sum of exp(logit - peak) over the negatives
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """The own columns on their way round."""
+
+    spec: SoftmaxSpec
+    arithmetic: Arithmetic
+    ring: Ring
+    columns: Columns
+
+    def hops(self) -> Iterator[tuple[int, Pairing]]:
+        """Owner of the rows that are here, and the own rows beside them."""
+        own = texts_of(self.spec, self.columns)
+        for owner, tensors in self.ring.hops(_pack(own)):
+            yield owner, pair(own, _unpack(own, tensors), own=owner == self.ring.rank)
+
+    def panels(self, pairing: Pairing) -> Iterator[tuple[slice, Buffers, Reduced]]:
+        """Own rows of a panel, its buffers, and its negatives among the rows that are here."""
+        num_candidates = len(pairing.candidates.columns[0].values)
+        for part, buffers in panels(self.spec, pairing.rows, self.arithmetic, num_candidates):
+            yield part, buffers, self.arithmetic.reduce(self.spec, pairing, buffers, part)
 
 
 class _RingCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, spec: SoftmaxSpec, ring: Ring, *columns: Tensor) -> tuple[Tensor, ...]:
-        dtype = torch.promote_types(columns[0].dtype, torch.float32)
-        units, norms = zip(*(unit_columns(column, dtype, spec.normalize) for column in columns))
+    def forward(
+        ctx: Any, spec: SoftmaxSpec, arithmetic: Arithmetic, ring: Ring, *columns: Tensor
+    ) -> tuple[Tensor, ...]:
         with torch.autocast(columns[0].device.type, enabled=False):
-            sums, filtered = _reduce(spec, ring, units)
-        ctx.spec, ctx.ring = spec, ring
+            walk = _Walk(spec, arithmetic, ring, prepare(spec, columns))
+            sums, hardest_Q, filtered = _reduce(walk)
+        losses_Q, own_weight_Q = losses_of(*sums)
+        ctx.walk = walk
         ctx.dtypes = tuple(column.dtype for column in columns)
-        ctx.save_for_backward(*sums, *units, *norms)
-        stats = (sums.positive * spec.temperature, sums.hardest * spec.temperature, filtered)
+        ctx.save_for_backward(*sums, own_weight_Q)
+        stats = (sums.positive * spec.temperature, hardest_Q * spec.temperature, filtered)
         ctx.mark_non_differentiable(*stats)
-        margin_Q = sums.positive - sums.peak
-        # log(1 + negatives / positive): exact where the positive is nearly everything.
-        losses_Q = torch.logaddexp(sums.negatives.log() - margin_Q, torch.zeros_like(margin_Q))
         return losses_Q.mean(), *stats
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        sums = _Sums(*ctx.saved_tensors[:4])
-        saved, num_columns = ctx.saved_tensors[4:], len(ctx.dtypes)
-        units, norms = saved[:num_columns], saved[num_columns:]
-        with torch.autocast(units[0].device.type, enabled=False):
-            gradients = _gradients(ctx.spec, ctx.ring, units, sums, grad_loss.to(units[0].dtype))
-        for gradient_QD, unit_QD, norm_Q in zip(gradients, units, norms):
-            through_length(gradient_QD, unit_QD, norm_Q)
-        return None, None, *(g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes))
+        *sums, own_weight_Q = ctx.saved_tensors
+        walk, num_rows = ctx.walk, len(own_weight_Q)
+        with torch.autocast(grad_loss.device.type, enabled=False):
+            # Ranks may differ in their rows and in the scale of their losses.
+            scale = grad_loss.to(own_weight_Q.dtype) / (num_rows * walk.spec.temperature)
+            gradients = _gradients(walk, _Sums(*sums), own_weight_Q, scale)
+        return None, None, None, *(g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes))
 
 
-def _reduce(spec: SoftmaxSpec, ring: Ring, units: Sequence[Tensor]) -> tuple[_Sums, Tensor]:
-    """Once round the ring: the softmax of each own row, and how many entries the guide removed."""
-    lowest_Q = units[0].new_full((len(units[0]),), -torch.inf)
-    positive_Q, hardest_Q, peak_Q = lowest_Q.clone(), lowest_Q.clone(), lowest_Q
-    negatives_Q = torch.zeros_like(peak_Q)
-    filtered = torch.zeros((), dtype=torch.int64, device=peak_Q.device)
-    # The own rows come first, so that every row has its positive's logit, a finite peak, from then on.
-    for _, pairing in _hops(spec, ring, units):
-        for part, tiles, filled in _panels(spec, pairing):
+def _reduce(walk: _Walk) -> tuple[_Sums, Tensor, Tensor]:
+    """Once round: the softmax of each own row, its hardest negative, and how many the guide removed."""
+    num_rows = len(walk.columns.factors[0].values)
+    like = walk.columns.factors[0].values.new_empty(num_rows, dtype=walk.columns.dtype)
+    positive_Q, peak_Q = torch.empty_like(like), torch.full_like(like, LOWEST)
+    hardest_Q, negatives_Q = torch.full_like(like, -torch.inf), torch.zeros_like(like)
+    filtered = torch.zeros((), dtype=torch.int64, device=like.device)
+    for _, pairing in walk.hops():
+        for part, _, reduced in walk.panels(pairing):
             if pairing.own:
-                positive_Q[part] = filled.positive
-            filtered += filled.removed
-            hardest_Q[part] = torch.maximum(hardest_Q[part], filled.hardest)
-            before_R = torch.maximum(peak_Q[part], positive_Q[part])
-            peak_R = torch.maximum(before_R, filled.peak)
+                positive_Q[part] = reduced.positive
+            filtered += reduced.removed
+            hardest_Q[part] = torch.maximum(hardest_Q[part], reduced.hardest)
+            peak_R = torch.maximum(peak_Q[part], reduced.peak)
             negatives_Q[part] *= (peak_Q[part] - peak_R).exp()
-            negatives_Q[part] += exponentiate(tiles, peak_R)
+            negatives_Q[part] += reduced.negatives * (reduced.peak - peak_R).exp()
             peak_Q[part] = peak_R
-    return _Sums(positive_Q, hardest_Q, peak_Q, negatives_Q), filtered
+    return _Sums(positive_Q, peak_Q, negatives_Q), hardest_Q, filtered
 
 
-def _gradients(
-    spec: SoftmaxSpec, ring: Ring, units: Sequence[Tensor], sums: _Sums, grad_loss: Tensor
-) -> list[Tensor]:
-    """Once more round: the gradient of all ranks' losses for each own unit column, [Q, D]."""
-    num_rows = len(units[0])
-    total_Q = sums.negatives + (sums.positive - sums.peak).exp()
-    weight_Q = grad_loss / (total_Q * (num_rows * spec.temperature))
-    own_CQD = torch.zeros_like(torch.stack(list(units)))
+def _gradients(walk: _Walk, sums: _Sums, own_weight_Q: Tensor, scale: Tensor) -> list[Tensor]:
+    """Once more round: the gradient of all ranks' losses for each own column, [Q, D].
+
+    A rank's share is multiplied by its `scale` where it has been summed up, in float32.
+    """
+    spec, factors = walk.spec, walk.columns.factors
+    scale = scale / weight_unit(factors[0])
+    share_Q = share_of_peak(*sums)
+    shape, dtype = factors[0].values.shape, walk.columns.dtype
+    own_CQD = factors[0].values.new_zeros(len(factors), *shape, dtype=dtype)
     under_way: InFlight | None = None
-    for owner, pairing in _hops(spec, ring, units):
+    for owner, pairing in walk.hops():
         received = pairing.candidates.columns
-        theirs_CGD = received[0].new_zeros(len(received), *received[0].shape)
+        theirs_CGD = own_CQD.new_zeros(len(received), *received[0].values.shape)
         both = (own_CQD.unbind(0), theirs_CGD.unbind(0))
-        for part, tiles, _ in _panels(spec, pairing):
-            exponentiate(tiles, sums.peak[part])
-            for block, tile_RG in zip(spec.blocks, tiles):
-                if block.own == "positive":  # probability - 1 = -(sum of the negatives')
-                    own_R = pairing.diagonal(tile_RG, part)
-                    own_R.copy_(-sums.negatives[part][: len(own_R)])
-                tile_RG.mul_(weight_Q[part, None])
-                add_gradients(tile_RG, block, pairing, both, part)
+        for part, buffers, reduced in walk.panels(pairing):
+            share_R = share_Q[part] * (reduced.peak - sums.peak[part]).exp()
+            for k, block in enumerate(spec.blocks):
+                weight_R = row_weight(factors[block.rows][part], share_R)
+                weights_RG = walk.arithmetic.weigh(
+                    buffers, k, received[block.candidates], reduced.peak, weight_R
+                )
+                add_gradients(weights_RG, block, factors, received, both, part)
+        theirs_CGD *= scale
         if under_way is not None:
             theirs_CGD += under_way.wait()[0]
-        under_way = ring.pass_on(theirs_CGD, owner)
+        under_way = walk.ring.pass_on(theirs_CGD, owner)
+    add_own_pairs(spec, walk.columns, spec.rows, own_weight_Q, own_CQD.unbind(0))
+    own_CQD *= scale
     assert under_way is not None
-    return list((own_CQD + under_way.wait()[0]).unbind(0))
+    own_CQD += under_way.wait()[0]
+    gradients = list(own_CQD.unbind(0))
+    drop_radial_parts(spec, walk.columns, gradients)
+    slopes = walk.columns.slopes
+    return [g if slope is None else g * slope for g, slope in zip(gradients, slopes)]
 
 
-def _hops(spec: SoftmaxSpec, ring: Ring, units: Sequence[Tensor]) -> Iterator[tuple[int, Pairing]]:
-    """Owner of the rows that are here, and the own rows beside them."""
-    own = texts_of(spec, units)
-    parts = [part for part in (own.columns, own.guide, own.ids) if part is not None]
-    for owner, tensors in ring.hops([torch.stack(list(part)) for part in parts]):
-        here = [tensor.unbind(0) for tensor in tensors]
-        received = ScoredTexts(
-            here.pop(0),
-            None if own.guide is None else here.pop(0),
-            None if own.ids is None else here.pop(0),
-        )
-        yield owner, Pairing(own, received, own=owner == ring.rank)
+def _pack(texts: ScoredTexts) -> list[Tensor]:
+    """All that scores need of some rows, each [C, Q, ...]."""
+    packed = []
+    for factors in (texts.columns, texts.guide or ()):
+        if factors:
+            kept = [f.values if f.parts is None else f.parts for f in factors]
+            packed.append(torch.stack(kept))
+            scales = [factor.scale for factor in factors if factor.scale is not None]
+            packed += [torch.stack(scales)] if scales else []
+    return packed if texts.ids is None else [*packed, torch.stack(list(texts.ids))]
 
 
-def _panels(spec: SoftmaxSpec, pairing: Pairing) -> Iterator[tuple[slice, list[Tensor], Filled]]:
-    """Own rows of a panel, its tiles full of logits, and what was seen while filling them."""
-    own_QD, num_candidates = pairing.rows.columns[0], len(pairing.candidates.columns[0])
-    step = panel_rows(spec, own_QD, num_tiles=len(spec.blocks))
-    panel = own_QD.new_empty(len(spec.blocks), step, num_candidates)
-    scratch: GuideScratch | None = guide_scratch(spec.guide, step, num_candidates)
-    for begin in range(0, len(own_QD), step):
-        part = slice(begin, min(begin + step, len(own_QD)))
-        tiles = list(panel[:, : part.stop - part.start])
-        yield part, tiles, fill_panel(spec, pairing, tiles, part, scratch)
+def _unpack(like: ScoredTexts, tensors: Sequence[Tensor]) -> ScoredTexts:
+    """What came of `_pack`."""
+    left = iter(tensors)
+
+    def factors(like: Sequence[Factor]) -> list[Factor]:
+        values = next(left).unbind(0)
+        scales = (None,) * len(values) if like[0].scale is None else next(left).unbind(0)
+        make = Factor if like[0].parts is None else split_factor
+        return [make(*pair) for pair in zip(values, scales)]
+
+    columns = factors(like.columns)
+    guide = None if like.guide is None else factors(like.guide)
+    return ScoredTexts(columns, guide, None if like.ids is None else next(left).unbind(0))

@@ -1,14 +1,12 @@
-"""Triton kernels of the softmax cross-entropy. `triton_loss` launches them and explains the plan.
+"""Triton kernels for a panel of logits; `triton_panels` launches them and explains the plan.
 
-Both compute the same tile of masked logits, R rows against C candidates of one block, from the
-embeddings: two matrix products (embeddings, guide), the guide's threshold, the own entry, hardness.
-`reduce_kernel` walks over candidates and keeps running maxima and sums; `weights_kernel` writes the
-tile's gradient. Nothing but what is stored leaves the chip.
+A program takes one row and a part of its candidates. Both kernels read and write memory in order and keep
+nothing but a few numbers of the row: no products, no shared memory but for sums.
 
 Importing this module imports triton. Whether it is interpreted is decided then, by triton.
 
-Shape letters: G global rows, Q rows of the launch, S splits of the candidates, R rows and C
-candidates of a tile, D embedding dimension, E guide dimension (both known when compiling).
+Shape letters: G candidates, W entries from a row to the next, R rows of a panel, S parts of the candidates,
+C candidates of a step. W is a multiple of 16, so that loads and stores take 16 bytes.
 """
 
 # Triton reads constexpr annotations; the others are for people and type checkers.
@@ -18,265 +16,136 @@ import triton
 import triton.language as tl
 
 # Sizes change with the batch: compiling anew for those that happen to be 1, or multiples of 16,
-# costs seconds and gains nothing.
-_SIZES = ["first", "num_rows", "num_candidates", "split_size"]
+# costs seconds and gains nothing, but for the number of candidates, whose scales are then loaded by fours.
+SIZES = ["own", "num_rows", "num_steps"]
 
 
-@triton.jit
-def _products(
-    rows_ptr: tl.tensor,
-    candidates_ptr: tl.tensor,
-    rows_R: tl.tensor,
-    candidates_C: tl.tensor,
-    has_row_R: tl.tensor,
-    has_candidate_C: tl.tensor,
-    DIM: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    PRECISION: tl.constexpr,
-) -> tl.tensor:
-    """Inner products [R, C] in float32; zero outside of the matrices."""
-    products_RC = tl.zeros([BLOCK_R, BLOCK_C], dtype=tl.float32)
-    # int64: a column of 2^20 rows and dimension 4096 has 2^32 entries.
-    row_starts_R = rows_R.to(tl.int64) * DIM
-    candidate_starts_C = candidates_C.to(tl.int64) * DIM
-    for start in range(0, DIM, BLOCK_D):
-        dims_D = start + tl.arange(0, BLOCK_D)
-        rows_RD = tl.load(
-            rows_ptr + row_starts_R[:, None] + dims_D[None, :],
-            mask=has_row_R[:, None] & (dims_D < DIM)[None, :],
-            other=0.0,
-        )
-        candidates_DC = tl.load(
-            candidates_ptr + candidate_starts_C[None, :] + dims_D[:, None],
-            mask=has_candidate_C[None, :] & (dims_D < DIM)[:, None],
-            other=0.0,
-        )
-        products_RC = tl.dot(rows_RD, candidates_DC, products_RC, input_precision=PRECISION)
-    return products_RC
-
-
-@triton.jit
-def _tile(
-    rows_ptr: tl.tensor,
-    candidates_ptr: tl.tensor,
-    guide_rows_ptr: tl.tensor,
-    guide_candidates_ptr: tl.tensor,
-    threshold_R: tl.tensor,
-    rows_R: tl.tensor,
-    candidates_C: tl.tensor,
-    has_row_R: tl.tensor,
-    num_candidates: tl.tensor,
-    inverse_temperature: tl.tensor,
-    DIM: tl.constexpr,
-    GUIDE_DIM: tl.constexpr,
-    OWN: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    PRECISION: tl.constexpr,
-) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
-    """Logits before hardening, and three masks: kept negative, removed by the guide, own entry."""
-    has_candidate_C = candidates_C < num_candidates
-    logits_RC = inverse_temperature * _products(
-        rows_ptr,
-        candidates_ptr,
-        rows_R,
-        candidates_C,
-        has_row_R,
-        has_candidate_C,
-        DIM,
-        BLOCK_R,
-        BLOCK_C,
-        BLOCK_D,
-        PRECISION,
-    )
-    own_RC = rows_R[:, None] == candidates_C[None, :]
-    kept_RC = has_row_R[:, None] & has_candidate_C[None, :]
-    if OWN != "plain":
-        kept_RC = kept_RC & (own_RC == 0)
-    if GUIDE_DIM > 0:
-        # Always in full float32: rounding to TF32 would decide ties with the threshold.
-        guide_RC = _products(
-            guide_rows_ptr,
-            guide_candidates_ptr,
-            rows_R,
-            candidates_C,
-            has_row_R,
-            has_candidate_C,
-            GUIDE_DIM,
-            BLOCK_R,
-            BLOCK_C,
-            BLOCK_D,
-            "ieee",
-        )
-        above_RC = guide_RC > threshold_R[:, None]
-        removed_RC = kept_RC & above_RC
-        kept_RC = kept_RC & (above_RC == 0)
-    else:
-        removed_RC = kept_RC & (kept_RC == 0)
-    return logits_RC, kept_RC, removed_RC, own_RC
-
-
-@triton.jit
-def _harden(
-    logits_RC: tl.tensor, own_RC: tl.tensor, factor: tl.tensor, HARDENED: tl.constexpr
-) -> tl.tensor:
-    """Multiply the logits of a block's hardened entries."""
-    if HARDENED == "all":
-        logits_RC = logits_RC * factor
-    elif HARDENED == "own":
-        logits_RC = tl.where(own_RC, logits_RC * factor, logits_RC)
-    elif HARDENED == "others":
-        logits_RC = tl.where(own_RC, logits_RC, logits_RC * factor)
-    return logits_RC
-
-
-@triton.jit(do_not_specialize=_SIZES)
+@triton.jit(do_not_specialize=SIZES)
 def reduce_kernel(
-    rows_ptr: tl.tensor,  # [G, D]
-    candidates_ptr: tl.tensor,  # [G, D]
-    guide_rows_ptr: tl.tensor,  # [G, E], None without guide
-    guide_candidates_ptr: tl.tensor,  # [G, E], None without guide
-    threshold_ptr: tl.tensor,  # [G], None without guide
-    lse_ptr: tl.tensor,  # [S, Q] out: log-sum-exp of the kept negatives
-    hardest_ptr: tl.tensor,  # [S, Q] out: largest logit of a kept negative before hardening
-    positive_ptr: tl.tensor,  # [S, Q] out: logit of the own entry in the split that has it, else 0
-    removed_ptr: tl.tensor,  # [S, Q] out: entries that the guide removed, int32
-    first: tl.tensor,  # the launch's first row in the global batch
+    logits_ptr: tl.tensor,  # [R, W] in: products; out: masked logits, hardened
+    row_scale_ptr: tl.tensor,  # [R] what products of a row are multiplied by
+    candidate_scale_ptr: tl.tensor,  # [G], None for 1
+    guide_ptr: tl.tensor,  # [R, W] the guide's products, None without a guide
+    guide_scale_ptr: tl.tensor,  # [G], None for 1
+    threshold_ptr: tl.tensor,  # [R] of the guide's products, None without a guide
+    own_ids_ptr: tl.tensor,  # [2, R] of query and positive, None where texts are not compared
+    ids_ptr: tl.tensor,  # [1 or 2, G] of candidates
+    positive_ptr: tl.tensor,  # [S, R] out: logit of the own entry in the part that has it, else 0
+    hardest_ptr: tl.tensor,  # [S, R] out: largest logit of a kept negative before hardening
+    peak_ptr: tl.tensor,  # [S, R] out: largest logit of a kept negative, -inf where none is
+    negatives_ptr: tl.tensor,  # [S, R] out: sum of exp(logit - peak) over them
+    removed_ptr: tl.tensor,  # [S, R] out: entries that the guide removed, int32
+    own: tl.tensor,  # candidate of row 0 that is its own; those of others follow
     num_rows: tl.tensor,
     num_candidates: tl.tensor,
-    split_size: tl.tensor,  # candidates of a split
-    inverse_temperature: tl.tensor,
+    width: tl.tensor,  # W
+    num_steps: tl.tensor,  # of a part, BLOCK candidates each
     harden_factor: tl.tensor,
-    DIM: tl.constexpr,
-    GUIDE_DIM: tl.constexpr,
     OWN: tl.constexpr,
     HARDENED: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PAIR_IDS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ) -> None:
-    """Reduce the logits of one block to a few numbers a row; grid (row tiles, S)."""
-    local_R = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
-    split = tl.program_id(1)
-    has_row_R = local_R < num_rows
-    rows_R = first + local_R
-    threshold_R = tl.zeros([BLOCK_R], dtype=tl.float32)
-    if GUIDE_DIM > 0:
-        threshold_R = tl.load(threshold_ptr + rows_R, mask=has_row_R, other=0.0)
+    """Finish the logits of one block, and reduce its negatives to a few numbers a row; grid (R, S)."""
+    row = tl.program_id(0)
+    part = tl.program_id(1)
+    start = row.to(tl.int64) * width
+    row_scale = tl.load(row_scale_ptr + row)
+    if guide_ptr is not None:
+        threshold = tl.load(threshold_ptr + row)
+    if own_ids_ptr is not None:
+        query = tl.load(own_ids_ptr + row)
+        text = tl.load(own_ids_ptr + num_rows + row)
     minus_infinity = float("-inf")
-    peak_R = tl.full([BLOCK_R], minus_infinity, dtype=tl.float32)
-    hardest_R = tl.full([BLOCK_R], minus_infinity, dtype=tl.float32)
-    total_R = tl.zeros([BLOCK_R], dtype=tl.float32)
-    positive_R = tl.zeros([BLOCK_R], dtype=tl.float32)
-    num_removed_R = tl.zeros([BLOCK_R], dtype=tl.int32)
+    positive = 0.0
+    hardest = minus_infinity
+    peak = minus_infinity
+    negatives = 0.0
+    removed = 0
 
-    begin = split * split_size
-    for start in range(begin, min(begin + split_size, num_candidates), BLOCK_C):
-        candidates_C = start + tl.arange(0, BLOCK_C)
-        logits_RC, kept_RC, removed_RC, own_RC = _tile(
-            rows_ptr,
-            candidates_ptr,
-            guide_rows_ptr,
-            guide_candidates_ptr,
-            threshold_R,
-            rows_R,
-            candidates_C,
-            has_row_R,
-            num_candidates,
-            inverse_temperature,
-            DIM,
-            GUIDE_DIM,
-            OWN,
-            BLOCK_R,
-            BLOCK_C,
-            BLOCK_D,
-            PRECISION,
-        )
+    for step in range(
+        part * num_steps, min((part + 1) * num_steps, tl.cdiv(num_candidates, BLOCK))
+    ):
+        places_C = step * BLOCK + tl.arange(0, BLOCK)
+        held_C = places_C < width
+        real_C = places_C < num_candidates
+        products_C = tl.load(logits_ptr + start + places_C, mask=held_C, other=0.0)
+        logits_C = (
+            tl.where(real_C, products_C, 0.0) * row_scale
+        )  # what lies between rows is anything
+        if candidate_scale_ptr is not None:
+            logits_C *= tl.load(candidate_scale_ptr + places_C, mask=real_C, other=0.0)
+        own_C = places_C == own + row
+        kept_C = real_C
+        if OWN != "plain":
+            kept_C = kept_C & (own_C == 0)
+        if guide_ptr is not None:
+            products_C = tl.load(guide_ptr + start + places_C, mask=held_C, other=0.0)
+            scores_C = tl.where(real_C, products_C, 0.0)
+            if guide_scale_ptr is not None:
+                scores_C *= tl.load(guide_scale_ptr + places_C, mask=real_C, other=0.0)
+            above_C = scores_C > threshold
+            removed += tl.sum((kept_C & above_C).to(tl.int32), 0)
+            kept_C = kept_C & (above_C == 0)
+        if own_ids_ptr is not None:
+            ids_C = tl.load(ids_ptr + places_C, mask=real_C, other=-1)
+            known_C = (ids_C == query) | (ids_C == text)
+            if PAIR_IDS:
+                ids_C = tl.load(ids_ptr + num_candidates + places_C, mask=real_C, other=-1)
+                known_C = (known_C | (ids_C == query) | (ids_C == text)) & (own_C == 0)
+            kept_C = kept_C & (known_C == 0)
         if OWN == "positive":
-            positive_R += tl.sum(tl.where(own_RC, logits_RC, 0.0), 1)
-        num_removed_R += tl.sum(removed_RC.to(tl.int32), 1)
-        masked_RC = tl.where(kept_RC, logits_RC, minus_infinity)
-        hardest_R = tl.maximum(hardest_R, tl.max(masked_RC, 1))
-        masked_RC = _harden(masked_RC, own_RC, harden_factor, HARDENED)
-        new_peak_R = tl.maximum(peak_R, tl.max(masked_RC, 1))
+            positive += tl.sum(tl.where(own_C, logits_C, 0.0), 0)
+        logits_C = tl.where(kept_C, logits_C, minus_infinity)
+        hardest = tl.maximum(hardest, tl.max(logits_C, 0))
+        if HARDENED == "all":
+            logits_C = logits_C * harden_factor
+        elif HARDENED == "own":
+            logits_C = tl.where(own_C, logits_C * harden_factor, logits_C)
+        elif HARDENED == "others":
+            logits_C = tl.where(own_C, logits_C, logits_C * harden_factor)
+        tl.store(logits_ptr + start + places_C, logits_C, mask=held_C)
+        new_peak = tl.maximum(peak, tl.max(logits_C, 0))
         # Where nothing is kept so far, -inf - -inf would be NaN.
-        shift_R = tl.where(new_peak_R == minus_infinity, 0.0, new_peak_R)
-        total_R = total_R * tl.exp(peak_R - shift_R)
-        total_R += tl.sum(tl.exp(masked_RC - shift_R[:, None]), 1)
-        peak_R = new_peak_R
+        shift = tl.where(new_peak == minus_infinity, 0.0, new_peak)
+        negatives = negatives * tl.exp(peak - shift) + tl.sum(tl.exp(logits_C - shift), 0)
+        peak = new_peak
 
-    empty_R = total_R == 0.0
-    lse_R = tl.where(empty_R, minus_infinity, peak_R + tl.log(tl.where(empty_R, 1.0, total_R)))
-    out_R = split.to(tl.int64) * num_rows + local_R
-    tl.store(lse_ptr + out_R, lse_R, mask=has_row_R)
-    tl.store(hardest_ptr + out_R, hardest_R, mask=has_row_R)
-    tl.store(positive_ptr + out_R, positive_R, mask=has_row_R)
-    tl.store(removed_ptr + out_R, num_removed_R, mask=has_row_R)
+    out = part * num_rows + row
+    tl.store(positive_ptr + out, positive)
+    tl.store(hardest_ptr + out, hardest)
+    tl.store(peak_ptr + out, peak)
+    tl.store(negatives_ptr + out, negatives)
+    tl.store(removed_ptr + out, removed)
 
 
-@triton.jit(do_not_specialize=_SIZES[:-1])
-def weights_kernel(
-    rows_ptr: tl.tensor,  # [G, D]
-    candidates_ptr: tl.tensor,  # [G, D]
-    guide_rows_ptr: tl.tensor,  # [G, E], None without guide
-    guide_candidates_ptr: tl.tensor,  # [G, E], None without guide
-    threshold_ptr: tl.tensor,  # [G], None without guide
-    lse_ptr: tl.tensor,  # [Q] log-sum-exp of all of the row's softmax, the positive included
-    own_weight_ptr: tl.tensor,  # [Q] what the positive's entry gets
-    weights_ptr: tl.tensor,  # [Q, G] out
-    first: tl.tensor,  # the launch's first row in the global batch
+@triton.jit(do_not_specialize=SIZES[1:])
+def weigh_kernel(
+    logits_ptr: tl.tensor,  # [R, W] masked logits
+    weights_ptr: tl.tensor,  # [R, W] out; may be the logits' memory
+    peak_ptr: tl.tensor,  # [R]
+    factor_ptr: tl.tensor,  # [R]
+    candidate_scale_ptr: tl.tensor,  # [G], None for 1
     num_rows: tl.tensor,
     num_candidates: tl.tensor,
-    inverse_temperature: tl.tensor,
-    harden_factor: tl.tensor,
-    DIM: tl.constexpr,
-    GUIDE_DIM: tl.constexpr,
-    OWN: tl.constexpr,
-    HARDENED: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    PRECISION: tl.constexpr,
+    width: tl.tensor,  # W
+    num_steps: tl.tensor,  # of a part, BLOCK candidates each
+    BLOCK: tl.constexpr,
 ) -> None:
-    """Write a row panel of one block's ``d loss / d logit``; grid (candidate tiles, row tiles)."""
-    candidates_C = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    local_R = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)
-    has_row_R = local_R < num_rows
-    rows_R = first + local_R
-    threshold_R = tl.zeros([BLOCK_R], dtype=tl.float32)
-    if GUIDE_DIM > 0:
-        threshold_R = tl.load(threshold_ptr + rows_R, mask=has_row_R, other=0.0)
-    logits_RC, kept_RC, _, own_RC = _tile(
-        rows_ptr,
-        candidates_ptr,
-        guide_rows_ptr,
-        guide_candidates_ptr,
-        threshold_R,
-        rows_R,
-        candidates_C,
-        has_row_R,
-        num_candidates,
-        inverse_temperature,
-        DIM,
-        GUIDE_DIM,
-        OWN,
-        BLOCK_R,
-        BLOCK_C,
-        BLOCK_D,
-        PRECISION,
-    )
-    logits_RC = _harden(logits_RC, own_RC, harden_factor, HARDENED)
-    lse_R = tl.load(lse_ptr + local_R, mask=has_row_R, other=0.0)
-    weights_RC = tl.exp(tl.where(kept_RC, logits_RC - lse_R[:, None], float("-inf")))
-    if OWN == "positive":
-        own_weight_R = tl.load(own_weight_ptr + local_R, mask=has_row_R, other=0.0)
-        weights_RC = tl.where(own_RC, own_weight_R[:, None], weights_RC)
-    tl.store(
-        weights_ptr + local_R.to(tl.int64)[:, None] * num_candidates + candidates_C[None, :],
-        weights_RC,
-        mask=has_row_R[:, None] & (candidates_C < num_candidates)[None, :],
-    )
+    """Write ``exp(logit - peak) * factor * scale`` of one block; grid (R, S)."""
+    row = tl.program_id(0)
+    start = row.to(tl.int64) * width
+    peak = tl.load(peak_ptr + row)
+    factor = tl.load(factor_ptr + row)
+    part = tl.program_id(1)
+    for step in range(
+        part * num_steps, min((part + 1) * num_steps, tl.cdiv(num_candidates, BLOCK))
+    ):
+        places_C = step * BLOCK + tl.arange(0, BLOCK)
+        held_C = places_C < width
+        logits_C = tl.load(logits_ptr + start + places_C, mask=held_C, other=float("-inf"))
+        weights_C = tl.exp(logits_C - peak) * factor
+        if candidate_scale_ptr is not None:
+            real_C = places_C < num_candidates
+            weights_C *= tl.load(candidate_scale_ptr + places_C, mask=real_C, other=0.0)
+        tl.store(weights_ptr + start + places_C, weights_C, mask=held_C)

@@ -1,145 +1,190 @@
-"""The parts that all forms of the softmax share: arguments, and the walk over panels.
+"""What the gathered form and the ring share: columns as factors, panels of rows, and the way back.
 
 Shape letters: G global rows, Q rows this rank owns, R rows of a panel, D dimension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from inbatch.losses.softmax.panels import (
-    Block,
-    GuideFilter,
-    GuideScratch,
-    Pairing,
-    ScoredTexts,
-    fill_tile,
-    harden_tile,
-    mask_equal_texts,
-    mask_tile,
+from inbatch.losses.softmax.panels import Arithmetic, Block, Buffers, ScoredTexts, SoftmaxSpec
+from inbatch.losses.softmax.products import (
+    HALVES,
+    Factor,
+    add_product,
+    drop_radial,
+    make_factor,
+    product_form,
+    weight_unit,
 )
 
+# Bytes of the logits of a panel, and its rows whatever the bytes.
 # CPU: measured on one AVX-512 core for G = 1024 to 4096, D = 384. Larger panels gain 5 % at most,
-# panels of 32 rows lose 40 %. CUDA: estimated, for products large enough to keep a GPU busy.
-PANEL_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
-MAX_PANEL_ROWS = {"cpu": 256, "cuda": 4096}
-# Whatever the memory: each panel reads all candidates again, and a GPU needs some 100 rows to be
-# busy meanwhile.
+# panels of 32 rows lose 40 %.
+# CUDA: computed. Each panel reads all candidates and adds to all of their gradients: 12 D / R bytes an entry,
+# beside the 30 to 98 of its own passes. At D = 768 these are 72 for 128 rows, 9 for 1,024 and 5 for 2,048.
+PANEL_BYTES = {"cpu": 16 * 2**20, "cuda": 2**30}
+MAX_PANEL_ROWS = {"cpu": 512, "cuda": 2048}
 MIN_PANEL_ROWS = {"cpu": 16, "cuda": 128}
+# The bytes for a GPU at hand: half of its cache (40 MB on an A100, 50 on an H100, 72 on a 4090), where that
+# holds so many rows, as up to 4,096 candidates in four blocks on an H100; else a part of its memory.
+CACHED_ROWS = 384
+MEMORY_PART = 1 / 64
 
 
 class StreamStats(NamedTuple):
-    """Detached by-products of the spec."""
+    """Detached by-products of the loss."""
 
     positive: Tensor  # [Q] score of each row's positive
     hardest: Tensor  # [Q] largest score of the query's kept negatives, -inf where none is kept
     filtered: Tensor  # int64 scalar, entries that the guide removed
 
 
-@dataclass(frozen=True, slots=True)
-class SoftmaxSpec:
-    """The arguments of `streamed_cross_entropy` that have no gradient."""
+class Columns(NamedTuple):
+    """Columns as they are multiplied, and the way of their gradients back."""
 
-    blocks: tuple[Block, ...]
-    rows: slice
-    temperature: float
-    normalize: bool
-    hardness_strength: float
-    guide: GuideFilter | None
-    text_ids: Sequence[Tensor] | None
-    panel_bytes: int | None
-    panel_halvings: int = 0
+    factors: list[Factor]  # each [G, D]
+    slopes: list[Tensor | None]  # each [G, 1], see `make_factor`
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of logits and sums, and of gradients until they are finished."""
+        return torch.promote_types(self.factors[0].values.dtype, torch.float32)
 
-class Filled(NamedTuple):
-    """Of a panel's rows, the logit of the positive, the largest of the query's negatives before hardening,
-    and the largest of all negatives, each [R] (the positive [0] where it is not in the panel); and how
-    many entries the guide removed."""
-
-    positive: Tensor
-    hardest: Tensor
-    peak: Tensor
-    removed: Tensor | int
+    def backward_factors(self, spec: SoftmaxSpec, num_rows: int) -> list[Tensor | float]:
+        """What gradients of summed, unscaled weights are multiplied by, [G, 1] or a number each."""
+        per_row = 1 / (num_rows * spec.temperature * weight_unit(self.factors[0]))
+        return [per_row if slope is None else slope * per_row for slope in self.slopes]
 
 
-def fill_panel(
-    spec: SoftmaxSpec,
-    pairing: Pairing,
-    tiles: Sequence[Tensor],
+def prepare(spec: SoftmaxSpec, columns: Sequence[Tensor]) -> Columns:
+    """Columns [G, D] in the type of their products, of unit length or with what makes them so."""
+    mixed = spec.mixed and spec.normalize  # dot products may be too large to be split
+    form = product_form(columns, exact_in=spec.exact_in, mixed=mixed)
+    pairs = [make_factor(column, form, normalize=spec.normalize) for column in columns]
+    return Columns([factor for factor, _ in pairs], [slope for _, slope in pairs])
+
+
+def texts_of(spec: SoftmaxSpec, columns: Columns) -> ScoredTexts:
+    """The texts of a spec as scores take them."""
+    guide = None
+    if spec.guide is not None:
+        form = product_form(spec.guide.columns, mixed=True)
+        guide = [
+            make_factor(column, form, normalize=True)[0]
+            if form.in_16_bits
+            else Factor(column.contiguous())
+            for column in spec.guide.columns
+        ]
+    return ScoredTexts(columns.factors, guide, spec.text_ids)
+
+
+def panels(
+    spec: SoftmaxSpec, texts: ScoredTexts, arithmetic: Arithmetic, num_candidates: int
+) -> Iterator[tuple[slice, Buffers]]:
+    """Panels of the owned rows against so many candidates: the rows among the owned, and their buffers."""
+    num_rows = spec.rows.stop - spec.rows.start
+    like = texts.columns[0].values
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    row_bytes = num_candidates * len(spec.blocks) * dtype.itemsize
+    step = min(num_rows, panel_rows(like.device, row_bytes, panel_bytes=spec.panel_bytes))
+    step = max(step >> spec.panel_halvings, 1)
+
+    def empty(*shape: int, dtype: torch.dtype) -> Tensor:
+        width = -(-num_candidates // arithmetic.row_multiple) * arithmetic.row_multiple
+        return like.new_empty(*shape, width, dtype=dtype)[..., :num_candidates]
+
+    guide = None
+    if texts.guide is not None:
+        guide_dtype = torch.promote_types(texts.guide[0].values.dtype, torch.float32)
+        guide = empty(step, dtype=guide_dtype)
+    weights = empty(step, dtype=like.dtype) if like.dtype in HALVES else None
+    buffers = Buffers(empty(len(spec.blocks), step, dtype=dtype), guide, weights)
+    for begin in range(0, num_rows, step):
+        own = slice(begin, min(begin + step, num_rows))
+        yield own, buffers.first(own.stop - own.start)
+
+
+def panel_rows(device: torch.device, row_bytes: int, *, panel_bytes: int | None) -> int:
+    """Rows of a panel, of which each takes so many bytes; `panel_bytes` None takes what suits the device."""
+    kind: Literal["cpu", "cuda"] = "cpu" if device.type == "cpu" else "cuda"
+    if panel_bytes is None and device.type == "cuda":
+        gpu = torch.cuda.get_device_properties(device)
+        cached = gpu.L2_cache_size // 2
+        is_cached = cached // row_bytes >= CACHED_ROWS
+        panel_bytes = cached if is_cached else int(gpu.total_memory * MEMORY_PART)
+    return rows_within(kind, row_bytes, panel_bytes=panel_bytes)
+
+
+def rows_within(
+    kind: Literal["cpu", "cuda"], row_bytes: float, *, panel_bytes: int | None = None
+) -> int:
+    """Rows of a panel by numbers alone; `panel_bytes` None is what is usual."""
+    fitting = int((panel_bytes or PANEL_BYTES[kind]) / row_bytes)
+    return min(max(fitting, MIN_PANEL_ROWS[kind]), MAX_PANEL_ROWS[kind])
+
+
+def add_gradients(
+    weights_RG: Tensor,
+    block: Block,
+    rows: Sequence[Factor],
+    candidates: Sequence[Factor],
+    gradients: tuple[Sequence[Tensor | None], Sequence[Tensor | None]],
     part: slice,
-    scratch: GuideScratch | None,
-) -> Filled:
-    """Fill a panel with the logits of the negatives, and -inf elsewhere."""
-    target = next(block for block in spec.blocks if block.own == "positive")
-    removed: Tensor | int = 0
-    hardest, peaks = [], []
-    for block, tile_RG in zip(spec.blocks, tiles):
-        fill_tile(tile_RG, block, pairing, part, temperature=spec.temperature)
-        own_R = pairing.diagonal(tile_RG, part)
-        if block is target:
-            positive_R = own_R.clone()
-        if block.own != "plain":
-            own_R.fill_(-torch.inf)
-        if spec.text_ids is not None:
-            mask_equal_texts(tile_RG, block, pairing, part)
-        if spec.guide is not None and scratch is not None:
-            removed = removed + mask_tile(
-                tile_RG, block, pairing, part, threshold=spec.guide.threshold, scratch=scratch
-            )
-        peak_R = tile_RG.amax(1)
-        if block.rows == target.rows:
-            hardest.append(peak_R)
-        if block.hardened != "none":
-            factor = 1 + spec.hardness_strength * spec.temperature
-            harden_tile(tile_RG, block, own_R, factor=factor)
-            peak_R = tile_RG.amax(1)
-        peaks.append(peak_R)
-    return Filled(positive_R, torch.stack(hardest).amax(0), torch.stack(peaks).amax(0), removed)
+) -> None:
+    """Carry a block's weights on to its two columns.
+
+    `gradients` are those of the rows' columns and of the candidates', of which some may not be wanted.
+    """
+    rows_gradient, candidates_gradient = gradients[0][block.rows], gradients[1][block.candidates]
+    if rows_gradient is not None:
+        add_product(rows_gradient[part], weights_RG, candidates[block.candidates].values)
+    if candidates_gradient is not None:
+        add_product(candidates_gradient, weights_RG.T, rows[block.rows].values[part])
 
 
-def texts_of(spec: SoftmaxSpec, units: Sequence[Tensor]) -> ScoredTexts:
-    """The texts of a spec, with columns as scores take them."""
-    return ScoredTexts(units, None if spec.guide is None else spec.guide.columns, spec.text_ids)
+def losses_of(positive_Q: Tensor, peak_Q: Tensor, negatives_Q: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss of each row, and its positive's probability - 1 = -(sum of the negatives'), both [Q]."""
+    gap_Q = negatives_Q.log() + (peak_Q - positive_Q)
+    # log(1 + negatives / positive): exact where the positive is nearly everything.
+    return torch.logaddexp(gap_Q, torch.zeros_like(gap_Q)), -gap_Q.sigmoid()
 
 
-def unit_columns(
-    column: Tensor, dtype: torch.dtype, normalize: bool
-) -> tuple[Tensor, Tensor | None]:
-    """A column in the compute dtype and, if normalised, the lengths that it was divided by."""
-    values_GD = column.detach().to(dtype)
-    if not normalize:
-        return values_GD.contiguous(), None
-    norm_G = torch.linalg.vector_norm(values_GD, dim=1, keepdim=True).clamp_min_(1e-12)
-    return (values_GD / norm_G).contiguous(), norm_G
+def share_of_peak(positive_R: Tensor, peak_R: Tensor, negatives_R: Tensor) -> Tensor:
+    """Softmax of an entry whose logit is the peak, [R]."""
+    return 1 / (negatives_R + (positive_R - peak_R).exp())
 
 
-def through_length(gradient_GD: Tensor, unit_GD: Tensor, norm_G: Tensor | None) -> None:
-    """Carry a gradient of x / |x| on to x, in place: drop the radial part, divide by the length."""
-    if norm_G is not None:
-        radial_G = (gradient_GD * unit_GD).sum(1)
-        gradient_GD.addcmul_(unit_GD, radial_G[:, None], value=-1).div_(norm_G)
+def add_own_pairs(
+    spec: SoftmaxSpec,
+    columns: Columns,
+    own: slice,
+    own_weight_Q: Tensor,
+    gradients: Sequence[Tensor | None],
+) -> None:
+    """Add what the target's own pairs give; tiles leave it out.
+
+    In 16 bits it would err the most, being the largest weight of a row.
+    """
+    ends = (spec.target.rows, spec.target.candidates)
+    weight_Q = own_weight_Q
+    for factor in (columns.factors[end][own] for end in ends):
+        weight_Q = weight_Q if factor.scale is None else weight_Q * factor.scale
+    weight_Q1 = weight_Q[:, None] * weight_unit(columns.factors[0])
+    for mine, other in (ends, ends[::-1]):
+        gradient = gradients[mine]
+        if gradient is not None:
+            gradient[own].addcmul_(columns.factors[other][own].exact_values(), weight_Q1)
 
 
-def panel_rows(spec: SoftmaxSpec, unit_GD: Tensor, *, num_tiles: int) -> int:
-    """Rows of a panel of so many tiles that fit its memory."""
-    device = "cpu" if unit_GD.device.type == "cpu" else "cuda"
-    row_bytes = num_tiles * len(unit_GD) * unit_GD.element_size()
-    fitting = (spec.panel_bytes or PANEL_BYTES[device]) // row_bytes
-    fitting = min(max(fitting, MIN_PANEL_ROWS[device]), MAX_PANEL_ROWS[device])
-    rows = min(fitting, spec.rows.stop - spec.rows.start)
-    return max(rows >> spec.panel_halvings, 1)
-
-
-def guide_scratch(
-    guide: GuideFilter | None, num_rows: int, num_candidates: int
-) -> GuideScratch | None:
-    """Buffers for the guide's part of a panel."""
-    if guide is None:
-        return None
-    scores_RG = guide.columns[0].new_empty(num_rows, num_candidates)
-    return GuideScratch(scores_RG, torch.empty_like(scores_RG, dtype=torch.bool))
+def drop_radial_parts(
+    spec: SoftmaxSpec, columns: Columns, gradients: Sequence[Tensor | None]
+) -> None:
+    """Keep to what changes a score, where lengths do not."""
+    for factor, gradient in zip(columns.factors, gradients):
+        if spec.normalize and gradient is not None:
+            drop_radial(gradient, factor)

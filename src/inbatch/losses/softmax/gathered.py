@@ -1,0 +1,112 @@
+"""`streamed_cross_entropy` where a rank holds all candidates: each softmax is complete within a panel.
+
+Shape letters: G global rows, Q rows this rank owns, D dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from inbatch.losses.softmax.panels import Arithmetic, SoftmaxSpec, pair
+from inbatch.losses.softmax.products import row_weight
+from inbatch.losses.softmax.walk import (
+    StreamStats,
+    add_gradients,
+    add_own_pairs,
+    drop_radial_parts,
+    losses_of,
+    panels,
+    prepare,
+    share_of_peak,
+    texts_of,
+)
+
+
+def gathered_cross_entropy(
+    spec: SoftmaxSpec, columns: Sequence[Tensor], arithmetic: Arithmetic
+) -> tuple[Tensor, StreamStats]:
+    """The loss of the owned rows, a scalar that can be differentiated once, and detached statistics.
+
+    Args:
+        spec: the arguments without gradient.
+        columns: each [G, D].
+        arithmetic: what is done between the products.
+    """
+    loss, *stats = _CrossEntropy.apply(spec, arithmetic, torch.is_grad_enabled(), *columns)
+    return loss, StreamStats(*stats)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, spec: SoftmaxSpec, arithmetic: Arithmetic, grad: bool, *columns: Tensor
+    ) -> tuple[Tensor, ...]:
+        wanted = [grad and need for need in ctx.needs_input_grad[3:]]
+        # Autocast spares in-place and out= operations; this covers whatever else is called.
+        with torch.autocast(columns[0].device.type, enabled=False):
+            loss, stats, gradients, factors = _run(spec, arithmetic, columns, wanted)
+        ctx.save_for_backward(*gradients)
+        ctx.factors = factors
+        ctx.dtypes = tuple(column.dtype for column in columns)
+        ctx.mark_non_differentiable(*stats)
+        return loss, *stats
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        # Scaled in the compute dtype and cast afterwards, so that a loss scale can rescue float16.
+        gradients = (
+            None if gradient is None else (gradient * (factor * grad_loss)).to(dtype)
+            for gradient, factor, dtype in zip(ctx.saved_tensors, ctx.factors, ctx.dtypes)
+        )
+        return None, None, None, *gradients
+
+
+def _run(
+    spec: SoftmaxSpec, arithmetic: Arithmetic, columns: Sequence[Tensor], wanted: Sequence[bool]
+) -> tuple[Tensor, StreamStats, list[Tensor | None], list[Tensor | float]]:
+    """Walk over the panels: loss, statistics, and each wanted column's gradient with what it lacks."""
+    prepared = prepare(spec, columns)
+    texts = texts_of(spec, prepared)
+    pairing = pair(texts, texts, own=True)
+    gradients = [
+        torch.zeros_like(column, dtype=prepared.dtype, memory_format=torch.contiguous_format)
+        if want
+        else None
+        for column, want in zip(columns, wanted)
+    ]
+    first, num_rows = spec.rows.start, spec.rows.stop - spec.rows.start
+    positive_Q, hardest_Q, peak_Q, negatives_Q = columns[0].new_empty(
+        4, num_rows, dtype=prepared.dtype
+    )
+    filtered = torch.zeros((), dtype=torch.int64, device=columns[0].device)
+
+    for own, buffers in panels(spec, texts, arithmetic, len(columns[0])):
+        part = slice(first + own.start, first + own.stop)
+        reduced = arithmetic.reduce(spec, pairing, buffers, part)
+        positive_Q[own], hardest_Q[own] = reduced.positive, reduced.hardest
+        peak_Q[own], negatives_Q[own] = reduced.peak, reduced.negatives
+        filtered += reduced.removed
+        if any(wanted):
+            share_R = share_of_peak(reduced.positive, reduced.peak, reduced.negatives)
+            for k, block in enumerate(spec.blocks):
+                rows, candidates = texts.columns[block.rows], texts.columns[block.candidates]
+                weights_RG = arithmetic.weigh(
+                    buffers, k, candidates, reduced.peak, row_weight(rows[part], share_R)
+                )
+                add_gradients(
+                    weights_RG, block, texts.columns, texts.columns, (gradients, gradients), part
+                )
+
+    losses_Q, own_weight_Q = losses_of(positive_Q, peak_Q, negatives_Q)
+    if any(wanted):
+        add_own_pairs(spec, prepared, spec.rows, own_weight_Q, gradients)
+        drop_radial_parts(spec, prepared, gradients)
+    scores = (positive_Q * spec.temperature, hardest_Q * spec.temperature)
+    factors = prepared.backward_factors(spec, num_rows)
+    return losses_Q.mean(), StreamStats(*scores, filtered), gradients, factors
