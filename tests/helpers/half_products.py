@@ -27,8 +27,8 @@ def matrix_units(device: str = "cpu") -> Iterator[None]:
 def install(device: str = "cpu") -> torch.library.Library:
     """Give a device torch's operators of 16-bit factors and float32 sums; they go with what is returned."""
     library = torch.library.Library("aten", "IMPL")
-    library.impl("mm.dtype_out", _mm, device.upper())
-    library.impl("addmm.dtype_out", _addmm, device.upper())
+    for name, compute in OPERATORS.items():
+        library.impl(name, compute, device.upper())
     return library
 
 
@@ -57,3 +57,6 @@ def _check(left: Tensor, right: Tensor, out_dtype: torch.dtype, out: Tensor) -> 
     assert left.dtype == right.dtype
     assert left.dtype in (torch.bfloat16, torch.float16)
     assert out_dtype == out.dtype == torch.float32
+
+
+OPERATORS = {"mm.dtype_out": _mm, "addmm.dtype_out": _addmm}
