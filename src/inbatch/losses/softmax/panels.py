@@ -67,10 +67,10 @@ class SoftmaxSpec:
         """The block with the positive."""
         return next(block for block in self.blocks if block.own == "positive")
 
-    @property
-    def of_query(self) -> list[int]:
-        """Numbers of the blocks whose rows are the target's."""
-        return [k for k, block in enumerate(self.blocks) if block.rows == self.target.rows]
+    def of_query(self, by_block: Tensor) -> list[Tensor]:
+        """The parts of a tensor [K, ...] of blocks whose rows are the target's."""
+        rows = self.target.rows
+        return [part for block, part in zip(self.blocks, by_block) if block.rows == rows]
 
     @property
     def harden_factor(self) -> float:

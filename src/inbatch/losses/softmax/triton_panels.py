@@ -117,7 +117,7 @@ class TritonArithmetic:
         peak_R = peak.flatten(0, 1).amax(0).clamp_min_(LOWEST)
         return Reduced(
             positive[spec.blocks.index(spec.target)].sum(0) if pairing.own else positive[0, 0, :0],
-            hardest[spec.of_query].flatten(0, 1).amax(0),
+            torch.cat(spec.of_query(hardest)).amax(0),
             peak_R,
             (negatives * (peak - peak_R).exp()).sum((0, 1)),
             removed.sum((0, 1, 2)),
