@@ -172,7 +172,7 @@ def pair(rows: ScoredTexts, candidates: ScoredTexts, *, own: bool) -> Pairing:
         return replace(texts, ids=[places(ids_G) for ids_G in texts.ids or ()])
 
     def places(ids_G: Tensor) -> Tensor:
-        place_G = torch.searchsorted(known, ids_G).clamp_(max=len(known) - 1)
+        place_G = torch.searchsorted(known, ids_G.contiguous()).clamp_(max=len(known) - 1)
         return torch.where(known[place_G] == ids_G, place_G, -1).float()
 
     of_rows = numbered(rows)
