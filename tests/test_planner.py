@@ -17,15 +17,14 @@ from inbatch.run.auto_sizes import model_size
 from inbatch.run.memory_plan import (
     GIB,
     MemoryPlan,
-    ModelSize,
     Sharding,
-    StepSize,
     activation_bytes_per_token,
     choose,
     step_flop,
     step_memory,
     usual_chunk_tokens,
 )
+from inbatch.run.step_size import ModelSize, StepSize
 from inbatch.strategies import World, own_device
 
 BERT = ModelSize(

@@ -9,7 +9,8 @@ import pytest
 from inbatch.forecast.rates import KINDS, Link, of_card
 from inbatch.forecast.scaling import Work, best, end_of_scaling, forecast, largest_batch, one_step
 from inbatch.forecast.step_time import STRATEGIES
-from inbatch.run.memory_plan import GIB, ModelSize
+from inbatch.run.memory_plan import GIB
+from inbatch.run.step_size import ModelSize
 
 BERT = ModelSize(
     parameters=110_000_000,

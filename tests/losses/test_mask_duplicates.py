@@ -33,7 +33,8 @@ ALL: Any = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 
 def text_ids() -> tuple[Tensor, ...]:
     numbers = {text: i for i, text in enumerate({t for row in TEXTS.values() for t in row})}
-    return tuple(torch.tensor([numbers[row[c]] for row in TEXTS.values()]) for c in range(3))
+    # Rows first, as a step gathers them, so that a column is not contiguous.
+    return torch.tensor([[numbers[text] for text in row] for row in TEXTS.values()]).unbind(1)
 
 
 def known(row: int, other: int, candidate: int) -> bool:

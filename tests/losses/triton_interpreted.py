@@ -24,13 +24,15 @@ from inbatch.losses.softmax.panels import Block, GuideFilter
 from inbatch.losses.softmax.walk import StreamStats
 
 # Global rows, dimension, guide dimension (0: no guide), owned rows; a step takes 32 candidates, rows begin at
-# multiples of 16. Less than a step; more; parts of one row; exact steps.
+# multiples of 16. Less than a step; more; parts of one row; exact steps; as few as can be.
 SIZES = [
     (7, 24, 5, slice(0, 5)),
     (65, 48, 100, slice(40, 57)),
     (65, 100, 0, slice(0, 33)),
     (33, 24, 0, slice(32, 33)),
     (64, 128, 64, slice(32, 64)),
+    (1, 16, 0, slice(0, 1)),
+    (2, 3, 0, slice(1, 2)),
 ]
 MANY_NEGATIVES = [
     *BLOCKS["gist"],

@@ -9,7 +9,8 @@ from typing import Literal
 
 from inbatch.forecast.rates import Rates
 from inbatch.forecast.step_time import STRATEGIES, Gather, StepTime, step_time
-from inbatch.run.memory_plan import USABLE, MemoryPlan, ModelSize, StepSize, choose
+from inbatch.run.memory_plan import USABLE, MemoryPlan, choose
+from inbatch.run.step_size import ModelSize, StepSize
 
 MOST_RANKS = 1024
 LEAST_GAIN = 1.4  # of twice as many ranks, below which scaling has ended

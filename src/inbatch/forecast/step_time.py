@@ -10,14 +10,8 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from inbatch.forecast.rates import Kind, Rates, sent_bytes
-from inbatch.run.memory_plan import (
-    MemoryPlan,
-    ModelSize,
-    Sharding,
-    StepSize,
-    activation_bytes_per_token,
-    step_flop,
-)
+from inbatch.run.memory_plan import MemoryPlan, Sharding, activation_bytes_per_token, step_flop
+from inbatch.run.step_size import ModelSize, StepSize
 
 Gather = Literal["global", "ring"]
 

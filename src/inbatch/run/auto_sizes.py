@@ -24,16 +24,9 @@ from inbatch.data.sources.load import Source
 from inbatch.device.memory import free_bytes
 from inbatch.encoder import Encoder
 from inbatch.guide import LiveGuide
-from inbatch.run.memory_plan import (
-    USABLE,
-    MemoryPlan,
-    ModelSize,
-    Sharding,
-    StepSize,
-    choose,
-    usual_chunk_tokens,
-)
+from inbatch.run.memory_plan import USABLE, MemoryPlan, Sharding, choose, usual_chunk_tokens
 from inbatch.run.parts import Parts
+from inbatch.run.step_size import ModelSize, StepSize
 from inbatch.strategies import Strategy, World, cores_per_rank, is_first_process, own_device
 
 SAMPLED_ROWS = 128  # of each source, for the mean length of its texts

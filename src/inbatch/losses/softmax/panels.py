@@ -68,10 +68,10 @@ class SoftmaxSpec:
         """The block with the positive."""
         return next(block for block in self.blocks if block.own == "positive")
 
-    @property
-    def of_query(self) -> list[int]:
-        """Numbers of the blocks whose rows are the target's."""
-        return [k for k, block in enumerate(self.blocks) if block.rows == self.target.rows]
+    def of_query(self, by_block: Tensor) -> list[Tensor]:
+        """The parts of a tensor [K, ...] of blocks whose rows are the target's."""
+        rows = self.target.rows
+        return [part for block, part in zip(self.blocks, by_block) if block.rows == rows]
 
     @property
     def harden_factor(self) -> float:
@@ -173,7 +173,7 @@ def pair(rows: ScoredTexts, candidates: ScoredTexts, *, own: bool) -> Pairing:
         return replace(texts, ids=[places(ids_G) for ids_G in texts.ids or ()])
 
     def places(ids_G: Tensor) -> Tensor:
-        place_G = torch.searchsorted(known, ids_G).clamp_(max=len(known) - 1)
+        place_G = torch.searchsorted(known, ids_G.contiguous()).clamp_(max=len(known) - 1)
         return torch.where(known[place_G] == ids_G, place_G, -1).float()
 
     of_rows = numbered(rows)

@@ -55,7 +55,7 @@ class TorchArithmetic:
                 first = part.start + begin
                 _remove_known(spec, pairing, some, slice(first, first + some.shape[1]))
         peak_KR = panel_KRG.amax(2)
-        hardest_R = torch.stack([peak_KR[k] for k in spec.of_query]).amax(0)
+        hardest_R = torch.stack(spec.of_query(peak_KR)).amax(0)
         for k, block in enumerate(spec.blocks):
             if block.hardened != "none":
                 own_R = pairing.diagonal(panel_KRG[k], part)

@@ -2,9 +2,9 @@
 
 `reduce_kernel` makes logits of a block's products, takes out what is no negative, and reduces rows;
 `weigh_kernel` makes weights of them, in 16 bits where the embeddings have 16. The products stay those of
-the library, which knows each GPU's matrix units. An entry of a block moves 30 bytes: its product, that of
-the guide and its weight are written once and read once or twice, its logit twice. torch's operations
-move 98.
+the library, which knows each GPU's matrix units. An entry of a block moves 30 bytes: its product and the
+guide's are written (8) and read (8), so is its logit (8), and its weight, which two products read (6).
+torch's operations move 98.
 
 Shape letters: K blocks, G candidates, R rows of a panel, S parts of the candidates.
 """
@@ -117,7 +117,7 @@ class TritonArithmetic:
         peak_R = peak.flatten(0, 1).amax(0).clamp_min_(LOWEST)
         return Reduced(
             positive[spec.blocks.index(spec.target)].sum(0) if pairing.own else positive[0, 0, :0],
-            torch.cat([hardest[k] for k in spec.of_query]).amax(0),
+            torch.cat(spec.of_query(hardest)).amax(0),
             peak_R,
             (negatives * (peak - peak_R).exp()).sum((0, 1)),
             removed.sum((0, 1, 2)),
