@@ -247,7 +247,7 @@ def test_collectives_of_a_step_do_not_depend_on_chunks(
 def test_a_step_of_ddp_sends_no_buffers(tiny_bert: Path) -> None:
     options = (tiny_bert, "ddp", "multiple_negatives_ranking", 9, "global")
     two, four = (run(_collectives, 2, *options, steps)[0] for steps in (2, 4))
-    assert two["gloo:broadcast"] == four["gloo:broadcast"]  # of the set-up and of new buckets
+    assert four["gloo:broadcast"] - two["gloo:broadcast"] == 2  # Lightning asks about signals
     assert two["gloo:all_reduce"] < four["gloo:all_reduce"]
 
 
