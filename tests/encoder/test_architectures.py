@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.func import functional_call
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers.st_oracle import assert_same_model
@@ -15,6 +16,7 @@ from helpers.tiny import tiny_texts, tiny_tokenizer
 from inbatch.batch.batch import Chunk
 from inbatch.batch.chunks import make_chunks
 from inbatch.encoder import Encoder, build_encoder
+from inbatch.encoder.shared_casts import shared_casts
 from inbatch.errors import ConfigError
 
 SIZES: dict[str, Any] = {
@@ -64,6 +66,31 @@ def test_every_parameter_gets_a_gradient(model_type: str) -> None:
     chunk = make_chunk(encoder)
     encoder(chunk).square().sum().backward()
     assert [name for name, p in encoder.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_training_changes_no_buffer(model_type: str) -> None:
+    """So DDP need not send them before each step."""
+    encoder = make(model_type).train()
+    before = {name: buffer.clone() for name, buffer in encoder.named_buffers()}
+    encoder(make_chunk(encoder)).square().sum().backward()
+    assert all(torch.equal(before[name], buffer) for name, buffer in encoder.named_buffers())
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_casts_that_are_shared_change_no_bit(model_type: str) -> None:
+    encoder = make(model_type, dense={"out_features": 8}).train()
+    chunk, found = make_chunk(encoder), []
+    with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
+        for casts in ({}, shared_casts(encoder, torch.device("cpu"))):
+            encoder.zero_grad()
+            for seed in (1, 2):  # two backwards through the same casts
+                torch.manual_seed(seed)
+                output = functional_call(encoder, casts, (chunk,), tie_weights=False)
+                output.float().square().sum().backward()
+            found.append({name: p.grad.clone() for name, p in encoder.named_parameters()})  # type: ignore[union-attr]
+    assert len(casts) > 8
+    assert [name for name in found[0] if not torch.equal(found[0][name], found[1][name])] == []
 
 
 @pytest.mark.parametrize("model_type", [m for m in ARCHITECTURES if m != "mpnet"])

@@ -192,7 +192,10 @@ def test_then_chunks_or_panels_are_cut_as_often_as_it_takes(
             {"place": "loss", "fails": lambda number: True},
             r"^global_batch_size=12 does not fit in ",
         ),
-        ({"place": "guide", "fails": lambda number: True}, r"^guide\.chunk_tokens .* guide\.mode"),
+        (
+            {"place": "guide", "fails": lambda number: True},
+            r"^guide\.chunk_tokens leaves .* guide\.mode",
+        ),
     ],
 )
 @pytest.mark.parametrize("keep_gib", [None, 0.0])
@@ -298,24 +301,33 @@ def test_one_rank_of_two_runs_out_of_memory(
     assert all(line.startswith("out of memory on rank 1 in ") for line in said)
 
 
-def _fail(rank: int, world_size: int, path: Path) -> str:
+def _fail(rank: int, world_size: int, path: Path) -> list[str]:
     """Every rank fails, as in a job whose ranks hold alike chunks."""
     quiet()
-    with pytest.MonkeyPatch.context() as monkey:
-        _starve(monkey, "forward", at(1))
-        with pytest.raises(ConfigError) as caught:
-            distributed(
-                *(rank, world_size, path, STRATEGIES["fsdp"], LOSSES["multiple_negatives_ranking"]),
-                num_rows=12,
-                num_steps=1,
-                dtype=torch.float32,
-                chunk_rows=5,
-                keep_gib=0,
-            )
-    return str(caught.value)
+    messages = []
+    for place, fails, keep_gib in (
+        ("forward", at(1), 0.0),
+        ("loss", lambda number: True, None),
+        ("loss", lambda number: True, 0.0),
+    ):
+        with pytest.MonkeyPatch.context() as monkey:
+            _starve(monkey, place, fails)
+            with pytest.raises(ConfigError) as caught:
+                distributed(
+                    *(rank, world_size, path, STRATEGIES["fsdp"], LOSSES["gist"]),
+                    num_rows=12,
+                    num_steps=1,
+                    dtype=torch.float32,
+                    chunk_rows=5,
+                    keep_gib=keep_gib,
+                )
+        messages.append(str(caught.value))
+    return messages
 
 
 def test_sharded_parameters_get_advice(tiny_bert: Path) -> None:
-    for message in run(_fail, 2, tiny_bert):
-        assert message.startswith("gradcache runs out of memory with chunks of up to ")
-        assert "gradcache.chunk_tokens=" in message
+    for forward, kept, loss in run(_fail, 2, tiny_bert):
+        assert forward.startswith("gradcache runs out of memory with chunks of up to ")
+        assert "gradcache.chunk_tokens=" in forward
+        assert kept.startswith("gradcache.keep_gib leaves too little memory for the loss beside 4 ")
+        assert loss.startswith("global_batch_size=12 does not fit in memory in the loss")

@@ -246,6 +246,13 @@ def test_collectives_of_a_step_do_not_depend_on_chunks(
         assert few["gloo:send"] == few["gloo:recv"] == 2 * (2 + 2 + 2)
 
 
+def test_a_step_of_ddp_sends_no_buffers(tiny_bert: Path) -> None:
+    options = (tiny_bert, "ddp", "multiple_negatives_ranking", 9, "global")
+    two, four = (run(_collectives, 2, *options, steps)[0] for steps in (2, 4))
+    assert four["gloo:broadcast"] - two["gloo:broadcast"] == 2  # Lightning asks about signals
+    assert two["gloo:all_reduce"] < four["gloo:all_reduce"]
+
+
 def _collectives(
     rank: int,
     world_size: int,
@@ -254,6 +261,7 @@ def _collectives(
     name: str,
     chunk_rows: int,
     gather: str,
+    num_steps: int = 2,
 ) -> Any:
     quiet()
     return collectives_of(
@@ -264,7 +272,7 @@ def _collectives(
             STRATEGIES[strategy],
             LOSSES[name],
             num_rows=12,
-            num_steps=2,
+            num_steps=num_steps,
             dtype=torch.float32,
             chunk_rows=chunk_rows,
             keep_gib=0,

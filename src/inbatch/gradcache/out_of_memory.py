@@ -116,6 +116,7 @@ class OutOfMemoryHandler:
         *,
         batch: Batch,
         may_repeat: bool,
+        may_let_go: bool,
         undo: Callable[[], None],
         say: Callable[[str], None],
     ) -> T:
@@ -125,6 +126,7 @@ class OutOfMemoryHandler:
             attempt: cuts its batch by `fit`, sets `place`, and asks this handler for relief.
             batch: of the step.
             may_repeat: whether repeating the whole attempt is exact.
+            may_let_go: whether an attempt lets go of the graphs that it holds where memory runs out.
             undo: takes back what a failed attempt has accumulated.
             say: prints the rest of a line that begins with "out of memory", if something was lowered.
 
@@ -138,10 +140,11 @@ class OutOfMemoryHandler:
             if not isinstance(found, RuntimeError):
                 break
             if not may_repeat or not self._lower(batch):
-                raise too_large(self.fit(batch), self.place, self.budget) from found
+                held = 0 if may_let_go else self.budget.num_keep(batch.chunks)
+                raise too_large(self.fit(batch), self.place, held=held) from found
             undo()
         if self.sizes != before:
-            places = " and ".join(_WORDS[place] for place in self._places)
+            places = _listed([_WORDS[place] for place in self._places])
             say(f" in {places}: {self.describe(before)} from here on")
         return found
 
@@ -176,32 +179,41 @@ class OutOfMemoryHandler:
             parts.append(f"chunks are cut to 1/{2**self.num_halvings} of their size")
         if self.panel_halvings != before.panel_halvings:
             parts.append(f"panels of the loss are cut to 1/{2**self.panel_halvings}")
-        return " and ".join(parts)
+        return _listed(parts)
 
 
-def too_large(batch: Batch, place: Place, budget: KeepBudget) -> ConfigError:
+def _listed(parts: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
+
+
+def too_large(batch: Batch, place: Place, *, held: int) -> ConfigError:
     """The error for a batch that does not fit, with the setting that helps.
 
     Args:
         batch: in the chunks that did not fit.
         place: where memory ran out.
-        budget: of the kept graphs.
+        held: graphs that were held meanwhile.
     """
-    keeps = budget.num_keep(batch.chunks) > 0
-    if place in ("gather", "loss") and not keeps:
+    if place == "guide" and batch.guide_chunks:
+        most = max(chunk.input_ids.numel() for chunk in batch.guide_chunks)
+        return ConfigError(
+            "guide.chunk_tokens",
+            f"leaves too little memory for the guide, with chunks of up to {most} tokens",
+            f"set guide.mode=stored, or guide.chunk_tokens={max(1, most // 2)}",
+        )
+    if place not in ("embedding", "backward") and held:
+        return ConfigError(
+            "gradcache.keep_gib",
+            f"leaves too little memory for {_WORDS[place]} beside {held} kept graphs",
+            "set less, or 0",
+        )
+    if place not in ("embedding", "backward"):
         return ConfigError(
             "global_batch_size",
             f"does not fit in memory in {_WORDS[place]}, beside no kept graph",
             "lower it, or set trainer.devices to more and gather=ring, where no rank holds all rows",
             value=batch.num_global_rows,
-        )
-    shapes = [chunk.input_ids.shape for chunk in batch.guide_chunks or batch.chunks]
-    if place == "guide":
-        tokens = max((rows * width for rows, width in shapes), default=0)
-        return ConfigError(
-            "guide.chunk_tokens",
-            f"runs out of memory with chunks of up to {tokens} tokens",
-            f"set guide.mode=stored, or guide.chunk_tokens={max(1, tokens // 2)}",
         )
     shapes = [chunk.input_ids.shape for chunk in batch.chunks]
     tokens = max((rows * width for rows, width in shapes), default=0)

@@ -144,6 +144,7 @@ class ContrastiveStep:
             partial(self._accumulate, batch=batch, epoch=epoch, size=size, last=last),
             batch=batch,
             may_repeat=position == 0 and isinstance(self._sync, NoSync),
+            may_let_go=self._relief is not None,
             undo=self.encoder.zero_grad,
             say=self._say,
         )
