@@ -23,11 +23,11 @@ ctypes.CDLL(os.environ[LIBRARY])
 import torch
 import torch._inductor.utils  # looks for a real GPU
 
-from helpers.emulated_cuda import flash, torch_cuda
+from helpers.emulated_cuda import flash, products, torch_cuda
 
 torch.set_num_threads(1)
 torch_cuda.install()
-OPERATORS = flash.install()
+OPERATORS = (flash.install(), products.install())
 
 import helpers.runs  # noqa: F401 - the rest is imported once for all tests
 from inbatch.callbacks import step_log, summary
