@@ -14,11 +14,13 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AttentionMaskInterface
 
 from helpers.emulated_cuda.process import group, on_gpu
-from helpers.keystone import LOSSES
+from helpers.keystone import CONF, LOSSES
 from helpers.tiny import tiny_texts
 from inbatch.batch.batch import Batch
 from inbatch.encoder import Encoder, build_encoder
@@ -27,7 +29,6 @@ from inbatch.gradcache.rng import RngState
 from inbatch.guide import LiveGuide
 from inbatch.losses import MultipleNegativesRanking
 from inbatch.losses.base import Loss, LossInput, LossOutput
-from inbatch.optim import adamw
 from inbatch.step.contrastive_step import ContrastiveStep
 
 pytestmark = group
@@ -81,7 +82,7 @@ def columns_for(loss: Loss) -> dict[str, Any]:
     return columns
 
 
-def take_step(how: How, encoder: Encoder, loss: Loss) -> None:
+def take_step(how: How, encoder: Encoder, loss: Loss, *, optimizer_name: str = "adamw") -> None:
     """Embed two chunks twice, clip the gradients, and let the optimizer take its step."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     if how == "fake":
@@ -93,14 +94,17 @@ def take_step(how: How, encoder: Encoder, loss: Loss) -> None:
     encoder.requires_grad_().train()  # also where it is its own guide
     batch = step.collate(columns_for(loss), chunk_rows=9)
     parameters = [*encoder.parameters()]
-    settings: dict[str, Any] = {"lr": 1e-4, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1}
-    optimizer = adamw([{"params": parameters}], **settings)
+    make_optimizer = instantiate(OmegaConf.load(CONF / "optimizer" / f"{optimizer_name}.yaml"))
+    optimizer = make_optimizer([{"params": parameters}])
     with fake if how == "fake" else nullcontext():
         batch = fake_batch(batch, fake) if how == "fake" else batch
         torch.cuda.set_sync_debug_mode("error")
         with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
             output = step(batch)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        torch.cuda.set_sync_debug_mode("default")
+        optimizer.step()  # makes its state
+        torch.cuda.set_sync_debug_mode("error")
         optimizer.step()
         torch.cuda.set_sync_debug_mode("default")
     assert {t.device for t in (output.loss, *output.metrics.values())} == {step.process.device}
@@ -168,6 +172,21 @@ def every_loss(how: How) -> dict[str, str]:
 @pytest.mark.parametrize("how", ["fake", "computed"])
 def test_every_loss(how: How) -> None:
     assert on_gpu(every_loss, how) == {}
+
+
+def every_optimizer(how: How) -> dict[str, str]:
+    loss, names = MultipleNegativesRanking(), [p.stem for p in (CONF / "optimizer").glob("*.yaml")]
+    assert "adamw" in names
+    return failures(
+        {
+            name: lambda name=name: take_step(how, make("bert"), loss, optimizer_name=name)
+            for name in names
+        }
+    )
+
+
+def test_every_optimizer() -> None:
+    assert on_gpu(every_optimizer, "computed") == {}
 
 
 class Waits(MultipleNegativesRanking):
