@@ -23,7 +23,7 @@ LAYERS = [
     ("pure", r"(errors|files)\.py|(batch|device|losses|optim|data/plan)/.*|forecast/(?!show).*"),
     (
         "pure",
-        r"evaluation/metrics\.py|encoder/pooling\.py|run/memory_plan\.py|step/(settings|timer)\.py",
+        r"evaluation/metrics\.py|encoder/pooling\.py|run/(memory_plan|step_size)\.py|step/(settings|timer)\.py",
     ),
     (
         "core",

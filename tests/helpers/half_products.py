@@ -54,9 +54,11 @@ def _addmm(
 
 def _check(left: Tensor, right: Tensor, out_dtype: torch.dtype, out: Tensor) -> None:
     """What the GPU's operators refuse."""
-    assert left.dtype == right.dtype
-    assert left.dtype in (torch.bfloat16, torch.float16)
-    assert out_dtype == out.dtype == torch.float32
+    factors = {left.dtype, right.dtype}
+    if len(factors) != 1 or not factors <= {torch.bfloat16, torch.float16}:
+        raise RuntimeError("takes 16-bit matrices of one type")
+    if not out_dtype == out.dtype == torch.float32:
+        raise RuntimeError("has results in float32")
 
 
 OPERATORS = {"mm.dtype_out": _mm, "addmm.dtype_out": _addmm}

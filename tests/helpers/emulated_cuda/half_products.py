@@ -26,6 +26,8 @@ def _on_host(
     out: Tensor,
     **numbers: float,
 ) -> Tensor:
+    if {f.device for f in factors if isinstance(f, Tensor)} != {out.device}:
+        raise RuntimeError("Expected all tensors to be on the same device")
     devices = torch.ops.emulated_cuda
     devices.count_kernel(name)
     views = [devices.host_view(f) if isinstance(f, Tensor) else f for f in factors]
