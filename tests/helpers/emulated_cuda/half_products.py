@@ -26,9 +26,13 @@ def _on_host(
     out: Tensor,
     **numbers: float,
 ) -> Tensor:
-    if {f.device for f in factors if isinstance(f, Tensor)} != {out.device}:
-        raise RuntimeError("Expected all tensors to be on the same device")
     devices = torch.ops.emulated_cuda
+    places = {str(t.device) for t in (*factors, out) if isinstance(t, Tensor)}
+    if len(places) > 1:
+        raise RuntimeError(
+            "Expected all tensors to be on the same device, but found at least two devices, "
+            f"{' and '.join(sorted(places))}! (emulated, in {name})"
+        )
     devices.count_kernel(name)
     views = [devices.host_view(f) if isinstance(f, Tensor) else f for f in factors]
     compute(*views, out=devices.host_view(out), **numbers)
