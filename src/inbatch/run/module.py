@@ -68,7 +68,8 @@ class BiEncoderModule(LightningModule):
 
     def configure_model(self) -> None:
         """Shard parameters where the strategy does."""
-        mixed = self.trainer.precision == "bf16-mixed"
+        # A compiled graph ends at each unit, so its units are few, and gathered in float32.
+        mixed = self.trainer.precision == "bf16-mixed" and not self.settings.compile
         self.strategy.shard(self.encoder, self.device_mesh, mixed=mixed)
 
     def configure_optimizers(self) -> Any:

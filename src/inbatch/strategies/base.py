@@ -75,7 +75,7 @@ class Strategy(ABC):
         Args:
             encoder: with float32 parameters if `mixed`.
             mesh: the ranks.
-            mixed: whether forwards run under autocast to bf16.
+            mixed: whether matrices may be gathered in bf16, since forwards run under autocast to it.
         """
 
     def gradient_norm(self, trainer: Trainer) -> Tensor | None:

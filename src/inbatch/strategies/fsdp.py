@@ -1,9 +1,10 @@
 """Fully sharded data parallelism (FSDP2): parameters, gradients and optimizer state in shards.
 
-In mixed bf16, the matrices of the transformer layers are cast before they are gathered, which halves what
-travels. Autocast would cast them afterwards: values are the same, and so are gradients, which add up over
-chunks and ranks in float32. Norms are gathered in float32, each for itself, and so are the tables and the
-head: autocast computes with them in float32, and sums of many tokens would lose digits in a table of 16 bits.
+In mixed bf16, unless the backbone is compiled, the matrices of the transformer layers are cast before they
+are gathered, which halves what travels. Autocast would cast them afterwards: values are the same, and so
+are gradients, which add up over chunks and ranks in float32. Norms are gathered in float32, each for itself,
+and so are the tables and the head: autocast computes with them in float32, and sums of many tokens would lose
+digits in a table of 16 bits.
 """
 
 from __future__ import annotations
