@@ -15,11 +15,13 @@ from inbatch.run.step_size import ModelSize, StepSize
 
 Gather = Literal["global", "ring"]
 
-# Bytes that pass through the memory beside matrix products, in units of what autograd holds of a token.
-# Norms, activations, dropout and residuals read and write each about once forward, twice as often backward.
-_FORWARD_TRAFFIC, _BACKWARD_TRAFFIC = 1.2, 2.4
-# Reads and writes of a score in the loss: logit, mask, exponential, and one for each of three products.
-_SCORE_TRAFFIC = 6
+# Passes over values beside matrix products, in units of what autograd holds of a token: norms, activations,
+# dropout and residuals read and write each about once forward, and twice as often backward.
+_FORWARD_PASSES, _BACKWARD_PASSES = 1.2, 2.4
+_SCORE_PASSES = 6  # over a score: logit, mask, exponential, and one for each of three products
+# A GPU's passes wait for its memory. A CPU's are arithmetic (exponentials, random numbers), the same in bf16:
+# of float32 products that take as long, measured with one thread of x86 (AVX-512) on MiniLM.
+_CPU_PASS_FLOP = 150
 _OPTIMIZER_BYTES = (
     40  # of a parameter: gradient, weight and two states, read and written; its norm; zeros
 )
@@ -142,12 +144,13 @@ def _embed_seconds(
     precision: str,
 ) -> float:
     flop = step_flop(model, step, kept_share=kept_share, num_blocks=0)
-    held = step.local_tokens * activation_bytes_per_token(model, step)
-    traffic = held * (_FORWARD_TRAFFIC * (2.0 - kept_share) + _BACKWARD_TRAFFIC)
+    held = step.local_tokens * activation_bytes_per_token(model, step) / step.activation_bytes
+    passes = held * (_FORWARD_PASSES * (2.0 - kept_share) + _BACKWARD_PASSES)
+    seconds = flop / product_rate(rates, precision)
+    seconds += _pass_seconds(passes, step.activation_bytes, rates)
     if precision == "bf16":
         weights = model.parameters - model.embedding_parameters
-        traffic += chunks * (3.0 - kept_share) * weights * _CAST_BYTES
-    seconds = flop / product_rate(rates, precision) + traffic / rates.memory_bytes_per_s
+        seconds += chunks * (3.0 - kept_share) * weights * _CAST_BYTES / rates.memory_bytes_per_s
     launches = chunks * model.layers * _KERNELS * _LAUNCH_S if step.device == "cuda" else 0.0
     return max(seconds, launches)
 
@@ -159,9 +162,16 @@ def _loss_seconds(
     scores = float(step.local_rows) * step.global_rows * blocks
     looks = 2 if gather == "ring" else 1
     flop = scores * 2 * ((2 + looks) * model.dimension + looks * step.guide_dimension)
-    traffic = 4 * scores * _SCORE_TRAFFIC * (1 + looks) / 2
+    passes = scores * _SCORE_PASSES * (1 + looks) / 2
     exact = "tf32" if precision == "tf32" else "fp32"
-    return flop / product_rate(rates, exact) + traffic / rates.memory_bytes_per_s
+    return flop / product_rate(rates, exact) + _pass_seconds(passes, 4, rates)
+
+
+def _pass_seconds(values: float, bytes_per_value: int, rates: Rates) -> float:
+    """Time to read and write values, or on a CPU to compute them."""
+    if rates.device == "cpu":
+        return values * _CPU_PASS_FLOP / rates.matmul_flops["float32"]
+    return values * bytes_per_value / rates.memory_bytes_per_s
 
 
 def _gather_seconds(

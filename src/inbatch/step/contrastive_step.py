@@ -24,6 +24,7 @@ from inbatch.encoder import Encoder
 from inbatch.gather import barrier, rank_and_world_size
 from inbatch.gradcache import (
     Accumulated,
+    Embeddings,
     Engine,
     KeepBudget,
     OutOfMemoryHandler,
@@ -38,7 +39,7 @@ from inbatch.step.loss_gradient import LossGradient, loss_gradient
 from inbatch.step.seeding import seed_step
 from inbatch.step.side_data import SideData
 from inbatch.step.timer import StepTimer
-from inbatch.step.visible_rows import visible_rows
+from inbatch.step.visible_rows import VisibleRows, visible_rows
 
 
 class StepOutput(NamedTuple):
@@ -176,14 +177,8 @@ class ContrastiveStep:
         if self._seed is not None:
             seed_step(self._seed, epoch, batch.step, self.process.rank)
         loss = self._losses[batch.source] if isinstance(self._losses, Mapping) else self._losses
-        visible = visible_rows(
-            batch,
-            loss,
-            mode=self._gather,
-            rank=self.process.rank,
-            world_size=self.process.world_size,
-        )
-        device = self.process.device
+        rank, world_size, device = self.process.rank, self.process.world_size, self.process.device
+        visible = visible_rows(batch, loss, mode=self._gather, rank=rank, world_size=world_size)
         side = SideData(
             *(batch, loss, visible, self._guide),
             memory=self.memory,
@@ -198,45 +193,50 @@ class ContrastiveStep:
             engine = self._engine(size, complete)
             self.memory.place = "embedding"
             embeddings = embed(engine, chunks, num_keep=num_keep)
-            if side.may_wait:
-                side.send(embeddings.keep_fewer)
             with self.timer.measure("loss"):
                 local_CbD = embeddings.by_column(batch.num_columns)
-                room = visible.room([local_CbD.transpose(0, 1)])
-                self.memory.place = "gather"
-                make_room(room, device, embeddings.keep_fewer)
-                with self.timer.measure("gather"):
-                    exact_in = embeddings.exact_in
-                    columns = visible.gather.embeddings(local_CbD, visible.rows, exact_in=exact_in)
-                    inputs = side.loss_input(
-                        columns,
-                        exact_in=exact_in,
-                        mixed=torch.is_autocast_enabled(device.type),
-                    )
+                inputs = self._gathered(local_CbD, embeddings, visible, side)
                 found = self._loss(loss, inputs, visible.rows.weight, embeddings.keep_fewer)
-                self.memory.place = "gather"
-                make_room(room, device, embeddings.keep_fewer)
-                embeddings.differentiate(columns, found.columns)
+                self._make_room(local_CbD, embeddings, visible)
+                embeddings.differentiate(inputs.columns, found.columns)
                 value, metrics = found.loss, found.metrics
-            del columns, inputs, found  # as large as the global batch
+            del inputs, found  # as large as the global batch
             self.memory.place = "backward"
             backward(engine, embeddings, last=last)
         return StepOutput(value, metrics, batch)
+
+    def _gathered(
+        self, local_CbD: Tensor, embeddings: Embeddings, visible: VisibleRows, side: SideData
+    ) -> LossInput:
+        """What the loss sees: the visible rows of all columns, and the data beside them."""
+        if side.may_wait:
+            side.send(embeddings.keep_fewer)
+        self._make_room(local_CbD, embeddings, visible)
+        with self.timer.measure("gather"):
+            exact_in = embeddings.exact_in
+            columns = visible.gather.embeddings(local_CbD, visible.rows, exact_in=exact_in)
+            mixed = torch.is_autocast_enabled(self.process.device.type)
+            return side.loss_input(columns, exact_in=exact_in, mixed=mixed)
+
+    def _make_room(self, local_CbD: Tensor, embeddings: Embeddings, visible: VisibleRows) -> None:
+        """Let go of graphs until the visible rows fit, since a collective cannot be done again."""
+        self.memory.place = "gather"
+        room = visible.room([local_CbD.transpose(0, 1)])
+        make_room(room, self.process.device, embeddings.keep_fewer)
 
     def _loss(
         self, loss: Loss, inputs: LossInput, weight: float, keep_fewer: Callable[[], bool]
     ) -> LossGradient:
         """The loss and its gradient; with fewer graphs beside it, then in smaller panels, if need be."""
-        memory = self.memory
-        memory.place = "loss"
+        self.memory.place = "loss"
 
         def compute() -> LossGradient:
-            sized = replace(inputs, panel_halvings=memory.panel_halvings)
+            sized = replace(inputs, panel_halvings=self.memory.panel_halvings)
             return loss_gradient(loss, sized, weight=weight)
 
         if inputs.ring is not None:  # whose hops the other ranks wait for
             return compute()
-        panels = (memory.halve_panels,) if loss.scope == "candidates" else ()
+        panels = (self.memory.halve_panels,) if loss.scope == "candidates" else ()
         return retried(compute, keep_fewer, *panels)
 
     def _engine(self, size: int, complete: Callable[[], None]) -> Engine:
