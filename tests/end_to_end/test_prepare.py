@@ -74,7 +74,7 @@ def test_a_run_on_prepared_data_is_bit_identical(tmp_path: Path, tokenize: bool)
 
 
 def test_a_killed_script_goes_on(tmp_path: Path) -> None:
-    path = write_triplets(tmp_path / "triplets.jsonl", 1200)
+    path = write_triplets(tmp_path / "triplets.jsonl", 600)
     folder, shards = tmp_path / "prepared", tmp_path / "prepared" / "train"
     command = [sys.executable, str(ROOT / "scripts" / "prepare.py"), f"data.train={path}"]
     command += [f"prepare.output={folder}", "prepare.shard_rows=5", "prepare.workers=2"]
@@ -91,11 +91,11 @@ def test_a_killed_script_goes_on(tmp_path: Path) -> None:
     done = subprocess.run(
         command, cwd=tmp_path, env=single, check=True, capture_output=True, text=True
     )
-    assert f"prepare  {5 * len(kept):,} of 1,200 rows are there already" in done.stdout
+    assert f"prepare  {5 * len(kept):,} of 600 rows are there already" in done.stdout
     assert f"train on it with data.train={folder}" in done.stdout
     assert {shard: shard.stat().st_ino for shard in kept} == kept
     [source], [raw] = load_sources(str(folder)), load_sources(str(path))
-    assert source.num_rows == 1200
+    assert source.num_rows == 600
     assert (source.text_hashes() == raw.text_hashes()).all()
 
 
