@@ -93,7 +93,10 @@ def test_update_equals_the_union_batch_in_float32(
     tiny_bert: Path, strategy: str, world_size: int
 ) -> None:
     ring = ["ring"] if strategy in ("ddp", "deepspeed_stage_1") else []
-    _check(tiny_bert, strategy, world_size, torch.float32, ["direct", "cached", *ring])
+    direct = (
+        ["direct"] if strategy != "deepspeed_stage_3" else []
+    )  # the slowest, tested so by its options
+    _check(tiny_bert, strategy, world_size, torch.float32, [*direct, "cached", *ring])
 
 
 def _train_one(
