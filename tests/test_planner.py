@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.sizes import BERT
 from helpers.tiny import tiny_texts
 from inbatch.batch.chunks import halve_chunks, make_chunks
 from inbatch.device.memory import free_bytes
@@ -24,19 +25,9 @@ from inbatch.run.memory_plan import (
     step_memory,
     usual_chunk_tokens,
 )
-from inbatch.run.step_size import ModelSize, StepSize
+from inbatch.run.step_size import StepSize
 from inbatch.strategies import World, own_device
 
-BERT = ModelSize(
-    parameters=110_000_000,
-    trainable=110_000_000,
-    embedding_parameters=24_000_000,
-    layers=12,
-    width=768,
-    intermediate=3072,
-    heads=12,
-    dimension=768,
-)
 STEP = StepSize(
     device="cuda",
     global_rows=4096,

@@ -6,22 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from helpers.sizes import BERT
 from inbatch.forecast.rates import KINDS, Link, of_card
 from inbatch.forecast.scaling import Work, best, end_of_scaling, forecast, largest_batch, one_step
 from inbatch.forecast.step_time import STRATEGIES
 from inbatch.run.memory_plan import GIB
-from inbatch.run.step_size import ModelSize
 
-BERT = ModelSize(
-    parameters=110_000_000,
-    trainable=110_000_000,
-    embedding_parameters=24_000_000,
-    layers=12,
-    width=768,
-    intermediate=3072,
-    heads=12,
-    dimension=768,
-)
 WORK = Work(
     model=BERT,
     device="cuda",

@@ -7,14 +7,13 @@ trained: model and data are looked at for their sizes. All figures are computed.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from inbatch.cli.hydra_app import launch, user_errors
+from inbatch.cli.own_keys import take_own_keys
 from inbatch.config.check import RunConfig, check_config
 from inbatch.config.instantiate import instantiate
 from inbatch.config.targets import check_targets
@@ -155,12 +154,7 @@ def work_of(run: RunConfig, rates: Rates) -> Work:
 
 def read_config(cfg: DictConfig) -> tuple[RunConfig, PlanConfig]:
     """Split a composed configuration into that of the run and the keys of `plan`, both checked."""
-    OmegaConf.set_struct(cfg, False)
-    node = cfg.pop("plan", {})
-    values: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    if not isinstance(values, Mapping):
-        raise ConfigError("plan", "is not a group of keys", "set plan.rates=CARD", value=values)
-    values = {"rates": "", **{str(key): value for key, value in values.items()}}
+    values = {"rates": "", **take_own_keys(cfg, "plan", example="plan.rates=CARD")}
     values["rates"] = str(values["rates"])  # 4090 is a name
     check_targets({"_target_": f"{__name__}.PlanConfig", **values}, "plan")
     try:

@@ -14,10 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from inbatch.cli.hydra_app import launch, user_errors
+from inbatch.cli.own_keys import take_own_keys
 from inbatch.config.check import RunConfig, check_config
 from inbatch.config.targets import check_targets
 from inbatch.console import make_console, print_plain
@@ -178,14 +179,7 @@ def _main(cfg: DictConfig) -> None:
 
 def read_config(cfg: DictConfig) -> tuple[RunConfig, PrepareConfig]:
     """Split a composed configuration into that of the run and the keys of `prepare`, both checked."""
-    OmegaConf.set_struct(cfg, False)
-    node = cfg.pop("prepare", {})
-    values = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    if not isinstance(values, Mapping):
-        raise ConfigError(
-            "prepare", "is not a group of keys", "set prepare.output=DIR", value=values
-        )
-    options = read_options({str(key): value for key, value in values.items()})
+    options = read_options(take_own_keys(cfg, "prepare", example="prepare.output=DIR"))
     if not options.tokenize:  # nothing is tokenized, so no encoder needs to be named
         cfg.encoder = {"_target_": "inbatch.encoder.build_encoder"}
     return check_config(cfg), options

@@ -32,6 +32,6 @@ OPERATORS = (flash.install(), half_products.install())
 import helpers.runs  # noqa: F401 - the rest is imported once for all tests
 from inbatch.callbacks import step_log, summary
 
-# Forty products of matrices that suit a GPU would take an hour.
+# Not the rate of the host, which is no GPU's, and takes time to measure.
 for _module in (step_log, summary):
     _module.matmul_flop_per_s = lambda device, dtype: 1e15
