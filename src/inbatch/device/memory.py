@@ -11,6 +11,8 @@ import torch
 
 T = TypeVar("T")
 
+_GROUP = Path("/sys/fs/cgroup")
+
 # Libraries that allocate by themselves (cuBLAS its workspace, cuDNN, the driver) say so in their own words.
 _IN_OTHER_WORDS = ("_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 
@@ -29,10 +31,17 @@ def free_bytes(device: torch.device) -> float:
     available = next(
         1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")
     )
-    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    if limit.exists() and limit.read_text().strip().isdigit():
-        available = min(available, float(limit.read_text()) - float(used.read_text()))
+    limit = group_limit()
+    if limit is not None:
+        available = min(available, limit - float((_GROUP / "memory.current").read_text()))
     return available
+
+
+def group_limit() -> int | None:
+    """Bytes that this process's control group may take; None without a limit."""
+    limit = _GROUP / "memory.max"
+    text = limit.read_text().strip() if limit.exists() else ""
+    return int(text) if text.isdigit() else None
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from inbatch.device.memory import free_bytes
+from inbatch.device.memory import free_bytes, group_limit
 from inbatch.device.native_bf16 import native_bfloat16
 from inbatch.doctor.checks.versions import driver_version
 from inbatch.doctor.result import Machine, Result, judged
@@ -100,9 +100,8 @@ def taken_memory(free: int, total: int) -> str:
 def total_memory() -> int:
     """Memory of this node, or of the control group of this process where that is less."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.exists() else ""
-    return min(total, int(text)) if text.isdigit() else total
+    limit = group_limit()
+    return total if limit is None else min(total, limit)
 
 
 def cores() -> int:
