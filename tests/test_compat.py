@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,12 +25,39 @@ from inbatch import compat
 SRC = Path(__file__).parents[1] / "src"
 OURS = {"_target_", "_partial_", "_replace", "_asdict", "_fields"}  # Hydra's keys, named tuples
 LAUNCHER = "_SubprocessScriptLauncher"
-LIBRARIES = "lightning|hydra|torch|transformers|deepspeed|wandb|omegaconf|threading|atexit"
+LIBRARIES = (
+    "lightning|torchmetrics|hydra|torch|transformers|deepspeed|wandb|omegaconf|threading|atexit"
+)
 
 
 def trainer(**options: object) -> Trainer:
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     return Trainer(accelerator="cpu", **quiet, **options)  # type: ignore[arg-type]
+
+
+def test_the_part_of_torchmetrics_that_lightning_mentions() -> None:
+    """In a process of its own: the rest is loaded when it is asked for, and the classes stay the same."""
+    code = """
+import sys
+from inbatch.compat import load_part_of_torchmetrics
+load_part_of_torchmetrics()
+import lightning.pytorch
+import torchmetrics
+first = torchmetrics.Metric
+print("torchmetrics.functional" in sys.modules, "scipy.signal" in sys.modules)
+mean = torchmetrics.MeanMetric()
+print(isinstance(mean, first), torchmetrics.Metric is first, torchmetrics.__version__ > "1")
+try:
+    torchmetrics.no_such_name
+except AttributeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [
+        "False False",
+        "True True True",
+        "module 'torchmetrics' has no attribute 'no_such_name'",
+    ], done.stderr
 
 
 def test_a_trainer_handles_no_signals() -> None:

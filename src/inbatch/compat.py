@@ -8,11 +8,16 @@ module costs nothing.
 from __future__ import annotations
 
 import argparse
+import logging
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -30,6 +35,38 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 # --- Lightning -------------------------------------------------------------------------------------------
+
+
+class _PartOfPackage(ModuleType):
+    """A package of which some modules are loaded; asked for a name that it lacks, it loads the rest."""
+
+    def __getattr__(self, name: str) -> Any:
+        spec = self.__spec__
+        if name.startswith("__") or spec is None or spec.loader is None:
+            raise AttributeError(name)
+        self.__class__ = ModuleType  # type: ignore[assignment]
+        spec.loader.exec_module(self)
+        return getattr(self, name)
+
+
+def load_part_of_torchmetrics() -> None:
+    """Load the two classes of torchmetrics that Lightning mentions; whoever asks for more gets all of it.
+
+    The package loads all its metrics, and scipy for those of sounds: a second of each start, for nothing that
+    is used here. Its modules take its logger, which is private, from the package that they are a part of.
+    """
+    spec = None if "torchmetrics" in sys.modules else find_spec("torchmetrics")
+    if spec is None:
+        return
+    part = module_from_spec(spec)
+    part.__class__ = _PartOfPackage
+    part._logger = logging.getLogger("torchmetrics")  # type: ignore[attr-defined]
+    sys.modules["torchmetrics"] = part
+    import_module(
+        "torchmetrics.utilities"
+    )  # first, as in the package: its modules need one another
+    for module, name in (("metric", "Metric"), ("collections", "MetricCollection")):
+        setattr(part, name, getattr(import_module(f"torchmetrics.{module}"), name))
 
 
 def leave_signals_alone(trainer: Trainer) -> None:

@@ -43,14 +43,11 @@ def test_ctrl_c_in_a_step_saves_it(training: list[str], tmp_path: Path, num_rank
         assert last.exists()
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2])
-def test_a_second_ctrl_c_leaves_at_once(
-    training: list[str], tmp_path: Path, num_ranks: int
-) -> None:
+def test_a_second_ctrl_c_leaves_at_once(training: list[str], tmp_path: Path) -> None:
     """Rank 0 never ends its step, and rank 1 waits for it."""
     rows = tmp_path / "run" / "metrics.jsonl"
     waits = [*fault("wait", step=3), f"output_dir={rows.parent}"]
-    with started(tmp_path, line_of(num_ranks, *training, *waits)) as run:
+    with started(tmp_path, line_of(2, *training, *waits)) as run:
         run.wait_until(lambda: rows.exists() and rows.read_text().count("\n") == 3)
         run.press_ctrl_c()
         run.wait_until(lambda: run.says(NOTED))
@@ -68,10 +65,9 @@ def test_ctrl_c_while_libraries_are_imported(training: list[str], tmp_path: Path
         ends_with(run, "stopped by Ctrl-C")
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2])
-def test_ctrl_c_ends_a_sweep(training: list[str], tmp_path: Path, num_ranks: int) -> None:
+def test_ctrl_c_ends_a_sweep(training: list[str], tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
-    line = line_of(num_ranks, *training, *LONG, "-m", "seed=1,2", f"hydra.sweep.dir={sweep}")
+    line = line_of(2, *training, *LONG, "-m", "seed=1,2", f"hydra.sweep.dir={sweep}")
     with started(tmp_path, line) as run:
         run.wait_until(lambda: run.says("step 1/"))
         run.press_ctrl_c()

@@ -46,7 +46,7 @@ def test_in_the_interpreter() -> None:
     assert " passed" in result.stdout
 
 
-def test_the_tiled_form_is_the_default_and_a_cpu_refuses_kernels() -> None:
+def test_a_cpu_takes_the_tiled_form_by_default_and_refuses_kernels() -> None:
     columns = [column.float() for column in random_columns(2, 4, 6)]
     options: dict[str, Any] = {"rows": slice(0, 4), "temperature": 0.1}
     value, _ = streamed_cross_entropy(columns, BLOCKS["one"], **options)

@@ -18,9 +18,10 @@ from helpers.half_products import matrix_units
 from helpers.losses_oracle import Result, leaves, random_columns
 from inbatch.losses import GIST, LossInput, MultipleNegativesRanking
 from inbatch.losses.gist import guide_filter
-from inbatch.losses.softmax import triton_panels, walk
+from inbatch.losses.softmax import implementation, triton_panels, walk
 from inbatch.losses.softmax.cross_entropy import similarity_metrics, streamed_cross_entropy
 from inbatch.losses.softmax.panels import Block, GuideFilter
+from inbatch.losses.softmax.triton_panels import TritonArithmetic
 from inbatch.losses.softmax.walk import StreamStats
 
 # Global rows, dimension, guide dimension (0: no guide), owned rows; a step takes 32 candidates, rows begin at
@@ -281,3 +282,11 @@ def test_runs_repeat_bit_by_bit() -> None:
 def test_double_precision_is_refused() -> None:
     with pytest.raises(ValueError, match="use the tiled form for float64"):
         run(random_columns(2, 4, 6), BLOCKS["one"], rows=slice(0, 4), temperature=1.0)
+
+
+def test_the_trial_finds_kernels_that_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cpu")
+    assert implementation.trial(device) == ""
+    right = TritonArithmetic.weigh
+    monkeypatch.setattr(TritonArithmetic, "weigh", lambda *args: right(*args) * 1.01)
+    assert implementation.trial(device).startswith("results differ by 0.0")

@@ -12,8 +12,6 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
-from scipy import stats
-from sklearn.metrics import average_precision_score, matthews_corrcoef
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -74,6 +72,8 @@ def without_noise(scores_N: np.ndarray) -> np.ndarray:
 
 def correlations(labels_N: np.ndarray, scores_N: np.ndarray) -> dict[str, float]:
     """Pearson's and Spearman's correlation: ``{pearson, spearman}``; NaN for constant scores."""
+    from scipy import stats  # a second of every start
+
     labels_N, scores_N = labels_N.astype(np.float64), scores_N.astype(np.float64)
     scores_N = without_noise(scores_N)
     with warnings.catch_warnings():
@@ -102,6 +102,11 @@ def binary_metrics(labels_N: np.ndarray, scores_N: np.ndarray) -> dict[str, floa
         labels_N: 0 or 1, with at least one of each.
         scores_N: float32 similarities.
     """
+    from sklearn.metrics import (  # a second of every start
+        average_precision_score,
+        matthews_corrcoef,
+    )
+
     if not np.isfinite(scores_N).all():
         return dict.fromkeys(BINARY_KEYS, math.nan)
     order = np.argsort(-scores_N, kind="stable")

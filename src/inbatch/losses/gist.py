@@ -16,12 +16,8 @@ from torch.nn.functional import normalize
 from inbatch.losses.base import Loss, LossInput, LossOutput, Published
 from inbatch.losses.checks import check_choice, check_inputs, check_number
 from inbatch.losses.pairs import full_precision
-from inbatch.losses.softmax.cross_entropy import (
-    IMPLEMENTATIONS,
-    Implementation,
-    similarity_metrics,
-    streamed_cross_entropy,
-)
+from inbatch.losses.softmax.cross_entropy import similarity_metrics, streamed_cross_entropy
+from inbatch.losses.softmax.implementation import IMPLEMENTATIONS, Implementation
 from inbatch.losses.softmax.panels import Block, GuideFilter
 from inbatch.losses.softmax.products import product_form
 
@@ -96,7 +92,7 @@ class GIST(Loss):
     contrast_anchors: bool = True
     contrast_positives: bool = True
     mask_duplicates: bool = False
-    implementation: Implementation = "tiled"  # of the softmax, see `streamed_cross_entropy`
+    implementation: Implementation = "auto"  # of the softmax, see `streamed_cross_entropy`
 
     needs_guide: ClassVar[bool] = True
     ignores_lengths: ClassVar[bool] = True

@@ -15,12 +15,8 @@ from torch import Tensor
 from inbatch.errors import ConfigError
 from inbatch.losses.base import Loss, LossInput, LossOutput, Published
 from inbatch.losses.checks import check_choice, check_inputs, check_number
-from inbatch.losses.softmax.cross_entropy import (
-    IMPLEMENTATIONS,
-    Implementation,
-    similarity_metrics,
-    streamed_cross_entropy,
-)
+from inbatch.losses.softmax.cross_entropy import similarity_metrics, streamed_cross_entropy
+from inbatch.losses.softmax.implementation import IMPLEMENTATIONS, Implementation
 from inbatch.losses.softmax.panels import Block
 
 Direction = Literal["query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"]
@@ -84,7 +80,7 @@ class MultipleNegativesRanking(Loss):
     hardness_mode: HardnessMode | None = None
     hardness_strength: float = 0.0
     mask_duplicates: bool = False
-    implementation: Implementation = "tiled"  # of the softmax, see `streamed_cross_entropy`
+    implementation: Implementation = "auto"  # of the softmax, see `streamed_cross_entropy`
 
     published: ClassVar[Published] = _PUBLISHED
 

@@ -14,11 +14,10 @@ from inbatch.data.sources.load import Source
 from inbatch.data.sources.source import label_range
 from inbatch.errors import ConfigError
 from inbatch.losses.base import Loss
+from inbatch.losses.softmax.implementation import obstacle_of_kernels
 from inbatch.run.batch_checks import check_batch, check_others
 from inbatch.run.parts import Parts, inner
 from inbatch.strategies import Strategy, World
-
-CAPABILITY = (8, 0)  # of a GPU that the Triton kernels are made for
 
 
 def check_parts(
@@ -165,22 +164,13 @@ def check_kernels(losses: Mapping[str, Loss], world: World, precision: str) -> N
         ConfigError: Triton kernels without a GPU of capability 8.0, without triton, or in float64.
     """
     for name, loss in losses.items():
-        if name == MIXED or _implementation(loss) == "tiled":
+        if name == MIXED or _implementation(loss) != "triton":
             continue
-        problem = _obstacle(world, precision)
-        if problem is not None:
+        if precision == "fp64" and world.accelerator == "cuda":
+            problem = "computes in float32, and precision is 'fp64'"
+        else:
+            problem = obstacle_of_kernels(torch.device(world.accelerator))
+        if problem:
             raise ConfigError(
                 "loss.implementation", problem, "set loss.implementation=tiled", value="triton"
             )
-
-
-def _obstacle(world: World, precision: str) -> str | None:
-    if world.accelerator != "cuda":
-        return "needs a GPU"
-    if find_spec("triton") is None:
-        return "needs the package triton"
-    if precision == "fp64":
-        return "computes in float32, and precision is 'fp64'"
-    if torch.cuda.get_device_capability() < CAPABILITY:
-        return "needs a GPU of compute capability 8.0"
-    return None

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +15,7 @@ from inbatch.doctor.checks import plain
 from inbatch.doctor.checks.accuracy import Accuracy
 from inbatch.doctor.result import Machine, Result, attempt
 from inbatch.losses.base import Loss, LossInput
-from inbatch.losses.softmax.cross_entropy import Implementation
-from inbatch.run.compatibility import CAPABILITY
+from inbatch.losses.softmax.implementation import Implementation, obstacle_of_kernels
 
 NUM_ROWS, DIM, GUIDE_DIM = 130, 72, 40  # no multiples of a kernel's tiles
 ROWS = slice(20, 117)  # of this rank
@@ -38,11 +36,12 @@ class Case(NamedTuple):
 
 def softmax(machine: Machine) -> Iterator[Result]:
     """Each implementation of the streamed softmax, with masks and a guide, against whole matrices."""
-    for implementation in get_args(Implementation):
+    implementations: tuple[Implementation, ...] = ("tiled", "triton")
+    for implementation in implementations:
         name = f"softmax ({implementation})"
         obstacle = "" if implementation == "tiled" else obstacle_of_kernels(machine.device)
         if obstacle:
-            yield Result(name, f"not run: {obstacle}", None)
+            yield Result(name, f"not run: it {obstacle}", None)
             continue
         cases = list(softmax_cases(implementation))
         for dtype, shown in ((torch.float32, name), (torch.bfloat16, f"{name}, bf16")):
@@ -57,17 +56,6 @@ def every_loss(machine: Machine) -> Iterator[Result]:
         cases = [Case(loss, inputs, exact)]
         compare = partial(_compare, name, cases, machine.device, torch.float32)
         yield from attempt(name, compare)
-
-
-def obstacle_of_kernels(device: torch.device) -> str:
-    """Say why Triton kernels cannot run; empty where they can."""
-    if device.type != "cuda":
-        return "it needs a GPU"
-    if find_spec("triton") is None:
-        return "it needs the package triton"
-    if torch.cuda.get_device_capability(device) < CAPABILITY:
-        return f"it needs compute capability {CAPABILITY[0]}.{CAPABILITY[1]}"
-    return ""
 
 
 def softmax_cases(implementation: Implementation) -> Iterator[Case]:

@@ -24,20 +24,16 @@ Shape letters: G global rows, Q rows this rank owns, R rows of a panel, D dimens
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from inbatch.losses.base import Ring
 from inbatch.losses.softmax.gathered import gathered_cross_entropy
-from inbatch.losses.softmax.panels import Arithmetic, Block, GuideFilter, SoftmaxSpec
+from inbatch.losses.softmax.implementation import Implementation, choose_arithmetic
+from inbatch.losses.softmax.panels import Block, GuideFilter, SoftmaxSpec
 from inbatch.losses.softmax.ring import ring_cross_entropy
-from inbatch.losses.softmax.torch_panels import TorchArithmetic
 from inbatch.losses.softmax.walk import StreamStats
-
-Implementation = Literal["tiled", "triton"]
-IMPLEMENTATIONS = ("tiled", "triton")
 
 
 def streamed_cross_entropy(
@@ -52,7 +48,7 @@ def streamed_cross_entropy(
     text_ids: Sequence[Tensor] | None = None,
     panel_bytes: int | None = None,
     panel_halvings: int = 0,
-    implementation: Implementation = "tiled",
+    implementation: Implementation = "auto",
     ring: Ring | None = None,
     exact_in: torch.dtype | None = None,
     mixed: bool = False,
@@ -78,8 +74,7 @@ def streamed_cross_entropy(
             of the device.
         panel_halvings: how often the rows of a panel are halved after that, down to a single one.
         implementation: "tiled" is torch's operations, for any device and dtype; "triton" kernels for CUDA and
-            anything but float64. The default stays "tiled" on every device until the kernels have been
-            measured faster on a card.
+            anything but float64; "auto" takes the kernels where a trial on the device has gone well.
         ring: where each rank holds its own rows only: the way to those of all others. Then all tensors are of
             the own rows, and `rows` is all of them.
         exact_in: a 16-bit type that holds the columns' values exactly, whatever their type; None for none.
@@ -104,11 +99,7 @@ def streamed_cross_entropy(
         exact_in,
         mixed,
     )
-    arithmetic: Arithmetic = TorchArithmetic()
-    if implementation == "triton":
-        from inbatch.losses.softmax.triton_panels import TritonArithmetic  # imports triton
-
-        arithmetic = TritonArithmetic.on(columns, guide)
+    arithmetic = choose_arithmetic(implementation, columns, guide)
     if ring is not None:
         return ring_cross_entropy(spec, columns, arithmetic, ring)
     return gathered_cross_entropy(spec, columns, arithmetic)
