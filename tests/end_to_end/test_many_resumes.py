@@ -89,12 +89,9 @@ def options_of(folder: Path, name: str) -> list[str]:
         ("plain", "null", [4, 8]),  # at the end of epochs, where the only checkpoints are
         ("plain", "null", [5, 6, 9, 11]),  # in the middle of one, which is trained again
         ("plain", "1", list(range(1, STEPS))),
-        ("rows of five steps", "null", [4, 8]),
         ("rows of five steps", "1", [2, 3, 5, 7, 10, 11]),
         ("rows of accumulated steps", "1", [2, 3, 5]),
-        ("accumulated", "null", [2, 4]),
         ("accumulated", "1", [1, 2, 3, 4, 5]),
-        ("evaluated", "null", [4, 8]),
         ("evaluated", "2", [4, 7, 8, 10]),
         ("mixed sources", "3", [6, 8, 11, 16]),
     ],

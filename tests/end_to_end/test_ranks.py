@@ -38,7 +38,6 @@ def _options(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("strategy", "world_size"),
     [
-        ("ddp", 2),
         ("ddp", 3),
         ("fsdp", 2),
         ("deepspeed_stage_1", 2),
@@ -93,7 +92,6 @@ def test_loss_curve_of_fifty_steps(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        (("ddp", 2), ("fsdp", 2)),
         (("fsdp", 2), ("ddp", 3)),
         (("fsdp", 3), ("auto", 1)),
         (("auto", 1), ("fsdp", 2)),

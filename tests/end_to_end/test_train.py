@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from helpers.runs import TINY, metrics, run_train, weights, write_triplets
+from helpers.runs import metrics, run_train, weights, write_triplets
 from inbatch.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -103,32 +98,6 @@ def test_a_changed_plan_is_refused(tmp_path: Path, triplets: Path) -> None:
     for change, name in (("seed=7", "seed"), ("global_batch_size=12", "global_batch_size")):
         with pytest.raises(ConfigError, match=name):
             run_train(*options, "trainer.max_steps=6", change)
-
-
-def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, triplets: Path) -> None:
-    options = [
-        *TINY,
-        *_data(triplets),
-        "checkpoint.every_n_steps=1",
-        "trainer.max_epochs=5",
-        "trainer.max_steps=40",
-    ]
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *options]
-    killed = tmp_path / "killed"
-    single = {**os.environ, "OMP_NUM_THREADS": "1"}  # as this process, for the same rounding
-    process = subprocess.Popen([*command, f"output_dir={killed}"], cwd=tmp_path, env=single)
-    log = killed / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") >= 5):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed / "model").exists(), "killed too late for this test to mean anything"
-    subprocess.run([*command, f"output_dir={killed}"], cwd=tmp_path, check=True, env=single)
-    whole = run_train(*options, f"output_dir={tmp_path / 'whole'}")
-    assert [row["step"] for row in metrics(killed)] == list(range(1, 41))
-    for name, tensor in weights(whole).items():
-        assert torch.equal(tensor, weights(killed)[name]), name
 
 
 def test_a_batch_of_more_rows_than_the_data_has_is_the_last_and_kept(tmp_path: Path) -> None:
