@@ -19,7 +19,7 @@ MAX_LINES = 300
 
 # Patterns over paths below src/inbatch; the first that matches decides.
 LAYERS = [
-    ("compat", r"compat\.py"),
+    ("compat", r"compat/.*"),
     ("pure", r"(errors|files)\.py|(batch|device|losses|optim|data/plan)/.*|forecast/(?!show).*"),
     (
         "pure",
@@ -38,7 +38,7 @@ LAYERS = [
     ("cli", r"cli/.*|__main__\.py"),
 ]
 MAY_IMPORT = {
-    "compat": set(),
+    "compat": {"compat"},
     "pure": {"compat", "pure"},
     "core": {"compat", "pure", "core"},
     "process": {"pure", "process"},
@@ -70,8 +70,8 @@ PACKAGES = {
 }
 # Packages that few files may import, whatever their layer.
 ONLY_IN = {
-    "hydra": r"cli/.*|compat\.py|config/(instantiate|composition)\.py",
-    "deepspeed": r"strategies/deepspeed\.py|compat\.py",
+    "hydra": r"cli/.*|compat/.*|config/(instantiate|composition)\.py",
+    "deepspeed": r"strategies/deepspeed\.py|compat/.*",
     "wandb": r"callbacks/.*",
     "torch.distributed": r"gather/.*|strategies/.*|callbacks/evaluation\.py"
     r"|doctor/(result|board|examine|checks/(versions|collectives))\.py",

@@ -19,6 +19,7 @@ from inbatch.encoder.backbone import (
     random_backbone,
 )
 from inbatch.encoder.head import Normalize, make_dense
+from inbatch.encoder.linear import use_fast_products
 from inbatch.encoder.model import Encoder
 from inbatch.encoder.packing import prepare_packing
 from inbatch.encoder.pooling import Pooling
@@ -131,6 +132,7 @@ def build_encoder(
         packing=prepare_packing(transformer, attention),
     )
     freeze_parameters(encoder, freeze)
+    use_fast_products(encoder)
     return encoder
 
 

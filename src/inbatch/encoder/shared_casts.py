@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from inbatch.encoder.linear import is_linear
+
 
 def shared_casts(module: nn.Module, device: torch.device) -> dict[str, Tensor]:
     """The float32 weights and biases of linear layers in autocast's dtype, by name; none outside of autocast.
@@ -28,7 +30,7 @@ def shared_casts(module: nn.Module, device: torch.device) -> dict[str, Tensor]:
         return {
             f"{path}.{name}": parameter.to(dtype)
             for path, layer in module.named_modules()
-            if type(layer) is nn.Linear  # a subclass may use its weights otherwise
+            if is_linear(layer)
             for name, parameter in layer.named_parameters(recurse=False)
             if parameter.dtype == torch.float32
         }

@@ -26,6 +26,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from inbatch.encoder import Encoder
+from inbatch.encoder.linear import is_linear
 from inbatch.step.gradient_sync import GradientSync
 from inbatch.strategies.base import Strategy
 
@@ -116,7 +117,7 @@ def not_linear(layer: nn.Module) -> list[nn.Module]:
     return [
         module
         for module in layer.modules()
-        if type(module) is not nn.Linear and any(True for _ in module.parameters(recurse=False))
+        if not is_linear(module) and any(True for _ in module.parameters(recurse=False))
     ]
 
 

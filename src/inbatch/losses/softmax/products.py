@@ -25,6 +25,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from inbatch.device import cpu_products
+
 # Devices on which 16-bit factors give products in float32.
 MATRIX_UNITS = {"cuda"}
 HALVES = (torch.bfloat16, torch.float16)
@@ -127,7 +129,7 @@ def split_factor(parts: Tensor, scale: Tensor | None) -> Factor:
 def multiply(rows: Factor, candidates: Factor, out_RC: Tensor, *, alpha: float = 1.0) -> None:
     """Write ``alpha * score``, [R, C]."""
     if not rows.in_16_bits:
-        torch.addmm(out_RC, rows.values, candidates.values.T, beta=0, alpha=alpha, out=out_RC)
+        cpu_products.write_product(rows.values, candidates.values.T, out_RC, alpha=alpha)
         return
     multiply_raw(rows, candidates, out_RC)
     out_RC.mul_(row_scale(rows, alpha))
@@ -138,7 +140,7 @@ def multiply(rows: Factor, candidates: Factor, out_RC: Tensor, *, alpha: float =
 def multiply_raw(rows: Factor, candidates: Factor, out_RC: Tensor) -> None:
     """Write the products of values, [R, C] in float32 at least."""
     if not rows.in_16_bits:
-        torch.mm(rows.values, candidates.values.T, out=out_RC)
+        cpu_products.write_product(rows.values, candidates.values.T, out_RC)
     elif rows.parts is None or candidates.parts is None:
         torch.mm(rows.values, candidates.values.T, out_dtype=out_RC.dtype, out=out_RC)
     else:
@@ -156,7 +158,7 @@ def row_scale(rows: Factor, alpha: float) -> Tensor | float:
 def add_product(target: Tensor, left: Tensor, right: Tensor) -> None:
     """Add ``left @ right``, which sums in the type of the target."""
     if left.dtype == target.dtype:
-        target.addmm_(left, right)
+        cpu_products.add_product(target, left, right)
     else:
         torch.addmm(target, left, right, out_dtype=target.dtype, out=target)
 
