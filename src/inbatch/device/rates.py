@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import torch
 
+from inbatch.device.cpu_products import product
+
 _LARGEST = {"cuda": 8192, "cpu": 2048}  # side of a matrix
 _COPIED_BYTES = {"cuda": 2**30, "cpu": 2**27}  # far beyond the caches
 _MOST_OF_MEMORY = 8  # a copy takes a part of the free memory of a GPU
@@ -31,8 +33,8 @@ def matmul_flop_per_s(device: torch.device, dtype: torch.dtype, *, budget_s: flo
         left, right = (
             torch.randn(size, size, device=device, generator=draws).to(dtype) for _ in range(2)
         )
-        _seconds(device, torch.mm, left, right)  # the first of a size may load a library
-        seconds = _seconds(device, torch.mm, left, right)
+        _seconds(device, product, left, right)  # the first of a size may load a library
+        seconds = _seconds(device, product, left, right)
         best, left_s = max(best, 2.0 * size**3 / seconds), left_s - 2 * seconds
         if size == _LARGEST[_kind(device)] or 2 * 8 * seconds > left_s:
             break
@@ -40,7 +42,7 @@ def matmul_flop_per_s(device: torch.device, dtype: torch.dtype, *, budget_s: flo
     for _ in range(4):
         if seconds > left_s:
             break
-        seconds = _seconds(device, torch.mm, left, right)
+        seconds = _seconds(device, product, left, right)
         best, left_s = max(best, 2.0 * size**3 / seconds), left_s - seconds
     return best
 

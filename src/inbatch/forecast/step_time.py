@@ -21,7 +21,7 @@ _FORWARD_PASSES, _BACKWARD_PASSES = 1.2, 2.4
 _SCORE_PASSES = 6  # over a score: logit, mask, exponential, and one for each of three products
 # A GPU's passes wait for its memory. A CPU's are arithmetic (exponentials, random numbers), the same in bf16:
 # of float32 products that take as long, measured with one thread of x86 (AVX-512) on MiniLM.
-_CPU_PASS_FLOP = 150
+_CPU_PASS_FLOP = 340
 _OPTIMIZER_BYTES = (
     40  # of a parameter: gradient, weight and two states, read and written; its norm; zeros
 )
