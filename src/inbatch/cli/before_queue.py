@@ -13,10 +13,11 @@ from typing import Any
 
 from inbatch.cluster.job_script import Slurm
 from inbatch.config.check import RunConfig, check_precision
-from inbatch.data.sources.config_keys import source_field
+from inbatch.data.sources.config_keys import RETRIEVAL_PARTS, source_field
 from inbatch.data.sources.files import resolve_files
 from inbatch.encoder.resolve import resolve_directory
 from inbatch.errors import ConfigError
+from inbatch.evaluation.plain_tables import TREC_SUFFIXES, suffix_of
 from inbatch.run.batch_checks import check_sizes
 
 
@@ -76,7 +77,9 @@ def _check_files(run: RunConfig, *, with_evaluation: bool) -> None:
 
 def _check_paths(value: Any, *, field: str) -> None:
     for path in _paths(value):
-        if not Path(path).is_dir():  # prepared data, or a folder of corpus, queries and judgements
+        # Prepared data, or a folder of corpus, queries and judgements; or judgements as trec_eval takes them.
+        is_trec = suffix_of(path) in TREC_SUFFIXES and Path(path).is_file()
+        if not Path(path).is_dir() and not is_trec:
             resolve_files(path, field=field)
 
 
@@ -91,5 +94,5 @@ def _paths(value: Any) -> Iterator[str]:
         if "path" in value:
             yield from _paths(value["path"])
         else:
-            for part in ("corpus", "queries", "qrels"):
+            for part in RETRIEVAL_PARTS:
                 yield from _paths(value.get(part))

@@ -140,8 +140,9 @@ def _load(
     files: Files, texts: Sequence[str], number: str | None, *, field: str
 ) -> dict[str, list[Any]]:
     """Columns by name: those of texts and ids, and one of numbers."""
-    first, *others = dict.fromkeys(texts)
-    roles = Roles(first, *(others[:1] or [first]), negatives=tuple(others[1:]), label=number)
+    columns = list(dict.fromkeys(texts))
+    # Roles only say which columns to load.
+    roles = Roles(columns[0], columns[-1], negatives=tuple(columns[1:-1]), label=number)
     table = load_files(files, roles, field=field).with_format("arrow")[:]
     return {name: table.column(name).to_pylist() for name in set(roles.used)}
 
