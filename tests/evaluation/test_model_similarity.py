@@ -84,7 +84,9 @@ def test_a_similarity_that_is_given_stays() -> None:
     assert set(open_.metric_names()) == set(open_(Table())) == {"pearson_dot", "spearman_dot"}
 
 
-def test_a_run_chooses_its_model_by_it_and_the_card_shows_it(tmp_path: Path) -> None:
+def test_a_run_chooses_its_model_by_it_and_the_card_shows_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = write_triplets(tmp_path / "rows.jsonl", 32)
     output = run_train(
         f"data.train={rows}",
@@ -96,6 +98,9 @@ def test_a_run_chooses_its_model_by_it_and_the_card_shows_it(tmp_path: Path) -> 
     )
     result = json.loads((output / "result.json").read_text())
     assert result["metric"] == "eval_dot_accuracy"
+    log = capsys.readouterr().out
+    assert "evaluation.of eval: 32 evaluation samples" in log
+    assert "evaluation.model: that of the largest eval_dot_accuracy" in log
     card = (output / "model" / "README.md").read_text()
     assert "- **Similarity Function:** Dot Product" in card
     code = card.split("```python\n")[1].split("```")[0]
