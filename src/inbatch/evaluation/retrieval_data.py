@@ -160,19 +160,47 @@ def retrieval_data_of_pairs(
     Raises:
         ConfigError: no grade is above 0.
     """
-    # Numbers that no document has, since a query is never the same thing as a document here.
-    queries = {text: f"q{i}" for i, text in enumerate(dict.fromkeys(columns[0]))}
-    documents = {text: i for i, text in enumerate(dict.fromkeys(t for c in columns[1:] for t in c))}
-    width = len(str(len(documents)))  # equal widths, so that ids as strings keep the order of rows
-    keys = {text: f"{i:0{width}d}" for text, i in documents.items()}
-    judgements: dict[tuple[str, str], float] = {}
     grades = np.ones(len(columns[0])) if labels is None else labels
-    for query, positive, grade in zip(columns[0], columns[1], grades.tolist()):
-        pair = queries[query], keys[positive]
+    return retrieval_data_of_texts(
+        columns[0],
+        (text for column in columns[1:] for text in column),
+        zip(columns[0], columns[1], grades.tolist()),
+        limit=limit,
+        field=field,
+    )
+
+
+def retrieval_data_of_texts(
+    queries: Iterable[str],
+    documents: Iterable[str],
+    pairs: Iterable[tuple[str, str, float]],
+    *,
+    limit: int | None = None,
+    field: str = "retrieval",
+) -> RetrievalData:
+    """Search each distinct query among all distinct documents; a text is its own id.
+
+    Args:
+        queries: texts.
+        documents: texts; the first of two with equal scores is the better hit.
+        pairs: query, document, and grade, the largest of those that a pair has.
+        limit, field: see `make_retrieval_data`.
+
+    Raises:
+        ConfigError: no grade is above 0.
+    """
+    # Ids that no document has: a query is never the same thing as a document here.
+    query_ids = {text: f"q{i}" for i, text in enumerate(dict.fromkeys(queries))}
+    distinct = dict.fromkeys(documents)
+    width = len(str(len(distinct)))  # equal widths, so that ids as strings keep the order
+    ids = {text: f"{i:0{width}d}" for i, text in enumerate(distinct)}
+    judgements: dict[tuple[str, str], float] = {}
+    for query, document, grade in pairs:
+        pair = query_ids[query], ids[document]
         judgements[pair] = max(grade, judgements.get(pair, grade))
     return make_retrieval_data(
-        {key: text for text, key in queries.items()},
-        {key: text for text, key in keys.items()},
+        {key: text for text, key in query_ids.items()},
+        {key: text for text, key in ids.items()},
         judgements,
         limit=limit,
         field=field,
