@@ -127,6 +127,32 @@ def test_role_prompt_length_and_dimensions_reach_the_encoder(model, rows, run):
     assert document == pytest.approx(query)
 
 
+def test_a_folder_of_corpus_and_judgements_is_read_by_its_rules_and_says_so(model, tmp_path, run):
+    folder = tmp_path / "faq"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text(
+        '{"_id": "1", "title": "red", "text": "phone"}\n{"_id": "2", "title": "", "text": "case"}\n'
+    )
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "red phone"}\n')
+    for split, line in (("dev", "q\t2\t1"), ("test", "q\t1\t2\nq\t9\t1\nr\t1\t1")):
+        head = "query-id\tcorpus-id\tscore"
+        (folder / "qrels" / f"{split}.tsv").write_text(f"{head}\n{line}\n")
+    code, out, _, metrics = run(
+        f"encoder.model={model}", f"data.eval={folder}", "data.eval.split=test"
+    )
+    assert code == 0
+    assert out.splitlines()[0] == (
+        "data.eval: 1 queries, 2 documents, 2 relevant pairs; documents are {title} {text}; "
+        "1 judged query (r) without text, left out; "
+        "1 judgement (9) of a document that is not in the corpus: relevant and not found"
+    )
+    assert metrics["eval_cosine_recall@10"] == 0.5
+    code, out, err, _ = run(f"encoder.model={model}", f"data.eval={folder}")
+    assert (code, out) == (1, "")
+    assert "holds several judgements (dev, test)" in err
+    assert "data.eval.split=test beside data.eval=FILE" in err
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

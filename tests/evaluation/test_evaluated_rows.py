@@ -23,21 +23,22 @@ def source(**more: list[object]) -> Source:
 def test_triplets() -> None:
     evaluator = TripletEvaluator(source(negative=["x", "y", "z"]))
     assert isinstance(evaluator, ShowsRows)
-    size, contents, columns = evaluator.evaluated_rows()
+    size, contents, columns, _ = evaluator.evaluated_rows()
     assert (size, contents) == (3, "evaluation samples")
     assert columns == {**TEXTS, "negative": ["x", "y", "z"]}
 
 
 @pytest.mark.parametrize("kind", [BinaryClassificationEvaluator, EmbeddingSimilarityEvaluator])
 def test_labelled_pairs(kind: type) -> None:
-    size, contents, columns = kind(source(label=[0, 1, 0])).evaluated_rows()
+    size, contents, columns, notes = kind(source(label=[0, 1, 0])).evaluated_rows()
     assert (size, contents) == (3, "evaluation samples")
     assert columns == {**TEXTS, "label": [0, 1, 0]}
+    assert notes == ()
 
 
 def test_retrieval_shows_queries_with_their_documents() -> None:
     evaluator = InformationRetrievalEvaluator(source(negative=["c", "y", "z"]))
-    size, contents, columns = evaluator.evaluated_rows()
+    size, contents, columns, _ = evaluator.evaluated_rows()
     assert (size, contents) == (2, "queries, 5 documents, 3 relevant pairs")
     pairs = zip(columns["query"], columns["relevant document"], strict=True)
     assert sorted(pairs) == [("a", "c"), ("a", "e"), ("b", "d")]

@@ -71,7 +71,10 @@ def test_three_files_with_columns_of_any_name(beir: Path, tmp_path: Path):
     ("change", "message"),
     [
         (lambda f: (f / "queries.jsonl").unlink(), "holds no file of queries"),
-        (lambda f: (f / "qrels" / "dev.tsv").write_text("a"), "holds several files of qrels"),
+        (
+            lambda f: (f / "queries.csv").write_text("_id,text\nq0,a\n"),
+            "holds several files of queries",
+        ),
         (
             lambda f: jsonl(f / "corpus.jsonl", [{"_id": 1, "text": "a"}, {"_id": 1, "text": "b"}]),
             r"path\.corpus holds the id '1' twice",

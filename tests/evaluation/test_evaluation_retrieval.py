@@ -240,8 +240,14 @@ def test_metrics_of_a_diverged_model_are_nan():
     ("judgements", "message"),
     [
         ({("q0", "d1"): 0.0}, "gives no judgement a grade above 0"),
-        ({("x", "d1"): 1.0}, "has judgements of the query 'x', which is not among the 40 ids"),
-        ({("q0", "1"): 1.0}, "has judgements of the document '1', which is not among the 300"),
+        (
+            {("x", "d1"): 1.0},
+            "of the query 'x', and none of a query that is among the 40 ids",
+        ),
+        (
+            {("q0", "1"): 1.0},
+            "of the document '1', and none of a document that is among the 300",
+        ),
     ],
 )
 def test_judgements_that_cannot_be_used_are_refused(judgements, message):

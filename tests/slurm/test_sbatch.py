@@ -189,6 +189,9 @@ def test_mistakes_end_before_the_queue(argument: str, message: str, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
+PARTS = [f"data.eval.{part}=folder/{part}.jsonl" for part in ("corpus", "queries")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -204,7 +207,13 @@ def test_mistakes_end_before_the_queue(argument: str, message: str, tmp_path: Pa
             ["data.train=here.csv", "precision=fp16", "slurm.gpus_per_node=0"],
             "precision='fp16' needs",
         ),
-        (["data.train=here.csv", "data.eval=folder"], ""),
+        (["data.train=here.csv", "data.eval=folder", "data.eval.split=dev"], ""),
+        (["data.train=here.csv", "data.eval=folder"], r"several judgements \(dev, test\)"),
+        (["data.train=here.csv", *PARTS, "data.eval.qrels=folder/qrels/test.txt"], ""),
+        (
+            ["data.train=here.csv", *PARTS, "data.eval.qrels=gone.tsv"],
+            "^data.eval.qrels='gone.tsv' matches no file",
+        ),
         (["data.train=s3://bucket/x.csv"], ""),
         (
             ["data.train=hub", "data.train.hub=someone/some"],
@@ -216,7 +225,9 @@ def test_mistakes_end_before_the_queue(argument: str, message: str, tmp_path: Pa
 def test_files_are_looked_for_before_the_queue(
     arguments: list[str], message: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "qrels").mkdir(parents=True)
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/dev.tsv", "qrels/test.txt"):
+        (tmp_path / "folder" / name).touch()  # nothing is read
     (tmp_path / "here.csv").write_text("query,positive\na,b\n")
     with pytest.raises(ConfigError, match=message) if message else nullcontext():
         prepared("encoder=tiny", *arguments, cwd=tmp_path)

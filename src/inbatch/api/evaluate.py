@@ -11,6 +11,7 @@ import torch
 from inbatch.api.rows import by_name, file_spec, make_evaluator
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.evaluation import evaluator_for
+from inbatch.evaluation.base import follow_model
 from inbatch.evaluation.encode_texts import EncodeTexts, on_device
 from inbatch.run.quiet import quiet
 
@@ -71,5 +72,6 @@ def evaluate(
     else:
         default = "cuda" if torch.cuda.is_available() else "cpu"
         encoder = load_encoder(model, device=device or default)
+    follow_model(evaluators, encoder.similarity)
     encode = EncodeTexts(encoder, chunk_tokens)
     return {key: value for each in evaluators for key, value in each(encode).items()}

@@ -10,6 +10,7 @@ import datasets
 import pandas
 import pyarrow as pa
 
+from inbatch.data.sources.config_keys import is_one
 from inbatch.data.sources.load import load_table
 from inbatch.data.sources.source import Source
 from inbatch.errors import ConfigError
@@ -22,7 +23,7 @@ def by_name(value: Any, name: str) -> dict[str, Any]:
     """Things by the names that the caller gave them; a single one gets `name`."""
     if not isinstance(value, Mapping) or isinstance(value, datasets.DatasetDict):
         return {name: value}
-    if {"path", "hub"} & value.keys():  # the keys of one source
+    if is_one(value):
         return {name: value}
     return {str(key): each for key, each in value.items()}
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inbatch.batch.documents import Documents
 from inbatch.device.copies import to_device
 
 
@@ -69,3 +70,9 @@ class Batch(NamedTuple):
     num_tokens: int  # real tokens of `chunks`, counted before they travel to a device
     num_padded_tokens: int  # tokens that the encoder computes
     guide_chunks: tuple[Chunk, ...] = ()  # the same texts in the guide's tokens, same flat order
+    # Set where rows have lists of documents. Then the flat order is that of `Documents`, `num_columns` is 2,
+    # and `text_ids` is flat, [T].
+    documents: Documents | None = None
+    # Ragged batches embed equal texts once: place among the embedded ones of each text of the flat order,
+    # int64 [T]; `index` of the chunks is then a permutation of the embedded ones. None: one for each text.
+    copies: np.ndarray | None = None

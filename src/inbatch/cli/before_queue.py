@@ -17,6 +17,8 @@ from inbatch.data.sources.config_keys import source_field
 from inbatch.data.sources.files import resolve_files
 from inbatch.encoder.resolve import resolve_directory
 from inbatch.errors import ConfigError
+from inbatch.evaluation.plain_tables import TREC_SUFFIXES, suffix_of
+from inbatch.evaluation.retrieval_spec import is_retrieval, retrieval_spec
 from inbatch.run.batch_checks import check_sizes
 
 
@@ -71,12 +73,20 @@ def _check_files(run: RunConfig, *, with_evaluation: bool) -> None:
         given = source_field("data.eval", name)
         by_name = run.data.eval if isinstance(run.data.eval, Mapping) else {}
         field = given if name == "eval" or name in by_name else f"evaluation.evaluators.{name}"
-        _check_paths(node.get("path"), field=field)
+        path = node.get("path")
+        if is_retrieval(path):
+            spec = retrieval_spec(path, field=field, split=node.get("split"))
+            for part, files in spec.files.items():
+                _check_paths(files, field=f"{field}.{part}")
+        else:
+            _check_paths(path, field=field)
 
 
 def _check_paths(value: Any, *, field: str) -> None:
     for path in _paths(value):
-        if not Path(path).is_dir():  # prepared data, or a folder of corpus, queries and judgements
+        # Judgements as trec_eval takes them are no table.
+        is_trec = suffix_of(path) in TREC_SUFFIXES and Path(path).is_file()
+        if not Path(path).is_dir() and not is_trec:  # a folder is prepared data
             resolve_files(path, field=field)
 
 
@@ -87,9 +97,5 @@ def _paths(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for each in value:
             yield from _paths(each)
-    elif isinstance(value, Mapping):
-        if "path" in value:
-            yield from _paths(value["path"])
-        else:
-            for part in ("corpus", "queries", "qrels"):
-                yield from _paths(value.get(part))
+    elif isinstance(value, Mapping) and "path" in value:
+        yield from _paths(value["path"])

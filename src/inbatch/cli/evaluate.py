@@ -16,6 +16,7 @@ from inbatch.config.check import check_evaluate
 from inbatch.config.instantiate import instantiate
 from inbatch.config.schema import EvaluateConfig
 from inbatch.console import run_table
+from inbatch.evaluation.base import contents_of, follow_model
 from inbatch.evaluation.encode_texts import EncodeTexts, on_device
 from inbatch.files import write_json
 from inbatch.run.quiet import quiet
@@ -34,6 +35,7 @@ def evaluate(run: EvaluateConfig) -> dict[str, float]:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     encoder = on_device(instantiate(run.encoder, key="encoder"), device)
+    follow_model(evaluators.values(), encoder.similarity)
     encode = EncodeTexts(encoder, run.chunk_tokens)
     metrics: dict[str, float] = {}
     for evaluator in evaluators.values():
@@ -46,7 +48,8 @@ def evaluate(run: EvaluateConfig) -> dict[str, float]:
     output = Path(run.output_dir) / METRICS
     write_json(output, result)
     shown = {key: f"{value:.4f}" for key, value in metrics.items()}
-    run_table({"metrics": shown, "written": {"metrics": str(output)}})
+    data = contents_of(evaluators)
+    run_table({"data": data, "metrics": shown, "written": {"metrics": str(output)}})
     return metrics
 
 

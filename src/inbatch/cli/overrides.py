@@ -19,12 +19,14 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import OverrideParseException
 
 from inbatch.config.check import check_local
+from inbatch.data.sources.config_keys import RETRIEVAL_KEYS
 from inbatch.data.sources.spec import SourceSpec
 from inbatch.errors import ConfigError
 
 _PLAIN = re.compile(r"(?P<group>[A-Za-z_][\w/]*)(?P<key>@?[\w.\-]*)=(?P<value>.*)", re.DOTALL)
 _FOLDERS = ("output_dir", "guide.store_dir", "data.cache_dir")
-_SPEC = "|".join(field.name for field in fields(SourceSpec))
+# Keys of one source or evaluation set.
+_SPEC = "|".join([*(field.name for field in fields(SourceSpec)), *RETRIEVAL_KEYS])
 _SOURCE = re.compile(rf"data\.train\.(?!({_SPEC})=)([\w-]+)=[^{{]")  # a named one
 _FILE = re.compile(
     rf"(?P<key>data\.(train|eval)(\.(?P<name>(?!({_SPEC})=)[\w-]+))?)=(?P<file>(?!null$|\{{).+)",
@@ -36,7 +38,7 @@ _BETWEEN_COMMAS = re.compile(
 )
 # Keys whose values are texts, so that a number or a comma is part of one.
 _TEXT = re.compile(
-    r"data\.(?:train|eval|columns)\b(?!.*\.(?:limit|streaming|buffer_files)$).*"
+    r"data\.(?:train|eval|columns)\b(?!.*\.(?:limit|streaming|buffer_files|exclude_same_id|graded)$).*"
     r"|data_dir|data\.cache_dir|name|output_dir|resume|card\.model_name|(?:prepare|plan)\.output|plan\.rates"
     r"|(?:encoder|guide)\.(?:model|revision|store_dir|prompts\..+)"
     r"|evaluation\.(?:best_metric|evaluators\..+\.(?:path|name))"

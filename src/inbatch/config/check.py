@@ -26,6 +26,7 @@ from inbatch.config.schema import (
 )
 from inbatch.config.targets import arguments, check_targets, errors_under, locate, with_defaults
 from inbatch.config.types import check_type, is_node, unknown_key
+from inbatch.data.sources.config_keys import is_one
 from inbatch.data.sources.prepared import expand_prepared
 from inbatch.data.sources.spec import SourceSpec, parse_spec
 from inbatch.errors import ConfigError
@@ -197,7 +198,7 @@ def _check_sources(data: DataConfig) -> None:
     if not data.train:
         raise ConfigError("data.train", "names no source", "set data.train=FILE")
     _check_one_or_named(data.train)
-    nameless = not isinstance(data.train, Mapping) or _is_one(data.train)
+    nameless = not isinstance(data.train, Mapping) or is_one(data.train)
     data.train = expand_prepared(_by_name(data.train, "train"))
     for name, value in data.train.items():
         key = "data.train" if nameless and name == "train" else f"data.train.{name}"
@@ -224,27 +225,22 @@ def _add_evaluators(evaluators: dict[str, Any], data: DataConfig | EvaluateDataC
 
 def _by_name(value: Any, name: str) -> dict[str, Any]:
     """Things by name; one that has none, be it files or the keys of a source, gets `name`."""
-    return dict(value) if isinstance(value, Mapping) and not _is_one(value) else {name: value}
-
-
-def _is_one(value: Mapping[str, Any]) -> bool:
-    """Whether a mapping holds the keys of one source, not sources by name."""
-    return not {"path", "hub"}.isdisjoint(value)
+    return dict(value) if isinstance(value, Mapping) and not is_one(value) else {name: value}
 
 
 def _check_one_or_named(train: Any) -> None:
     """Refuse sources by name beside one without a name, and keys of one where there is none."""
     given = train if isinstance(train, Mapping) else {}
-    named = [key for key, value in given.items() if isinstance(value, Mapping) and _is_one(value)]
+    named = [key for key, value in given.items() if isinstance(value, Mapping) and is_one(value)]
     keys = [field.name for field in fields(SourceSpec) if field.name in given]
     keys = [key for key in keys if key not in named]
-    if named and _is_one(given) and keys:
+    if named and is_one(given) and keys:
         raise ConfigError(
             f"data.train.{named[0]}",
             "is a source with a name beside one without",
             "set data.train=FILE, which replaces it, or give all of them names",
         )
-    if keys and not _is_one(given):
+    if keys and not is_one(given):
         one_of_them = f", or data.train.{named[0]}.{keys[0]} for that source" if named else ""
         fix = f"set data.train=FILE too{one_of_them}"
         raise ConfigError(f"data.train.{keys[0]}", "belongs to one file", fix)

@@ -3,9 +3,10 @@
 An evaluator reads its rows when it is built, so that a wrong file is found before training, and
 embeds them when it is called with an `encode` function::
 
-    rows, retrieval_files, retrieval_data
-                            files -> texts, labels, relevance judgements
-    base                    the protocol; each distinct text is embedded once
+    rows                    files -> texts and labels
+    retrieval_spec, retrieval_folder, retrieval_files, plain_tables, retrieval_data
+                            a folder, or files, of corpus, queries and judgements -> numbers for ids
+    base                    the protocol; each distinct text is embedded once; the model's own similarity
     metrics, search         pure: embeddings -> scores -> numbers; exact top-k search in tiles
     embedding_similarity, triplet, binary_classification, information_retrieval
                             one evaluator each

@@ -85,12 +85,14 @@ class EvaluationRows(NamedTuple):
 
     size: rows, or queries.
     contents: what `size` counts, and what else there is.
-    columns: texts or labels by name, equally long, at least one row; some of the rows will do.
+    columns: texts or labels by name, equally long; some of the rows will do.
+    notes: what a person should know of how they are read and counted, as phrases.
     """
 
     size: int
     contents: str
     columns: Mapping[str, Sequence[str] | Sequence[float]]
+    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -99,6 +101,40 @@ class ShowsRows(Protocol):
 
     def evaluated_rows(self) -> EvaluationRows:
         """Its rows."""
+
+
+def contents_of(evaluators: Mapping[str, Evaluator]) -> dict[str, str]:
+    """What each evaluator evaluates on, in one line with its notes; those that do not say are left out."""
+    shown = {}
+    for name, evaluator in evaluators.items():
+        if isinstance(evaluator, ShowsRows):
+            rows = evaluator.evaluated_rows()
+            shown[name] = "; ".join((f"{rows.size:,} {rows.contents}", *rows.notes))
+    return shown
+
+
+@runtime_checkable
+class FollowsModel(Protocol):
+    """An evaluator that may compare embeddings by the model's own similarity.
+
+    similarity: what it compares by; where nothing is given, cosine until `follow_model`.
+    follows_model: whether nothing was given.
+    """
+
+    similarity: tuple[str, ...]
+    follows_model: bool
+
+
+def follow_model(evaluators: Iterable[Evaluator], similarity: str) -> None:
+    """Let evaluators that were given no similarity compare by that of a model.
+
+    Args:
+        evaluators: of a run; their primary metrics follow.
+        similarity: of the encoder.
+    """
+    for evaluator in evaluators:
+        if isinstance(evaluator, FollowsModel) and evaluator.follows_model:
+            evaluator.similarity = (similarity,)
 
 
 def embed_distinct(
@@ -151,12 +187,14 @@ def field_of(name: str, default: str) -> str:
     return f"evaluation.evaluators.{name or default}"
 
 
-def parse_similarity(value: str | Sequence[str], *, field: str) -> tuple[str, ...]:
-    """Names of similarity functions.
+def parse_similarity(value: str | Sequence[str] | None, *, field: str) -> tuple[str, ...]:
+    """Names of similarity functions; cosine for None, see `follow_model`.
 
     Raises:
         ConfigError: no name, one twice, or one that is not known.
     """
+    if value is None:
+        return ("cosine",)
     names = (value,) if isinstance(value, str) else tuple(value)
     known = ", ".join(SIMILARITIES)
     for name in names:

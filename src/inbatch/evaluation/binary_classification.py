@@ -42,7 +42,7 @@ class BinaryClassificationEvaluator:
         path: rows with query, positive and label (0 or 1), see `rows.read_texts`.
         columns, limit: see `rows.read_texts`.
         name: prefix of the keys.
-        similarity: cosine, dot, manhattan, euclidean.
+        similarity: cosine, dot, manhattan, euclidean; None for the model's own.
         role: whose prompt both texts get: "query", "document", or None for the default prompt.
         truncate_dim: keep the first dimensions of embeddings only.
 
@@ -60,12 +60,13 @@ class BinaryClassificationEvaluator:
         columns: Mapping[str, object] | None = None,
         limit: int | None = None,
         name: str = "",
-        similarity: str | Sequence[str] = ("cosine",),
+        similarity: str | Sequence[str] | None = None,
         role: str | None = None,
         truncate_dim: int | None = None,
     ) -> None:
         field = field_of(name, "binary")
         self.name, self.role = name, role
+        self.follows_model = similarity is None
         self.similarity = parse_similarity(similarity, field=field)
         self.truncate_dim = check_truncate_dim(truncate_dim, field=field)
         self.first, self.second, self.labels = read_labelled_pairs(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,8 @@ from inbatch.evaluation.base import Evaluator
 from inbatch.evaluation.binary_classification import BinaryClassificationEvaluator
 from inbatch.evaluation.embedding_similarity import EmbeddingSimilarityEvaluator
 from inbatch.evaluation.information_retrieval import InformationRetrievalEvaluator
+from inbatch.evaluation.retrieval_files import read_retrieval_data
+from inbatch.evaluation.retrieval_spec import is_retrieval, retrieval_spec
 from inbatch.evaluation.rows import RowSource, load_source
 from inbatch.evaluation.triplet import TripletEvaluator
 
@@ -36,7 +37,8 @@ def evaluator_for(
 
     Args:
         path, limit: as that evaluator takes them. ``{path, columns, ...}`` gives a set different
-            columns, which win over `columns`.
+            columns, which win over `columns`; beside a folder, or the three files, it takes the further keys
+            of `retrieval_spec` too.
         columns: those of the training data; columns without a meaning here are left out (a key; for a
             folder, query and positive).
         name: prefix of the metrics.
@@ -46,11 +48,13 @@ def evaluator_for(
     """
     path, given = _split(path)
     shared = columns or {}
-    if isinstance(path, str) and Path(path).is_dir():
-        columns = {key: value for key, value in shared.items() if key not in MAPPING_KEYS} | given
-        return InformationRetrievalEvaluator(path, columns=columns, limit=limit, name=name)
-    columns = {key: value for key, value in shared.items() if key != "key"} | given
     field = "data.eval" if name == "eval" else f"data.eval.{name}"
+    if is_retrieval(path):
+        columns = {key: value for key, value in shared.items() if key not in MAPPING_KEYS} | given
+        spec = retrieval_spec(path, columns=columns or None, limit=limit, field=field)
+        data = read_retrieval_data(spec, field=field)
+        return InformationRetrievalEvaluator(data, graded=spec.graded, name=name)
+    columns = {key: value for key, value in shared.items() if key != "key"} | given
     source = load_source(path, columns=columns, limit=limit, field=field)
     if len(source.columns) == 3 and not source.has_labels:
         return TripletEvaluator(source, limit=limit, name=name)

@@ -32,7 +32,7 @@ class EmbeddingSimilarityEvaluator:
         path: rows with query, positive and label (any numbers), see `rows.read_texts`.
         columns, limit: see `rows.read_texts`.
         name: prefix of the keys.
-        similarity: cosine, dot, manhattan (negated), euclidean (negated).
+        similarity: cosine, dot, manhattan (negated), euclidean (negated); None for the model's own.
         role: whose prompt both texts get: "query", "document", or None for the default prompt.
         truncate_dim: keep the first dimensions of embeddings only.
 
@@ -50,12 +50,13 @@ class EmbeddingSimilarityEvaluator:
         columns: Mapping[str, object] | None = None,
         limit: int | None = None,
         name: str = "",
-        similarity: str | Sequence[str] = ("cosine",),
+        similarity: str | Sequence[str] | None = None,
         role: str | None = None,
         truncate_dim: int | None = None,
     ) -> None:
         field = field_of(name, "similarity")
         self.name, self.role = name, role
+        self.follows_model = similarity is None
         self.similarity = parse_similarity(similarity, field=field)
         self.truncate_dim = check_truncate_dim(truncate_dim, field=field)
         self.first, self.second, self.labels = read_labelled_pairs(

@@ -28,9 +28,10 @@ from inbatch.evaluation.base import (
     with_prefix,
 )
 from inbatch.evaluation.metrics import Cutoffs, retrieval_metrics
-from inbatch.evaluation.retrieval_data import RetrievalData
+from inbatch.evaluation.retrieval_data import RetrievalData, retrieval_data_of_pairs
 from inbatch.evaluation.retrieval_files import read_retrieval_data
-from inbatch.evaluation.rows import RowSource
+from inbatch.evaluation.retrieval_spec import is_retrieval, retrieval_spec
+from inbatch.evaluation.rows import RowSource, check_limit, read_texts
 from inbatch.evaluation.search import hit_ranks, no_hits, search_block
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -50,19 +51,25 @@ class InformationRetrievalEvaluator:
 
     Args:
         path: one of
-            - a folder with ``corpus.*``, ``queries.*`` and ``qrels.*`` (csv, tsv, jsonl, parquet,
-              arrow), or ``{corpus: file, queries: file, qrels: file}``: ids and texts, and which
-              pairs are relevant;
+            - a folder of corpus, queries and judgements (see `retrieval_folder`), or ``{corpus: file,
+              queries: file, qrels: file}``: ids and texts, and which pairs are relevant; csv, tsv, jsonl,
+              parquet, arrow, judgements also in trec_eval's four columns. Either may be a mapping with
+              split, exclude_same_id, graded, limit and columns in it;
             - pairs (see `rows.read_texts`): every distinct query looks for its positives among all
               distinct positives and negatives; labels, if there are any, are grades;
             - a `RetrievalData`.
         columns: for three files ``{corpus_id, corpus_text, query_id, query_text, qrels_query_id,
             qrels_corpus_id, grade}`` -> column names, for pairs ``{query, positive, negatives,
-            label}``; common names are recognised. Without a grade every judged pair is relevant.
+            label}``; common names are recognised. Texts may be templates of columns (``{title}: {body}``);
+            a corpus with title and text is read by BEIR's rule, ``{title} {text}``. Without a grade every
+            judged pair is relevant.
         limit: the first queries only; the corpus stays whole.
+        split: name of the judgements of a folder that has several, or a list of them to take together.
+        exclude_same_id: no query finds the document that has its own id (ArguAna, Quora).
         name: prefix of the keys.
-        similarity: cosine, dot, manhattan (negated), euclidean (negated).
-        graded: gains of the nDCG are the grades; False: 1 for every grade above 0.
+        similarity: cosine, dot, manhattan (negated), euclidean (negated); None for the model's own.
+        graded: gains of the nDCG are the grades, as in trec_eval; False: 1 for every grade above 0, as in
+            sentence-transformers.
         accuracy_at_k, precision_recall_at_k, ndcg_at_k, mrr_at_k, map_at_k: where to take each
             metric.
         corpus_chunk_size: documents that are embedded and searched at a time.
@@ -83,8 +90,10 @@ class InformationRetrievalEvaluator:
         *,
         columns: Mapping[str, Any] | None = None,
         limit: int | None = None,
+        split: str | Sequence[str] | None = None,
+        exclude_same_id: bool = False,
         name: str = "",
-        similarity: str | Sequence[str] = ("cosine",),
+        similarity: str | Sequence[str] | None = None,
         graded: bool = False,
         accuracy_at_k: Sequence[int] = (1, 3, 5, 10),
         precision_recall_at_k: Sequence[int] = (1, 3, 5, 10),
@@ -96,8 +105,9 @@ class InformationRetrievalEvaluator:
         truncate_dim: int | None = None,
     ) -> None:
         field = field_of(name, "retrieval")
-        self.name, self.graded = name, graded
+        self.name = name
         self.device = _check_device(device, field=field)
+        self.follows_model = similarity is None
         self.similarity = parse_similarity(similarity, field=field)
         self.truncate_dim = check_truncate_dim(truncate_dim, field=field)
         self.cutoffs = Cutoffs(
@@ -116,10 +126,15 @@ class InformationRetrievalEvaluator:
                 "set at least 1",
                 value=corpus_chunk_size,
             )
-        if isinstance(path, RetrievalData):
-            self.data = path
-        else:
-            self.data = read_retrieval_data(path, columns=columns, limit=limit, field=field)
+        self.data, self.graded = _read(
+            path,
+            field=field,
+            columns=columns or None,
+            limit=limit,
+            split=split,
+            exclude_same_id=exclude_same_id,
+            graded=graded,
+        )
 
     @property
     def primary_metric(self) -> str:
@@ -147,9 +162,12 @@ class InformationRetrievalEvaluator:
         data = self.data
         queries, documents = data.relevant_texts(SHOWN_ROWS)
         contents = f"queries, {len(data.corpus):,} documents, {len(data.relevant):,} relevant pairs"
-        return EvaluationRows(
-            len(data.queries), contents, {"query": queries, "relevant document": documents}
+        texts = (
+            {"query": queries, "relevant document": documents}
+            if queries
+            else {"query": data.queries}
         )
+        return EvaluationRows(len(data.queries), contents, texts, data.notes)
 
     def examples(self) -> Examples | None:
         """The nearest documents of the first queries, and whether they are relevant."""
@@ -183,7 +201,8 @@ class InformationRetrievalEvaluator:
         queries_QD = queries_QD.to(device)
         if not bool(queries_QD.isfinite().all()):
             return {}
-        k = self.cutoffs.largest
+        # One more hit, in place of the document that is no hit.
+        k = self.cutoffs.largest + (self.data.left_out is not None)
         keys = {name: no_hits(len(queries_QD), k, device=device) for name in self.similarity}
         for texts, ranks_N in self._blocks():
             (documents_ND,) = embed_distinct(encode, (texts,), role="document", **options)
@@ -194,7 +213,13 @@ class InformationRetrievalEvaluator:
                 keys[name] = search_block(
                     keys[name], queries_QD, documents_ND, ranks_N, similarity=name
                 )
-        return {name: hit_ranks(found).cpu() for name, found in keys.items()}
+        hits = {name: hit_ranks(found).cpu() for name, found in keys.items()}
+        if self.data.left_out is None:
+            return hits
+        return {
+            name: torch.from_numpy(self.data.without_left_out(found.numpy()))
+            for name, found in hits.items()
+        }
 
     def _blocks(self) -> Iterator[tuple[list[str], Tensor]]:
         for start in range(0, len(self.data.corpus), self.corpus_chunk_size):
@@ -211,6 +236,31 @@ class InformationRetrievalEvaluator:
         return retrieval_metrics(
             gains, ideal_QK=ideal, num_relevant_Q=self.data.num_relevant, cutoffs=self.cutoffs
         )
+
+
+def _read(path: Any, *, field: str, **given: Any) -> tuple[RetrievalData, bool]:
+    """The data of `path`, and whether its nDCG is graded; `given` are the arguments of that name.
+
+    Raises:
+        ConfigError: see `InformationRetrievalEvaluator`.
+    """
+    if isinstance(path, RetrievalData):
+        return path, given["graded"]
+    if is_retrieval(path):
+        spec = retrieval_spec(path, field=field, **given)
+        return read_retrieval_data(spec, field=field), spec.graded
+    for key in ("split", "exclude_same_id"):
+        if given[key]:
+            raise ConfigError(
+                f"{field}.{key}",
+                "belongs to a folder of corpus, queries and judgements, and these are rows",
+                "leave it out",
+                value=given[key],
+            )
+    rows = read_texts(path, columns=given["columns"], limit=None, field=field)
+    limit = check_limit(given["limit"], field=field)
+    data = retrieval_data_of_pairs(rows.texts, rows.labels, limit=limit, field=field)
+    return data, given["graded"]
 
 
 def search_device(choice: str, encode: Encode) -> torch.device:

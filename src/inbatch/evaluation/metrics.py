@@ -63,6 +63,15 @@ def pairwise_similarity(a_ND: Tensor, b_ND: Tensor, similarity: str) -> Tensor:
     return -torch.linalg.vector_norm(a_ND - b_ND, dim=-1)
 
 
+def similarities(queries_QD: Tensor, documents_ND: Tensor, similarity: str) -> Tensor:
+    """Similarity of each query with each document: [Q, N]."""
+    if similarity in DISTANCES:
+        return -torch.cdist(queries_QD, documents_ND, p=DISTANCES[similarity])
+    if similarity == "cosine":
+        queries_QD, documents_ND = normalize(queries_QD, dim=-1), normalize(documents_ND, dim=-1)
+    return queries_QD @ documents_ND.T
+
+
 def without_noise(scores_N: np.ndarray) -> np.ndarray:
     """The scores; all equal where they differ by what float32 rounds only, as cosines of equal texts do."""
     if np.isfinite(scores_N).all() and np.ptp(scores_N) <= NOISE * np.abs(scores_N).max():

@@ -5,7 +5,7 @@ Shape letters: Q queries, N documents, R relevant pairs, K hits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,39 +18,55 @@ class RetrievalData:
     """Queries, corpus and judgements, with ids turned into numbers.
 
     A document's rank is its place in the ascending order of ids, which breaks ties between scores.
-    Equal texts of the corpus are neighbours, so that blocks of it embed them once.
+    Equal texts of the corpus are neighbours, so that blocks of it embed them once. A document that is
+    judged but is not in the corpus has a rank after all others: relevant, and never found.
     """
 
     queries: list[str]  # Q, each with a relevant document
     query_ids: list[str]
     corpus: list[str]  # N
     ranks: np.ndarray  # [N] int64, rank of each document
-    ids: list[str]  # N document ids in ascending order: the id of each rank
-    relevant: np.ndarray  # [R] int64, query * N + rank, ascending
+    ids: list[
+        str
+    ]  # document ids, the id of each rank: N ascending ones of the corpus, then absent ones
+    relevant: np.ndarray  # [R] int64, query * len(ids) + rank, ascending
     grades: np.ndarray  # [R] float64, above 0
+    left_out: np.ndarray | None = (
+        None  # [Q] int64, rank of the document that is no hit; -1 for none
+    )
+    notes: tuple[str, ...] = ()  # what a person should know of the ids, as sentences
 
     @property
     def num_relevant(self) -> np.ndarray:
         """Relevant documents of each query: int64 [Q], at least 1."""
-        return np.bincount(self.relevant // len(self.corpus), minlength=len(self.queries))
+        return np.bincount(self.relevant // len(self.ids), minlength=len(self.queries))
 
     def gains(self, ranks_QK: np.ndarray) -> np.ndarray:
         """Grade of each hit, float64 [Q, K]; 0 if it is not relevant or missing (rank -1)."""
-        wanted = np.arange(len(self.queries))[:, None] * len(self.corpus) + ranks_QK
+        wanted = np.arange(len(self.queries))[:, None] * len(self.ids) + ranks_QK
         places = np.searchsorted(self.relevant, wanted).clip(max=len(self.relevant) - 1)
         found = (self.relevant[places] == wanted) & (ranks_QK >= 0)
         return np.where(found, self.grades[places], 0.0)
 
+    def without_left_out(self, ranks_QK: np.ndarray) -> np.ndarray:
+        """K - 1 hits of each query, int64 [Q, K - 1]: all but the document left out, or but the last."""
+        if self.left_out is None:
+            return ranks_QK[:, :-1]
+        is_left_out = ranks_QK == self.left_out[:, None]
+        is_left_out &= ranks_QK >= 0
+        order = np.argsort(is_left_out, axis=1, kind="stable")
+        return np.take_along_axis(ranks_QK, order, axis=1)[:, :-1]
+
     def relevant_texts(self, limit: int) -> tuple[list[str], list[str]]:
-        """Query and document of the first relevant pairs."""
+        """Query and document of the first relevant pairs whose document is in the corpus."""
         place = np.argsort(self.ranks)  # of each rank in the corpus
-        pairs = [divmod(pair, len(self.corpus)) for pair in self.relevant[:limit].tolist()]
-        documents = [self.corpus[place[rank]] for _, rank in pairs]
-        return [self.queries[query] for query, _ in pairs], documents
+        query, rank = np.divmod(self.relevant, len(self.ids))
+        pairs = [(q, r) for q, r in zip(query.tolist(), rank.tolist()) if r < len(place)][:limit]
+        return [self.queries[q] for q, _ in pairs], [self.corpus[place[r]] for _, r in pairs]
 
     def ideal_gains(self, k: int) -> np.ndarray:
         """The k largest grades of each query, descending, then zeros: float64 [Q, k]."""
-        query = self.relevant // len(self.corpus)
+        query = self.relevant // len(self.ids)
         order = np.lexsort((-self.grades, query))
         starts = np.cumsum(self.num_relevant) - self.num_relevant
         place = np.arange(len(order)) - starts[query]
@@ -66,9 +82,13 @@ def make_retrieval_data(
     judgements: Mapping[tuple[str, str], float],
     *,
     limit: int | None = None,
+    exclude_same_id: bool = False,
     field: str = "retrieval",
 ) -> RetrievalData:
     """Turn ids into numbers.
+
+    Judgements of ids that are absent count as trec_eval counts them: a query without text is left out,
+    a relevant document that the corpus does not have lowers recall and nDCG.
 
     Args:
         queries: query id -> text. Queries without a relevant document are left out, as their
@@ -77,40 +97,36 @@ def make_retrieval_data(
         judgements: (query id, document id) -> grade; relevant where it is above 0.
         limit: the first queries that have a relevant document; None for all. The corpus stays
             whole.
+        exclude_same_id: no query finds the document that has its own id.
         field: configuration key of the evaluator, for messages.
 
     Raises:
-        ConfigError: a judgement of an unknown query or document, or no relevant document at all.
+        ConfigError: no judged query or no relevant document is known, or none is relevant at all.
     """
-    for query, document in judgements:
-        for kind, key, known in (("query", query, queries), ("document", document, corpus)):
-            if key not in known:
-                raise ConfigError(
-                    f"{field}",
-                    f"has judgements of the {kind} {key!r}, which is not among the "
-                    f"{len(known)} ids that were read (such as {next(iter(known), None)!r})",
-                    f"make the ids match, or name the right columns in {field}.columns",
-                )
     positive = {pair: grade for pair, grade in judgements.items() if grade > 0}
-    judged = {query for query, _ in positive}
-    query_ids = [query for query in queries if query in judged][:limit]
-    if not query_ids:
+    if not positive:
         raise ConfigError(
             f"{field}.columns.grade", "gives no judgement a grade above 0", "name another column"
         )
-    ids = sorted(corpus)
+    _check_known((query for query, _ in positive), queries, kind="query", field=field)
+    _check_known((document for _, document in positive), corpus, kind="document", field=field)
+    judged = {query for query, _ in positive}
+    query_ids = [query for query in queries if query in judged][:limit]
+    number = {query: i for i, query in enumerate(query_ids)}
+    positive = {pair: grade for pair, grade in positive.items() if pair[0] in number}
+    absent = sorted({document for _, document in positive if document not in corpus})
+    ids = [*sorted(corpus), *absent]
     rank = {document: i for i, document in enumerate(ids)}
     first: dict[str, int] = {}
     for text in corpus.values():
         first.setdefault(text, len(first))
     ordered = sorted(corpus.items(), key=lambda item: first[item[1]])
-    number = {query: i for i, query in enumerate(query_ids)}
     rows = [
         (number[query] * len(ids) + rank[document], grade)
         for (query, document), grade in positive.items()
-        if query in number
     ]
     rows.sort()
+    own = [rank[query] if query in corpus else -1 for query in query_ids]
     return RetrievalData(
         queries=[queries[query] for query in query_ids],
         query_ids=query_ids,
@@ -119,6 +135,11 @@ def make_retrieval_data(
         ids=ids,
         relevant=np.array([row for row, _ in rows], dtype=np.int64),
         grades=np.array([grade for _, grade in rows], dtype=np.float64),
+        left_out=np.array(own, dtype=np.int64) if exclude_same_id else None,
+        notes=(
+            *_absent_notes(queries, corpus, judgements),
+            *_same_id_notes({q: queries[q] for q in query_ids}, corpus, excluded=exclude_same_id),
+        ),
     )
 
 
@@ -139,19 +160,109 @@ def retrieval_data_of_pairs(
     Raises:
         ConfigError: no grade is above 0.
     """
-    queries = {text: str(i) for i, text in enumerate(dict.fromkeys(columns[0]))}
-    documents = {text: i for i, text in enumerate(dict.fromkeys(t for c in columns[1:] for t in c))}
-    width = len(str(len(documents)))  # equal widths, so that ids as strings keep the order of rows
-    keys = {text: f"{i:0{width}d}" for text, i in documents.items()}
-    judgements: dict[tuple[str, str], float] = {}
     grades = np.ones(len(columns[0])) if labels is None else labels
-    for query, positive, grade in zip(columns[0], columns[1], grades.tolist()):
-        pair = queries[query], keys[positive]
+    return retrieval_data_of_texts(
+        columns[0],
+        (text for column in columns[1:] for text in column),
+        zip(columns[0], columns[1], grades.tolist()),
+        limit=limit,
+        field=field,
+    )
+
+
+def retrieval_data_of_texts(
+    queries: Iterable[str],
+    documents: Iterable[str],
+    pairs: Iterable[tuple[str, str, float]],
+    *,
+    limit: int | None = None,
+    field: str = "retrieval",
+) -> RetrievalData:
+    """Search each distinct query among all distinct documents; a text is its own id.
+
+    Args:
+        queries: texts.
+        documents: texts; the first of two with equal scores is the better hit.
+        pairs: query, document, and grade, the largest of those that a pair has.
+        limit, field: see `make_retrieval_data`.
+
+    Raises:
+        ConfigError: no grade is above 0.
+    """
+    # Ids that no document has: a query is never the same thing as a document here.
+    query_ids = {text: f"q{i}" for i, text in enumerate(dict.fromkeys(queries))}
+    distinct = dict.fromkeys(documents)
+    width = len(str(len(distinct)))  # equal widths, so that ids as strings keep the order
+    ids = {text: f"{i:0{width}d}" for i, text in enumerate(distinct)}
+    judgements: dict[tuple[str, str], float] = {}
+    for query, document, grade in pairs:
+        pair = query_ids[query], ids[document]
         judgements[pair] = max(grade, judgements.get(pair, grade))
     return make_retrieval_data(
-        {key: text for text, key in queries.items()},
-        {key: text for text, key in keys.items()},
+        {key: text for text, key in query_ids.items()},
+        {key: text for text, key in ids.items()},
         judgements,
         limit=limit,
         field=field,
     )
+
+
+def _check_known(ids: Iterable[str], known: Mapping[str, str], *, kind: str, field: str) -> None:
+    """Refuse judgements none of whose ids is known, which come of a wrong column or file."""
+    unknown = None
+    for unknown in ids:
+        if unknown in known:
+            return
+    raise ConfigError(
+        field,
+        f"has judgements of the {kind} {unknown!r}, and none of a {kind} that is among the "
+        f"{len(known)} ids that were read (such as {next(iter(known), None)!r})",
+        f"make the ids match, or name the right columns in {field}.columns",
+    )
+
+
+def _absent_notes(
+    queries: Mapping[str, str],
+    corpus: Mapping[str, str],
+    judgements: Mapping[tuple[str, str], float],
+) -> list[str]:
+    """What absent ids, and queries without a relevant document, do to the metrics."""
+    judged = dict.fromkeys(query for query, _ in judgements)
+    unknown = [query for query in judged if query not in queries]
+    relevant = {query for (query, _), grade in judgements.items() if grade > 0}
+    idle = [query for query in judged if query in queries and query not in relevant]
+    absent = [
+        document
+        for (query, document), grade in judgements.items()
+        if grade > 0 and query in queries and document not in corpus
+    ]
+    notes = []
+    if unknown:
+        which = _counted(unknown, "judged query", "judged queries")
+        notes.append(f"{which} without text, left out")
+    if absent:
+        which = _counted(absent, "judgement", "judgements")
+        notes.append(f"{which} of a document that is not in the corpus: relevant and not found")
+    if idle:
+        which = _counted(idle, "judged query", "judged queries")
+        notes.append(f"{which} without a relevant document, left out (trec_eval counts 0 for it)")
+    return notes
+
+
+def _same_id_notes(
+    queries: Mapping[str, str], corpus: Mapping[str, str], *, excluded: bool
+) -> list[str]:
+    """How many queries have the id of a document, where that matters."""
+    same = [query for query in queries if query in corpus]
+    if excluded:
+        which = _counted(same, "query", "queries") if same else "no query"
+        return [f"{which} with the id of a document, which is left out of its hits"]
+    equal = [query for query in same if queries[query].strip() == corpus[query].strip()]
+    if not equal:
+        return []
+    which = _counted(equal, "query", "queries")
+    return [f"{which} in the corpus under the same id: exclude_same_id=true leaves it out, as BEIR"]
+
+
+def _counted(ids: Sequence[str], one: str, several: str) -> str:
+    return f"{len(ids):,} {one if len(ids) == 1 else several} ({ids[0]})"

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from inbatch.data.formats.template import fill, template_columns
 from inbatch.data.sources.columns import Roles, suggest
-from inbatch.data.sources.files import KINDS, load_files, peek_columns, resolve_files
+from inbatch.data.sources.config_keys import path_key
+from inbatch.data.sources.files import Files, load_files, peek_columns, resolve_files
 from inbatch.errors import ConfigError
-from inbatch.evaluation.retrieval_data import (
-    RetrievalData,
-    make_retrieval_data,
-    retrieval_data_of_pairs,
+from inbatch.evaluation.plain_tables import (
+    TREC_SUFFIXES,
+    Layout,
+    layout_of,
+    read_layout,
+    suffix_of,
 )
-from inbatch.evaluation.rows import RowSource, read_texts
+from inbatch.evaluation.retrieval_data import RetrievalData, make_retrieval_data
+from inbatch.evaluation.retrieval_spec import RetrievalSpec
 
-_PARTS = ("corpus", "queries", "qrels")
 # Names that are recognised for each key of `columns`, those of BEIR and of MS MARCO among them.
 _QUERY_IDS = ("qid", "query_id", "query-id")
 _DOCUMENT_IDS = ("did", "doc_id", "docid", "corpus_id", "corpus-id", "document_id", "pid")
@@ -30,148 +34,193 @@ _NAMES = {
     "qrels_corpus_id": _DOCUMENT_IDS,
     "grade": ("grade", "score", "relevance", "label"),
 }
+_KEYS = {
+    "corpus": ("corpus_id", "corpus_text"),
+    "queries": ("query_id", "query_text"),
+    "qrels": ("qrels_query_id", "qrels_corpus_id", "grade"),
+}
 
 
-def read_retrieval_data(
-    path: RowSource | Mapping[str, Any],
-    *,
-    columns: Mapping[str, Any] | None,
-    limit: int | None,
-    field: str,
-) -> RetrievalData:
-    """Read what `InformationRetrievalEvaluator` takes as `path`, see there.
+def read_retrieval_data(spec: RetrievalSpec, *, field: str) -> RetrievalData:
+    """Read the files of `spec`.
+
+    A corpus with the columns title and text is read by BEIR's rule, ``{title} {text}``; the notes of the
+    result say so.
+
+    Args:
+        spec: the files, and how they count.
+        field: configuration key of the evaluator, for messages.
 
     Raises:
         ConfigError: anything about files, columns, ids and grades that cannot be used.
     """
-    if limit is not None and limit < 1:
-        raise ConfigError(
-            f"{field}.limit", "is below 1", "set at least 1, or null for all", value=limit
-        )
-    if isinstance(path, Mapping) and set(path) & set(_PARTS):
-        return _from_files(path, columns=columns, limit=limit, field=field)
-    if isinstance(path, str) and Path(path).is_dir():
-        return _from_files(_find(path, field=field), columns=columns, limit=limit, field=field)
-    rows = read_texts(path, columns=columns, limit=None, field=field)
-    return retrieval_data_of_pairs(rows.texts, rows.labels, limit=limit, field=field)
-
-
-def _find(folder: str, *, field: str) -> dict[str, str]:
-    """The three files of a folder; judgements may be in a folder ``qrels`` in it, as in BEIR."""
-    found = {}
-    for part in _PARTS:
-        matches = [
-            str(match)
-            for pattern in (f"{part}.*", f"{part}/*.*")
-            for match in sorted(Path(folder).glob(pattern))
-            if match.suffix in KINDS or match.stem.endswith(tuple(KINDS))
-        ]
-        if len(matches) != 1:
-            seen = (
-                f"several files of {part} ({', '.join(matches)})"
-                if matches
-                else f"no file of {part}"
-            )
-            raise ConfigError(
-                f"{field}.path",
-                f"holds {seen}",
-                f"give {field}.path as {{corpus: ..., queries: ..., qrels: ...}}",
-                value=folder,
-            )
-        found[part] = matches[0]
-    return found
-
-
-def _from_files(
-    paths: Mapping[str, Any],
-    *,
-    columns: Mapping[str, Any] | None,
-    limit: int | None,
-    field: str,
-) -> RetrievalData:
-    if set(paths) != set(_PARTS):
-        raise ConfigError(
-            f"{field}.path", f"has the keys {sorted(paths)}", f"give {', '.join(_PARTS)}"
-        )
-    chosen = dict(columns or {})
-    for key in chosen:
+    for key in spec.columns:
         if key not in _NAMES:
             raise ConfigError(
                 f"{field}.columns.{key}", "is not a valid key", suggest(str(key), list(_NAMES))
             )
-    corpus = _read_texts(paths, "corpus", ("corpus_id", "corpus_text"), chosen, field=field)
-    queries = _read_texts(paths, "queries", ("query_id", "query_text"), chosen, field=field)
-    keys = ("qrels_query_id", "qrels_corpus_id", "grade")
-    *ids, grades = _read(paths, "qrels", keys, chosen, field=field)
-    judgements: dict[tuple[str, str], float] = {}
-    for pair, value in zip(zip(*ids), grades):
-        grade = _grade(value, pair, field=field)
-        judgements[pair] = max(grade, judgements.get(pair, grade))
-    return make_retrieval_data(queries, corpus, judgements, limit=limit, field=field)
+    corpus = _table(spec, "corpus", field=field)
+    queries = _table(spec, "queries", field=field)
+    judged = _table(spec, "qrels", field=field)
+    judgements = {
+        pair: _grade(value, pair, field=field)
+        for pair, value in zip(zip(*judged.ids), judged.values)
+    }
+    data = make_retrieval_data(
+        _texts(queries, "queries", field=field),
+        _texts(corpus, "corpus", field=field),
+        judgements,
+        limit=spec.limit,
+        exclude_same_id=spec.exclude_same_id,
+        field=field,
+    )
+    if corpus.template is None:
+        return data
+    return replace(data, notes=(f"documents are {corpus.template}", *data.notes))
 
 
-def _read_texts(
-    paths: Mapping[str, Any],
-    part: str,
-    keys: tuple[str, str],
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Columns of one file.
+
+    ids: one or two columns of them.
+    values: texts, or grades.
+    template: of the texts; None for a plain column.
+    """
+
+    ids: list[list[str]]
+    values: list[Any]
+    template: str | None
+
+
+def _table(spec: RetrievalSpec, part: str, *, field: str) -> _Table:
+    """Columns of one part."""
+    place = f"{path_key(field)}.{part}"
+    paths, layout = _plain(spec.files[part], part, field=place)
+    if layout is not None:
+        *ids, values = read_layout(paths, layout, field=place)
+        return _Table(ids, values, None)
+    files = resolve_files(spec.files[part], field=place)
+    names = peek_columns(files, field=place)
+    keys = {
+        key: _column(key, names, spec.columns, part=part, field=field) for key in _KEYS[part][:-1]
+    }
+    if part == "qrels":
+        return _judgements(files, names, list(keys.values()), spec.columns, field=field)
+    (id_column,) = keys.values()
+    template, wanted = _text_columns(names, spec.columns, part=part, field=field)
+    columns = _load(files, [id_column, *wanted], None, field=place)
+    ids = [_filled_ids(columns[id_column], id_column, field=place)]
+    if template is None:
+        return _Table(ids, columns[wanted[0]], None)
+    records = zip(*(columns[name] for name in wanted))
+    return _Table(ids, [_filled(template, wanted, record) for record in records], template)
+
+
+def _judgements(
+    files: Files,
+    names: Sequence[str],
+    id_columns: Sequence[str],
     chosen: Mapping[str, Any],
     *,
     field: str,
-) -> dict[str, str]:
+) -> _Table:
+    """Ids and grades; a file without grades has 1 for all."""
+    place = f"{path_key(field)}.qrels"
+    known = {name.lower() for name in names} & set(_NAMES["grade"])
+    grade = None
+    if chosen.get("grade") is not None or known:
+        grade = _column("grade", names, chosen, part="qrels", field=field)
+    columns = _load(files, id_columns, grade, field=place)
+    ids = [_filled_ids(columns[name], name, field=place) for name in id_columns]
+    return _Table(ids, columns[grade] if grade else [1.0] * len(ids[0]), None)
+
+
+def _load(
+    files: Files, texts: Sequence[str], number: str | None, *, field: str
+) -> dict[str, list[Any]]:
+    """Columns by name: those of texts and ids, and one of numbers."""
+    columns = list(dict.fromkeys(texts))
+    # Roles only say which columns to load.
+    roles = Roles(columns[0], columns[-1], negatives=tuple(columns[1:-1]), label=number)
+    table = load_files(files, roles, field=field).with_format("arrow")[:]
+    return {name: table.column(name).to_pylist() for name in set(roles.used)}
+
+
+def _plain(given: Any, part: str, *, field: str) -> tuple[list[str], Layout | None]:
+    """Paths of files without a header and their layout; None for files that have one."""
+    paths = [given] if isinstance(given, str) else [str(path) for path in given]
+    if part != "qrels" or not all(suffix_of(path) in TREC_SUFFIXES for path in paths):
+        paths = list(resolve_files(paths, field=field).paths)
+    return paths, layout_of(paths[0], part, field=field)
+
+
+def _filled_ids(column: list[Any], name: str, *, field: str) -> list[str]:
+    if None in column:
+        raise ConfigError(
+            field,
+            f"has no id (null) in column '{name}', row {column.index(None)} (counted from 0)",
+            "fill it",
+        )
+    return [str(value) for value in column]
+
+
+def _filled(template: str, names: Sequence[str], values: Iterable[Any]) -> str | None:
+    """The text of a row; None if it has none of the values, as a null in a plain column."""
+    record = dict(zip(names, values))
+    if all(value is None for value in record.values()):
+        return None
+    return fill(template, record)
+
+
+def _texts(table: _Table, part: str, *, field: str) -> dict[str, str]:
     texts: dict[str, str] = {}
-    for key, text in zip(*_read(paths, part, keys, chosen, field=field)):
+    for key, text in zip(table.ids[0], table.values):
         if key in texts:
             raise ConfigError(
-                f"{field}.path.{part}", f"holds the id {key!r} twice", "keep one of its rows"
+                f"{path_key(field)}.{part}", f"holds the id {key!r} twice", "keep one of its rows"
             )
         if not isinstance(text, str):
             raise ConfigError(
-                f"{field}.path.{part}",
+                f"{path_key(field)}.{part}",
                 f"has {text!r} as the text of {key!r}",
-                f"give a text, or name another column as {field}.columns.{keys[1]}",
+                f"give a text, or name another column as {field}.columns.{_KEYS[part][1]}",
             )
         texts[key] = text
     return texts
 
 
-def _read(
-    paths: Mapping[str, Any],
-    part: str,
-    keys: Sequence[str],
-    chosen: Mapping[str, Any],
-    *,
-    field: str,
-) -> list[list[Any]]:
-    """Columns of one file: ids as strings, then the values; a file without grades has 1 for all."""
-    place = f"{field}.path.{part}"
-    files = resolve_files(paths[part], field=place)
-    names = peek_columns(files, field=place)
-    found = [_column(key, names, chosen, part=part, field=field) for key in keys]
-    columns = [name for name in found if name is not None]
-    # Roles only say which columns to load: two ids and a grade, or an id and a text.
-    roles = Roles(columns[0], columns[1], label=columns[2] if len(columns) > 2 else None)
-    table = load_files(files, roles, field=place).with_format("arrow")[:]
-    values = [table.column(name).to_pylist() for name in columns]
-    if len(columns) < len(keys):
-        values.append([1.0] * len(values[0]))
-    for name, column in zip(columns, values[:-1]):
-        if None in column:
+def _text_columns(
+    names: Sequence[str], chosen: Mapping[str, Any], *, part: str, field: str
+) -> tuple[str | None, list[str]]:
+    """The template of the texts, None for a plain column, and the columns that it takes."""
+    key = _KEYS[part][1]
+    given = chosen.get(key)
+    by_lower = {name.lower(): name for name in names}
+    if given is None and part == "corpus" and {"title", "text"} <= by_lower.keys():
+        given = f"{{{by_lower['title']}}} {{{by_lower['text']}}}"
+    wanted = template_columns(str(given)) if given is not None and given not in names else ()
+    for name in wanted:
+        if name not in names:
             raise ConfigError(
-                place,
-                f"has no id (null) in column '{name}', row {column.index(None)} (counted from 0)",
-                "fill it",
+                f"{field}.columns.{key}",
+                f"names '{name}', which is not a column of {path_key(field)}.{part}",
+                suggest(name, names),
+                value=given,
             )
-    return [*([str(value) for value in column] for column in values[:-1]), values[-1]]
+    if wanted:
+        return str(given), list(wanted)
+    return None, [_column(key, names, chosen, part=part, field=field)]
 
 
 def _column(
     key: str, names: Sequence[str], chosen: Mapping[str, Any], *, part: str, field: str
-) -> str | None:
+) -> str:
     if (given := chosen.get(key)) is not None:
         if given not in names:
             raise ConfigError(
                 f"{field}.columns.{key}",
-                f"is not a column of {field}.path.{part}",
+                f"is not a column of {path_key(field)}.{part}",
                 suggest(str(given), names),
                 value=given,
             )
@@ -180,22 +229,20 @@ def _column(
     found = [by_lower[name] for name in _NAMES[key] if name in by_lower]
     if len(found) == 1:
         return found[0]
-    if key == "grade" and not found:
-        return None
     count = "several" if found else "none"
     raise ConfigError(
-        f"{field}.path.{part}",
+        f"{path_key(field)}.{part}",
         f"has the columns {list(names)}, {count} of which could be its {key}",
         f"name one as {field}.columns.{key}",
     )
 
 
-def _grade(value: Any, pair: tuple[str, str], *, field: str) -> float:
+def _grade(value: Any, pair: tuple[str, ...], *, field: str) -> float:
     try:
         return float(value)
     except (TypeError, ValueError):
         raise ConfigError(
-            f"{field}.path.qrels",
+            f"{path_key(field)}.qrels",
             f"has {value!r} as the grade of {pair}",
             f"give a number, or name another column as {field}.columns.grade",
         ) from None

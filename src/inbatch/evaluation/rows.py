@@ -96,17 +96,29 @@ def read_labelled_pairs(
 def pair_rows(first: Sequence[str], second: Sequence[str], labels: np.ndarray) -> EvaluationRows:
     """Labelled pairs as a card shows them."""
     columns = {"query": first, "positive": second, "label": labels.tolist()}
-    return EvaluationRows(len(labels), "evaluation samples", columns)
+    same = all(a == b for a, b in zip(first, second))
+    note = "every pair is of two equal texts, which no similarity but dot tells apart (nan)"
+    return EvaluationRows(len(labels), "evaluation samples", columns, (note,) if same else ())
+
+
+def check_limit(limit: int | None, *, field: str) -> int | None:
+    """Return `limit`, a number of rows or queries, or None.
+
+    Raises:
+        ConfigError: it is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(
+            f"{field}.limit", "is below 1", "set at least 1, or null for all", value=limit
+        )
+    return limit
 
 
 def load_source(
     path: RowSource, *, columns: Mapping[str, object] | None, limit: int | None, field: str
 ) -> Source:
     """The source that `read_texts` reads; arguments and errors as there."""
-    if limit is not None and limit < 1:
-        raise ConfigError(
-            f"{field}.limit", "is below 1", "set at least 1, or null for all", value=limit
-        )
+    check_limit(limit, field=field)
     if isinstance(path, Source):
         if columns:
             raise ConfigError(

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from inbatch.device.matmul_precision import exact_products
-from inbatch.evaluation.metrics import DISTANCES
+from inbatch.evaluation.metrics import similarities
 
 _TILE_SCORES = 2**24  # scores held at once: 64 MiB
 _LOW = 2**32 - 1
@@ -47,10 +47,11 @@ def search_block(
     """
     if similarity == "cosine":  # once a block, not once a tile
         queries_QD, documents_ND = normalize(queries_QD, dim=-1), normalize(documents_ND, dim=-1)
+        similarity = "dot"
     rows = max(1, _TILE_SCORES // max(1, len(documents_ND)))
     with exact_products():
         found = [
-            _merge(keys, _scores(queries, documents_ND, similarity), ranks_N)
+            _merge(keys, similarities(queries, documents_ND, similarity), ranks_N)
             for keys, queries in zip(keys_QK.split(rows), queries_QD.split(rows))
         ]
     return torch.cat(found)
@@ -73,12 +74,6 @@ def _merge(keys_QK: Tensor, scores_QN: Tensor, ranks_N: Tensor) -> Tensor:
         for some in tied.split(64):  # keys of whole rows take three times the memory of scores
             new[some] = _keys(scores_QN[some], ranks_N).topk(k, dim=1).values
     return torch.cat([keys_QK, new], dim=1).topk(k, dim=1).values
-
-
-def _scores(queries_QD: Tensor, documents_ND: Tensor, similarity: str) -> Tensor:
-    if similarity in DISTANCES:
-        return -torch.cdist(queries_QD, documents_ND, p=DISTANCES[similarity])
-    return queries_QD @ documents_ND.T  # cosine: of unit vectors
 
 
 def _keys(scores: Tensor, ranks: Tensor) -> Tensor:

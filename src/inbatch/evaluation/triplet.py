@@ -39,7 +39,7 @@ class TripletEvaluator:
         path: rows with query, positive and one negative, see `rows.read_texts`.
         columns, limit: see `rows.read_texts`.
         name: prefix of the keys.
-        similarity: cosine, dot, manhattan (negated), euclidean (negated).
+        similarity: cosine, dot, manhattan (negated), euclidean (negated); None for the model's own.
         margin: one number, or numbers by similarity (0 where it is missing).
         truncate_dim: keep the first dimensions of embeddings only.
 
@@ -56,12 +56,13 @@ class TripletEvaluator:
         columns: Mapping[str, object] | None = None,
         limit: int | None = None,
         name: str = "",
-        similarity: str | Sequence[str] = ("cosine",),
+        similarity: str | Sequence[str] | None = None,
         margin: float | Mapping[str, float] = 0.0,
         truncate_dim: int | None = None,
     ) -> None:
         field = field_of(name, "triplet")
         self.name = name
+        self.follows_model = similarity is None
         self.similarity = parse_similarity(similarity, field=field)
         self.margins = _margins(margin, field=field)
         self.truncate_dim = check_truncate_dim(truncate_dim, field=field)

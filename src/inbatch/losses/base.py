@@ -47,6 +47,17 @@ class Ring(Protocol):
         """Send on something [C, rows of the owner, ...] and receive the same from the next hop's owner."""
 
 
+class VisibleDocuments(NamedTuple):
+    """The documents of a ragged global batch, sorted by their rows. Shape letters: G rows, M documents."""
+
+    owner: Tensor  # int64 [M], row of each document
+    is_positive: Tensor  # bool [M], a row's positives come before its negatives
+    offsets: tuple[
+        int, ...
+    ]  # G + 1, on the host: documents offsets[i] .. offsets[i + 1] - 1 are of row i
+    positives: tuple[int, ...]  # G, on the host: positives of each row
+
+
 @dataclass(frozen=True, slots=True)
 class LossInput:
     """Embeddings of the global batch, the same on every rank, and the rows that this rank owns.
@@ -66,6 +77,8 @@ class LossInput:
     mixed: bool = False
     # Halvings of the rows that are scored at a time; only the order of sums depends on it.
     panel_halvings: int = 0
+    # Of ragged rows; `columns`, `guide` and `text_ids` are then queries [G, ...] and documents [M, ...].
+    documents: VisibleDocuments | None = None
 
     @property
     def num_global(self) -> int:

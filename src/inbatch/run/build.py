@@ -19,6 +19,7 @@ from inbatch.data.sources.source import check_stored_guide
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.encoder.resolve import resolve_directory
 from inbatch.errors import ConfigError
+from inbatch.evaluation.base import follow_model
 from inbatch.guide import Guide, LiveGuide, StoredGuide
 from inbatch.guide.fill import FillSettings
 from inbatch.losses.base import Loss
@@ -47,6 +48,7 @@ def build_parts(run: RunConfig, world: World, own: OwnObjects) -> Parts:
         for name, node in run.evaluation.evaluators.items()
     }
     encoder = own.encoder or make_encoder(run.encoder, sources)
+    follow_model(evaluators.values(), encoder.similarity)
     losses = make_losses(own.loss or run.loss, sources, guided=run.guide.model is not None)
     parts = Parts(
         sources=sources,

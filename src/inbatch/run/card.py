@@ -17,6 +17,7 @@ from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.evaluation import Evaluator
 from inbatch.evaluation.base import ShowsRows
+from inbatch.evaluation.metrics import similarities
 from inbatch.export.card import framework_versions
 from inbatch.export.card_data import (
     CardData,
@@ -150,7 +151,7 @@ def _usage(encoder: Encoder, source: Source) -> UsageExample:
         )
     else:
         left = right = encoder.encode([query, *documents])
-    scores = torch.nn.functional.normalize(left) @ torch.nn.functional.normalize(right).T
+    scores = similarities(left, right, encoder.similarity)
     return UsageExample(queries=[query], documents=documents, similarities=scores.tolist())
 
 

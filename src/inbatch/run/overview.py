@@ -14,6 +14,7 @@ from inbatch.data.plan.plan import duplicate_share
 from inbatch.data.report.build import build_report, write
 from inbatch.encoder import Encoder
 from inbatch.evaluation import Evaluator
+from inbatch.evaluation.base import contents_of
 from inbatch.losses.base import Loss
 from inbatch.run.datamodule import BatchModule
 from inbatch.run.memory_plan import GIB, MemoryPlan
@@ -108,7 +109,11 @@ def _evaluation_rows(
     first = next(iter(evaluators.values()))
     metric = config.best_metric or first.primary_metric
     best = "largest" if config.mode == "max" else "smallest"
-    return {"sets": ", ".join(evaluators), "model": f"that of the {best} {metric}"}
+    return {
+        "sets": ", ".join(evaluators),
+        **{f"of {name}": contents for name, contents in contents_of(evaluators).items()},
+        "model": f"that of the {best} {metric}",
+    }
 
 
 def _guide_rows(guide: GuideConfig, losses: Mapping[str, Loss]) -> dict[str, str]:

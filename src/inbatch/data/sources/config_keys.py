@@ -7,7 +7,14 @@ A source is known by its key, as ``data.train.offers``. A file may be given with
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 UNNAMED = ("data.train", "data.eval")
+RETRIEVAL_PARTS = ("corpus", "queries", "qrels")
+RETRIEVAL_KEYS = (
+    "exclude_same_id",
+    "graded",
+)  # of an evaluation set of these parts, beside those of a source
 
 
 def path_key(field: str) -> str:
@@ -33,3 +40,8 @@ def source_field(parent: str, name: str) -> str:
     """The key of the source `name` of `parent`; without a name of its own it is the last part of `parent`."""
     unnamed = parent in UNNAMED and name == parent.rpartition(".")[2]
     return parent if unnamed else f"{parent}.{name}"
+
+
+def is_one(value: Mapping[object, object]) -> bool:
+    """Whether a mapping holds the keys of one source or evaluation set, not several of them by name."""
+    return bool({"path", "hub"} & value.keys()) or {*RETRIEVAL_PARTS} <= value.keys()
