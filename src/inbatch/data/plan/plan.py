@@ -13,12 +13,14 @@ fingerprint.py describes the inputs of a plan, which a resumed run compares.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol, final
+from typing import Any, NamedTuple, Protocol, final
 
 import numpy as np
+
+from inbatch.data.ragged import RaggedValues
 
 _LOOKED_AT = 16  # batches of which a share is estimated
 
@@ -40,6 +42,11 @@ class SourceInfo:
         kept out of each other's batches by samplers that avoid duplicates.
     stream: for a source that is read file by file.
     labels: gives the label of each row, [N]; no plan depends on them, but a resumed run needs the same.
+
+    Where rows have lists of documents, `hashes` is None, and instead there are
+    conflicts: gives the hashes of each row's query and positives, which no other row of its batch may have.
+    ragged: gives the hashes of all its texts.
+    lists: which documents of a row a batch gets, in plain values.
     """
 
     name: str
@@ -48,6 +55,9 @@ class SourceInfo:
     keys: Callable[[], np.ndarray] | None = None
     stream: StreamInfo | None = None
     labels: Callable[[], np.ndarray] | None = None
+    conflicts: Callable[[], RaggedValues] | None = None
+    ragged: Callable[[], RaggedValues] | None = None
+    lists: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,8 @@ class PlannedSlice(NamedTuple):
     rows: np.ndarray  # int64 [B], row numbers of this rank inside the source
     num_global_rows: int  # rows over all ranks
     sources: np.ndarray | None = None  # int64 [B], source of each row, where there are several
+    epoch: int = 0  # number of the plan, which decides the documents that are drawn from lists
+    documents_of_ranks: tuple[int, ...] | None = None  # of rows with lists
 
 
 class BatchStream(Protocol):

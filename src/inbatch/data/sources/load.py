@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 
 from inbatch.data.sources.checks import OnEmpty
 from inbatch.data.sources.columns import Roles, find_roles
@@ -20,9 +21,10 @@ from inbatch.data.sources.prepared import (
     expand_prepared,
     open_prepared,
 )
+from inbatch.data.sources.ragged_arrays import arrays_of
 from inbatch.data.sources.source import Source
 from inbatch.data.sources.spec import SourceSpec, parse_spec
-from inbatch.data.sources.streamed import LABELS, DecodedFile, StreamedRows
+from inbatch.data.sources.streamed import DROPPED_TEXTS, LABELS, DecodedFile, StreamedRows
 from inbatch.errors import ConfigError
 
 __all__ = ["Source", "load_sources"]
@@ -172,12 +174,12 @@ def decode_file(
     source = Source(
         "file", dataset, roles, files=files, origin=origin, on_empty=on_empty, field=field
     )
-    arrays = {
-        TEXT_HASHES: source.text_hashes(),
-        TEXT_LENGTHS: source.text_lengths(),
-        KEY_HASHES: source.keys(),
-        LABELS: source.labels(),
-    }
+    arrays: dict[str, np.ndarray | None] = {KEY_HASHES: source.keys(), LABELS: source.labels()}
+    if source.ragged is None:
+        arrays |= {TEXT_HASHES: source.text_hashes(), TEXT_LENGTHS: source.text_lengths()}
+    else:
+        arrays |= arrays_of(source.ragged)
+        arrays[DROPPED_TEXTS] = np.array([source.num_dropped_texts])
     return DecodedFile(
         source.table(0, source.num_rows),
         {name: array for name, array in arrays.items() if array is not None},

@@ -34,6 +34,9 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 ROWS = "rows.arrow"
 TEXT_HASHES, KEY_HASHES, TEXT_LENGTHS = "text_hashes", "key_hashes", "text_lengths"
+# Of rows with lists, whose hashes and lengths are flat, see lists.py.
+TEXT_OFFSETS, POSITIVE_COUNTS = "text_offsets", "positive_counts"
+CONFLICT_HASHES, CONFLICT_OFFSETS = "conflict_hashes", "conflict_offsets"
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,11 @@ class Prepared:
     def num_dropped(self) -> int:
         """Rows of the raw data that were left out."""
         return int(self.manifest["num_dropped"])
+
+    @property
+    def num_dropped_texts(self) -> int:
+        """Texts of the raw data that were left out of the lists of other rows."""
+        return int(self.manifest.get("num_dropped_texts", 0))
 
     @property
     def shards(self) -> list[Path]:
