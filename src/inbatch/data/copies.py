@@ -54,11 +54,11 @@ def number_prompts(*prompts: Sequence[str]) -> np.ndarray:
     Args:
         prompts: of each encoder, by column; rows without negatives may have two columns only.
     """
-    by_role = list(zip(*(padded(each) for each in prompts)))
-    known = list(dict.fromkeys(by_role))
-    return np.array([known.index(each) for each in by_role])
+    of_roles = list(zip(*(by_role(each) for each in prompts)))
+    known = list(dict.fromkeys(of_roles))
+    return np.array([known.index(each) for each in of_roles])
 
 
-def padded(of_columns: Sequence[T]) -> tuple[T, T, T]:
+def by_role(of_columns: Sequence[T]) -> tuple[T, T, T]:
     """Of values by column those by role; the negatives of all columns share that of the first."""
     return of_columns[0], of_columns[1], of_columns[min(2, len(of_columns) - 1)]

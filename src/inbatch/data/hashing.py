@@ -43,6 +43,8 @@ def hash_column(column: pa.ChunkedArray) -> np.ndarray:
 
 def hash_array(texts: pa.Array) -> np.ndarray:
     """xxhash64 of each text of an Arrow string array without nulls, uint64 [n]."""
+    if pa.types.is_dictionary(texts.type):
+        texts = texts.dictionary_decode()
     binary = pa.large_binary() if pa.types.is_large_string(texts.type) else pa.binary()
     # The cast shares the buffers: no decoding to str, no second encoding.
     return _hash_bytes(texts.cast(binary).to_pylist())

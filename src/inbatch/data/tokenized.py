@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Protocol, cast
 import numpy as np
 
 from inbatch.batch.documents import Documents
-from inbatch.data.copies import distinct_texts, number_prompts, padded, role_of_texts
+from inbatch.data.copies import by_role, distinct_texts, number_prompts, role_of_texts
 from inbatch.data.read import ReadRows, StoredTokens
 
 
@@ -83,7 +83,7 @@ def _tokens_of_lists(
         return BatchTokens(_tokenize_distinct(texts, roles_E, encoder), guide_tokens, copies)
     stored = [ids for column in read.tokens.ids for ids in column]
     ids_E = [cast(Sequence[int], stored[place]) for place in places_E.tolist()]
-    lengths_E = np.array(padded(read.tokens.prompt_lengths))[roles_E]
+    lengths_E = np.array(by_role(read.tokens.prompt_lengths))[roles_E]
     return BatchTokens(TextTokens(ids_E, lengths_E.tolist()), guide_tokens, copies)
 
 
@@ -120,9 +120,9 @@ def _tokenize_distinct(texts: Sequence[str], roles_E: np.ndarray, encoder: Promp
     """Tokens of texts that differ from each other, or in their prompts."""
     token_ids: list[Sequence[int]] = [[]] * len(texts)
     lengths_E = np.zeros(len(texts), dtype=np.int64)
-    by_role = padded(encoder.prompts)
-    for prompt in dict.fromkeys(by_role):
-        roles = [role for role, other in enumerate(by_role) if other == prompt]
+    of_roles = by_role(encoder.prompts)
+    for prompt in dict.fromkeys(of_roles):
+        roles = [role for role, other in enumerate(of_roles) if other == prompt]
         places = np.flatnonzero(np.isin(roles_E, roles)).tolist()
         if places:
             found, length = encoder.tokenizer([texts[place] for place in places], prompt)

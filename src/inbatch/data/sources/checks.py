@@ -19,6 +19,8 @@ from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.config_keys import columns_key, path_key, to_set
 from inbatch.data.sources.diagnose import shorten
 from inbatch.data.sources.files import Files, locate_row
+from inbatch.data.sources.lists import is_text
+from inbatch.data.sources.texts import plain
 from inbatch.errors import ConfigError
 
 OnEmpty = Literal["error", "drop"]
@@ -73,7 +75,7 @@ def _is_blank(column: pa.ChunkedArray) -> np.ndarray:
 
 def is_blank(texts: pa.Array) -> np.ndarray:
     """Mark texts that are null, empty or white space only: bool [n]."""
-    blank = pc.fill_null(pc.equal(pc.binary_length(_trimmed(texts)), 0), True)
+    blank = pc.fill_null(pc.equal(pc.binary_length(_trimmed(plain(texts))), 0), True)
     marked: np.ndarray = blank.to_numpy(zero_copy_only=False)
     return marked
 
@@ -132,7 +134,7 @@ def numbers_only(texts: Sequence[str]) -> bool:
 def _check_types(dataset: datasets.Dataset, roles: Roles, place: Place) -> None:
     for name in roles.texts:
         kind = dataset.data.column(name).type
-        if not _is_text(kind):
+        if not is_text(kind):
             raise ConfigError(
                 columns_key(place.field),
                 f"uses column '{name}', which holds {kind} instead of text",

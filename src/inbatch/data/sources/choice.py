@@ -9,12 +9,14 @@ epoch, and after any number of epochs the uses of any two texts of a list differ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from inbatch.data.plan.permutation import derive_key, keyed_hash
+from inbatch.data.sources.config_keys import to_set
+from inbatch.errors import ConfigError, did_you_mean
 
 _HALF = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -92,6 +94,63 @@ class ListChoice:
         places_M[_first(kept_P) + np.repeat(starts_B, kept_P)] = places_P
         places_M[_first(kept_N) + np.repeat(starts_B + kept_P, kept_N)] = places_N
         return Picks(places_M, kept_B, kept_P)
+
+
+def check_choice(choice: ListChoice, *, field: str) -> None:
+    """Check the values of a choice.
+
+    Args:
+        choice: as configured.
+        field: key of the source.
+
+    Raises:
+        ConfigError: A value that it cannot have, or `negatives` without a number to choose.
+    """
+    for key, known in (
+        ("negatives", ("first", "sample")),
+        ("positives", ("all", "sample", "first")),
+    ):
+        value = getattr(choice, key)
+        if value not in known:
+            hint = f"set {' or '.join(known)}"
+            if not isinstance(value, str) or not did_you_mean(value, known):
+                hint += f", or name the column as {to_set(field, f'columns.{key}')}"
+            raise ConfigError(
+                f"{field}.{key}", "is no choice from the lists of a row", hint, value=value
+            )
+    most = choice.max_negatives
+    if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 0):
+        raise ConfigError(
+            f"{field}.max_negatives",
+            "is not a whole number of at least 0",
+            "set one, or null for all negatives",
+            value=most,
+        )
+    if choice.negatives == "sample" and most is None:
+        raise ConfigError(
+            f"{field}.negatives",
+            "needs the number to draw",
+            f"set {to_set(field, 'max_negatives=4')}",
+            value="sample",
+        )
+
+
+def check_has_lists(choice: ListChoice, is_ragged: bool, *, field: str) -> None:
+    """Check that there is something to choose from.
+
+    Raises:
+        ConfigError: Something is chosen from rows that have no lists.
+    """
+    if is_ragged:
+        return
+    for key, default in asdict(ListChoice()).items():
+        if (value := getattr(choice, key)) != default:
+            raise ConfigError(
+                f"{field}.{key}",
+                "chooses from lists of documents, and no column holds lists",
+                "remove it",
+                value=value,
+            )
 
 
 def _first(counts_B: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from inbatch.data.ragged import RaggedValues
 from inbatch.data.sources.cached import Allocate
 from inbatch.data.sources.columns import Roles
+from inbatch.data.sources.texts import plain
 
 _BLOCK_ROWS = 1 << 16
 
@@ -37,6 +38,7 @@ class Texts(NamedTuple):
 def is_text(kind: pa.DataType) -> bool:
     """Tell whether a column holds texts, one a row."""
     kinds = pa.types
+    kind = kind.value_type if kinds.is_dictionary(kind) else kind
     return bool(kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind))
 
 
@@ -84,11 +86,7 @@ def texts_of(array: pa.Array) -> Texts:
         counts, values = lengths.to_numpy(zero_copy_only=False), array.flatten()
     else:
         counts, values = array.is_valid().to_numpy(zero_copy_only=False), array.drop_null()
-    if pa.types.is_string_view(values.type):  # for which Arrow has few functions
-        values = values.cast(pa.large_string())
-    elif pa.types.is_null(values.type):
-        values = values.cast(pa.string())
-    return Texts(counts.astype(np.int64), values)
+    return Texts(counts.astype(np.int64), plain(values))
 
 
 def blocks(table: pa.Table, columns: tuple[str, ...]) -> Iterator[list[Texts]]:

@@ -11,6 +11,7 @@ import datasets
 import numpy as np
 
 from inbatch.data.sources.checks import OnEmpty
+from inbatch.data.sources.choice import check_has_lists
 from inbatch.data.sources.columns import Roles, find_roles
 from inbatch.data.sources.config_keys import path_key, source_field
 from inbatch.data.sources.files import Files, load_files, load_hub, peek_columns, resolve_files
@@ -80,6 +81,7 @@ def _load_source(
 ) -> Source:
     spec = parse_spec(value, field=field)
     options: dict[str, Any] = {"prompts": spec.prompts, "on_empty": spec.on_empty, "field": field}
+    options["choice"] = spec.choice
     if table is not None:
         return load_table(name, table, columns=spec.columns, cache_dir=cache_dir, **options)
     prepared = open_prepared(spec.path, mapping=spec.columns, on_empty=spec.on_empty, field=field)
@@ -132,7 +134,7 @@ def load_table(
 
 
 def _filled(source: Source) -> Source:
-    """The source, unless no row is left of it."""
+    """The source, unless no row is left of it, or lists are chosen from that it does not have."""
     if source.num_rows == 0:
         dropped = f" ({source.num_dropped} were dropped)" if source.num_dropped else ""
         raise ConfigError(
@@ -141,6 +143,7 @@ def _filled(source: Source) -> Source:
             "remove it, or fill it",
             value=source.origin,
         )
+    check_has_lists(source.choice, source.is_ragged, field=source.field)
     return source
 
 

@@ -11,7 +11,6 @@ from typing import NamedTuple, Protocol, final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from inbatch.data.hashing import hash_array
 from inbatch.data.ragged import RaggedValues
@@ -27,6 +26,7 @@ from inbatch.data.sources.prepared import (
     TEXT_LENGTHS,
     TEXT_OFFSETS,
 )
+from inbatch.data.sources.texts import characters
 
 
 class ListRows(NamedTuple):
@@ -109,7 +109,7 @@ class RaggedRows:
 
     def lengths(self) -> RaggedValues:
         """Characters of all texts of each row without white space around them, int32."""
-        return self._values(TEXT_LENGTHS, np.int32, _characters)
+        return self._values(TEXT_LENGTHS, np.int32, characters)
 
     def conflict_hashes(self) -> RaggedValues:
         """xxhash64 of each row's query and positives, uint64, which no two rows of a batch should share."""
@@ -160,8 +160,3 @@ class RaggedRows:
 def _cut(values: np.ndarray, offsets: np.ndarray, num_rows: int) -> RaggedValues:
     """The first rows."""
     return RaggedValues(values[: offsets[num_rows]], offsets[: num_rows + 1])
-
-
-def _characters(texts: pa.Array) -> np.ndarray:
-    lengths: np.ndarray = pc.utf8_length(pc.utf8_trim_whitespace(texts)).to_numpy(False)
-    return lengths

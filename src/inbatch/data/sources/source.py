@@ -75,7 +75,7 @@ class Source:
         field: str = "data.train",
     ) -> None:
         self.name, self.roles, self.files, self.origin = name, roles, files, origin
-        self.prompts = dict(prompts or {})
+        self.prompts, self.choice = dict(prompts or {}), choice or ListChoice()
         self.on_empty, self.cache_dir, self.field = on_empty, cache_dir, field
         self.streamed = rows if isinstance(rows, StreamedRows) else None
         self.stored: Prepared | StreamedRows | None = self.streamed or prepared
@@ -100,7 +100,7 @@ class Source:
                 dataset, keep = self._check(dataset, place)
             self._rows = RowTable(dataset, self.roles, keep, place)
             self._labels = read_labels(dataset, self.roles, kept=self._rows.kept, place=place)
-        self.ragged = self._lists(choice or ListChoice()) if self.roles.lists else None
+        self.ragged = self._lists() if self.roles.lists else None
 
     def _check(
         self, dataset: datasets.Dataset, place: Place
@@ -117,12 +117,12 @@ class Source:
         self.num_dropped = 0 if keep is None else dataset.num_rows - len(keep)
         return dataset, keep
 
-    def _lists(self, choice: ListChoice) -> RaggedRows:
+    def _lists(self) -> RaggedRows:
         return RaggedRows(
             self.name,
             self.num_rows,
             self.roles,
-            choice,
+            self.choice,
             read=self._read_lists,
             table=self._validated,
             stored=self._stored,

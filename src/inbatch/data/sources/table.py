@@ -15,7 +15,7 @@ from inbatch.data.sources.checks import Place
 from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.config_keys import path_key
 from inbatch.data.sources.diagnose import find_fault
-from inbatch.data.sources.texts import TextColumn
+from inbatch.data.sources.texts import TextColumn, characters, has_dictionary, without_dictionaries
 from inbatch.errors import ConfigError
 
 T = TypeVar("T")
@@ -68,10 +68,11 @@ class RowTable:
         """All used columns of the rows ``start .. stop - 1``."""
         table = self._dataset.data.table.select(list(self._roles.used)).replace_schema_metadata()
         if self._keep is None or stop <= start:
-            return table.slice(start, stop - start)
+            return without_dictionaries(table.slice(start, stop - start))
         rows = self._keep[start:stop]
         first = int(rows[0])
-        return table.slice(first, int(rows[-1]) + 1 - first).take(pa.array(rows - first))
+        part = table.slice(first, int(rows[-1]) + 1 - first)
+        return without_dictionaries(part.take(pa.array(rows - first)))
 
     def kept(self, values: np.ndarray) -> np.ndarray:
         """Of values by row of the table [..., rows], those of the kept rows."""
@@ -85,7 +86,9 @@ class RowTable:
         """
         try:
             for name in self._roles.texts:
-                self._column(name).validate(full=True)
+                column = self._column(name)
+                if not has_dictionary(column.type):  # whose texts every chunk would look at
+                    column.validate(full=True)
         except pa.ArrowInvalid as error:
             raise not_utf8(self._place) from error
         return self._dataset.data.table
@@ -108,7 +111,7 @@ class RowTable:
     def lengths(self) -> np.ndarray:
         """Characters of every text without white space around it, int32 [C, N]."""
         arrays = [
-            pc.utf8_length(pc.utf8_trim_whitespace(self._filled(name))).to_numpy()
+            np.concatenate([np.zeros(0, np.int32), *map(characters, self._filled(name).chunks)])
             for name in self._roles.texts
         ]
         return self.kept(np.stack(arrays).astype(np.int32, copy=False))

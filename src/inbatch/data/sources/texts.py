@@ -7,6 +7,47 @@ from typing import final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def plain(texts: pa.Array) -> pa.Array:
+    """The same texts in a layout that Arrow's functions for texts take: no dictionary, no view."""
+    if pa.types.is_dictionary(texts.type):
+        return texts.dictionary_decode()
+    if pa.types.is_string_view(texts.type):
+        return texts.cast(pa.large_string())
+    return texts.cast(pa.string()) if pa.types.is_null(texts.type) else texts
+
+
+def characters(texts: pa.Array) -> np.ndarray:
+    """Characters of each text without white space around it, int32 [n]."""
+    lengths = pc.utf8_length(pc.utf8_trim_whitespace(plain(texts)))
+    return lengths.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+
+
+def has_dictionary(kind: pa.DataType) -> bool:
+    """Tell whether a column, or what its lists hold, stands for texts of a dictionary."""
+    inner = getattr(kind, "value_type", kind)
+    return bool(pa.types.is_dictionary(kind) or pa.types.is_dictionary(inner))
+
+
+def without_dictionaries(table: pa.Table) -> pa.Table:
+    """The same rows with the texts themselves, to be written."""
+    columns = {}
+    for name in table.column_names:
+        column = table.column(name)
+        if has_dictionary(column.type):
+            column = pa.chunked_array([_decoded(chunk) for chunk in column.chunks])
+        columns[name] = column
+    return pa.table(columns)
+
+
+def _decoded(chunk: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(chunk.type):
+        return chunk.dictionary_decode()
+    starts = np.append(0, np.cumsum(pc.fill_null(pc.list_value_length(chunk), 0).to_numpy(False)))
+    values = chunk.flatten().dictionary_decode()
+    return pa.LargeListArray.from_arrays(pa.array(starts.astype(np.int64)), values)
 
 
 @final
