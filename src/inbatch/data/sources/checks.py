@@ -180,8 +180,17 @@ def _refuse(what: str, column: str, wrong_N: np.ndarray, place: Place) -> None:
     refuse_row(what, column, int(np.flatnonzero(wrong_N)[0]), place)
 
 
-def refuse_row(what: str, column: str, row: int, place: Place) -> NoReturn:
+def refuse_row(
+    what: str, column: str, row: int, place: Place, *, fix: str | None = None
+) -> NoReturn:
     """Name the file and the row that cannot be used.
+
+    Args:
+        what: What is wrong.
+        column: Where.
+        row: Of the whole source.
+        place: Of the rows.
+        fix: None for what `on_empty=drop` leaves out.
 
     Raises:
         ConfigError: Always.
@@ -190,6 +199,6 @@ def refuse_row(what: str, column: str, row: int, place: Place) -> NoReturn:
     raise ConfigError(
         path_key(place.field),
         f"has {what} in column '{column}', row {row} (counted from 0)",
-        f"fill it, or set {to_set(place.field, 'on_empty=drop')}",
+        fix or f"fill it, or set {to_set(place.field, 'on_empty=drop')}",
         value=name,
     )

@@ -38,7 +38,12 @@ class Fault(NamedTuple):
     what: str
     column: str
     wrong_n: np.ndarray  # bool [n]
-    droppable: bool = True
+    fix: str | None = None  # None: fill it, or drop it
+
+    @property
+    def droppable(self) -> bool:
+        """Whether `on_empty` decides."""
+        return self.fix is None
 
 
 def checked_lists(
@@ -53,14 +58,16 @@ def checked_lists(
     _check_types(dataset.data.table, roles, place)
     rows = texts = first = 0
     for block in _blocks(dataset.data.table, roles):
-        for fault in _faults(block, roles):
-            if fault.wrong_n.any() and not (on_empty == "drop" and fault.droppable):
-                row = first + int(np.flatnonzero(fault.wrong_n)[0])
-                refuse_row(fault.what, fault.column, row, place)
+        keep_n, num_blank_n = np.ones(block.num_rows, bool), np.zeros(block.num_rows, np.int64)
         if on_empty == "drop":
             keep_n, num_blank_n = _kept(block, roles)
-            rows += int((~keep_n).sum())
-            texts += int(num_blank_n[keep_n].sum())
+        for fault in _faults(block, roles):
+            wrong = np.flatnonzero(fault.wrong_n & keep_n)
+            if len(wrong) and not (on_empty == "drop" and fault.droppable):
+                row = first + int(wrong[0])
+                refuse_row(fault.what, fault.column, row, place, fix=fault.fix)
+        rows += int((~keep_n).sum())
+        texts += int(num_blank_n[keep_n].sum())
         first += block.num_rows
     if rows or texts:
         dataset = _cleaned(dataset, roles)
@@ -128,8 +135,9 @@ def _faults(block: pa.RecordBatch, roles: Roles) -> Iterator[Fault]:
         if score is not None:
             scores = texts_of(block.column(score))
             message = f"another number of scores than of {what}"
-            yield Fault(message, score, scores.counts != counts_n, droppable=False)
-            yield Fault("a score that is no number", score, _missing_of_rows(scores) > 0, False)
+            fix = "give each text one, or leave the column out"
+            yield Fault(message, score, scores.counts != counts_n, fix)
+            yield Fault("a score that is no number", score, _missing_of_rows(scores) > 0, fix)
 
 
 def _blanks_of_rows(texts: Texts) -> np.ndarray:
@@ -180,6 +188,7 @@ def _cleaned(dataset: datasets.Dataset, roles: Roles) -> datasets.Dataset:
 
 def _clean(block: pa.RecordBatch, roles: Roles) -> pa.Table:
     keep_n, _ = _kept(block, roles)
+    block = block.filter(pa.array(keep_n))  # whose scores fit
     columns = {name: block.column(name) for name in roles.used}
     for name in roles.texts[1:]:
         texts = texts_of(columns[name])
@@ -188,7 +197,7 @@ def _clean(block: pa.RecordBatch, roles: Roles) -> pa.Table:
         score = roles.positive_score if name == roles.positive else roles.negative_score
         if score is not None:
             columns[score] = _lists(texts_of(columns[score]), kept)
-    return pa.table(columns).filter(pa.array(keep_n))
+    return pa.table(columns)
 
 
 def _lists(texts: Texts, kept_M: np.ndarray) -> pa.Array:

@@ -43,15 +43,9 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Tell whether a column holds lists, of whatever layout."""
+    """Tell whether a column holds lists, in a layout that `datasets` reads."""
     kinds = pa.types
-    return bool(
-        kinds.is_list(kind)
-        or kinds.is_large_list(kind)
-        or kinds.is_list_view(kind)
-        or kinds.is_large_list_view(kind)
-        or kinds.is_fixed_size_list(kind)
-    )
+    return bool(kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind))
 
 
 def with_lists(table: pa.Table, roles: Roles, *, nulls: bool) -> Roles:
