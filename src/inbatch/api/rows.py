@@ -50,7 +50,8 @@ def to_table(value: Any, *, key: str) -> datasets.Dataset | None:
         if isinstance(value, pandas.DataFrame):
             return datasets.Dataset.from_pandas(value, preserve_index=False)
         if isinstance(value, Sequence) and all(isinstance(row, Mapping) for row in value):
-            return datasets.Dataset.from_list([dict(row) for row in value])
+            names = dict.fromkeys(name for row in value for name in row)  # not all rows have all
+            return datasets.Dataset.from_list([{n: row.get(n) for n in names} for row in value])
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ConfigError(

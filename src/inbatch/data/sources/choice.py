@@ -112,7 +112,7 @@ def check_choice(choice: ListChoice, *, field: str) -> None:
     ):
         value = getattr(choice, key)
         if value not in known:
-            hint = f"set {' or '.join(known)}"
+            hint = f"set {', '.join(known[:-1])} or {known[-1]}"
             if not isinstance(value, str) or not did_you_mean(value, known):
                 hint += f", or name the column as {to_set(field, f'columns.{key}')}"
             raise ConfigError(

@@ -5,7 +5,7 @@ Shape letters: N rows, B rows of a batch, M documents of these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import islice
 from typing import NamedTuple, Protocol, final
 
@@ -26,6 +26,7 @@ from inbatch.data.sources.prepared import (
     TEXT_LENGTHS,
     TEXT_OFFSETS,
 )
+from inbatch.data.sources.table import RowTable
 from inbatch.data.sources.texts import characters
 
 
@@ -35,6 +36,17 @@ class ListRows(NamedTuple):
     queries: list[str]  # [B]
     documents: list[str]  # [M]
     picks: Picks
+
+
+class ReadsLists(Protocol):
+    """Rows of a table, or of files that are streamed."""
+
+    @property
+    def num_rows(self) -> int:
+        """N."""
+
+    def read_lists(self, rows: np.ndarray) -> list[list[list[str]]]:
+        """Texts by column, row and place in the list."""
 
 
 class Stored(Protocol):
@@ -50,28 +62,22 @@ class RaggedRows:
 
     Args:
         name: Of the source.
-        num_rows: N.
+        rows: Its N rows.
         roles: Its columns.
         choice: Which documents of its lists a row brings into a batch.
-        read: Texts by column, row and place in the list, of some rows.
-        table: The rows, checked.
         stored: Keeps arrays.
     """
 
     def __init__(
         self,
         name: str,
-        num_rows: int,
+        rows: ReadsLists,
         roles: Roles,
         choice: ListChoice,
-        *,
-        read: Callable[[np.ndarray], Sequence[list[list[str]]]],
-        table: Callable[[], pa.Table],
         stored: Stored,
     ) -> None:
         self.choice = choice
-        self._name, self._num_rows, self._roles = name, num_rows, roles
-        self._read, self._table, self._stored = read, table, stored
+        self._name, self._rows, self._roles, self._stored = name, rows, roles, stored
 
     def read(self, rows: np.ndarray, draw: Draw | None = None) -> ListRows:
         """Queries and documents of some rows [B].
@@ -79,8 +85,14 @@ class RaggedRows:
         Args:
             rows: Their numbers.
             draw: Takes the documents that a batch gets; None for all.
+
+        Raises:
+            IndexError: A row number outside ``range(N)``.
+            ConfigError: A text that is not UTF-8.
         """
-        queries, *columns = self._read(rows)
+        if len(rows) and (rows.min() < 0 or rows.max() >= self._rows.num_rows):
+            raise IndexError(f"rows of '{self._name}' must lie in [0, {self._rows.num_rows})")
+        queries, *columns = self._rows.read_lists(rows)
         counts = [np.fromiter(map(len, column), np.int64, len(rows)) for column in columns]
         picks = self._pick(rows, counts[0], sum(counts[1:], np.zeros_like(counts[0])), draw)
         places = iter(picks.places.tolist())
@@ -103,13 +115,13 @@ class RaggedRows:
         """xxhash64 of all texts of each row (query, positives, negatives), uint64.
 
         Raises:
-            UnicodeDecodeError: A text that is not UTF-8.
+            ConfigError: A text that is not UTF-8.
         """
-        return self._values(TEXT_HASHES, np.uint64, hash_array)
+        return self._values(TEXT_HASHES, np.uint64, hash_array, lambda: self._table.validated())
 
     def lengths(self) -> RaggedValues:
         """Characters of all texts of each row without white space around them, int32."""
-        return self._values(TEXT_LENGTHS, np.int32, characters)
+        return self._values(TEXT_LENGTHS, np.int32, characters, lambda: self._table.whole)
 
     def conflict_hashes(self) -> RaggedValues:
         """xxhash64 of each row's query and positives, uint64, which no two rows of a batch should share."""
@@ -119,29 +131,39 @@ class RaggedRows:
         values = self._stored(
             CONFLICT_HASHES, lambda empty: lists.conflict_values(self.hashes(), offsets, empty)
         )
-        return _cut(values, offsets, self._num_rows)
+        return _cut(values, offsets, self._rows.num_rows)
 
     def positive_counts(self) -> np.ndarray:
         """Positives of each row, int32 [N]."""
         counts = self._stored(
-            POSITIVE_COUNTS, lambda empty: lists.count_positives(self._table(), self._roles, empty)
+            POSITIVE_COUNTS,
+            lambda empty: lists.count_positives(self._table.whole, self._roles, empty),
         )
-        return counts[: self._num_rows]
+        return counts[: self._rows.num_rows]
 
     def _values(
-        self, name: str, kind: type, value_of: Callable[[pa.Array], np.ndarray]
+        self,
+        name: str,
+        kind: type,
+        value_of: Callable[[pa.Array], np.ndarray],
+        table: Callable[[], pa.Table],
     ) -> RaggedValues:
         offsets = self._offsets()
 
         def compute(empty: Allocate) -> np.ndarray:
             out = empty(int(offsets[-1]), kind)
-            return lists.values_of_texts(self._table(), self._roles, value_of, out)
+            return lists.values_of_texts(table(), self._roles, value_of, out)
 
-        return _cut(self._stored(name, compute), offsets, self._num_rows)
+        return _cut(self._stored(name, compute), offsets, self._rows.num_rows)
+
+    @property
+    def _table(self) -> RowTable:
+        assert isinstance(self._rows, RowTable), "streamed rows have their arrays in the index"
+        return self._rows
 
     def _offsets(self) -> np.ndarray:
         return self._stored(
-            TEXT_OFFSETS, lambda empty: lists.count_texts(self._table(), self._roles, empty)
+            TEXT_OFFSETS, lambda empty: lists.count_texts(self._table.whole, self._roles, empty)
         )
 
     def _counts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

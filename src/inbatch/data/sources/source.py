@@ -100,7 +100,9 @@ class Source:
                 dataset, keep = self._check(dataset, place)
             self._rows = RowTable(dataset, self.roles, keep, place)
             self._labels = read_labels(dataset, self.roles, kept=self._rows.kept, place=place)
-        self.ragged = self._lists() if self.roles.lists else None
+        self.ragged: RaggedRows | None = None
+        if self.roles.lists:
+            self.ragged = RaggedRows(name, self._rows, self.roles, self.choice, self._stored)
 
     def _check(
         self, dataset: datasets.Dataset, place: Place
@@ -116,17 +118,6 @@ class Source:
         keep = kept_rows(dataset, self.roles, on_empty=self.on_empty, place=place)
         self.num_dropped = 0 if keep is None else dataset.num_rows - len(keep)
         return dataset, keep
-
-    def _lists(self) -> RaggedRows:
-        return RaggedRows(
-            self.name,
-            self.num_rows,
-            self.roles,
-            self.choice,
-            read=self._read_lists,
-            table=self._validated,
-            stored=self._stored,
-        )
 
     @classmethod
     def from_columns(
@@ -195,17 +186,10 @@ class Source:
             ConfigError: A text that is not UTF-8.
         """
         self._refuse_lists()
-        rows = self._checked(rows)
-        return self._rows.read(rows), self.labels(rows)
-
-    def _read_lists(self, rows: np.ndarray) -> list[list[list[str]]]:
-        return self._rows.read_lists(self._checked(rows))
-
-    def _checked(self, rows: np.ndarray) -> np.ndarray:
         rows = np.asarray(rows, dtype=np.int64)
         if len(rows) and (rows.min() < 0 or rows.max() >= self.num_rows):
             raise IndexError(f"rows of '{self.name}' must lie in [0, {self.num_rows})")
-        return rows
+        return self._rows.read(rows), self.labels(rows)
 
     def _refuse_lists(self) -> None:
         if self.is_ragged:
@@ -253,9 +237,6 @@ class Source:
     def _table(self) -> RowTable:
         assert isinstance(self._rows, RowTable), "streamed rows have their arrays in the index"
         return self._rows
-
-    def _validated(self) -> pa.Table:
-        return self._table.validated()
 
     def _stored(self, name: str, compute: Callable[[Allocate], np.ndarray]) -> np.ndarray:
         """An array that is computed once, and kept in a file where there is a `cache_dir`.

@@ -44,6 +44,11 @@ class RowTable:
         return int(self._dataset.num_rows) if self._keep is None else len(self._keep)
 
     @property
+    def whole(self) -> pa.Table:
+        """The whole table."""
+        return self._dataset.data.table
+
+    @property
     def fingerprint(self) -> str:
         """Changes with the contents of the whole table."""
         return str(self._dataset._fingerprint)
@@ -66,7 +71,7 @@ class RowTable:
 
     def slice(self, start: int, stop: int) -> pa.Table:
         """All used columns of the rows ``start .. stop - 1``."""
-        table = self._dataset.data.table.select(list(self._roles.used)).replace_schema_metadata()
+        table = self.whole.select(list(self._roles.used)).replace_schema_metadata()
         if self._keep is None or stop <= start:
             return without_dictionaries(table.slice(start, stop - start))
         rows = self._keep[start:stop]
@@ -91,7 +96,7 @@ class RowTable:
                     column.validate(full=True)
         except pa.ArrowInvalid as error:
             raise not_utf8(self._place) from error
-        return self._dataset.data.table
+        return self.whole
 
     def hash_texts(self) -> np.ndarray:
         """xxhash64 of every text, uint64 [C, N].
