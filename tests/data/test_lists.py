@@ -9,15 +9,17 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets.table import InMemoryTable
 
 from helpers.list_rows import list_rows
+from inbatch.api.rows import to_table
 from inbatch.data.hashing import hash_texts
 from inbatch.data.ragged import RaggedValues
-from inbatch.data.sources.load import load_sources
+from inbatch.data.sources.load import load_sources, load_table
 from inbatch.data.sources.source import Source
 from inbatch.errors import ConfigError
 
@@ -228,3 +230,17 @@ def test_settings_that_are_refused(setting: str, tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"query": "a", "positive": "b"}])
     with pytest.raises(ConfigError, match=message):
         load(path, **options)
+
+
+@pytest.mark.parametrize("kind", ["dicts", "pandas", "dataset"])
+def test_rows_of_a_program(kind: str) -> None:
+    """Also rows of which the first has no negatives."""
+    rows = [{key: row[key] for key in ("query", "pos", "neg")} for row in ROWS]
+    rows[0]["neg"] = []
+    sparse: list[dict[str, Any]] = [{"query": rows[0]["query"], "pos": rows[0]["pos"]}, *rows[1:]]
+    frame = pandas.DataFrame(rows)
+    frame["pos"] = [np.array(texts) for texts in frame["pos"]]
+    given = {"dicts": sparse, "pandas": frame, "dataset": datasets.Dataset.from_list(rows)}[kind]
+    table = to_table(given, key="data")
+    assert table is not None
+    assert_rows(load_table("x", table, field="data"), rows)
