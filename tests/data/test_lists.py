@@ -221,13 +221,15 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "negative number": ({"max_negatives": -1}, "whole number"),
     "no number": ({"negatives": "sample"}, "max_negatives=4"),
     "no lists": ({"max_negatives": 2}, "no column holds lists"),
+    "no list of scores": ({"columns": {"negative_score": "other"}}, "no column holds lists"),
+    "among columns": ({"columns": {"max_negatives": 2}}, "set data.train.x.max_negatives=4"),
 }
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_settings_that_are_refused(setting: str, tmp_path: Path) -> None:
     options, message = SETTINGS[setting]
-    path = write_jsonl(tmp_path / "a.jsonl", [{"query": "a", "positive": "b"}])
+    path = write_jsonl(tmp_path / "a.jsonl", [{"query": "a", "positive": "b", "other": 1.0}])
     with pytest.raises(ConfigError, match=message):
         load(path, **options)
 

@@ -8,14 +8,15 @@ epoch, and after any number of epochs the uses of any two texts of a list differ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from inbatch.data.plan.permutation import derive_key, keyed_hash
-from inbatch.data.sources.config_keys import to_set
+from inbatch.data.sources.columns import SCORES
+from inbatch.data.sources.config_keys import columns_key, to_set
 from inbatch.errors import ConfigError, did_you_mean
 
 _HALF = np.uint64(32)
@@ -135,22 +136,26 @@ def check_choice(choice: ListChoice, *, field: str) -> None:
         )
 
 
-def check_has_lists(choice: ListChoice, is_ragged: bool, *, field: str) -> None:
-    """Check that there is something to choose from.
+def check_no_choice(choice: ListChoice, columns: Mapping[str, object], *, field: str) -> None:
+    """Check that nothing is set that only rows with lists have.
+
+    Args:
+        choice, columns: as configured, of a source without lists.
+        field: key of the source.
 
     Raises:
-        ConfigError: Something is chosen from rows that have no lists.
+        ConfigError: Documents are chosen, or a column of scores is named.
     """
-    if is_ragged:
-        return
-    for key, default in asdict(ListChoice()).items():
-        if (value := getattr(choice, key)) != default:
-            raise ConfigError(
-                f"{field}.{key}",
-                "chooses from lists of documents, and no column holds lists",
-                "remove it",
-                value=value,
-            )
+    given: dict[str, object] = {
+        f"{field}.{key}": getattr(choice, key)
+        for key, default in asdict(ListChoice()).items()
+        if getattr(choice, key) != default
+    }
+    given |= {f"{columns_key(field)}.{role}": columns[role] for role in SCORES if columns.get(role)}
+    for key, value in given.items():
+        raise ConfigError(
+            key, "is for lists of documents, and no column holds lists", "remove it", value=value
+        )
 
 
 def _first(counts_B: np.ndarray) -> np.ndarray:

@@ -190,7 +190,9 @@ def _completed(
             raise ConfigError(
                 f"{columns_key(field)}.{word}",
                 "is not a valid key",
-                suggest(str(word), MAPPING_KEYS),
+                f"set {to_set(field, 'max_negatives=4')}"
+                if word == "max_negatives"
+                else suggest(str(word), MAPPING_KEYS),
             )
         if word != "negatives" and value is not None:
             _one(given, word, field=field)

@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 
 from inbatch.data.sources.checks import OnEmpty
-from inbatch.data.sources.choice import check_has_lists
+from inbatch.data.sources.choice import check_no_choice
 from inbatch.data.sources.columns import Roles, find_roles
 from inbatch.data.sources.config_keys import path_key, source_field
 from inbatch.data.sources.files import Files, load_files, load_hub, peek_columns, resolve_files
@@ -96,7 +96,8 @@ def _load_source(
         options |= {"files": files, "origin": str(spec.path)}
         if spec.streaming:
             streamed = _stream(spec, files, roles, cache_dir=cache_dir, field=field)
-            return _filled(Source(name, streamed, roles, cache_dir=cache_dir, **options))
+            source = Source(name, streamed, roles, cache_dir=cache_dir, **options)
+            return _filled(source, spec.columns)
         dataset = load_files(files, roles, cache_dir=cache_dir, workers=workers, field=field)
     else:
         dataset = load_hub(spec, field=field, cache_dir=cache_dir)
@@ -105,7 +106,7 @@ def _load_source(
         options |= {"origin": f"hub {spec.hub}, split {spec.split}"}
     if spec.limit is not None:
         dataset = dataset.select(range(min(spec.limit, dataset.num_rows)))
-    return _filled(Source(name, dataset, roles, cache_dir=cache_dir, **options))
+    return _filled(Source(name, dataset, roles, cache_dir=cache_dir, **options), spec.columns)
 
 
 def load_table(
@@ -130,10 +131,10 @@ def load_table(
     """
     roles = find_roles(table.column_names, mapping=columns, field=field)
     rows = table.select_columns(list(roles.used))
-    return _filled(Source(name, rows, roles, field=field, **options))
+    return _filled(Source(name, rows, roles, field=field, **options), columns)
 
 
-def _filled(source: Source) -> Source:
+def _filled(source: Source, columns: Mapping[str, object] | None) -> Source:
     """The source, unless no row is left of it, or lists are chosen from that it does not have."""
     if source.num_rows == 0:
         dropped = f" ({source.num_dropped} were dropped)" if source.num_dropped else ""
@@ -143,7 +144,8 @@ def _filled(source: Source) -> Source:
             "remove it, or fill it",
             value=source.origin,
         )
-    check_has_lists(source.choice, source.is_ragged, field=source.field)
+    if not source.is_ragged:
+        check_no_choice(source.choice, columns or {}, field=source.field)
     return source
 
 
