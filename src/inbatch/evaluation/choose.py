@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from inbatch.data.sources.columns import MAPPING_KEYS
+from inbatch.data.sources.columns import MAPPING_KEYS, SCORES
 from inbatch.evaluation.base import Evaluator
 from inbatch.evaluation.binary_classification import BinaryClassificationEvaluator
 from inbatch.evaluation.embedding_similarity import EmbeddingSimilarityEvaluator
@@ -39,7 +39,7 @@ def evaluator_for(
         path, limit: as that evaluator takes them. ``{path, columns, ...}`` gives a set different
             columns, which win over `columns`; beside a folder, or the three files, it takes the further keys
             of `retrieval_spec` too.
-        columns: those of the training data; columns without a meaning here are left out (a key; for a
+        columns: those of the training data; columns without a meaning here are left out (a key, scores; for a
             folder, query and positive).
         name: prefix of the metrics.
 
@@ -54,7 +54,7 @@ def evaluator_for(
         spec = retrieval_spec(path, columns=columns or None, limit=limit, field=field)
         data = read_retrieval_data(spec, field=field)
         return InformationRetrievalEvaluator(data, graded=spec.graded, name=name)
-    columns = {key: value for key, value in shared.items() if key != "key"} | given
+    columns = {key: value for key, value in shared.items() if key not in ("key", *SCORES)} | given
     source = load_source(path, columns=columns, limit=limit, field=field)
     if len(source.columns) == 3 and not source.has_labels:
         return TripletEvaluator(source, limit=limit, name=name)
