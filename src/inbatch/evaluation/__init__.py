@@ -4,8 +4,8 @@ An evaluator reads its rows when it is built, so that a wrong file is found befo
 embeds them when it is called with an `encode` function::
 
     rows                    files -> texts and labels
-    retrieval_spec, retrieval_folder, retrieval_files, plain_tables, retrieval_data
-                            a folder, or files, of corpus, queries and judgements -> numbers for ids
+    retrieval_rows, retrieval_spec, retrieval_folder, retrieval_files, plain_tables, retrieval_data
+                            rows, or corpus, queries and judgements -> numbers for ids
     base                    the protocol; each distinct text is embedded once; the model's own similarity
     metrics, search         pure: embeddings -> scores -> numbers; exact top-k search in tiles
     embedding_similarity, triplet, binary_classification, information_retrieval

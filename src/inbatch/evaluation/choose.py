@@ -32,7 +32,7 @@ def evaluator_for(
     | query, positive, one negative | `TripletEvaluator` |
     | pairs whose labels are 0 and 1 | `BinaryClassificationEvaluator` |
     | pairs with other labels | `EmbeddingSimilarityEvaluator` |
-    | pairs without label, or several negatives | `InformationRetrievalEvaluator` |
+    | pairs without label, several negatives, or lists | `InformationRetrievalEvaluator` |
     | a folder of corpus, queries and judgements | `InformationRetrievalEvaluator` |
 
     Args:
@@ -56,6 +56,8 @@ def evaluator_for(
         return InformationRetrievalEvaluator(data, graded=spec.graded, name=name)
     columns = {key: value for key, value in shared.items() if key not in ("key", *SCORES)} | given
     source = load_source(path, columns=columns, limit=limit, field=field)
+    if source.is_ragged:
+        return InformationRetrievalEvaluator(source, limit=limit, name=name)
     if len(source.columns) == 3 and not source.has_labels:
         return TripletEvaluator(source, limit=limit, name=name)
     labels = source.labels()

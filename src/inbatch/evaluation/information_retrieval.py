@@ -28,10 +28,11 @@ from inbatch.evaluation.base import (
     with_prefix,
 )
 from inbatch.evaluation.metrics import Cutoffs, retrieval_metrics
-from inbatch.evaluation.retrieval_data import RetrievalData, retrieval_data_of_pairs
+from inbatch.evaluation.retrieval_data import RetrievalData
 from inbatch.evaluation.retrieval_files import read_retrieval_data
+from inbatch.evaluation.retrieval_rows import retrieval_data_of_rows
 from inbatch.evaluation.retrieval_spec import is_retrieval, retrieval_spec
-from inbatch.evaluation.rows import RowSource, check_limit, read_texts
+from inbatch.evaluation.rows import RowSource, check_limit
 from inbatch.evaluation.search import hit_ranks, no_hits, search_block
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -55,8 +56,9 @@ class InformationRetrievalEvaluator:
               queries: file, qrels: file}``: ids and texts, and which pairs are relevant; csv, tsv, jsonl,
               parquet, arrow, judgements also in trec_eval's four columns. Either may be a mapping with
               split, exclude_same_id, graded, limit and columns in it;
-            - pairs (see `rows.read_texts`): every distinct query looks for its positives among all
-              distinct positives and negatives; labels, if there are any, are grades;
+            - pairs (see `rows.read_texts`), or rows with lists of positives and negatives: every distinct
+              query looks for its positives among all distinct positives and negatives; labels, if there
+              are any, are grades;
             - a `RetrievalData`.
         columns: for three files ``{corpus_id, corpus_text, query_id, query_text, qrels_query_id,
             qrels_corpus_id, grade}`` -> column names, for pairs ``{query, positive, negatives,
@@ -257,9 +259,8 @@ def _read(path: Any, *, field: str, **given: Any) -> tuple[RetrievalData, bool]:
                 "leave it out",
                 value=given[key],
             )
-    rows = read_texts(path, columns=given["columns"], limit=None, field=field)
     limit = check_limit(given["limit"], field=field)
-    data = retrieval_data_of_pairs(rows.texts, rows.labels, limit=limit, field=field)
+    data = retrieval_data_of_rows(path, columns=given["columns"], limit=limit, field=field)
     return data, given["graded"]
 
 

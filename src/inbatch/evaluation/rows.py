@@ -40,13 +40,12 @@ def read_texts(
         field: configuration key of the evaluator, for messages.
 
     Raises:
-        ConfigError: whatever `load_sources` finds wrong with files, columns and rows; prompts,
-            which belong to the encoder here.
+        ConfigError: see `load_source`; rows with lists of documents.
     """
     source = load_source(path, columns=columns, limit=limit, field=field)
-    if source.prompts:
+    if source.is_ragged:
         raise ConfigError(
-            f"{field}.path.prompts", "has no effect", "set the encoder's prompts instead"
+            field, "has lists of documents, which only retrieval takes", "set evaluation=retrieval"
         )
     num_rows = source.num_rows if limit is None else min(limit, source.num_rows)
     texts, labels = source.read(np.arange(num_rows))
@@ -117,7 +116,12 @@ def check_limit(limit: int | None, *, field: str) -> int | None:
 def load_source(
     path: RowSource, *, columns: Mapping[str, object] | None, limit: int | None, field: str
 ) -> Source:
-    """The source that `read_texts` reads; arguments and errors as there."""
+    """The source that `read_texts` reads; arguments as there.
+
+    Raises:
+        ConfigError: whatever `load_sources` finds wrong with files, columns and rows; prompts,
+            which belong to the encoder here.
+    """
     check_limit(limit, field=field)
     if isinstance(path, Source):
         if columns:
@@ -126,7 +130,7 @@ def load_source(
                 "has no effect on a source that is loaded",
                 "set them where it is loaded",
             )
-        return path
+        return _without_prompts(path, field=field)
     spec: dict[str, object] = dict(path) if isinstance(path, Mapping) else {"path": path}
     for key, value in (("columns", columns or None), ("limit", limit)):
         if value is not None:
@@ -136,4 +140,12 @@ def load_source(
                 )
             spec[key] = value
     parent, _, name = field.rpartition(".")
-    return load_sources({name: spec}, field=parent)[0]
+    return _without_prompts(load_sources({name: spec}, field=parent)[0], field=field)
+
+
+def _without_prompts(source: Source, *, field: str) -> Source:
+    if source.prompts:
+        raise ConfigError(
+            f"{field}.path.prompts", "has no effect", "set the encoder's prompts instead"
+        )
+    return source

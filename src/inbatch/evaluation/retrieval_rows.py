@@ -1,0 +1,53 @@
+"""Rows of queries, positives and negatives, in columns or lists -> retrieval among all of their texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from inbatch.data.sources.source import Source
+from inbatch.evaluation.retrieval_data import (
+    RetrievalData,
+    retrieval_data_of_pairs,
+    retrieval_data_of_texts,
+)
+from inbatch.evaluation.rows import RowSource, load_source
+
+
+def retrieval_data_of_rows(
+    path: RowSource, *, columns: Mapping[str, object] | None, limit: int | None, field: str
+) -> RetrievalData:
+    """Search each distinct query's positives among all distinct documents of the rows.
+
+    Args:
+        path, columns, field: see `rows.read_texts`; rows may have lists of documents.
+        limit: see `make_retrieval_data`.
+
+    Raises:
+        ConfigError: see `rows.load_source`; no grade is above 0.
+    """
+    source = load_source(path, columns=columns, limit=None, field=field)
+    if source.ragged is None:
+        texts, labels = source.read(np.arange(source.num_rows))
+        return retrieval_data_of_pairs(texts, labels, limit=limit, field=field)
+    rows = source.ragged.read(np.arange(source.num_rows))
+    documents = rows.documents
+    pairs = _pairs(rows.queries, documents, source, rows.picks.counts, rows.picks.positives)
+    return retrieval_data_of_texts(rows.queries, documents, pairs, limit=limit, field=field)
+
+
+def _pairs(
+    queries: list[str],
+    documents: list[str],
+    source: Source,
+    counts: np.ndarray,
+    positives: np.ndarray,
+) -> Iterator[tuple[str, str, float]]:
+    """Each query with each of its positives, which come first among the documents of a row."""
+    labels = source.labels()
+    grades = np.ones(len(queries)) if labels is None else labels
+    starts = np.cumsum(counts) - counts
+    for query, start, count, grade in zip(queries, starts, positives, grades.tolist()):
+        for document in documents[start : start + count]:
+            yield query, document, grade
