@@ -14,6 +14,7 @@ import numpy as np
 import xxhash
 
 from inbatch.data.plan.plan import Sampler, SourceInfo
+from inbatch.data.ragged import RaggedValues
 from inbatch.errors import ConfigError
 
 _ORDER_VERSION = 2  # counts changes of the code that give other batches for the same inputs
@@ -31,7 +32,7 @@ def plan_fingerprint(
 ) -> dict[str, Any]:
     """Describe everything that a plan and its labels depend on, as named parts ready for JSON.
 
-    ``content`` digests the hashes of all texts of each source, its keys and its labels.
+    ``content`` digests the hashes of all texts of each source, the lengths of lists, its keys and its labels.
     """
     return {
         "order_version": _ORDER_VERSION,
@@ -78,8 +79,18 @@ def digest(array: np.ndarray) -> str:
 
 
 def _content(source: SourceInfo) -> dict[str, str]:
-    arrays = {"texts": source.hashes, "keys": source.keys, "labels": source.labels}
-    return {name: digest(array()) for name, array in arrays.items() if array is not None}
+    found: dict[str, np.ndarray] = {}
+    if source.hashes is not None:
+        hashes = source.hashes()
+        if isinstance(hashes, RaggedValues):
+            found |= {"texts": hashes.values, "lists": hashes.offsets}
+        else:
+            found["texts"] = hashes
+    for name, array in (("keys", source.keys), ("labels", source.labels)):
+        if array is not None:
+            found[name] = array()
+    digests = {name: digest(array) for name, array in found.items()}
+    return digests if source.others is None else {**digests, "negatives": source.others()}
 
 
 def _name(part: str, old: Any, new: Any) -> tuple[str, str]:

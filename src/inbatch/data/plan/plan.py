@@ -20,6 +20,8 @@ from typing import NamedTuple, Protocol, final
 
 import numpy as np
 
+from inbatch.data.ragged import RaggedValues
+
 _LOOKED_AT = 16  # batches of which a share is estimated
 
 
@@ -35,19 +37,23 @@ class StreamInfo:
 class SourceInfo:
     """The facts about a source that a plan is made from: C text columns, N rows.
 
-    hashes: gives 64-bit hashes of all texts, uint64 [C, N], equal where texts are; may be memory-mapped.
+    hashes: gives 64-bit hashes of all texts, uint64 [C, N], equal where texts are; may be memory-mapped. Of
+        rows with lists it gives those of the query and of all positives of each row, and of no negative: two
+        equal negatives harm nothing, and popular ones would leave many rows without a batch.
     keys: gives a 64-bit number for each row, uint64 [N] (a product, a cluster): rows with one key are
         kept out of each other's batches by samplers that avoid duplicates.
     stream: for a source that is read file by file.
     labels: gives the label of each row, [N]; no plan depends on them, but a resumed run needs the same.
+    others: digests what else rows with lists hold, their negatives and how these are chosen; likewise.
     """
 
     name: str
     num_rows: int
-    hashes: Callable[[], np.ndarray] | None = None
+    hashes: Callable[[], np.ndarray | RaggedValues] | None = None
     keys: Callable[[], np.ndarray] | None = None
     stream: StreamInfo | None = None
     labels: Callable[[], np.ndarray] | None = None
+    others: Callable[[], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +168,7 @@ class Sampler(Protocol):
 
 
 def duplicate_share(
-    hashes: np.ndarray,
+    hashes: np.ndarray | RaggedValues,
     plan: Plan,
     *,
     source: str | None = None,
@@ -172,29 +178,39 @@ def duplicate_share(
     Each of them is a false negative of an in-batch loss. Equality inside one row does not count.
 
     Args:
-        hashes: uint64 [C, N] of the source.
+        hashes: of the source, see `SourceInfo`.
         plan: Any plan over that source; steps of other sources are passed over.
         source: Name of the source; None where the plan has one.
     """
+    batches = looked_at(plan, source=source)
+    return float(np.mean([_repeats_text(hashes, rows) for rows in batches])) if batches else 0.0
+
+
+def looked_at(plan: Plan, *, source: str | None = None, most: int = _LOOKED_AT) -> list[np.ndarray]:
+    """Rows of a source in each of some batches, at most `most`, spread over the epoch."""
     number = 0 if source is None else plan.names.index(source)
     if plan.mixture is None:
         steps = np.flatnonzero(plan.source_of_step == number)
     else:
         steps = np.arange(plan.num_steps)
     if len(steps) == 0:
-        return 0.0
-    shares = []
-    for step in np.unique(np.linspace(0, len(steps) - 1, _LOOKED_AT).astype(np.int64)):
-        batch = plan.batch(int(steps[step]))
-        rows = batch.rows if batch.sources is None else batch.rows[batch.sources == number]
-        shares.append(_repeats_text(np.asarray(hashes)[:, rows].T))
-    return float(np.mean(shares))
+        return []
+    chosen = np.unique(np.linspace(0, len(steps) - 1, most).astype(np.int64))
+    batches = [plan.batch(step) for step in steps[chosen].tolist()]
+    return [
+        batch.rows if batch.sources is None else batch.rows[batch.sources == number]
+        for batch in batches
+    ]
 
 
-def _repeats_text(values_RC: np.ndarray) -> bool:
-    """Tell whether any row holds a value of another row."""
-    num_columns = values_RC.shape[1]
-    flat = values_RC.reshape(-1)
+def _repeats_text(hashes: np.ndarray | RaggedValues, rows_R: np.ndarray) -> bool:
+    """Tell whether any of these rows holds a value of another one."""
+    if isinstance(hashes, RaggedValues):
+        flat, offsets = hashes.take(rows_R)
+        owners = np.repeat(np.arange(len(rows_R)), np.diff(offsets))
+    else:
+        flat = np.asarray(hashes)[:, rows_R].T.reshape(-1)
+        owners = np.repeat(np.arange(len(rows_R)), len(hashes))
     order = np.argsort(flat, kind="stable")  # cells of one row stay side by side
-    rows = order // num_columns
-    return bool(((flat[order[1:]] == flat[order[:-1]]) & (rows[1:] != rows[:-1])).any())
+    flat, owners = flat[order], owners[order]
+    return bool(((flat[1:] == flat[:-1]) & (owners[1:] != owners[:-1])).any())
