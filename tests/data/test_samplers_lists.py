@@ -44,7 +44,7 @@ def sets_of(lists: RaggedValues) -> list[set[int]]:
 
 
 def info_of(lists: RaggedValues, name: str = "a", **others: Any) -> SourceInfo:
-    return SourceInfo(name, lists.num_rows, lambda: lists, **others)
+    return SourceInfo(name, lists.num_rows, conflicts=lambda: lists, **others)
 
 
 def plan_of(sampler: Sampler, sources: Sequence[SourceInfo], **overrides: Any) -> Plan:
@@ -238,21 +238,40 @@ def printed(info: SourceInfo) -> dict[str, Any]:
     )
 
 
+def with_negatives(
+    texts: RaggedValues, positives: np.ndarray, choice: dict[str, Any] | None = None
+) -> SourceInfo:
+    """Rows whose texts behind the positives are negatives."""
+    known = 1 + positives
+    first = np.concatenate([np.arange(n) < k for n, k in zip(texts.lengths, known)])
+    conflicts = RaggedValues(texts.values[first], np.append(0, np.cumsum(known)))
+    return SourceInfo(
+        "a",
+        len(positives),
+        conflicts=lambda: conflicts,
+        ragged=lambda: texts,
+        lists=choice or {"max_negatives": 4},
+    )
+
+
 def test_fingerprint_of_lists(tmp_path: Path) -> None:
-    lists = lists_of(3000)
-    saved = printed(info_of(lists, others=lambda: "x"))
-    np.save(tmp_path / "values.npy", lists.values)
-    mapped = RaggedValues(np.load(tmp_path / "values.npy", mmap_mode="r"), lists.offsets)
-    check_same_plan(saved, printed(info_of(mapped, others=lambda: "x")))
-    values, offsets = lists.values.copy(), lists.offsets.copy()
+    texts, positives = lists_of(3000), np.ones(3000, dtype=np.int64)
+    saved = printed(with_negatives(texts, positives))
+    np.save(tmp_path / "values.npy", texts.values)
+    mapped = RaggedValues(np.load(tmp_path / "values.npy", mmap_mode="r"), texts.offsets)
+    check_same_plan(saved, printed(with_negatives(mapped, positives)))
+    values, offsets, further = texts.values.copy(), texts.offsets.copy(), positives.copy()
     values[-1] += np.uint64(1)
-    offsets[1] += 1  # a text moves to the row before
+    row = int(np.flatnonzero(texts.lengths > 3)[5])
+    offsets[row] += 1  # a text moves to the row before
+    further[row] += 1  # a negative becomes a positive
     for changed, what in (
-        (info_of(RaggedValues(values, lists.offsets), others=lambda: "x"), "texts"),
-        (info_of(RaggedValues(lists.values, offsets), others=lambda: "x"), "lists"),
-        (info_of(lists, others=lambda: "y"), "negatives"),
+        (with_negatives(RaggedValues(values, texts.offsets), positives), "the texts of source 'a'"),
+        (with_negatives(RaggedValues(texts.values, offsets), positives), "the lists of source 'a'"),
+        (with_negatives(texts, further), "the positives of source 'a'"),
+        (with_negatives(texts, positives, {"max_negatives": 8}), "lists.a.max_negatives is 8"),
     ):
-        with pytest.raises(ConfigError, match=f"^the {what} of source 'a' are not what"):
+        with pytest.raises(ConfigError, match=f"^{what} "):
             check_same_plan(saved, printed(changed))
 
 

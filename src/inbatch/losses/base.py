@@ -167,7 +167,7 @@ class Loss(ABC):
         return None
 
     def settled(self, *, lists: bool) -> Loss:
-        """The loss with those of its defaults filled in that depend on whether its rows have lists of texts."""
+        """The loss with the defaults filled in that depend on whether its rows have lists of texts."""
         return self
 
     @abstractmethod

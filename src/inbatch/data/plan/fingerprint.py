@@ -14,7 +14,6 @@ import numpy as np
 import xxhash
 
 from inbatch.data.plan.plan import Sampler, SourceInfo
-from inbatch.data.ragged import RaggedValues
 from inbatch.errors import ConfigError
 
 _ORDER_VERSION = 2  # counts changes of the code that give other batches for the same inputs
@@ -34,7 +33,8 @@ def plan_fingerprint(
 
     ``content`` digests the hashes of all texts of each source, the lengths of lists, its keys and its labels.
     """
-    return {
+    lists = {source.name: dict(source.lists) for source in sources if source.lists is not None}
+    parts = {
         "order_version": _ORDER_VERSION,
         "sources": [source.name for source in sources],
         "num_rows": {source.name: source.num_rows for source in sources},
@@ -49,6 +49,7 @@ def plan_fingerprint(
         "seed": seed,
         "drop_last": drop_last,
     }
+    return parts | {"lists": lists} if lists else parts
 
 
 def check_same_plan(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
@@ -81,16 +82,15 @@ def digest(array: np.ndarray) -> str:
 def _content(source: SourceInfo) -> dict[str, str]:
     found: dict[str, np.ndarray] = {}
     if source.hashes is not None:
-        hashes = source.hashes()
-        if isinstance(hashes, RaggedValues):
-            found |= {"texts": hashes.values, "lists": hashes.offsets}
-        else:
-            found["texts"] = hashes
+        found["texts"] = source.hashes()
+    if source.ragged is not None and source.conflicts is not None:
+        texts = source.ragged()
+        found |= {"texts": texts.values, "lists": texts.offsets}
+        found["positives"] = source.conflicts().offsets
     for name, array in (("keys", source.keys), ("labels", source.labels)):
         if array is not None:
             found[name] = array()
-    digests = {name: digest(array) for name, array in found.items()}
-    return digests if source.others is None else {**digests, "negatives": source.others()}
+    return {name: digest(array) for name, array in found.items()}
 
 
 def _name(part: str, old: Any, new: Any) -> tuple[str, str]:

@@ -13,10 +13,10 @@ fingerprint.py describes the inputs of a plan, which a resumed run compares.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol, final
+from typing import Any, NamedTuple, Protocol, final
 
 import numpy as np
 
@@ -37,23 +37,28 @@ class StreamInfo:
 class SourceInfo:
     """The facts about a source that a plan is made from: C text columns, N rows.
 
-    hashes: gives 64-bit hashes of all texts, uint64 [C, N], equal where texts are; may be memory-mapped. Of
-        rows with lists it gives those of the query and of all positives of each row, and of no negative: two
+    hashes: gives 64-bit hashes of all texts, uint64 [C, N], equal where texts are; may be memory-mapped. None
+        for rows with lists.
+    conflicts: of rows with lists, gives the hashes of each row's query and positives, and of no negative: two
         equal negatives harm nothing, and popular ones would leave many rows without a batch.
+    ragged: of rows with lists, gives the hashes of all texts of each row; no plan depends on the negatives,
+        but a resumed run needs the same.
+    lists: how a batch chooses from the lists, as plain values; likewise.
     keys: gives a 64-bit number for each row, uint64 [N] (a product, a cluster): rows with one key are
         kept out of each other's batches by samplers that avoid duplicates.
     stream: for a source that is read file by file.
     labels: gives the label of each row, [N]; no plan depends on them, but a resumed run needs the same.
-    others: digests what else rows with lists hold, their negatives and how these are chosen; likewise.
     """
 
     name: str
     num_rows: int
-    hashes: Callable[[], np.ndarray | RaggedValues] | None = None
+    hashes: Callable[[], np.ndarray] | None = None
     keys: Callable[[], np.ndarray] | None = None
     stream: StreamInfo | None = None
     labels: Callable[[], np.ndarray] | None = None
-    others: Callable[[], str] | None = None
+    conflicts: Callable[[], RaggedValues] | None = None
+    ragged: Callable[[], RaggedValues] | None = None
+    lists: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +183,7 @@ def duplicate_share(
     Each of them is a false negative of an in-batch loss. Equality inside one row does not count.
 
     Args:
-        hashes: of the source, see `SourceInfo`.
+        hashes: of the source, or the conflicts of one with lists; see `SourceInfo`.
         plan: Any plan over that source; steps of other sources are passed over.
         source: Name of the source; None where the plan has one.
     """

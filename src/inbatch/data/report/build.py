@@ -12,12 +12,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from inbatch.data.hashing import hash_rows
 from inbatch.data.report import text as report_text
+from inbatch.data.report.measures import TokenCounter, lengths_of, sample
 from inbatch.data.report.subsample import one_in, subsample
 from inbatch.data.report.unused import unused_columns
 from inbatch.data.report.values import (
@@ -26,7 +27,6 @@ from inbatch.data.report.values import (
     KeyReport,
     LabelBin,
     LabelReport,
-    Lengths,
     Shared,
     SourceReport,
 )
@@ -34,17 +34,6 @@ from inbatch.data.sources.checks import numbers_only
 from inbatch.data.sources.load import Source
 from inbatch.files import write_text
 from inbatch.losses.base import Loss
-
-
-class TokenCounter(Protocol):
-    """Counts the tokens of texts, as `encoder.TextTokenizer` does."""
-
-    @property
-    def max_length(self) -> int:
-        """Most tokens that a text keeps."""
-
-    def count(self, texts: Sequence[str], prompt: str = "") -> list[int]:
-        """Tokens of each text behind a prompt, special tokens included, before truncation."""
 
 
 def build_report(
@@ -160,7 +149,7 @@ def _source_report(
     equal_N = np.zeros(source.num_rows, dtype=bool)
     for negative_N in negatives:
         equal_N |= (negative_N == query_N) | (negative_N == positive_N)
-    sampled = _sample(source.num_near_rows, sample_rows)
+    sampled = sample(source.num_near_rows, sample_rows)
     contrasted = in_batch and not source.has_labels
     return SourceReport(
         name=source.name,
@@ -199,13 +188,13 @@ def _column_reports(
         tokens, truncated = None, None
         if tokenizer is not None:
             counts = np.array(tokenizer.count(texts[column], of_column[column]), dtype=np.int64)
-            tokens, truncated = _lengths(counts), float((counts > tokenizer.max_length).mean())
+            tokens, truncated = lengths_of(counts), float((counts > tokenizer.max_length).mean())
         reports.append(
             ColumnReport(
                 name=name,
                 role=source.roles.role(column),
                 prompt=of_column[column],
-                characters=_lengths(characters_CN[column]),
+                characters=lengths_of(characters_CN[column]),
                 tokens=tokens,
                 truncated_share=truncated,
                 num_distinct=_num_distinct(hashes_CN[column]),
@@ -254,12 +243,6 @@ def _samples(source: Source) -> tuple[dict[str, Any], ...]:
     return tuple(samples)
 
 
-def _sample(num_rows: int, count: int) -> np.ndarray:
-    """Distinct rows in rising order, the same on every call."""
-    rng = np.random.default_rng(0)
-    return np.sort(rng.choice(num_rows, size=min(count, num_rows), replace=False, shuffle=False))
-
-
 def _num_distinct(hashes_N: np.ndarray) -> int:
     factor = one_in(len(hashes_N))
     ordered = np.sort(subsample(hashes_N.__getitem__, len(hashes_N), keep_one_in=factor)[1])
@@ -272,9 +255,3 @@ def _num_repeats(hashes_CN: np.ndarray) -> int:
     factor = one_in(num_rows)
     _, rows = subsample(lambda block: hash_rows(hashes_CN[:, block]), num_rows, keep_one_in=factor)
     return factor * (len(rows) - len(np.unique(rows)))
-
-
-def _lengths(values: np.ndarray) -> Lengths:
-    p50, p95 = np.percentile(values, [50, 95]).tolist()
-    mean = float(values.mean(dtype=np.float64))
-    return Lengths(int(values.min()), round(mean, 2), p50, p95, int(values.max()))

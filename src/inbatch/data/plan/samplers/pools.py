@@ -119,6 +119,8 @@ class SourcePool:
 
     @cached_property
     def _hashes(self) -> np.ndarray | RaggedValues:
+        if self.source.conflicts is not None:
+            return self.source.conflicts()
         if self.source.hashes is None:
             raise ConfigError(
                 f"source '{self.name}'",
