@@ -80,6 +80,7 @@ def test_conflicts_and_batches_against_sets(seed: int) -> None:
         for row in range(num_rows)
     ]
     assert conflicts.rows_T.tolist() == np.flatnonzero(tied).tolist()
+    assert conflicts.sizes_G.dtype == np.int64
     held = [len([s for s in sets if value in s]) for value in set().union(*sets)]
     assert sorted(conflicts.sizes_G[:-1]) == sorted(count for count in held if count > 1)
     for row, groups in zip(conflicts.rows_T, conflicts.groups_TV):

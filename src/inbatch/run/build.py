@@ -154,7 +154,9 @@ def make_losses(node: Any, sources: Sequence[Source], *, guided: bool) -> dict[s
                 f"add loss.{source.name}, or set one loss for all sources",
             )
         check_loss(losses[source.name], source, guided=guided)
-    return losses
+    lists = {source.name: source.is_ragged for source in sources}
+    lists[MIXED] = any(lists.values())  # a batch of several sources
+    return {name: loss.settled(lists=lists.get(name, False)) for name, loss in losses.items()}
 
 
 def _made(node: Any) -> Any:

@@ -64,7 +64,7 @@ def read_rows(source: RowsWithLists, rows: np.ndarray) -> list[Row]:
 def list_columns(
     source: RowsWithLists,
     counts: ListCounts,
-    sampled: Sequence[Row],
+    sampled: np.ndarray,
     *,
     names: Sequence[str],
     prompts: Sequence[str],
@@ -75,14 +75,15 @@ def list_columns(
     Args:
         source: its texts.
         counts: of it.
-        sampled: some of its rows, whose tokens are counted.
+        sampled: numbers of the rows whose tokens are counted.
         names, prompts: of its columns: query, positive, negatives.
         tokenizer: None leaves tokens out.
     """
+    rows = read_rows(source, sampled)
     by_role = (
-        [row.query for row in sampled],
-        [text for row in sampled for text in row.positives],
-        [text for row in sampled for text in row.negatives],
+        [row.query for row in rows],
+        [text for row in rows for text in row.positives],
+        [text for row in rows for text in row.negatives],
     )
     characters = lengths_by_role(Lists(source.lengths(), source.positive_counts()))
     reports = []
@@ -131,25 +132,23 @@ def list_report(
         positives=counts.positives,
         negatives=counts.negatives,
         num_without_negatives=counts.num_without_negatives,
-        shared_queries=counts.shared_queries,
-        shared_positives=counts.shared_positives,
         false_negatives=found,
         masked=masked,
         examples=_examples(source, found[0]) if found else (),
     )
 
 
-def samples_of(rows: Sequence[Row], names: Sequence[str]) -> list[dict[str, Any]]:
+def samples_of(rows: Sequence[Row], names: Sequence[str]) -> tuple[dict[str, Any], ...]:
     """Rows by column names; the columns of negatives are one."""
     further = ", ".join(names[2:])
-    return [
+    return tuple(
         {
             names[0]: row.query,
             names[1]: row.positives,
             **({further: row.negatives} if further else {}),
         }
         for row in rows
-    ]
+    )
 
 
 def _examples(source: RowsWithLists, found: FalseNegatives) -> tuple[dict[str, str], ...]:

@@ -120,8 +120,6 @@ class ListReport:
     positives: ListLengths
     negatives: ListLengths
     num_without_negatives: int
-    shared_queries: Shared  # texts that several rows have
-    shared_positives: Shared
     false_negatives: tuple[FalseNegatives, ...]  # empty where the loss compares no rows
     masked: bool  # the loss leaves known positives out
     examples: tuple[dict[str, str], ...]  # those of the first sampler, as texts
@@ -142,7 +140,8 @@ class SourceReport:
     num_duplicate_rows: int  # rows whose texts all occur in an earlier row
     num_positive_is_query: int
     num_negative_is_own: int  # rows in which a negative equals the query or the positive
-    shared_queries: Shared | None  # None where labels say which pairs are positive
+    # None where labels say which pairs are positive; with lists, texts that several rows have.
+    shared_queries: Shared | None
     shared_positives: Shared | None
     batches_with_duplicates: float | None  # share, under the sampler in use
     num_skipped: int  # rows skipped in the first epoch

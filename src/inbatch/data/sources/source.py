@@ -54,6 +54,8 @@ class Source:
         ConfigError: A column that holds no texts, an empty text, a null key, a label that is not a number.
     """
 
+    ragged: Any = None  # texts of rows with lists; None for rows without
+
     def __init__(
         self,
         name: str,
@@ -117,6 +119,11 @@ class Source:
     def has_labels(self) -> bool:
         """True if the rows carry a label."""
         return self.roles.label is not None
+
+    @property
+    def is_ragged(self) -> bool:
+        """True if rows have lists of positives or negatives, which are read through `ragged`."""
+        return self.ragged is not None
 
     @property
     def num_rows(self) -> int:

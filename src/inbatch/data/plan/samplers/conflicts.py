@@ -131,7 +131,7 @@ def _padded(num_rows: int, shared: _Shared) -> Conflicts:
     most = max(1, _MAX_CELLS // max(len(rows_T), 1))
     wide_T = counts_T > most
     closed = bool(wide_T.any())
-    sizes_G = np.concatenate([shared.sizes_G, [num_rows] * closed, [1]])
+    sizes_G = np.append(shared.sizes_G, [num_rows, 1] if closed else [1])
     groups_TV = np.full((len(rows_T), min(most, counts_T.max(initial=1))), len(sizes_G) - 1)
     places = np.arange(len(tied)) - np.repeat(np.cumsum(counts_T) - counts_T, counts_T)
     if closed:
