@@ -227,7 +227,7 @@ def test_the_report_says_what_lists_are_like(tmp_path: Path) -> None:
         "['f', 'n2 \\| n3']",
     ):
         assert line in page
-    assert stored["sources"][0]["samples"][0]["query"] == "a"
+    assert stored["sources"][0]["samples"][0]["neg"] == ["f", "n2 | n3"]
 
 
 def test_known_positives_are_warned_about_unless_masked() -> None:
