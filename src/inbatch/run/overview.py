@@ -65,7 +65,7 @@ def write_report(parts: Parts, data: BatchModule, path: Path) -> None:
         losses=parts.losses,
         masked=[name for name, loss in parts.losses.items() if loss.needs_text_ids],
         duplicate_share=lambda source: duplicate_share(
-            source.ragged.conflict_hashes() if source.is_ragged else source.text_hashes(),
+            source.text_hashes() if source.ragged is None else source.ragged.conflict_hashes(),
             plan,
             source=source.name,
         ),

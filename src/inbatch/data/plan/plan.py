@@ -37,17 +37,16 @@ class StreamInfo:
 class SourceInfo:
     """The facts about a source that a plan is made from: C text columns, N rows.
 
-    hashes: gives 64-bit hashes of all texts, uint64 [C, N], equal where texts are; may be memory-mapped. None
-        for rows with lists.
-    conflicts: of rows with lists, gives the hashes of each row's query and positives, and of no negative: two
-        equal negatives harm nothing, and popular ones would leave many rows without a batch.
-    ragged: of rows with lists, gives the hashes of all texts of each row; no plan depends on the negatives,
-        but a resumed run needs the same.
-    lists: how a batch chooses from the lists, as plain values; likewise.
+    hashes: gives 64-bit hashes of all texts, uint64 [C, N], equal where texts are; may be memory-mapped.
     keys: gives a 64-bit number for each row, uint64 [N] (a product, a cluster): rows with one key are
         kept out of each other's batches by samplers that avoid duplicates.
     stream: for a source that is read file by file.
     labels: gives the label of each row, [N]; no plan depends on them, but a resumed run needs the same.
+
+    Where rows have lists of documents, `hashes` is None, and instead there are
+    conflicts: gives the hashes of each row's query and positives, which no other row of its batch may have.
+    ragged: gives the hashes of all its texts.
+    lists: which documents of a row a batch gets, in plain values.
     """
 
     name: str

@@ -142,13 +142,13 @@ def _source_report(
     sampled = sample(source.num_near_rows, sample_rows)
     contrasted = in_batch and not source.has_labels
     counts: ColumnCounts | ListCounts
-    lists = None
-    if source.is_ragged:
-        counts = count_lists(lists_of(source.ragged))
+    lists, ragged = None, source.ragged
+    if ragged is not None:
+        counts = count_lists(lists_of(ragged))
         plans = plans if contrasted else {}
-        lists = list_report(source.ragged, counts, name=source.name, plans=plans, masked=masked)
+        lists = list_report(ragged, counts, name=source.name, plans=plans, masked=masked)
         columns = list_columns(
-            source.ragged,
+            ragged,
             counts,
             sampled,
             names=source.columns,
@@ -244,7 +244,7 @@ def _key_report(source: Source) -> KeyReport | None:
 def _samples(source: Source) -> tuple[dict[str, Any], ...]:
     """The first, the middle and the last row."""
     rows = np.unique(np.linspace(0, source.num_near_rows - 1, 3).astype(np.int64))
-    if source.is_ragged:
+    if source.ragged is not None:
         return samples_of(read_rows(source.ragged, rows), source.columns)
     texts, labels = source.read(rows)
     samples: list[dict[str, Any]] = [dict(zip(source.columns, row)) for row in zip(*texts)]
