@@ -42,9 +42,9 @@ class NoDuplicates(EpochSampler):
     A text that is query in one row and positive in another counts; twice within one row is allowed. Negatives
     count too, except those of rows with lists: two equal ones harm nothing, one that is a positive of another
     row is for the loss to leave out (``mask_duplicates``), and texts as popular as hard negatives are would
-    leave many rows without a batch. Where the source has keys, rows of one key do not meet either. A text with
-    more rows than the epoch has batches cannot be placed entirely; its surplus rows, other ones in each epoch,
-    are counted in `Plan.skipped`.
+    leave many rows without a batch. Where the source has keys, rows of one key do not meet either. A text
+    with more rows than the epoch has batches cannot be placed entirely; its surplus rows, other ones in each
+    epoch, are counted in `Plan.skipped`.
 
     Of a source that is read file by file, a row waits for no longer than file_windows.py says.
 
