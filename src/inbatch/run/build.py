@@ -249,5 +249,9 @@ def _texts(sources: Sequence[Source]) -> Iterator[str]:
     for source in sources:
         for start in range(0, source.num_rows, 4096):
             rows = np.arange(start, min(start + 4096, source.num_rows))
-            for column in source.read(rows)[0]:
-                yield from column
+            if source.ragged is None:
+                for column in source.read(rows)[0]:
+                    yield from column
+            else:
+                read = source.ragged.read(rows)
+                yield from (*read.queries, *read.documents)

@@ -79,15 +79,9 @@ def list_columns(
         names, prompts: of its columns: query, positive, negatives.
         tokenizer: None leaves tokens out.
     """
-    rows = read_rows(source, sampled)
-    by_role = (
-        [row.query for row in rows],
-        [text for row in rows for text in row.positives],
-        [text for row in rows for text in row.negatives],
-    )
     characters = lengths_by_role(Lists(source.lengths(), source.positive_counts()))
     reports = []
-    for role, texts in enumerate(by_role):
+    for role, texts in enumerate(texts_by_role(read_rows(source, sampled))):
         lengths = characters[role]
         if lengths is None:
             continue
@@ -97,7 +91,7 @@ def list_columns(
             tokens, truncated = lengths_of(numbers), float((numbers > tokenizer.max_length).mean())
         reports.append(
             ColumnReport(
-                name=names[role] if role < 2 else ", ".join(names[2:]),
+                name=role_names(names)[role],
                 role=_ROLES[role],
                 prompt=prompt,
                 characters=lengths,
@@ -138,17 +132,24 @@ def list_report(
     )
 
 
-def samples_of(rows: Sequence[Row], names: Sequence[str]) -> tuple[dict[str, Any], ...]:
-    """Rows by column names; the columns of negatives are one."""
-    further = ", ".join(names[2:])
-    return tuple(
-        {
-            names[0]: row.query,
-            names[1]: row.positives,
-            **({further: row.negatives} if further else {}),
-        }
-        for row in rows
+def role_names(columns: Sequence[str]) -> list[str]:
+    """Names of the texts of each role; the columns of negatives are one."""
+    further = ", ".join(columns[2:])
+    return [*columns[:2], further] if further else list(columns)
+
+
+def texts_by_role(rows: Sequence[Row]) -> tuple[list[str], list[str], list[str]]:
+    """Queries, positives and negatives of some rows."""
+    return (
+        [row.query for row in rows],
+        [text for row in rows for text in row.positives],
+        [text for row in rows for text in row.negatives],
     )
+
+
+def samples_of(rows: Sequence[Row], columns: Sequence[str]) -> tuple[dict[str, Any], ...]:
+    """Rows by the names of their roles."""
+    return tuple(dict(zip(role_names(columns), row)) for row in rows)
 
 
 def _examples(source: RowsWithLists, found: FalseNegatives) -> tuple[dict[str, str], ...]:
