@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from bench_synthetic import read_lists, synthetic_hashes, write_lists
+from inbatch.data.plan.fingerprint import plan_fingerprint
 from inbatch.data.plan.permutation import FilesRange, KeyedPermutation, ShuffledRange
 from inbatch.data.plan.plan import Sampler, SourceInfo
 from inbatch.data.plan.samplers import NoDuplicates, Shuffled
@@ -168,10 +169,11 @@ def plan_table(path: Path, args: argparse.Namespace) -> None:
         f"{f', {args.hot:.0%} of the rows with one query' if args.hot else ''}, global batch {args.batch:,}\n"
     )
     print(
-        "| sampler | steps | rows in no batch | start s (CPU s) | resume at 3/4 s | million rows/s (CPU) "
-        "| steps checked | batches with a text twice | peak RSS GiB | of it private |"
+        "| sampler | steps | rows in no batch | start s (CPU s) | digest s (CPU s) "
+        "| resume at 3/4 s | million rows/s (CPU) | steps checked | batches with a text twice "
+        "| peak RSS GiB | of it private |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for sampler, block_rows in (("no_duplicates", 1), ("no_duplicates", 64), ("shuffled", 1)):
         command = [sys.executable, __file__, "--measure", str(path), "--sampler", sampler]
         command += [
@@ -186,7 +188,8 @@ def plan_table(path: Path, args: argparse.Namespace) -> None:
         name = sampler if block_rows == 1 else f"{sampler}, block_rows={block_rows}"
         print(
             f"| {name} | {out['steps']:,} | {out['skipped']:,} "
-            f"| {out['start_s']:.1f} ({out['start_cpu_s']:.1f}) | {out['resume_s']:.2f} "
+            f"| {out['start_s']:.1f} ({out['start_cpu_s']:.1f}) "
+            f"| {out['digest_s']:.1f} ({out['digest_cpu_s']:.1f}) | {out['resume_s']:.2f} "
             f"| {out['rows_per_s'] / 1e6:.1f} ({out['rows_per_cpu_s'] / 1e6:.1f}) "
             f"| {out['checked']} | {out['with_duplicates']} "
             f"| {out['rss_gib']:.2f} | {out['private_gib']:.2f} |"
@@ -212,6 +215,9 @@ def measure_plan(args: argparse.Namespace) -> dict[str, Any]:
     batches = [plan.batch(step).rows for step in range(steps)]
     wall_s, cpu_s = time.perf_counter() - begin, time.process_time() - begin_cpu
     rss, private = memory.stop()
+    begin, begin_cpu = time.perf_counter(), time.process_time()
+    plan_fingerprint([info], sampler, global_batch_size=args.batch, seed=0)
+    digest_s, digest_cpu_s = time.perf_counter() - begin, time.process_time() - begin_cpu
     with_duplicates = sum(holds_text_twice(texts_of(info, rows)) for rows in batches)
     drawn = np.concatenate(batches)
     assert len(np.unique(drawn)) == len(drawn), "a row was drawn twice"
@@ -220,6 +226,8 @@ def measure_plan(args: argparse.Namespace) -> dict[str, Any]:
         "skipped": plan.skipped["synthetic"],
         "start_s": start_s,
         "start_cpu_s": start_cpu_s,
+        "digest_s": digest_s,
+        "digest_cpu_s": digest_cpu_s,
         "resume_s": resume_s,
         "rows_per_s": len(drawn) / wall_s,
         "rows_per_cpu_s": len(drawn) / cpu_s,
