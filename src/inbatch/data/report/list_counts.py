@@ -1,7 +1,8 @@
 """Counts over all rows with lists, from their hashes. Shape letters: N rows, n rows of a block, T texts.
 
-Rows are passed over in blocks, so that memory stays flat. What takes a sort is counted on one text in k, or
-on one block of rows in k, as subsample.py says.
+Rows are passed over in blocks, so that memory stays flat. What takes a sort is counted on one text in k, as
+subsample.py says, and what compares the texts of a row on one block of rows in k. So of all texts no more
+than the remainder of their hash is computed.
 """
 
 from __future__ import annotations
@@ -38,67 +39,71 @@ class ListCounts(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """Texts of consecutive rows."""
+    """Consecutive rows."""
 
-    values_T: np.ndarray
-    owner_T: np.ndarray  # row in the source
-    role_T: np.ndarray  # 0 query, 1 positive, 2 negative
-    starts_n: np.ndarray
+    first: int  # row
+    texts: RaggedValues
+    positives_n: np.ndarray
 
-    @property
-    def row_hashes(self) -> np.ndarray:
-        """One hash for each row, uint64 [n], which knows the places and roles of its texts."""
-        counts_n = np.diff(np.append(self.starts_n, len(self.values_T)))
-        place_T = np.arange(len(self.values_T)) - np.repeat(self.starts_n, counts_n)
-        salt_T = mix64((place_T * 3 + self.role_T).astype(np.uint64) + _ODD)
-        return np.add.reduceat(mix64(self.values_T ^ salt_T), self.starts_n)
+    def roles_of(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Row in the block and role of texts: 0 query, 1 positive, 2 negative."""
+        rows = np.searchsorted(self.texts.offsets, places, side="right") - 1
+        inside = places - self.texts.offsets[rows]
+        return rows, np.where(inside == 0, 0, np.where(inside <= self.positives_n[rows], 1, 2))
 
-    def is_known(self) -> tuple[int, int]:
+    def hashes_of(self, rows: np.ndarray) -> np.ndarray:
+        """One hash for each of some rows, uint64, which knows the places and roles of its texts."""
+        places, offsets = self.texts.places(rows)
+        number, role = self.roles_of(places)
+        inside = places - self.texts.offsets[number]
+        salt = mix64((inside * 3 + role).astype(np.uint64) + _ODD)
+        hashes = mix64(self.texts.values[places] ^ salt)
+        return np.add.reduceat(hashes, offsets[:-1]) if len(rows) else hashes
+
+    def count_known(self) -> tuple[int, int]:
         """Rows with a positive equal to the query, and rows with a negative equal to either."""
-        in_row_T = mix64(self.values_T + self.owner_T.astype(np.uint64) * _ODD)
-        query, positive, negative = (self.role_T == role for role in range(3))
-        same = np.isin(in_row_T[positive], in_row_T[query])
-        own = np.isin(in_row_T[negative], in_row_T[~negative])
-        return (
-            len(np.unique(self.owner_T[positive][same])),
-            len(np.unique(self.owner_T[negative][own])),
-        )
+        rows, roles = self.roles_of(np.arange(len(self.texts.values)))
+        in_row = mix64(self.texts.values + rows.astype(np.uint64) * _ODD)
+        query, positive, negative = (roles == role for role in range(3))
+        same = np.isin(in_row[positive], in_row[query])
+        own = np.isin(in_row[negative], in_row[~negative])
+        return len(np.unique(rows[positive][same])), len(np.unique(rows[negative][own]))
 
 
 def count_lists(lists: Lists) -> ListCounts:
     """Count what a report says about the lists of a source."""
-    num_rows, k = lists.texts.num_rows, one_in(len(lists.texts.values) // 2)
-    chosen: list[list[np.ndarray]] = [[], [], []]
-    owners: list[list[np.ndarray]] = [[], []]
-    rows, same, own, looked_at = [], 0, 0, 0
+    k = one_in(len(lists.texts.values) // 2)
+    values: list[list[np.ndarray]] = [[], [], []]
+    owners: list[list[np.ndarray]] = [[], [], []]
+    histograms = [np.zeros(1, dtype=np.int64) for _ in range(2)]
+    repeated, same, own, looked_at = [], 0, 0, 0
     for number, block in enumerate(_blocks(lists)):
-        hashes_n = block.row_hashes
-        rows.append(hashes_n[hashes_n % np.uint64(k) == 0])
-        kept_T = block.values_T % np.uint64(k) == 0
+        kept = np.flatnonzero(block.texts.values % np.uint64(k) == 0)
+        rows, roles = block.roles_of(kept)
         for role in range(3):
-            here = kept_T & (block.role_T == role)
-            chosen[role].append(block.values_T[here])
-            if role < 2:
-                owners[role].append(block.owner_T[here])
+            here = roles == role
+            values[role].append(block.texts.values[kept[here]])
+            owners[role].append(rows[here] + block.first)
+        repeated.append(block.hashes_of(rows[roles == 0]))  # rows that are equal have equal queries
+        negatives_n = block.texts.lengths - 1 - block.positives_n
+        for role, counts_n in enumerate((block.positives_n, negatives_n)):
+            histograms[role] = _sum(histograms[role], np.bincount(counts_n))
         if number % k == 0:
-            of_block = block.is_known()
-            same, own = same + of_block[0], own + of_block[1]
-            looked_at += len(hashes_n)
-    positives_N = np.asarray(lists.positives_N)
-    negatives_N = lists.texts.lengths - 1 - positives_N
-    row_hashes = np.concatenate(rows)
-    texts = [np.concatenate(values) for values in chosen]
-    scale = num_rows / looked_at
+            known = block.count_known()
+            same, own = same + known[0], own + known[1]
+            looked_at += block.texts.num_rows
+    hashes, scale = np.concatenate(repeated), lists.texts.num_rows / looked_at
+    texts, of_rows = [np.concatenate(part) for part in values], list(map(np.concatenate, owners))
     return ListCounts(
-        positives=list_lengths(positives_N),
-        negatives=list_lengths(negatives_N),
-        num_without_negatives=int((negatives_N == 0).sum()),
-        num_duplicate_rows=k * (len(row_hashes) - len(np.unique(row_hashes))),
+        positives=list_lengths(histograms[0]),
+        negatives=list_lengths(histograms[1]),
+        num_without_negatives=int(histograms[1][0]),
+        num_duplicate_rows=k * (len(hashes) - len(np.unique(hashes))),
         num_positive_is_query=round(same * scale),
         num_negative_is_own=round(own * scale),
-        num_distinct=tuple(k * len(np.unique(values)) for values in texts),  # type: ignore[arg-type]
-        shared_queries=_shared(texts[0], np.concatenate(owners[0]), k),
-        shared_positives=_shared(texts[1], np.concatenate(owners[1]), k),
+        num_distinct=tuple(k * len(np.unique(part)) for part in texts),  # type: ignore[arg-type]
+        shared_queries=_shared(texts[0], of_rows[0], k),
+        shared_positives=_shared(texts[1], of_rows[1], k),
         counted_one_in=k,
     )
 
@@ -110,14 +115,21 @@ def lengths_by_role(lengths: Lists) -> tuple[Lengths | None, ...]:
         lengths: with the length of each text in place of its hash.
     """
     totals = [np.zeros(1, dtype=np.int64) for _ in range(3)]
-    for block in _blocks(lengths):
-        for role in range(3):
-            counts = np.bincount(block.values_T[block.role_T == role])
-            longer, shorter = sorted((totals[role], counts), key=len, reverse=True)
-            longer = longer.copy()
-            longer[: len(shorter)] += shorter
-            totals[role] = longer
+    for number, block in enumerate(_blocks(lengths)):
+        if number % one_in(len(lengths.texts.values) // 2) == 0:
+            _, roles = block.roles_of(np.arange(len(block.texts.values)))
+            for role in range(3):
+                counts = np.bincount(block.texts.values[roles == role])
+                totals[role] = _sum(totals[role], counts)
     return tuple(_lengths(total) if total.any() else None for total in totals)
+
+
+def _sum(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Of histograms, the longer one's length."""
+    total = np.zeros(max(len(left), len(right)), dtype=np.int64)
+    total[: len(left)] += left
+    total[: len(right)] += right
+    return total
 
 
 def _lengths(texts: np.ndarray) -> Lengths:
@@ -129,11 +141,10 @@ def _lengths(texts: np.ndarray) -> Lengths:
     return Lengths(int(present[0]), round(mean, 2), float(p50), float(p95), int(present[-1]))
 
 
-def list_lengths(counts_N: np.ndarray) -> ListLengths:
-    """Distribution of the lengths of lists."""
-    rows = np.bincount(counts_N)
+def list_lengths(rows: np.ndarray) -> ListLengths:
+    """Distribution of the lengths of lists, from the number of rows of each length."""
     present = np.flatnonzero(rows)
-    half = np.searchsorted(np.cumsum(rows), (len(counts_N) + 1) // 2)
+    half = np.searchsorted(np.cumsum(rows), (rows.sum() + 1) // 2)
     if len(present) <= _MOST_BINS:
         bins = [ListBin(number, number, int(rows[number])) for number in present.tolist()]
     else:
@@ -172,13 +183,9 @@ def _shared(values: np.ndarray, owners: np.ndarray, k: int) -> Shared:
 
 
 def _blocks(lists: Lists) -> Iterator[_Block]:
-    texts = RaggedValues(np.asarray(lists.texts.values), np.asarray(lists.texts.offsets))
-    for start in range(0, texts.num_rows, _BLOCK_ROWS):
-        stop = min(start + _BLOCK_ROWS, texts.num_rows)
-        offsets = np.asarray(texts.offsets[start : stop + 1], dtype=np.int64)
-        counts_n, starts_n = np.diff(offsets), offsets[:-1] - offsets[0]
-        owner_T = np.repeat(np.arange(start, stop), counts_n)
-        place_T = np.arange(offsets[-1] - offsets[0]) - np.repeat(starts_n, counts_n)
-        known_T = np.repeat(lists.positives_N[start:stop], counts_n)
-        role_T = np.where(place_T == 0, 0, np.where(place_T <= known_T, 1, 2))
-        yield _Block(texts.values[offsets[0] : offsets[-1]], owner_T, role_T, starts_n)
+    values, offsets = np.asarray(lists.texts.values), np.asarray(lists.texts.offsets)
+    for start in range(0, lists.texts.num_rows, _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, lists.texts.num_rows)
+        bounds = np.asarray(offsets[start : stop + 1], dtype=np.int64)
+        texts = RaggedValues(values[bounds[0] : bounds[-1]], bounds - bounds[0])
+        yield _Block(start, texts, np.asarray(lists.positives_N[start:stop]))
