@@ -209,7 +209,7 @@ def test_the_report_says_what_lists_are_like(tmp_path: Path) -> None:
     assert source.num_negative_is_own == 1
     [found] = source.lists.false_negatives
     assert (found.own_share, found.other_share) == (1 / 5, 1 / 5)
-    assert source.lists.examples == ({"negative": "d", "of": "a", "known to answer": "c"},)
+    assert source.lists.examples == ({"negative": "d", "of": "a", "positive of": "c"},)
     write(report, tmp_path / "data_report.md")
     stored = json.loads((tmp_path / "data_report.json").read_text(encoding="utf-8"))
     assert stored["sources"][0]["lists"]["positives"]["bins"][1] == {
@@ -223,7 +223,7 @@ def test_the_report_says_what_lists_are_like(tmp_path: Path) -> None:
         "| negatives | 0 | 1.25 | 1 | 2 | 0: 1, 1: 1, 2: 2 |",
         "- rows without negatives: 1",
         "| Shuffled, 1 looked at | 0.0% | 0.0% | 20.0% | 20.0% |",
-        "- negative: d; of: a; known to answer: c",
+        "- negative: d; of: a; positive of: c",
         "['f', 'n2 \\| n3']",
     ):
         assert line in page

@@ -153,11 +153,11 @@ def samples_of(rows: Sequence[Row], columns: Sequence[str]) -> tuple[dict[str, A
 
 
 def _examples(source: RowsWithLists, found: FalseNegatives) -> tuple[dict[str, str], ...]:
-    """A negative, its query, and the query that it is known to answer."""
+    """A negative, its query, and the query of the row that has it as a positive or query."""
     examples = []
     for row, place, holder in found.examples:
         own, other = read_rows(source, np.array([row, holder]))
-        examples.append(
-            {"negative": own.negatives[place], "of": own.query, "known to answer": other.query}
-        )
+        text = own.negatives[place]
+        known = "positive of" if text in other.positives else "equal to the query"
+        examples.append({"negative": text, "of": own.query, known: other.query})
     return tuple(examples)
