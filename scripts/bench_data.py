@@ -189,7 +189,8 @@ def plan_table(path: Path, args: argparse.Namespace) -> None:
         print(
             f"| {name} | {out['steps']:,} | {out['skipped']:,} "
             f"| {out['start_s']:.1f} ({out['start_cpu_s']:.1f}) "
-            f"| {out['digest_s']:.1f} ({out['digest_cpu_s']:.1f}) | {out['resume_s']:.2f} ({out['resume_cpu_s']:.2f}) "
+            f"| {out['digest_s']:.1f} ({out['digest_cpu_s']:.1f}) "
+            f"| {out['resume_s']:.2f} ({out['resume_cpu_s']:.2f}) "
             f"| {out['rows_per_s'] / 1e6:.1f} ({out['rows_per_cpu_s'] / 1e6:.1f}) "
             f"| {out['checked']} | {out['with_duplicates']} "
             f"| {out['rss_gib']:.2f} | {out['private_gib']:.2f} |"

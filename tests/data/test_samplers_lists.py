@@ -154,6 +154,22 @@ def test_rows_that_share_too_many_values_wait(monkeypatch: pytest.MonkeyPatch) -
     check(plan, lists)
 
 
+def test_easy_windows_are_solved_as_promised() -> None:
+    easy = 0
+    for seed in range(30):
+        generator = np.random.default_rng(seed)
+        num_batches, capacity = int(generator.integers(2, 65)), int(generator.integers(1, 30))
+        size = num_batches * capacity
+        conflicts = find_conflicts(lists_of(size, texts=max(2, size * seed), seed=seed))
+        batch_of_row = assign_batches(
+            conflicts, num_batches=num_batches, capacity=capacity, key=seed
+        )
+        if conflicts.is_easy(num_batches, capacity):
+            easy += 1
+            assert np.bincount(batch_of_row + 1)[0] == 0
+    assert 5 < easy < 28
+
+
 def test_windows_of_long_lists_hold_fewer_rows() -> None:
     assert window_rows_of(1 << 15, 2) == window_rows_of(1 << 15) == 64 << 15
     assert window_rows_of(1 << 15, 32) == 16 << 15
