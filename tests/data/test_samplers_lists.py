@@ -160,7 +160,7 @@ def test_easy_windows_are_solved_as_promised() -> None:
         generator = np.random.default_rng(seed)
         num_batches, capacity = int(generator.integers(2, 65)), int(generator.integers(1, 30))
         size = num_batches * capacity
-        conflicts = find_conflicts(lists_of(size, texts=max(2, size * seed), seed=seed))
+        conflicts = find_conflicts(lists_of(size, most=2, texts=max(2, 3 * size * seed), seed=seed))
         batch_of_row = assign_batches(
             conflicts, num_batches=num_batches, capacity=capacity, key=seed
         )
