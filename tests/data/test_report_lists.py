@@ -236,6 +236,8 @@ def test_known_positives_are_warned_about_unless_masked() -> None:
     assert other.startswith("1 rows of source 'mine' have a negative equal to their query or a pos")
     assert own.startswith("20.0% of the negatives of source 'mine' are the query or a positive")
     assert "loss.mask_duplicates=true" in own
+    kept_apart = report_of(ROWS, plans=plans, duplicate_share=lambda source: 0.0)
+    assert own in kept_apart.warnings  # of which negatives are no part
     assert report_of(ROWS, plans=plans, masked=["mine"]).warnings == (other,)
     assert "the loss leaves them out" in to_markdown(report_of(ROWS, plans=plans, masked=["mine"]))
     assert report_of(ROWS, plans=plans, in_batch=[]).warnings == (other,)

@@ -16,9 +16,10 @@ SKIPPED_SHARE = 0.001  # the same for rows that are never trained on
 def warnings_of(report: SourceReport, max_length: int | None, *, guided: bool) -> list[str]:
     """Warnings about one source, in plain sentences.
 
-    Repeated texts are not reported where the sampler keeps them apart or a guide finds them.
+    Repeated texts are not reported where the sampler keeps them apart or a guide finds them; no sampler keeps
+    negatives of lists apart.
     """
-    apart = guided or report.batches_with_duplicates == 0.0
+    apart = guided or (report.lists is None and report.batches_with_duplicates == 0.0)
     lines = ([] if apart else _batch_warnings(report)) + _row_warnings(report)
     for column in report.columns:
         of = f"column '{column.name}' of source '{report.name}'"
