@@ -5,7 +5,8 @@ from __future__ import annotations
 from inbatch.data.report.cells import cell
 from inbatch.data.report.values import FalseNegatives, ListLengths, ListReport, SourceReport
 
-WARN_SHARE = 0.01  # of rows with false negatives
+WARN_SHARE = 0.01  # of rows that share a text
+WARN_NEGATIVES = 0.001  # of negatives that are known positives
 
 
 def list_warnings(report: SourceReport, lists: ListReport) -> list[str]:
@@ -13,12 +14,12 @@ def list_warnings(report: SourceReport, lists: ListReport) -> list[str]:
     if lists.masked or not lists.false_negatives:
         return []
     found = lists.false_negatives[0]
-    if not found.other_share and found.row_share < WARN_SHARE:
+    if found.other_share < WARN_NEGATIVES and found.row_share < WARN_SHARE:
         return []
     return [
         f"{found.other_share:.1%} of the negatives of source '{report.name}' are the query or a positive of "
-        f"another row of their batch, and {found.row_share:.0%} of its rows share a query or positive with "
-        "one: set loss.mask_duplicates=true, or use a guide."
+        f"another row of their batch, and {found.row_share:.0%} of its rows share a query or positive "
+        "with another: set loss.mask_duplicates=true, or use a guide."
     ]
 
 
