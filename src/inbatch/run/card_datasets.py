@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from inbatch.data.collate import tokenize_columns
 from inbatch.data.report.list_source import read_rows, role_names, texts_by_role
 from inbatch.data.sources.load import Source
+from inbatch.data.tokenized import tokenize_columns
 from inbatch.encoder import Encoder
 from inbatch.evaluation.base import EvaluationRows
 from inbatch.export.card_data import ColumnStats, DatasetName, SourceCard, column_stats

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn
 
 import datasets
 import numpy as np
@@ -19,6 +19,8 @@ from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.config_keys import columns_key, path_key, to_set
 from inbatch.data.sources.diagnose import shorten
 from inbatch.data.sources.files import Files, locate_row
+from inbatch.data.sources.lists import is_text
+from inbatch.data.sources.texts import plain
 from inbatch.errors import ConfigError
 
 OnEmpty = Literal["error", "drop"]
@@ -68,11 +70,14 @@ def kept_rows(
 
 def _is_blank(column: pa.ChunkedArray) -> np.ndarray:
     """Mark texts that are null, empty or white space only: bool [N]. Copies one chunk at a time."""
-    parts = [
-        pc.fill_null(pc.equal(pc.binary_length(_trimmed(chunk)), 0), True)
-        for chunk in column.chunks
-    ]
-    return np.concatenate([np.zeros(0, dtype=bool), *(part.to_numpy(False) for part in parts)])
+    return np.concatenate([np.zeros(0, dtype=bool), *map(is_blank, column.chunks)])
+
+
+def is_blank(texts: pa.Array) -> np.ndarray:
+    """Mark texts that are null, empty or white space only: bool [n]."""
+    blank = pc.fill_null(pc.equal(pc.binary_length(_trimmed(plain(texts))), 0), True)
+    marked: np.ndarray = blank.to_numpy(zero_copy_only=False)
+    return marked
 
 
 def _trimmed(chunk: pa.Array) -> pa.Array:
@@ -129,15 +134,24 @@ def numbers_only(texts: Sequence[str]) -> bool:
 def _check_types(dataset: datasets.Dataset, roles: Roles, place: Place) -> None:
     for name in roles.texts:
         kind = dataset.data.column(name).type
-        if not _is_text(kind):
+        if not is_text(kind):
             raise ConfigError(
                 columns_key(place.field),
                 f"uses column '{name}', which holds {kind} instead of text",
                 f"set {to_set(place.field, f'columns.{_role_of(name, roles)}')} to another "
                 "column, or store it as strings",
             )
+    check_key_type(dataset.data.table, roles, place)
+
+
+def check_key_type(table: pa.Table, roles: Roles, place: Place) -> None:
+    """Check that a key column holds texts or whole numbers.
+
+    Raises:
+        ConfigError: It holds something else.
+    """
     if roles.key is not None:
-        kind = dataset.data.column(roles.key).type
+        kind = table.column(roles.key).type
         if not (_is_text(kind) or pa.types.is_integer(kind)):
             raise ConfigError(
                 f"{columns_key(place.field)}.key",
@@ -163,11 +177,28 @@ def _refuse_nulls(dataset: datasets.Dataset, name: str, what: str, place: Place)
 
 
 def _refuse(what: str, column: str, wrong_N: np.ndarray, place: Place) -> None:
-    row = int(np.flatnonzero(wrong_N)[0])
+    refuse_row(what, column, int(np.flatnonzero(wrong_N)[0]), place)
+
+
+def refuse_row(
+    what: str, column: str, row: int, place: Place, *, fix: str | None = None
+) -> NoReturn:
+    """Name the file and the row that cannot be used.
+
+    Args:
+        what: What is wrong.
+        column: Where.
+        row: Of the whole source.
+        place: Of the rows.
+        fix: None for what `on_empty=drop` leaves out.
+
+    Raises:
+        ConfigError: Always.
+    """
     name, row = (place.origin, row) if place.files is None else locate_row(place.files, row)
     raise ConfigError(
         path_key(place.field),
         f"has {what} in column '{column}', row {row} (counted from 0)",
-        f"fill it, or set {to_set(place.field, 'on_empty=drop')}",
+        fix or f"fill it, or set {to_set(place.field, 'on_empty=drop')}",
         value=name,
     )

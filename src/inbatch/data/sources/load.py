@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 
 from inbatch.data.sources.checks import OnEmpty
+from inbatch.data.sources.choice import check_no_choice
 from inbatch.data.sources.columns import Roles, find_roles
 from inbatch.data.sources.config_keys import path_key, source_field
 from inbatch.data.sources.files import Files, load_files, load_hub, peek_columns, resolve_files
@@ -20,9 +22,10 @@ from inbatch.data.sources.prepared import (
     expand_prepared,
     open_prepared,
 )
+from inbatch.data.sources.ragged_arrays import arrays_of
 from inbatch.data.sources.source import Source
 from inbatch.data.sources.spec import SourceSpec, parse_spec
-from inbatch.data.sources.streamed import LABELS, DecodedFile, StreamedRows
+from inbatch.data.sources.streamed import DROPPED_TEXTS, LABELS, DecodedFile, StreamedRows
 from inbatch.errors import ConfigError
 
 __all__ = ["Source", "load_sources"]
@@ -78,6 +81,7 @@ def _load_source(
 ) -> Source:
     spec = parse_spec(value, field=field)
     options: dict[str, Any] = {"prompts": spec.prompts, "on_empty": spec.on_empty, "field": field}
+    options["choice"] = spec.choice
     if table is not None:
         return load_table(name, table, columns=spec.columns, cache_dir=cache_dir, **options)
     prepared = open_prepared(spec.path, mapping=spec.columns, on_empty=spec.on_empty, field=field)
@@ -92,7 +96,8 @@ def _load_source(
         options |= {"files": files, "origin": str(spec.path)}
         if spec.streaming:
             streamed = _stream(spec, files, roles, cache_dir=cache_dir, field=field)
-            return _filled(Source(name, streamed, roles, cache_dir=cache_dir, **options))
+            source = Source(name, streamed, roles, cache_dir=cache_dir, **options)
+            return _filled(source, spec.columns)
         dataset = load_files(files, roles, cache_dir=cache_dir, workers=workers, field=field)
     else:
         dataset = load_hub(spec, field=field, cache_dir=cache_dir)
@@ -101,7 +106,7 @@ def _load_source(
         options |= {"origin": f"hub {spec.hub}, split {spec.split}"}
     if spec.limit is not None:
         dataset = dataset.select(range(min(spec.limit, dataset.num_rows)))
-    return _filled(Source(name, dataset, roles, cache_dir=cache_dir, **options))
+    return _filled(Source(name, dataset, roles, cache_dir=cache_dir, **options), spec.columns)
 
 
 def load_table(
@@ -126,11 +131,11 @@ def load_table(
     """
     roles = find_roles(table.column_names, mapping=columns, field=field)
     rows = table.select_columns(list(roles.used))
-    return _filled(Source(name, rows, roles, field=field, **options))
+    return _filled(Source(name, rows, roles, field=field, **options), columns)
 
 
-def _filled(source: Source) -> Source:
-    """The source, unless no row is left of it."""
+def _filled(source: Source, columns: Mapping[str, object] | None) -> Source:
+    """The source, unless no row is left of it, or lists are chosen from that it does not have."""
     if source.num_rows == 0:
         dropped = f" ({source.num_dropped} were dropped)" if source.num_dropped else ""
         raise ConfigError(
@@ -139,6 +144,8 @@ def _filled(source: Source) -> Source:
             "remove it, or fill it",
             value=source.origin,
         )
+    if not source.is_ragged:
+        check_no_choice(source.choice, columns or {}, field=source.field)
     return source
 
 
@@ -172,12 +179,12 @@ def decode_file(
     source = Source(
         "file", dataset, roles, files=files, origin=origin, on_empty=on_empty, field=field
     )
-    arrays = {
-        TEXT_HASHES: source.text_hashes(),
-        TEXT_LENGTHS: source.text_lengths(),
-        KEY_HASHES: source.keys(),
-        LABELS: source.labels(),
-    }
+    arrays: dict[str, np.ndarray | None] = {KEY_HASHES: source.keys(), LABELS: source.labels()}
+    if source.ragged is None:
+        arrays |= {TEXT_HASHES: source.text_hashes(), TEXT_LENGTHS: source.text_lengths()}
+    else:
+        arrays |= arrays_of(source.ragged)
+        arrays[DROPPED_TEXTS] = np.array([source.num_dropped_texts])
     return DecodedFile(
         source.table(0, source.num_rows),
         {name: array for name, array in arrays.items() if array is not None},

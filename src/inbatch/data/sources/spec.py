@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from inbatch.data.sources.choice import ListChoice, check_choice
 from inbatch.data.sources.columns import suggest
 from inbatch.errors import ConfigError
 
@@ -19,12 +20,24 @@ class SourceSpec:
     subset: str | None = None  # its configuration, where it has several
     split: str = "train"
     revision: str | None = None
-    columns: Mapping[str, object] | None = None  # {query, positive, negatives, label, key}
+    # {query, positive, negatives, label, key, positive_score, negative_score}
+    columns: Mapping[str, object] | None = None
     limit: int | None = None  # the first rows only
     prompts: Mapping[str, str] | None = None  # see columns.resolve_prompts
     on_empty: Literal["error", "drop"] = "error"
+    # Which documents of its lists a row brings into a batch, see choice.ListChoice.
+    max_negatives: int | None = None
+    negatives: Literal["first", "sample"] = "first"
+    positives: Literal["all", "sample", "first"] = "all"
     streaming: bool = False  # leave the rows where they are, see streamed.py
     buffer_files: int = 8  # files whose rows are mixed, with streaming
+
+    @property
+    def choice(self) -> ListChoice:
+        """Which documents of its lists a row brings into a batch."""
+        return ListChoice(
+            max_negatives=self.max_negatives, negatives=self.negatives, positives=self.positives
+        )
 
 
 def parse_spec(value: Any, *, field: str) -> SourceSpec:
@@ -52,6 +65,7 @@ def parse_spec(value: Any, *, field: str) -> SourceSpec:
             "set one, or null for all rows",
             value=spec.limit,
         )
+    check_choice(spec.choice, field=field)
     _check_streaming(spec, values, field=field)
     return spec
 
