@@ -25,6 +25,7 @@ from inbatch.data.report.text import to_markdown
 from inbatch.data.report.values import DataReport
 from inbatch.data.sources.source import Source
 from inbatch.encoder.tokenize import TextTokenizer
+from inbatch.run.datamodule import source_info
 
 Row = tuple[str, list[str], list[str]]
 
@@ -251,3 +252,19 @@ def test_rows_without_any_negatives() -> None:
     assert [column.role for column in report.sources[0].columns] == ["query", "positive"]
     assert report.sources[0].lists is not None
     assert report.sources[0].lists.negatives.max == 0
+
+
+def test_a_source_with_lists_is_reported_as_its_rows_are() -> None:
+    rows = random_rows(200, words=900)
+    columns = {"query": [q for q, _, _ in rows], "pos": [p for _, p, _ in rows]}
+    source = Source.from_columns("mine", {**columns, "neg": [n for _, _, n in rows]})
+    info = source_info(source)
+    plan = NoDuplicates().plan([info], global_batch_size=16, seed=0, epoch=0, drop_last=True)
+    assert [b.rows.tolist() for b in plan] == [
+        b.rows.tolist() for b in plan_of(NoDuplicates(), rows)
+    ]
+    [mine] = build_report([source], plans={"mine": plan}).sources
+    [expected] = report_of(rows, plans={"mine": plan}).sources
+    assert mine == expected
+    assert mine.lists is not None
+    assert mine.lists.negatives.max == 5
