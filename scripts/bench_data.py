@@ -1,6 +1,7 @@
 """Time and memory of batch plans and loaders, beside sentence-transformers' samplers; prints markdown tables.
 
     python scripts/bench_data.py --rows 100000000 --columns 2 --duplicates 0.2 --batch 32768
+    python scripts/bench_data.py --rows 100000000 --ragged --batch 32768
     python scripts/bench_data.py --rows 1000000 --peer-s 60 --peer-batch 1024
     python scripts/bench_data.py --rows 1000000 --loader-rows 50000 --workers 0 1 2
 
@@ -20,16 +21,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench_synthetic import synthetic_hashes
+from bench_synthetic import read_lists, synthetic_hashes, write_lists
+from inbatch.data.plan.fingerprint import plan_fingerprint
 from inbatch.data.plan.permutation import FilesRange, KeyedPermutation, ShuffledRange
 from inbatch.data.plan.plan import Sampler, SourceInfo
 from inbatch.data.plan.samplers import NoDuplicates, Shuffled
+from inbatch.data.ragged import RaggedValues
 
 GIB = 1 << 30
 
@@ -42,7 +44,7 @@ def main() -> None:
     print(f"{platform.machine()}, numpy {np.__version__}, one process\n")
     mixing_table(min(args.rows, 1 << 20))
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        path = Path(folder) / "hashes.npy"
+        path = Path(folder) / ("lists" if args.ragged else "hashes.npy")
         write_hashes(path, args)
         plan_table(path, args)
         if args.loader_rows:
@@ -68,6 +70,17 @@ def parse_args() -> argparse.Namespace:
     add("--rows", type=int, default=1_000_000)
     add("--columns", type=int, default=2)
     add("--duplicates", type=float, default=0.2, help="share of texts that occur more than once")
+    add(
+        "--ragged",
+        action="store_true",
+        help="rows with 0 to 8 negatives, of which plans know nothing",
+    )
+    add(
+        "--positives",
+        type=int,
+        default=1,
+        help="most positives of ragged rows; each has 1 at least",
+    )
     add("--hot", type=float, default=0.0, help="share of rows with one and the same query")
     add("--batch", type=int, default=4096, help="global batch size")
     add("--steps", type=int, default=256, help="steps to draw and to check")
@@ -85,6 +98,16 @@ def parse_args() -> argparse.Namespace:
 
 
 def write_hashes(path: Path, args: argparse.Namespace) -> None:
+    if args.ragged:
+        path.mkdir()
+        write_lists(
+            path,
+            args.rows,
+            most_positives=args.positives,
+            most_negatives=8,
+            duplicates=args.duplicates,
+        )
+        return
     array = np.lib.format.open_memmap(path, "w+", np.uint64, (args.columns, args.rows))
     shape = {"columns": args.columns, "num_rows": args.rows, "hot": args.hot}
     for start in range(0, args.rows, 1 << 20):
@@ -138,15 +161,19 @@ def near_share(order: np.ndarray, *, batch: int = 4096) -> float:
 
 
 def plan_table(path: Path, args: argparse.Namespace) -> None:
+    texts = f"{args.columns} columns"
+    if args.ragged:
+        texts = f"lists of 1 to {args.positives} positives and 0 to 8 negatives"
     print(
-        f"\nPlans of {args.rows:,} rows, {args.columns} columns, {args.duplicates:.0%} of the texts repeated"
+        f"\nPlans of {args.rows:,} rows, {texts}, {args.duplicates:.0%} of the texts repeated"
         f"{f', {args.hot:.0%} of the rows with one query' if args.hot else ''}, global batch {args.batch:,}\n"
     )
     print(
-        "| sampler | steps | rows in no batch | start s (CPU s) | resume at 3/4 s | million rows/s (CPU) "
-        "| steps checked | batches with a text twice | peak RSS GiB | of it private |"
+        "| sampler | steps | rows in no batch | start s (CPU s) | digest s (CPU s) "
+        "| resume at 3/4 s (CPU s) | million rows/s (CPU) | steps checked | batches with a text twice "
+        "| peak RSS GiB | of it private |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for sampler, block_rows in (("no_duplicates", 1), ("no_duplicates", 64), ("shuffled", 1)):
         command = [sys.executable, __file__, "--measure", str(path), "--sampler", sampler]
         command += [
@@ -161,7 +188,9 @@ def plan_table(path: Path, args: argparse.Namespace) -> None:
         name = sampler if block_rows == 1 else f"{sampler}, block_rows={block_rows}"
         print(
             f"| {name} | {out['steps']:,} | {out['skipped']:,} "
-            f"| {out['start_s']:.1f} ({out['start_cpu_s']:.1f}) | {out['resume_s']:.2f} "
+            f"| {out['start_s']:.1f} ({out['start_cpu_s']:.1f}) "
+            f"| {out['digest_s']:.1f} ({out['digest_cpu_s']:.1f}) "
+            f"| {out['resume_s']:.2f} ({out['resume_cpu_s']:.2f}) "
             f"| {out['rows_per_s'] / 1e6:.1f} ({out['rows_per_cpu_s'] / 1e6:.1f}) "
             f"| {out['checked']} | {out['with_duplicates']} "
             f"| {out['rss_gib']:.2f} | {out['private_gib']:.2f} |"
@@ -170,8 +199,7 @@ def plan_table(path: Path, args: argparse.Namespace) -> None:
 
 def measure_plan(args: argparse.Namespace) -> dict[str, Any]:
     """Plan over a file of hashes in this process."""
-    hashes = np.load(args.measure, mmap_mode="r")
-    info = SourceInfo("synthetic", hashes.shape[1], lambda: hashes)
+    info = source_of(Path(args.measure))
     kind = NoDuplicates if args.sampler == "no_duplicates" else Shuffled
     sampler: Sampler = kind(args.block_rows)
     memory = PeakMemory()
@@ -179,16 +207,19 @@ def measure_plan(args: argparse.Namespace) -> dict[str, Any]:
     plan = sampler.plan([info], global_batch_size=args.batch, seed=0, epoch=0, drop_last=True)
     start_s, start_cpu_s = time.perf_counter() - begin, time.process_time() - begin_cpu
 
-    begin = time.perf_counter()
+    begin, begin_cpu = time.perf_counter(), time.process_time()
     plan.batch(plan.num_steps * 3 // 4)
-    resume_s = time.perf_counter() - begin
+    resume_s, resume_cpu_s = time.perf_counter() - begin, time.process_time() - begin_cpu
 
     steps = min(args.steps, plan.num_steps)
     begin, begin_cpu = time.perf_counter(), time.process_time()
     batches = [plan.batch(step).rows for step in range(steps)]
     wall_s, cpu_s = time.perf_counter() - begin, time.process_time() - begin_cpu
     rss, private = memory.stop()
-    with_duplicates = sum(holds_text_twice(hashes[:, rows]) for rows in batches)
+    begin, begin_cpu = time.perf_counter(), time.process_time()
+    plan_fingerprint([info], sampler, global_batch_size=args.batch, seed=0)
+    digest_s, digest_cpu_s = time.perf_counter() - begin, time.process_time() - begin_cpu
+    with_duplicates = sum(holds_text_twice(texts_of(info, rows)) for rows in batches)
     drawn = np.concatenate(batches)
     assert len(np.unique(drawn)) == len(drawn), "a row was drawn twice"
     return {
@@ -196,7 +227,10 @@ def measure_plan(args: argparse.Namespace) -> dict[str, Any]:
         "skipped": plan.skipped["synthetic"],
         "start_s": start_s,
         "start_cpu_s": start_cpu_s,
+        "digest_s": digest_s,
+        "digest_cpu_s": digest_cpu_s,
         "resume_s": resume_s,
+        "resume_cpu_s": resume_cpu_s,
         "rows_per_s": len(drawn) / wall_s,
         "rows_per_cpu_s": len(drawn) / cpu_s,
         "checked": steps,
@@ -206,14 +240,30 @@ def measure_plan(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def holds_text_twice(values: np.ndarray) -> bool:
-    """Whether a value [C, n] occurs in two rows; a row's own repetitions are left out."""
-    by_row = np.sort(values, axis=0)
-    cells = [by_row[0]]
-    for before, column in pairwise(by_row):
-        cells.append(column[column != before])
-    flat = np.concatenate(cells)
-    return len(np.unique(flat)) < len(flat)
+def source_of(path: Path) -> SourceInfo:
+    """What `write_hashes` wrote."""
+    if path.is_dir():
+        return read_lists(path)
+    hashes = np.load(path, mmap_mode="r")
+    return SourceInfo("synthetic", hashes.shape[1], lambda: hashes)
+
+
+def texts_of(info: SourceInfo, rows: np.ndarray) -> RaggedValues:
+    """The texts of some rows that must not meet."""
+    if info.conflicts is not None:
+        return info.conflicts().take(rows)
+    assert info.hashes is not None
+    hashes = info.hashes()
+    texts = np.ascontiguousarray(hashes[:, rows].T)
+    return RaggedValues(texts.reshape(-1), np.arange(len(rows) + 1) * len(hashes))
+
+
+def holds_text_twice(texts: RaggedValues) -> bool:
+    """Whether a value occurs in two rows; a row's own repetitions are left out."""
+    owners = np.repeat(np.arange(texts.num_rows), texts.lengths)
+    order = np.lexsort((owners, texts.values))
+    values, owners = texts.values[order], owners[order]
+    return bool(((values[1:] == values[:-1]) & (owners[1:] != owners[:-1])).any())
 
 
 class PeakMemory:

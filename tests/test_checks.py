@@ -9,6 +9,7 @@ import pytest
 
 from helpers.runs import TINY, compose_run
 from inbatch.config.check import check_config
+from inbatch.data.collate import MIXED
 from inbatch.data.sources.load import Source
 from inbatch.errors import ConfigError
 from inbatch.losses import (
@@ -22,6 +23,7 @@ from inbatch.losses import (
 )
 from inbatch.losses.base import Loss
 from inbatch.run.batch_checks import check_batch, check_others, check_sizes
+from inbatch.run.build import make_losses
 from inbatch.run.compatibility import (
     check_dims,
     check_gather,
@@ -169,3 +171,19 @@ def test_a_sources_own_batch_divides_over_the_ranks() -> None:
         match=r"sampler\.batch_sizes\.train=9 does not divide over 2 ranks: set 8 or 10",
     ):
         check_sizes(run.global_batch_size, run.sampler["batch_sizes"], world_size=2)
+
+
+def test_losses_mask_known_positives_of_sources_with_lists() -> None:
+    plain, ragged = source("plain", 4), source("ragged", 4)
+    ragged.ragged = object()  # type: ignore[assignment] # lists are not looked at
+    losses = make_losses(MultipleNegativesRanking(), [plain, ragged], guided=False)
+    assert {name: loss.needs_text_ids for name, loss in losses.items()} == {
+        "plain": False,
+        "ragged": True,
+        MIXED: True,
+    }
+    told = MultipleNegativesRanking(mask_duplicates=False)
+    own = make_losses({"plain": CoSENT(), "ragged": told}, [ragged], guided=False)
+    assert own == {"plain": CoSENT(), "ragged": told}
+    [loss, _] = make_losses(MultipleNegativesRanking(), [plain], guided=False).values()
+    assert loss == MultipleNegativesRanking(mask_duplicates=False)

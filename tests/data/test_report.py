@@ -14,7 +14,8 @@ from rich.console import Console
 
 from helpers.tiny import tiny_tokenizer
 from inbatch.data.hashing import hash_rows, hash_texts
-from inbatch.data.report.build import build_report, shared, write
+from inbatch.data.report.build import build_report, write
+from inbatch.data.report.column_counts import shared
 from inbatch.data.report.text import to_markdown, to_table
 from inbatch.data.report.values import DataReport
 from inbatch.data.sources.load import Source, load_sources

@@ -10,7 +10,8 @@ import pytest
 
 from inbatch.data.plan.plan import Plan, SourceInfo
 from inbatch.data.plan.samplers import NoDuplicates
-from inbatch.data.plan.samplers.conflicts import assign_batches, find_conflicts
+from inbatch.data.plan.samplers.assignment import assign_batches
+from inbatch.data.plan.samplers.conflicts import find_conflicts
 from inbatch.errors import ConfigError
 
 

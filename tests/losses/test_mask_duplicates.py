@@ -116,3 +116,14 @@ def test_ids_are_asked_for() -> None:
     assert not Matryoshka(MultipleNegativesRanking(), dims=[4]).needs_text_ids
     with pytest.raises(ConfigError, match="needs the text ids of all 2 columns"):
         loss(LossInput(tuple(random_columns(2, 4, 6)), slice(0, 4)))
+
+
+@pytest.mark.parametrize("make", [MultipleNegativesRanking, GIST])
+def test_rows_with_lists_are_masked_unless_the_user_says_otherwise(make: Any) -> None:
+    assert not make().needs_text_ids
+    for lists in (True, False):
+        assert make().settled(lists=lists) == make(mask_duplicates=lists)
+        wrapped = Matryoshka(make(), dims=[4, 2], weights=[1, 2]).settled(lists=lists)
+        assert wrapped == Matryoshka(make(mask_duplicates=lists), dims=[4, 2], weights=[1, 2])
+        for said in (True, False):
+            assert make(mask_duplicates=said).settled(lists=lists) == make(mask_duplicates=said)

@@ -166,6 +166,10 @@ class Loss(ABC):
         """Name and paper for the model card; None for the name of the class and no paper."""
         return None
 
+    def settled(self, *, lists: bool) -> Loss:
+        """The loss with the defaults filled in that depend on whether its rows have lists of texts."""
+        return self
+
     @abstractmethod
     def __call__(self, inputs: LossInput) -> LossOutput:
         """The loss of the owned rows, and scalars to log."""

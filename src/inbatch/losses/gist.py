@@ -6,7 +6,7 @@ Shape letters: G global rows, E guide dimension.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -72,7 +72,8 @@ class GIST(Loss):
     greater than the threshold t_i - margin (absolute) or t_i - |t_i| * margin (relative), where t_i
     is the guide's cosine of a_i and p_i. Equal scores, up to rounding, are kept.
 
-    With `mask_duplicates` known positives are left out too, see `streamed_cross_entropy`.
+    With `mask_duplicates` known positives are left out too, see `streamed_cross_entropy`; None as in
+    `MultipleNegativesRanking`.
 
     Takes any number of negatives. All candidates, queries included, are those of the global batch.
     Paper: Solatorio 2024, GISTEmbed, arXiv:2402.16829.
@@ -91,7 +92,7 @@ class GIST(Loss):
     margin: float = 0.0
     contrast_anchors: bool = True
     contrast_positives: bool = True
-    mask_duplicates: bool = False
+    mask_duplicates: bool | None = None
     implementation: Implementation = "auto"  # of the softmax, see `streamed_cross_entropy`
 
     needs_guide: ClassVar[bool] = True
@@ -107,7 +108,11 @@ class GIST(Loss):
     @property
     def needs_text_ids(self) -> bool:
         """True if duplicates are masked."""
-        return self.mask_duplicates
+        return bool(self.mask_duplicates)
+
+    def settled(self, *, lists: bool) -> Loss:
+        """With lists known positives are masked unless the user says otherwise."""
+        return replace(self, mask_duplicates=lists) if self.mask_duplicates is None else self
 
     def __call__(self, inputs: LossInput) -> LossOutput:
         """Mean over the owned rows. Raises ConfigError without guide embeddings of each column."""

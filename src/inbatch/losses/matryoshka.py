@@ -136,6 +136,10 @@ class Matryoshka(Loss):
         """The inner loss's."""
         return self.loss.max_columns
 
+    def settled(self, *, lists: bool) -> Loss:
+        """With the inner loss settled."""
+        return replace(self, loss=self.loss.settled(lists=lists))
+
     def __call__(self, inputs: LossInput) -> LossOutput:
         """Weighted sum of the inner losses. Raises ConfigError if a dimension exceeds D."""
         full = inputs.columns[0].shape[1]

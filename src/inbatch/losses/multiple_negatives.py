@@ -6,7 +6,7 @@ Shape letters as in `softmax.cross_entropy`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -64,7 +64,8 @@ class MultipleNegativesRanking(Loss):
     (all_negatives).
 
     With `mask_duplicates` a query's known positives are no negatives of it: texts equal to its own or to its
-    positive's, and query and positive of rows that share one with it.
+    positive's, and query and positive of rows that share one with it. None is true for rows with lists, whose
+    negatives samplers do not keep apart, and false for others.
 
     Equals sentence-transformers' MultipleNegativesRankingLoss and its cached form with
     ``scale = 1 / temperature``, gathered over ranks where ranks own slices of the rows.
@@ -79,7 +80,7 @@ class MultipleNegativesRanking(Loss):
     partition_mode: Literal["joint", "per_direction"] = "joint"
     hardness_mode: HardnessMode | None = None
     hardness_strength: float = 0.0
-    mask_duplicates: bool = False
+    mask_duplicates: bool | None = None
     implementation: Implementation = "auto"  # of the softmax, see `streamed_cross_entropy`
 
     published: ClassVar[Published] = _PUBLISHED
@@ -135,7 +136,11 @@ class MultipleNegativesRanking(Loss):
     @property
     def needs_text_ids(self) -> bool:
         """True if duplicates are masked."""
-        return self.mask_duplicates
+        return bool(self.mask_duplicates)
+
+    def settled(self, *, lists: bool) -> Loss:
+        """With lists known positives are masked unless the user says otherwise."""
+        return replace(self, mask_duplicates=lists) if self.mask_duplicates is None else self
 
     def __call__(self, inputs: LossInput) -> LossOutput:
         """Mean over the owned rows. Raises ConfigError for fewer than two columns."""

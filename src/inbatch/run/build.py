@@ -156,7 +156,9 @@ def make_losses(node: Any, sources: Sequence[Source], *, guided: bool) -> dict[s
                 f"add loss.{source.name}, or set one loss for all sources",
             )
         check_loss(losses[source.name], source, guided=guided)
-    return losses
+    lists = {source.name: source.is_ragged for source in sources}
+    lists[MIXED] = any(lists.values())  # a batch of several sources
+    return {name: loss.settled(lists=lists.get(name, False)) for name, loss in losses.items()}
 
 
 def _made(node: Any) -> Any:
@@ -249,5 +251,9 @@ def _texts(sources: Sequence[Source]) -> Iterator[str]:
     for source in sources:
         for start in range(0, source.num_rows, 4096):
             rows = np.arange(start, min(start + 4096, source.num_rows))
-            for column in source.read(rows)[0]:
-                yield from column
+            if source.ragged is None:
+                for column in source.read(rows)[0]:
+                    yield from column
+            else:
+                read = source.ragged.read(rows)
+                yield from (*read.queries, *read.documents)

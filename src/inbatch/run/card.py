@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 
 from inbatch.callbacks.evaluation import Evaluation
 from inbatch.config.check import RunConfig
+from inbatch.data.report.list_source import read_rows
 from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.evaluation import Evaluator
@@ -112,7 +113,12 @@ def make_card(
 
 
 def _rows(source: Source, limit: int) -> list[tuple[str, ...]]:
-    columns, _ = source.read(np.arange(min(limit, source.num_rows)))
+    """The first rows: query, a positive, negatives."""
+    rows = np.arange(min(limit, source.num_rows))
+    if source.ragged is not None:
+        texts = read_rows(source.ragged, rows)
+        return [(row.query, row.positives[0], *row.negatives) for row in texts]
+    columns, _ = source.read(rows)
     return list(zip(*columns, strict=True))
 
 

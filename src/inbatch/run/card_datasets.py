@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from inbatch.data.report.list_source import read_rows, role_names, texts_by_role
 from inbatch.data.sources.load import Source
 from inbatch.data.tokenized import tokenize_columns
 from inbatch.encoder import Encoder
@@ -47,15 +48,10 @@ def source_card(
 ) -> SourceCard:
     """A training source."""
     num_rows = min(STATS_ROWS, source.num_rows)
-    columns, labels = source.read(np.arange(num_rows))
-    texts = source.column_prompts(encoder.role_prompts)
-    token_ids, _ = tokenize_columns(columns, texts, tokenizer=encoder.tokenizer)
-    stats: dict[str, ColumnStats] = {}
-    for number, column in enumerate(source.columns):
-        part = token_ids[number * num_rows : (number + 1) * num_rows]
-        stats[column] = column_stats([len(ids) for ids in part])
-    names = list(source.columns)
-    samples: list[tuple[str | float, ...]] = [tuple(row) for row in zip(*columns)][:SAMPLES]
+    labels = source.labels(np.arange(num_rows))
+    samples: list[tuple[str | float, ...]]
+    stats, samples = (_list_stats if source.is_ragged else _column_stats)(source, encoder, num_rows)
+    names = list(stats)
     if labels is not None:
         names.append(source.roles.label or "label")
         stats[names[-1]] = column_stats([float(v) for v in labels], type="float")
@@ -74,6 +70,38 @@ def source_card(
         hub_id=name.hub_id,
         revision=name.revision,
     )
+
+
+def _column_stats(
+    source: Source, encoder: Encoder, num_rows: int
+) -> tuple[dict[str, ColumnStats], list[tuple[str | float, ...]]]:
+    """Statistics by column, and samples."""
+    columns, _ = source.read(np.arange(num_rows))
+    prompts = source.column_prompts(encoder.role_prompts)
+    token_ids, _ = tokenize_columns(columns, prompts, tokenizer=encoder.tokenizer)
+    stats = {
+        column: column_stats(
+            [len(ids) for ids in token_ids[number * num_rows : (number + 1) * num_rows]]
+        )
+        for number, column in enumerate(source.columns)
+    }
+    return stats, [tuple(row) for row in zip(*columns)][:SAMPLES]
+
+
+def _list_stats(
+    source: Source, encoder: Encoder, num_rows: int
+) -> tuple[dict[str, ColumnStats], list[tuple[str | float, ...]]]:
+    """The same of rows with lists: statistics of the texts in them, and samples with whole lists."""
+    assert source.ragged is not None
+    rows = read_rows(source.ragged, np.arange(num_rows))
+    prompts = source.column_prompts(encoder.role_prompts)
+    stats = {
+        name: column_stats([len(ids) for ids in encoder.tokenizer(texts, prompt)[0]])
+        for name, texts, prompt in zip(role_names(source.columns), texts_by_role(rows), prompts)
+        if texts
+    }
+    samples = [(row.query, str(row.positives), str(row.negatives)) for row in rows[:SAMPLES]]
+    return stats, [sample[: len(stats)] for sample in samples]
 
 
 def evaluation_source_card(

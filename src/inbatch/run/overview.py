@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from inbatch.config.check import rows_per_rank
@@ -12,6 +12,7 @@ from inbatch.console import make_console, print_plain
 from inbatch.data.collate import MIXED
 from inbatch.data.plan.plan import duplicate_share
 from inbatch.data.report.build import build_report, write
+from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder
 from inbatch.evaluation import Evaluator
 from inbatch.evaluation.base import contents_of
@@ -44,6 +45,7 @@ def overview(
             for name, loss in parts.losses.items()
             if name != MIXED
         },
+        **_known_positives(parts.sources, parts.losses),
         "guide": _guide_rows(run.guide, parts.losses),
         "evaluation": _evaluation_rows(parts.evaluators, run.evaluation),
         "run": {"precision": precision.describe()},
@@ -62,15 +64,34 @@ def write_report(parts: Parts, data: BatchModule, path: Path) -> None:
         in_batch=[name for name, loss in parts.losses.items() if loss.scope == "candidates"],
         guided=[name for name, loss in parts.losses.items() if loss.needs_guide],
         losses=parts.losses,
+        masked=[name for name, loss in parts.losses.items() if loss.needs_text_ids],
         duplicate_share=lambda source: duplicate_share(
-            source.text_hashes(), plan, source=source.name
+            source.text_hashes() if source.ragged is None else source.ragged.conflict_hashes(),
+            plan,
+            source=source.name,
         ),
+        plans={type(parts.sampler).__name__: plan},
         skipped=plan.skipped,
     )
     write(report, path)
     console = make_console()
     for line in report.warnings:
         print_plain(f"data  {line}", console=console)
+
+
+def _known_positives(
+    sources: Sequence[Source], losses: Mapping[str, Loss]
+) -> dict[str, dict[str, str]]:
+    """What becomes of negatives that are known positives: samplers keep those of lists not apart."""
+    ragged = [source.name for source in sources if source.is_ragged]
+    said = {
+        name: "left out of the negatives, since rows have lists"
+        if losses[name].needs_text_ids
+        else "not left out of the negatives"
+        for name in ragged
+        if losses[name].scope == "candidates"
+    }
+    return {"known positives": said} if said else {}
 
 
 def _encoder_rows(encoder: Encoder) -> dict[str, str]:

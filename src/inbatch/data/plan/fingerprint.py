@@ -31,9 +31,10 @@ def plan_fingerprint(
 ) -> dict[str, Any]:
     """Describe everything that a plan and its labels depend on, as named parts ready for JSON.
 
-    ``content`` digests the hashes of all texts of each source, its keys and its labels.
+    ``content`` digests the hashes of all texts of each source, the lengths of lists, its keys and its labels.
     """
-    return {
+    lists = {source.name: dict(source.lists) for source in sources if source.lists is not None}
+    parts = {
         "order_version": _ORDER_VERSION,
         "sources": [source.name for source in sources],
         "num_rows": {source.name: source.num_rows for source in sources},
@@ -48,6 +49,7 @@ def plan_fingerprint(
         "seed": seed,
         "drop_last": drop_last,
     }
+    return parts | {"lists": lists} if lists else parts
 
 
 def check_same_plan(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
@@ -78,8 +80,17 @@ def digest(array: np.ndarray) -> str:
 
 
 def _content(source: SourceInfo) -> dict[str, str]:
-    arrays = {"texts": source.hashes, "keys": source.keys, "labels": source.labels}
-    return {name: digest(array()) for name, array in arrays.items() if array is not None}
+    found: dict[str, np.ndarray] = {}
+    if source.hashes is not None:
+        found["texts"] = source.hashes()
+    if source.ragged is not None and source.conflicts is not None:
+        texts = source.ragged()
+        found |= {"texts": texts.values, "lists": texts.offsets}
+        found["positives"] = source.conflicts().offsets
+    for name, array in (("keys", source.keys), ("labels", source.labels)):
+        if array is not None:
+            found[name] = array()
+    return {name: digest(array) for name, array in found.items()}
 
 
 def _name(part: str, old: Any, new: Any) -> tuple[str, str]:

@@ -48,6 +48,11 @@ class SourceInfo:
         kept out of each other's batches by samplers that avoid duplicates.
     stream: for a source that is read file by file.
     labels: gives the label of each row, [N]; no plan depends on them, but a resumed run needs the same.
+
+    Where rows have lists of documents, `hashes` is None, and instead there are
+    conflicts: gives the hashes of each row's query and positives, which no other row of its batch may have.
+    ragged: gives the hashes of all its texts.
+    lists: which documents of a row a batch gets, in plain values.
     """
 
     name: str
@@ -175,7 +180,7 @@ class Sampler(Protocol):
 
 
 def duplicate_share(
-    hashes: np.ndarray,
+    hashes: np.ndarray | RaggedValues,
     plan: Plan,
     *,
     source: str | None = None,
@@ -185,29 +190,39 @@ def duplicate_share(
     Each of them is a false negative of an in-batch loss. Equality inside one row does not count.
 
     Args:
-        hashes: uint64 [C, N] of the source.
+        hashes: of the source, or the conflicts of one with lists; see `SourceInfo`.
         plan: Any plan over that source; steps of other sources are passed over.
         source: Name of the source; None where the plan has one.
     """
+    batches = looked_at(plan, source=source)
+    return float(np.mean([_repeats_text(hashes, rows) for rows in batches])) if batches else 0.0
+
+
+def looked_at(plan: Plan, *, source: str | None = None, most: int = _LOOKED_AT) -> list[np.ndarray]:
+    """Rows of a source in each of some batches, at most `most`, spread over the epoch."""
     number = 0 if source is None else plan.names.index(source)
     if plan.mixture is None:
         steps = np.flatnonzero(plan.source_of_step == number)
     else:
         steps = np.arange(plan.num_steps)
     if len(steps) == 0:
-        return 0.0
-    shares = []
-    for step in np.unique(np.linspace(0, len(steps) - 1, _LOOKED_AT).astype(np.int64)):
-        batch = plan.batch(int(steps[step]))
-        rows = batch.rows if batch.sources is None else batch.rows[batch.sources == number]
-        shares.append(_repeats_text(np.asarray(hashes)[:, rows].T))
-    return float(np.mean(shares))
+        return []
+    chosen = np.unique(np.linspace(0, len(steps) - 1, most).astype(np.int64))
+    batches = [plan.batch(step) for step in steps[chosen].tolist()]
+    return [
+        batch.rows if batch.sources is None else batch.rows[batch.sources == number]
+        for batch in batches
+    ]
 
 
-def _repeats_text(values_RC: np.ndarray) -> bool:
-    """Tell whether any row holds a value of another row."""
-    num_columns = values_RC.shape[1]
-    flat = values_RC.reshape(-1)
+def _repeats_text(hashes: np.ndarray | RaggedValues, rows_R: np.ndarray) -> bool:
+    """Tell whether any of these rows holds a value of another one."""
+    if isinstance(hashes, RaggedValues):
+        flat, offsets = hashes.take(rows_R)
+        owners = np.repeat(np.arange(len(rows_R)), np.diff(offsets))
+    else:
+        flat = np.asarray(hashes)[:, rows_R].T.reshape(-1)
+        owners = np.repeat(np.arange(len(rows_R)), len(hashes))
     order = np.argsort(flat, kind="stable")  # cells of one row stay side by side
-    rows = order // num_columns
-    return bool(((flat[order[1:]] == flat[order[:-1]]) & (rows[1:] != rows[:-1])).any())
+    flat, owners = flat[order], owners[order]
+    return bool(((flat[1:] == flat[:-1]) & (owners[1:] != owners[:-1])).any())

@@ -12,12 +12,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from inbatch.data.hashing import hash_rows
+from inbatch.data.plan.plan import Plan
 from inbatch.data.report import text as report_text
+from inbatch.data.report.column_counts import ColumnCounts, count_columns, num_distinct
+from inbatch.data.report.list_counts import ListCounts, count_lists
+from inbatch.data.report.list_source import (
+    list_columns,
+    list_report,
+    lists_of,
+    read_rows,
+    samples_of,
+)
+from inbatch.data.report.measures import TokenCounter, lengths_of, sample
 from inbatch.data.report.subsample import one_in, subsample
 from inbatch.data.report.unused import unused_columns
 from inbatch.data.report.values import (
@@ -26,25 +36,12 @@ from inbatch.data.report.values import (
     KeyReport,
     LabelBin,
     LabelReport,
-    Lengths,
-    Shared,
     SourceReport,
 )
 from inbatch.data.sources.checks import numbers_only
 from inbatch.data.sources.load import Source
 from inbatch.files import write_text
 from inbatch.losses.base import Loss
-
-
-class TokenCounter(Protocol):
-    """Counts the tokens of texts, as `encoder.TextTokenizer` does."""
-
-    @property
-    def max_length(self) -> int:
-        """Most tokens that a text keeps."""
-
-    def count(self, texts: Sequence[str], prompt: str = "") -> list[int]:
-        """Tokens of each text behind a prompt, special tokens included, before truncation."""
 
 
 def build_report(
@@ -54,8 +51,10 @@ def build_report(
     prompts: Mapping[str, str] | None = None,
     in_batch: Collection[str] | None = None,
     guided: Collection[str] = (),
+    masked: Collection[str] = (),
     losses: Mapping[str, Loss] | None = None,
     duplicate_share: Callable[[Source], float] | None = None,
+    plans: Mapping[str, Plan] | None = None,
     skipped: Mapping[str, int] | None = None,
     sample_rows: int = 1000,
 ) -> DataReport:
@@ -68,9 +67,12 @@ def build_report(
         in_batch: Names of the sources whose loss takes other rows of a batch for negatives, so that a
             text that occurs twice there is a false negative; None for all.
         guided: Names of the sources whose false negatives a guide leaves out.
+        masked: Names of the sources whose loss leaves out known positives.
         losses: By source name, for warnings about columns that they do not use; None leaves those out.
         duplicate_share: Share of global batches that would hold a text twice under the sampler and
             batch size in use; None leaves it out.
+        plans: In whose batches false negatives among lists are counted, by the name of their sampler, the
+            one in use first; None leaves them out.
         skipped: Rows skipped in the first epoch, by source name (`Plan.skipped`); a name that is not a
             source stands for all sources.
         sample_rows: Rows of each source to tokenize.
@@ -83,6 +85,8 @@ def build_report(
             prompts=prompts,
             in_batch=in_batch is None or source.name in in_batch,
             duplicate_share=duplicate_share,
+            plans=plans or {},
+            masked=source.name in masked,
             num_skipped=skipped.get(source.name, 0),
             sample_rows=sample_rows,
         )
@@ -92,7 +96,9 @@ def build_report(
     warnings = [
         line
         for report in reports
-        for line in report_text.warnings_of(report, max_length, guided=report.name in guided)
+        for line in report_text.warnings_of(
+            report, max_length, guided=report.name in {*guided, *masked}
+        )
     ]
     for source, report in zip(sources, reports):
         if losses is not None:
@@ -108,30 +114,6 @@ def write(report: DataReport, path: Path) -> None:
     text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
     write_text(path.with_suffix(".json"), text + "\n")
     write_text(path, report_text.to_markdown(report))
-
-
-def shared(left_N: np.ndarray, right_N: np.ndarray) -> Shared:
-    """Texts of `left` (hashes) that occur with several distinct texts of `right`.
-
-    Of many rows, counts are estimates (subsample.py).
-    """
-    factor = one_in(len(left_N))
-    rows, left_N = subsample(left_N.__getitem__, len(left_N), keep_one_in=factor)
-    right_N = right_N[rows]
-    order = np.lexsort((right_N, left_N))
-    left_N, right_N = left_N[order], right_N[order]
-    new_left = np.append(True, left_N[1:] != left_N[:-1])
-    new_pair = new_left | np.append(True, right_N[1:] != right_N[:-1])
-    group_N = np.cumsum(new_left) - 1
-    several = np.bincount(group_N, weights=new_pair) >= 2
-    num_rows = int(np.bincount(group_N)[several].sum())
-    num_texts = int(several.sum())
-    return Shared(
-        num_rows * factor,
-        num_texts * factor,
-        num_rows / max(len(left_N), 1),
-        num_texts / max(len(several), 1),
-    )
 
 
 def _unused(source: Source, report: SourceReport, loss: Loss) -> list[str]:
@@ -152,35 +134,51 @@ def _source_report(
     prompts: Mapping[str, str] | None,
     in_batch: bool,
     duplicate_share: Callable[[Source], float] | None,
+    plans: Mapping[str, Plan],
+    masked: bool,
     num_skipped: int,
     sample_rows: int,
 ) -> SourceReport:
-    hashes_CN = source.text_hashes()
-    query_N, positive_N, negatives = hashes_CN[0], hashes_CN[1], hashes_CN[2:]
-    equal_N = np.zeros(source.num_rows, dtype=bool)
-    for negative_N in negatives:
-        equal_N |= (negative_N == query_N) | (negative_N == positive_N)
-    sampled = _sample(source.num_near_rows, sample_rows)
+    sampled = sample(source.num_near_rows, sample_rows)
     contrasted = in_batch and not source.has_labels
+    counts: ColumnCounts | ListCounts
+    lists, ragged = None, source.ragged
+    if ragged is not None:
+        counts = count_lists(lists_of(ragged))
+        plans = plans if contrasted else {}
+        lists = list_report(ragged, counts, name=source.name, plans=plans, masked=masked)
+        columns = list_columns(
+            ragged,
+            counts,
+            sampled,
+            names=source.columns,
+            prompts=source.column_prompts(prompts),
+            tokenizer=tokenizer,
+        )
+    else:
+        counts = count_columns(source.text_hashes())
+        columns = _column_reports(source, sampled, tokenizer=tokenizer, prompts=prompts)
+    share = duplicate_share(source) if in_batch and duplicate_share else None
     return SourceReport(
         name=source.name,
         origin=source.origin,
         num_rows=source.num_rows,
         num_dropped=source.num_dropped,
-        columns=_column_reports(source, sampled, tokenizer=tokenizer, prompts=prompts),
+        columns=columns,
         ignored_columns=source.roles.ignored,
         label=_label_report(source),
         key=_key_report(source),
-        num_duplicate_rows=_num_repeats(hashes_CN),
-        num_positive_is_query=int((query_N == positive_N).sum()),
-        num_negative_is_own=int(equal_N.sum()),
-        shared_queries=shared(query_N, positive_N) if contrasted else None,
-        shared_positives=shared(positive_N, query_N) if contrasted else None,
-        batches_with_duplicates=duplicate_share(source) if in_batch and duplicate_share else None,
+        num_duplicate_rows=counts.num_duplicate_rows,
+        num_positive_is_query=counts.num_positive_is_query,
+        num_negative_is_own=counts.num_negative_is_own,
+        shared_queries=counts.shared_queries if contrasted else None,
+        shared_positives=counts.shared_positives if contrasted else None,
+        batches_with_duplicates=share,
         num_skipped=num_skipped,
         num_sampled=0 if tokenizer is None else len(sampled),
         samples=_samples(source),
-        counted_one_in=one_in(source.num_rows),
+        counted_one_in=counts.counted_one_in,
+        lists=lists,
     )
 
 
@@ -199,16 +197,16 @@ def _column_reports(
         tokens, truncated = None, None
         if tokenizer is not None:
             counts = np.array(tokenizer.count(texts[column], of_column[column]), dtype=np.int64)
-            tokens, truncated = _lengths(counts), float((counts > tokenizer.max_length).mean())
+            tokens, truncated = lengths_of(counts), float((counts > tokenizer.max_length).mean())
         reports.append(
             ColumnReport(
                 name=name,
                 role=source.roles.role(column),
                 prompt=of_column[column],
-                characters=_lengths(characters_CN[column]),
+                characters=lengths_of(characters_CN[column]),
                 tokens=tokens,
                 truncated_share=truncated,
-                num_distinct=_num_distinct(hashes_CN[column]),
+                num_distinct=num_distinct(hashes_CN[column]),
                 numbers_only=numbers_only(texts[column]),
             )
         )
@@ -246,35 +244,11 @@ def _key_report(source: Source) -> KeyReport | None:
 def _samples(source: Source) -> tuple[dict[str, Any], ...]:
     """The first, the middle and the last row."""
     rows = np.unique(np.linspace(0, source.num_near_rows - 1, 3).astype(np.int64))
+    if source.ragged is not None:
+        return samples_of(read_rows(source.ragged, rows), source.columns)
     texts, labels = source.read(rows)
     samples: list[dict[str, Any]] = [dict(zip(source.columns, row)) for row in zip(*texts)]
     if labels is not None and source.roles.label is not None:
         for sample, label in zip(samples, labels.tolist()):
             sample[source.roles.label] = round(label, 6)
     return tuple(samples)
-
-
-def _sample(num_rows: int, count: int) -> np.ndarray:
-    """Distinct rows in rising order, the same on every call."""
-    rng = np.random.default_rng(0)
-    return np.sort(rng.choice(num_rows, size=min(count, num_rows), replace=False, shuffle=False))
-
-
-def _num_distinct(hashes_N: np.ndarray) -> int:
-    factor = one_in(len(hashes_N))
-    ordered = np.sort(subsample(hashes_N.__getitem__, len(hashes_N), keep_one_in=factor)[1])
-    return factor * (int((ordered[1:] != ordered[:-1]).sum()) + bool(len(ordered)))
-
-
-def _num_repeats(hashes_CN: np.ndarray) -> int:
-    """Rows all texts of which stand in an earlier row."""
-    num_rows = hashes_CN.shape[1]
-    factor = one_in(num_rows)
-    _, rows = subsample(lambda block: hash_rows(hashes_CN[:, block]), num_rows, keep_one_in=factor)
-    return factor * (len(rows) - len(np.unique(rows)))
-
-
-def _lengths(values: np.ndarray) -> Lengths:
-    p50, p95 = np.percentile(values, [50, 95]).tolist()
-    mean = float(values.mean(dtype=np.float64))
-    return Lengths(int(values.min()), round(mean, 2), p50, p95, int(values.max()))

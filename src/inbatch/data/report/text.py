@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from inbatch.data.report.cells import cell
+from inbatch.data.report.list_text import list_markdown, list_warnings
 from inbatch.data.report.values import ColumnReport, DataReport, Lengths, SourceReport
 
 # Below this share a peculiarity of the data is counted but not warned about.
 WARN_SHARE = 0.01
 SKIPPED_SHARE = 0.001  # the same for rows that are never trained on
-SAMPLE_CHARACTERS = 200
 
 
 def warnings_of(report: SourceReport, max_length: int | None, *, guided: bool) -> list[str]:
     """Warnings about one source, in plain sentences.
 
-    Repeated texts are not reported where the sampler keeps them apart or a guide finds them.
+    Repeated texts are not reported where the sampler keeps them apart or a guide finds them; no sampler keeps
+    negatives of lists apart.
     """
-    apart = guided or report.batches_with_duplicates == 0.0
+    apart = guided or (report.lists is None and report.batches_with_duplicates == 0.0)
     lines = ([] if apart else _batch_warnings(report)) + _row_warnings(report)
     for column in report.columns:
         of = f"column '{column.name}' of source '{report.name}'"
@@ -77,6 +79,8 @@ def skipped_warnings(name: str, count: int, num_rows: int) -> list[str]:
 
 def _batch_warnings(report: SourceReport) -> list[str]:
     """Rows that would be false negatives of each other."""
+    if report.lists is not None:
+        return list_warnings(report, report.lists)
     lines = []
     name = f"source '{report.name}'"
     fix = "use sampler=no_duplicates or a guide"
@@ -120,7 +124,7 @@ def _row_warnings(report: SourceReport) -> list[str]:
     if report.num_negative_is_own:
         lines.append(
             f"{report.num_negative_is_own} rows of {name} have a negative equal to their query "
-            "or positive: remove them."
+            f"or {'a ' if report.lists else ''}positive: remove them."
         )
     if report.label is not None and report.label.num_distinct == 1:
         lines.append(
@@ -134,6 +138,8 @@ def _source_markdown(report: SourceReport) -> list[str]:
     if report.ignored_columns:
         lines.append(f"Ignored columns: {', '.join(report.ignored_columns)}.")
     lines += ["", *_column_table(report), "", *_counts(report), ""]
+    if report.lists is not None:
+        lines += list_markdown(report.lists)
     if report.label is not None:
         label = report.label
         values = f"min {label.min:g}, mean {label.mean:.4g}, max {label.max:g}"
@@ -145,7 +151,7 @@ def _source_markdown(report: SourceReport) -> list[str]:
     names = list(report.samples[0])
     lines += [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
     for sample in report.samples:
-        lines.append(f"| {' | '.join(_cell(sample[name]) for name in names)} |")
+        lines.append(f"| {' | '.join(cell(sample[name]) for name in names)} |")
     return [*lines, ""]
 
 
@@ -164,9 +170,10 @@ def _column_table(report: SourceReport) -> list[str]:
 
 def _counts(report: SourceReport) -> list[str]:
     lines = [f"- repeated rows: {report.num_duplicate_rows:,}"]
+    others = ("rows", "rows") if report.lists else ("positives", "queries")
     for what, count in (
-        ("queries with several positives", report.shared_queries),
-        ("positives with several queries", report.shared_positives),
+        (f"queries with several {others[0]}", report.shared_queries),
+        (f"positives with several {others[1]}", report.shared_positives),
     ):
         if count is not None:
             lines.append(
@@ -202,10 +209,3 @@ def _span(lengths: Lengths | None) -> str:
 
 def _cut(column: ColumnReport) -> str:
     return "-" if column.truncated_share is None else f"{column.truncated_share:.1%}"
-
-
-def _cell(value: object) -> str:
-    text = " ".join(str(value).split())
-    if len(text) > SAMPLE_CHARACTERS:
-        text = text[: SAMPLE_CHARACTERS - 1] + "…"
-    return text.replace("|", "\\|")

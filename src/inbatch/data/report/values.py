@@ -76,6 +76,56 @@ class KeyReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ListBin:
+    """Rows whose lists have `low` to `high` texts, both included."""
+
+    low: int
+    high: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListLengths:
+    """Texts of one role that rows have: one bin a number up to ten numbers, then wider ones."""
+
+    min: int
+    mean: float
+    p50: float
+    max: int
+    bins: tuple[ListBin, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FalseNegatives:
+    """What an in-batch loss takes for negatives although it is a known positive, under one sampler.
+
+    Known are a row's query and positives. Shares are of the batches that were looked at, of their
+    rows and of their negatives.
+    """
+
+    sampler: str
+    num_batches: int  # looked at
+    batch_share: float  # hold a query or positive in two rows
+    row_share: float  # rows whose query or a positive is one of another row's
+    own_share: float  # negatives equal to the query or a positive of their own row
+    other_share: float  # negatives equal to the query or a positive of another row of the batch
+    # Row, number of its negative, and the row whose known text that is.
+    examples: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ListReport:
+    """Lists of a source."""
+
+    positives: ListLengths
+    negatives: ListLengths
+    num_without_negatives: int
+    false_negatives: tuple[FalseNegatives, ...]  # empty where the loss compares no rows
+    masked: bool  # the loss leaves known positives out
+    examples: tuple[dict[str, str], ...]  # those of the first sampler, as texts
+
+
+@dataclass(frozen=True, slots=True)
 class SourceReport:
     """One source."""
 
@@ -90,13 +140,15 @@ class SourceReport:
     num_duplicate_rows: int  # rows whose texts all occur in an earlier row
     num_positive_is_query: int
     num_negative_is_own: int  # rows in which a negative equals the query or the positive
-    shared_queries: Shared | None  # None where labels say which pairs are positive
+    # None where labels say which pairs are positive; with lists, texts that several rows have.
+    shared_queries: Shared | None
     shared_positives: Shared | None
     batches_with_duplicates: float | None  # share, under the sampler in use
     num_skipped: int  # rows skipped in the first epoch
     num_sampled: int
     samples: tuple[dict[str, Any], ...]
     counted_one_in: int  # k: repeated texts, keys and rows were counted on one text in k, times k
+    lists: ListReport | None = None  # of rows with lists
 
 
 @dataclass(frozen=True, slots=True)

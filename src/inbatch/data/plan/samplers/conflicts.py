@@ -1,27 +1,23 @@
-"""Assigns each row of a window to a batch so that no value occurs twice in a batch.
+"""Finds the rows of a window that share a value, by one sort.
 
-Shape letters: R rows of the window, V values of a row, T tied rows (they share a value with another row),
-A rows under way, G values that several rows share, K batches (at most 64).
+Shape letters: R rows of the window, S cells (values of all rows), V values of a row (of rows with lists: the
+most that one of them shares), T tied rows (they share a value with another row), G values that several rows
+share.
 
-`find_conflicts` sorts the R * V values once, each with its cell number in the low bits, so equal values
-lie side by side and say where they came from. Only tied rows need care afterwards: a value's 64-bit mask
-says which batches hold it, the masks of a row's values together say where the row may not go, and all tied
-rows choose at once, in rounds; where two rows of a round bring one value to one batch, one of them
-chooses again. Rows that share nothing fill up what is left. A value that many rows hold costs no more
-than others: once it is in every batch, its remaining rows drop out in one operation.
+`find_conflicts` sorts the values of all cells once, each with its cell number in the low bits, so equal
+values lie side by side and say where they came from. Only tied rows need care afterwards (assignment.py).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from inbatch.data.plan.permutation import keyed_hash
+from inbatch.data.ragged import RaggedValues
 
-MAX_BATCHES = 64  # bits of a mask
-_MAX_KICKS = 32
-_MAX_CLAIMS = 1 << 24
+_MAX_CELLS = 1 << 25  # of `groups_TV` of rows with lists: 256 MiB
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -35,6 +31,8 @@ class Conflicts:
         np.ndarray
     )  # int64, number of each shared value; G where a cell's value is not shared
     sizes_G: np.ndarray  # int64 [G + 1], rows that hold each value; the last entry is 1
+    # The last value of all that count is one that every batch holds, so its rows wait. See `_padded`.
+    last_is_closed: bool = False
 
     def is_easy(self, num_batches: int, capacity: int) -> bool:
         """Tell whether `assign_batches` is certain to place every tied row.
@@ -48,223 +46,97 @@ class Conflicts:
         return bool(2 * degrees_T.max(initial=0) < num_batches)
 
 
-def find_conflicts(values_RV: np.ndarray) -> Conflicts:
+def find_conflicts(values: np.ndarray | RaggedValues) -> Conflicts:
     """Rows that share a value with another row; a value twice inside one row is not a conflict.
 
     Args:
-        values_RV: uint64 hashes. They are compared in the high bits that the cell number leaves free (40 for
-            16 million cells); two values that agree there by chance are only kept apart.
+        values: uint64 hashes, [R, V] or as many for each row as it has. They are compared in the high bits
+            that the cell number leaves free (40 for 16 million cells); two values that agree there by chance
+            are only kept apart.
     """
-    num_rows, num_values = values_RV.shape
-    bits = np.uint64(max(values_RV.size - 1, 1).bit_length())
+    if isinstance(values, RaggedValues):
+        cells, groups = _shared_cells(values.values)
+        owners_S = np.repeat(np.arange(values.num_rows, dtype=np.int32), values.lengths)
+        shared = _Shared.of(owners_S[cells].astype(np.int64), cells, groups)
+        return _padded(values.num_rows, shared)
+    num_rows, num_values = values.shape
+    cells, groups = _shared_cells(values.reshape(-1))
+    rows, columns = np.divmod(cells, num_values)
+    return _by_column(num_rows, num_values, _Shared.of(rows, columns, groups))
+
+
+def _shared_cells(values_S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cells whose value occurs more than once, and the number of that value, ascending in both."""
+    bits = np.uint64(max(len(values_S) - 1, 1).bit_length())
     low = (np.uint64(1) << bits) - np.uint64(1)
-    packed = values_RV.reshape(-1) * _ODD  # low bits count in the high bits of the product
+    packed = values_S * _ODD  # low bits count in the high bits of the product
     packed &= ~low
-    packed |= np.arange(values_RV.size, dtype=np.uint64)
+    packed |= np.arange(len(values_S), dtype=np.uint64)
     packed.sort()
     starts = np.ones(len(packed) + 1, dtype=bool)
     starts[1:-1] = (packed[1:] ^ packed[:-1]) > low
     shared = np.flatnonzero(~(starts[:-1] & starts[1:]))
     groups = np.cumsum(starts[shared]) - 1
-    rows, columns = np.divmod((packed[shared] & low).astype(np.int64), num_values)
-    # A row's own cells lie side by side in a group: keep one, then drop groups that hold one row only.
-    once = np.ones(len(rows), dtype=bool)
-    once[1:] = (rows[1:] != rows[:-1]) | (groups[1:] != groups[:-1])
-    rows, columns, groups = rows[once], columns[once], groups[once]
-    sizes = np.bincount(groups)
-    several = sizes >= 2
-    kept = several[groups]
-    groups = (np.cumsum(several) - 1)[groups[kept]]
-    return _conflicts(num_rows, num_values, rows[kept], columns[kept], groups, sizes[several])
+    return (packed[shared] & low).astype(np.int64), groups
 
 
-def _conflicts(
-    num_rows: int,
-    num_values: int,
-    rows: np.ndarray,
-    columns: np.ndarray,
-    groups: np.ndarray,
-    sizes: np.ndarray,
-) -> Conflicts:
-    tied_R = np.zeros(num_rows, dtype=bool)
-    tied_R[rows] = True
-    rows_T = np.flatnonzero(tied_R)
-    place_R = np.cumsum(tied_R) - 1
-    groups_TV = np.full((len(rows_T), num_values), len(sizes))
-    groups_TV[place_R[rows], columns] = groups
-    return Conflicts(num_rows, rows_T, groups_TV, np.append(sizes, 1))
+class _Shared(NamedTuple):
+    """Cells whose value several rows hold, one for each value and row."""
+
+    rows: np.ndarray
+    places: np.ndarray  # of the cell
+    groups: np.ndarray  # number of the value
+    sizes_G: np.ndarray  # rows of each value
+
+    @classmethod
+    def of(cls, rows: np.ndarray, places: np.ndarray, groups: np.ndarray) -> _Shared:
+        """Leave out repetitions inside one row, given cells of values that occur more than once."""
+        # A row's own cells lie side by side in a group: keep one, then drop groups that hold one row only.
+        once = np.ones(len(rows), dtype=bool)
+        once[1:] = (rows[1:] != rows[:-1]) | (groups[1:] != groups[:-1])
+        rows, places, groups = rows[once], places[once], groups[once]
+        sizes = np.bincount(groups)
+        several = sizes >= 2
+        kept = several[groups]
+        groups = (np.cumsum(several) - 1)[groups[kept]]
+        return cls(rows[kept], places[kept], groups, sizes[several])
+
+    def tied(self, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows that hold any [T], ascending, and the place there of each cell's row."""
+        tied_R = np.zeros(num_rows, dtype=bool)
+        tied_R[self.rows] = True
+        place_R = np.cumsum(tied_R) - 1
+        return np.flatnonzero(tied_R), place_R[self.rows]
 
 
-def assign_batches(
-    conflicts: Conflicts, *, num_batches: int, capacity: int, key: int, first_fit: bool = False
-) -> np.ndarray:
-    """Batch of each row, int8 [R]; -1 for rows that wait.
+def _by_column(num_rows: int, num_values: int, shared: _Shared) -> Conflicts:
+    """With a place in `groups_TV` for each column."""
+    rows_T, tied = shared.tied(num_rows)
+    groups_TV = np.full((len(rows_T), num_values), len(shared.sizes_G))
+    groups_TV[tied, shared.places] = shared.groups
+    return Conflicts(num_rows, rows_T, groups_TV, np.append(shared.sizes_G, 1))
 
-    A pure function of its arguments. Batches are full or empty: where the rows do not suffice for all of
-    them, the emptiest are dissolved. With `first_fit` a row takes the first batch that is open to it instead
-    of a random one, and batches stay as full as they get: 0 is the fullest.
+
+def _padded(num_rows: int, shared: _Shared) -> Conflicts:
+    """With as many places in `groups_TV` as a row needs, within bounds.
+
+    Rows that share more values would make the table too large. They wait: they hold a value that no
+    batch takes. In a later window of waiting rows they share fewer, and the table may be wider.
     """
-    window = _Assignment(
-        conflicts, num_batches=num_batches, capacity=capacity, key=key, first_fit=first_fit
-    )
-    waiting = window.place(np.arange(len(conflicts.rows_T)))
-    while not first_fit:
-        waiting = window.make_room(waiting)
-        dissolved = window.dissolve_short_batches()
-        if not len(dissolved):
-            break
-        waiting = window.place(np.concatenate([waiting, dissolved]))
-    batch_R = np.full(conflicts.num_rows, -1, dtype=np.int8)
-    batch_R[conflicts.rows_T] = window.batch_T
-    free = np.ones(conflicts.num_rows, dtype=bool)
-    free[conflicts.rows_T] = False
-    open_slots = np.repeat(np.arange(num_batches, dtype=np.int8), window.room_K)
-    free_rows = np.flatnonzero(free)[: len(open_slots)]
-    batch_R[free_rows] = open_slots[: len(free_rows)]
-    return batch_R
-
-
-class _Assignment:
-    """The assignment under way."""
-
-    def __init__(
-        self, conflicts: Conflicts, *, num_batches: int, capacity: int, key: int, first_fit: bool
-    ) -> None:
-        self.batch_T = np.full(len(conflicts.rows_T), -1, dtype=np.int8)
-        self.room_K = np.full(num_batches, capacity)
-        self._live_K = np.ones(num_batches, dtype=bool)
-        self._capacity = capacity
-        self._num_free = conflicts.num_rows - len(conflicts.rows_T)
-        self._groups_TV = conflicts.groups_TV
-        self._held_G = np.zeros(
-            len(conflicts.sizes_G), dtype=np.uint64
-        )  # batches that hold a value
-        self._none = len(conflicts.sizes_G) - 1
-        self._claims = np.empty(_power_of_two(4 * conflicts.groups_TV.size), dtype=np.int32)
-        self._key, self._round, self._first_fit = key, 0, first_fit
-
-    def place(self, active_A: np.ndarray) -> np.ndarray:
-        """Place tied rows in rounds; returns those to which no batch with room is open.
-
-        Each round places at least one row: the last row under way wins all its claims.
-        """
-        waiting = [active_A[:0]]
-        while len(active_A):
-            allowed_A = ~self._closed(active_A) & _bits(self.room_K > 0)
-            possible = allowed_A != 0
-            waiting.append(active_A[~possible])
-            active_A, allowed_A = active_A[possible], allowed_A[possible]
-            batch_A = self._choose(active_A, allowed_A)
-            won_A = self._claim(active_A, batch_A)
-            won_A[won_A] = _first_of_each(batch_A[won_A], self.room_K)
-            self._enter(active_A[won_A], batch_A[won_A])
-            active_A = active_A[~won_A]
-        return np.concatenate(waiting)
-
-    def make_room(self, waiting: np.ndarray) -> np.ndarray:
-        """Let waiting rows into full batches, whose rows move on, while slots elsewhere stay empty.
-
-        Returns the rows that still wait; those whose values are in every batch are given up.
-        """
-        for _ in range(_MAX_KICKS):
-            allowed = ~self._closed(waiting) & _bits(self._live_K)
-            waiting, allowed = waiting[allowed != 0], allowed[allowed != 0]
-            missing = int(self.room_K.sum()) - self._num_free
-            if missing <= 0 or not len(waiting):
-                break
-            batches = self._choose(waiting, allowed)
-            leaving = self._members(batches[:missing], waiting[:missing])
-            self._leave(leaving)
-            waiting = self.place(np.concatenate([waiting, leaving]))
-        return waiting
-
-    def dissolve_short_batches(self) -> np.ndarray:
-        """Close batches that cannot be filled, emptiest first; returns their tied rows."""
-        num_rows = int((self.batch_T >= 0).sum()) + self._num_free
-        surplus = int(self._live_K.sum()) - num_rows // self._capacity
-        if surplus <= 0:
-            return np.empty(0, dtype=np.int64)
-        emptiness_K = np.where(self._live_K, self.room_K, -1)
-        closing = np.argsort(-emptiness_K, kind="stable")[:surplus]
-        rows = np.flatnonzero(np.isin(self.batch_T, closing))
-        self._leave(rows)
-        self._live_K[closing] = False
-        self.room_K[closing] = 0
-        return rows
-
-    def _closed(self, rows_A: np.ndarray) -> np.ndarray:
-        """Mask of the batches that hold a value of each row."""
-        closed_A = np.zeros(len(rows_A), dtype=np.uint64)
-        for groups_A in self._groups_TV[rows_A].T:
-            closed_A |= self._held_G[groups_A]
-        return closed_A
-
-    def _choose(self, rows_A: np.ndarray, allowed_A: np.ndarray) -> np.ndarray:
-        """One of the allowed batches for each row: the first at or after a random one."""
-        if not self._first_fit:
-            self._round += 1
-            numbers = keyed_hash(rows_A.astype(np.uint64), key=self._key + self._round)
-            start_A = numbers % np.uint64(len(self.room_K))
-            later_A = (allowed_A >> start_A) << start_A
-            allowed_A = np.where(later_A != 0, later_A, allowed_A)
-        lowest_A = allowed_A & (~allowed_A + np.uint64(1))
-        return np.bitwise_count(lowest_A - np.uint64(1)).astype(np.int64)
-
-    def _claim(self, rows_A: np.ndarray, batch_A: np.ndarray) -> np.ndarray:
-        """Rows whose values no other row of the round brings to the same batch.
-
-        Claims share a table that may be smaller than G * K; rows that meet there by chance try again.
-        """
-        groups_AV = self._groups_TV[rows_A]
-        size = min(_power_of_two(4 * groups_AV.size), len(self._claims))
-        slots_AV = (groups_AV * MAX_BATCHES + batch_A[:, None]) & (size - 1)
-        numbers_A1 = np.arange(len(rows_A), dtype=np.int32)[:, None]
-        self._claims[slots_AV] = numbers_A1  # of repeated slots the last row's number stays
-        return ((self._claims[slots_AV] == numbers_A1) | (groups_AV == self._none)).all(axis=1)
-
-    def _enter(self, rows: np.ndarray, batches: np.ndarray) -> None:
-        self.batch_T[rows] = batches
-        self.room_K -= np.bincount(batches, minlength=len(self.room_K))
-        self._flip(rows, batches)
-
-    def _leave(self, rows: np.ndarray) -> None:
-        batches = self.batch_T[rows].astype(np.int64)
-        self.batch_T[rows] = -1
-        self.room_K += np.bincount(batches, minlength=len(self.room_K))
-        self._flip(rows, batches)
-
-    def _flip(self, rows: np.ndarray, batches: np.ndarray) -> None:
-        """Note that rows entered or left; no value is twice in a batch, so each bit flips once."""
-        flags = np.uint64(1) << batches.astype(np.uint64)
-        for groups in self._groups_TV[rows].T:
-            np.bitwise_xor.at(self._held_G, groups, flags)
-        self._held_G[self._none] = 0
-
-    def _members(self, batches: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """A random tied row of each of the given batches, where it has one, without repetition."""
-        order = np.argsort(self.batch_T, kind="stable")
-        firsts, ends = (
-            np.searchsorted(self.batch_T[order], batches, side=side) for side in ("left", "right")
-        )
-        numbers = keyed_hash(rows.astype(np.uint64), key=~self._key - self._round) >> np.uint64(1)
-        picks = firsts + numbers.astype(np.int64) % np.maximum(ends - firsts, 1)
-        return np.unique(order[picks[ends > firsts]])
-
-
-def _first_of_each(batches: np.ndarray, room_K: np.ndarray) -> np.ndarray:
-    """Tell for each row whether it is among the first ``room_K[batch]`` of its batch."""
-    counts_K = np.bincount(batches, minlength=len(room_K))
-    if (counts_K <= room_K).all():
-        return np.ones(len(batches), dtype=bool)
-    order = np.argsort(batches.astype(np.uint8), kind="stable")
-    ranks = np.empty(len(batches), dtype=np.int64)
-    ranks[order] = np.arange(len(batches)) - np.repeat(np.cumsum(counts_K) - counts_K, counts_K)
-    return ranks < room_K[batches]
-
-
-def _bits(flags_K: np.ndarray) -> np.uint64:
-    return np.uint64(sum(1 << int(k) for k in np.flatnonzero(flags_K)))
-
-
-def _power_of_two(number: int) -> int:
-    return min(_MAX_CLAIMS, 1 << max(number - 1, 1).bit_length())
+    rows_T, tied = shared.tied(num_rows)
+    bits = max(len(shared.sizes_G), 1).bit_length()
+    by_row = np.sort(tied << bits | shared.groups)
+    tied, groups = by_row >> bits, by_row & ((1 << bits) - 1)
+    counts_T = np.bincount(tied, minlength=len(rows_T))
+    most = max(1, _MAX_CELLS // max(len(rows_T), 1))
+    wide_T = counts_T > most
+    closed = bool(wide_T.any())
+    sizes_G = np.append(shared.sizes_G, [num_rows, 1] if closed else [1])
+    groups_TV = np.full((len(rows_T), min(most, counts_T.max(initial=1))), len(sizes_G) - 1)
+    places = np.arange(len(tied)) - np.repeat(np.cumsum(counts_T) - counts_T, counts_T)
+    if closed:
+        fits = ~wide_T[tied]
+        tied, groups, places = tied[fits], groups[fits], places[fits]
+        groups_TV[wide_T, 0] = len(sizes_G) - 2
+    groups_TV[tied, places] = groups
+    return Conflicts(num_rows, rows_T, groups_TV, sizes_G, last_is_closed=closed)

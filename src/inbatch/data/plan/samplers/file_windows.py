@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from inbatch.data.plan.permutation import derive_key
-from inbatch.data.plan.samplers.conflicts import MAX_BATCHES
+from inbatch.data.plan.samplers.assignment import MAX_BATCHES
 from inbatch.data.plan.samplers.pools import FileOrder, Pool
 from inbatch.data.plan.samplers.solving import BatchesByWindow, short_batches, solve_window
 

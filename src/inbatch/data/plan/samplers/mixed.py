@@ -20,8 +20,10 @@ import numpy as np
 from inbatch.data.plan.permutation import FilesRange, KeyedPermutation, derive_key
 from inbatch.data.plan.plan import Plan, SourceInfo
 from inbatch.data.plan.samplers.base import Epoch, check_sources, open_pool
+from inbatch.data.plan.samplers.lists import merge
 from inbatch.data.plan.samplers.mixed_files import MixedFiles
 from inbatch.data.plan.samplers.pools import SourcePool, WithinSource, files_range
+from inbatch.data.ragged import RaggedValues
 from inbatch.errors import ConfigError
 
 
@@ -72,11 +74,27 @@ class MixedPool:
             inside[here] = self._row_of(source, self.counts[number], inside[here])
         return sources, inside
 
-    def values(self, rows: np.ndarray) -> np.ndarray:
-        """Hashes (and keys) of rows of all sources, uint64 [n, V]."""
+    @property
+    def mean_values(self) -> float:
+        """Values of a row on average, of the sources with lists."""
+        means = [pool.mean_values for pool in self._pools]
+        lists = [count for mean, count in zip(means, self.counts) if mean]
+        return float(np.average(list(filter(None, means)), weights=lists)) if lists else 0
+
+    def values(self, rows: np.ndarray) -> np.ndarray | RaggedValues:
+        """Hashes (and keys) of rows of all sources, uint64 [n, V], or as many as each row has."""
         sources, inside = self.split(rows)
         parts = [pool.values(inside[sources == number]) for number, pool in enumerate(self._pools)]
-        widths = {pool.name: part.shape[1] for pool, part in zip(self._pools, parts)}
+        if not self.mean_values:
+            self._check_widths(parts)
+        return merge(parts, sources)
+
+    def _check_widths(self, parts: Sequence[np.ndarray | RaggedValues]) -> None:
+        widths = {
+            pool.name: part.shape[1]
+            for pool, part in zip(self._pools, parts)
+            if isinstance(part, np.ndarray)
+        }
         if len(set(widths.values())) > 1:
             raise ConfigError(
                 "sampler.mixed",
@@ -84,10 +102,6 @@ class MixedPool:
                 "give them the same columns, or set sampler.mixed=false",
                 value=True,
             )
-        values = np.empty((len(rows), parts[0].shape[1]), dtype=np.uint64)
-        for number, part in enumerate(parts):
-            values[sources == number] = part
-        return values
 
     @cached_property
     def _starts(self) -> np.ndarray:

@@ -1,10 +1,10 @@
 """Batches in which no text occurs twice, over all columns and all ranks.
 
 The shuffled order is cut into windows of up to 64 batches, and each window is solved on its own
-(conflicts.py), so a batch costs at most one window's work wherever a run resumes. Rows that find no place in
-their window wait: the leftovers of all windows form the next generation, which is cut and solved in the same
-way, and so on while a generation places at least half of its rows. Hence the total work is at
-most twice that of the first generation, whatever the data.
+(conflicts.py, assignment.py), so a batch costs at most one window's work wherever a run resumes. Rows that
+find no place in their window wait: the leftovers of all windows form the next generation, which is cut and
+solved in the same way, and so on while a generation places at least half of its rows. Hence the total work
+is at most twice that of the first generation, whatever the data.
 
 The number of steps is exact from the start. It needs no pass over the batches themselves: a sort of each
 window's hashes shows which rows share a text, and where these are few (`Conflicts.is_easy`) the window is
@@ -23,24 +23,28 @@ import numpy as np
 
 from inbatch.data.plan.permutation import ShuffledRange, derive_key
 from inbatch.data.plan.plan import Plan, SourceInfo
+from inbatch.data.plan.samplers.assignment import MAX_BATCHES
 from inbatch.data.plan.samplers.base import Epoch, EpochSampler, single_plan
-from inbatch.data.plan.samplers.conflicts import MAX_BATCHES, find_conflicts
+from inbatch.data.plan.samplers.conflicts import find_conflicts
 from inbatch.data.plan.samplers.file_windows import FileWindows
 from inbatch.data.plan.samplers.pools import Pool
 from inbatch.data.plan.samplers.shuffled import check_block_rows, order_of
 from inbatch.data.plan.samplers.solving import BatchesByWindow, short_batches, solve_window
 
 _WINDOW_ROWS = 1 << 22  # larger batches get windows of fewer batches, down to 8, to bound memory
+_WINDOW_VALUES = 1 << 24  # and so do rows with long lists
 
 
 @dataclass(frozen=True)
 class NoDuplicates(EpochSampler):
     """No text twice in a global batch; each row at most once an epoch.
 
-    A text that is query in one row and positive in another counts; twice within one row is allowed. Where the
-    source has keys, rows of one key do not meet either. A text with more rows than the epoch has
-    batches cannot be placed entirely; its surplus rows, other ones in each epoch, are counted in
-    `Plan.skipped`.
+    A text that is query in one row and positive in another counts; twice within one row is allowed. Negatives
+    count too, except those of rows with lists: two equal ones harm nothing, one that is a positive of another
+    row is for the loss to leave out (``mask_duplicates``), and texts as popular as hard negatives are would
+    leave many rows without a batch. Where the source has keys, rows of one key do not meet either. A text
+    with more rows than the epoch has batches cannot be placed entirely; its surplus rows, other ones in each
+    epoch, are counted in `Plan.skipped`.
 
     Of a source that is read file by file, a row waits for no longer than file_windows.py says.
 
@@ -60,7 +64,7 @@ class NoDuplicates(EpochSampler):
                 order,
                 pool,
                 batch_rows=batch_rows,
-                window_rows=window_rows_of(batch_rows),
+                window_rows=window_rows_of(batch_rows, pool.mean_values),
                 key=key,
                 drop_last=drop_last,
             ).batches
@@ -81,9 +85,10 @@ class _GenerationWindow:
     num_batches: int
 
 
-def window_rows_of(batch_rows: int) -> int:
-    """Rows of a window."""
-    return batch_rows * min(MAX_BATCHES, max(8, _WINDOW_ROWS // batch_rows))
+def window_rows_of(batch_rows: int, mean_values: float = 0) -> int:
+    """Rows of a window; `mean_values` as in `Pool`."""
+    most = min(_WINDOW_ROWS, int(_WINDOW_VALUES / mean_values)) if mean_values else _WINDOW_ROWS
+    return batch_rows * min(MAX_BATCHES, max(8, most // batch_rows))
 
 
 class Generations:
@@ -121,7 +126,7 @@ class Generations:
         return left
 
     def _add_generation(self, num_rows: int) -> np.ndarray:
-        size = window_rows_of(self._batch_rows)
+        size = window_rows_of(self._batch_rows, self._pool.mean_values)
         left = [np.empty(0, dtype=self._compact)]
         for start in range(0, num_rows, size):
             window = _GenerationWindow(len(self._slices) - 1, start, min(start + size, num_rows), 0)

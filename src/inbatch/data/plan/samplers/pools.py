@@ -12,6 +12,8 @@ import numpy as np
 
 from inbatch.data.plan.permutation import FilesRange
 from inbatch.data.plan.plan import BatchStream, SourceInfo, StreamInfo
+from inbatch.data.plan.samplers.lists import take_lists
+from inbatch.data.ragged import RaggedValues
 from inbatch.errors import ConfigError
 
 _KEY_SALT = np.uint64(0xA5A5_5A5A_C3C3_3C3C)  # a row's key and a text are never the same value
@@ -50,8 +52,12 @@ class Pool(Protocol):
     def file_order(self, key: int) -> FileOrder | None:
         """The order of rows that are read file by file; None where any row may come next."""
 
-    def values(self, rows: np.ndarray) -> np.ndarray:
-        """Values of rows [n] that must not meet in a batch, uint64 [n, V]."""
+    @property
+    def mean_values(self) -> float:
+        """Values of a row on average where rows have lists of them; 0 where all have as many."""
+
+    def values(self, rows: np.ndarray) -> np.ndarray | RaggedValues:
+        """Values of rows [n] that must not meet in a batch, uint64 [n, V], or as many as each row has."""
 
 
 class WithinSource(Protocol):
@@ -86,8 +92,18 @@ class SourcePool:
         """The order of a source that is read file by file."""
         return None if self.source.stream is None else files_range(self.source.stream, key)
 
-    def values(self, rows: np.ndarray) -> np.ndarray:
+    @property
+    def mean_values(self) -> float:
+        """Values of a row on average, of a source with lists."""
+        if not isinstance(self._hashes, RaggedValues):
+            return 0
+        return len(self._hashes.values) / max(self.num_rows, 1) + self.has_keys
+
+    def values(self, rows: np.ndarray) -> np.ndarray | RaggedValues:
         """Hashes of the texts, and of the key where the source has one."""
+        if isinstance(self._hashes, RaggedValues):
+            keys_n = self._columns[-1][rows] ^ _KEY_SALT if self.has_keys else None
+            return take_lists(self._hashes, rows, further_n=keys_n)
         values = np.empty((len(rows), len(self._columns)), dtype=np.uint64)
         for column, numbers in enumerate(self._columns):
             values[:, column] = numbers[rows]
@@ -97,14 +113,21 @@ class SourcePool:
 
     @cached_property
     def _columns(self) -> list[np.ndarray]:
+        lists = isinstance(self._hashes, RaggedValues)
+        columns = [] if lists else [np.asarray(column) for column in self._hashes]
+        return columns if self.source.keys is None else [*columns, np.asarray(self.source.keys())]
+
+    @cached_property
+    def _hashes(self) -> np.ndarray | RaggedValues:
+        if self.source.conflicts is not None:
+            return self.source.conflicts()
         if self.source.hashes is None:
             raise ConfigError(
                 f"source '{self.name}'",
                 "has no text hashes, which sampler=no_duplicates needs",
                 "give SourceInfo.hashes, or set sampler=batch",
             )
-        columns = [np.asarray(column) for column in self.source.hashes()]
-        return columns if self.source.keys is None else [*columns, np.asarray(self.source.keys())]
+        return self.source.hashes()
 
 
 @lru_cache(maxsize=16)  # of what it derives from many files

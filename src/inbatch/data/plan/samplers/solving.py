@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from inbatch.data.plan.samplers.conflicts import MAX_BATCHES, assign_batches, find_conflicts
+from inbatch.data.plan.samplers.assignment import MAX_BATCHES, assign_batches
+from inbatch.data.plan.samplers.conflicts import find_conflicts
 from inbatch.data.plan.samplers.pools import Pool
 
 

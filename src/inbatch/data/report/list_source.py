@@ -1,0 +1,163 @@
+"""The part of a data report on a source whose rows have lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from inbatch.data.plan.plan import Plan
+from inbatch.data.ragged import RaggedValues
+from inbatch.data.report.false_negatives import Lists, false_negatives
+from inbatch.data.report.list_counts import ListCounts, lengths_by_role
+from inbatch.data.report.measures import TokenCounter, lengths_of
+from inbatch.data.report.values import ColumnReport, FalseNegatives, ListReport
+from inbatch.data.sources.checks import numbers_only
+
+_ROLES = ("query", "positive", "negative")
+
+
+class RowsWithLists(Protocol):
+    """The lists of a source, N rows; a row's texts are its query, positives and negatives, in this order."""
+
+    def hashes(self) -> RaggedValues:
+        """64-bit hashes of all texts."""
+
+    def lengths(self) -> RaggedValues:
+        """Characters of all texts."""
+
+    def positive_counts(self) -> np.ndarray:
+        """Positives of each row, [N]."""
+
+    def read(self, rows: np.ndarray) -> Any:
+        """`queries` and flat `documents` of some rows, and `picks` with `counts` and `positives` of each."""
+
+
+class Row(NamedTuple):
+    """The texts of one row."""
+
+    query: str
+    positives: list[str]
+    negatives: list[str]
+
+
+def lists_of(rows: RowsWithLists) -> Lists:
+    """The hashes of all texts."""
+    return Lists(rows.hashes(), rows.positive_counts())
+
+
+def read_rows(source: RowsWithLists, rows: np.ndarray) -> list[Row]:
+    """All texts of some rows."""
+    read = source.read(rows)
+    documents = iter(read.documents)
+    out = []
+    for query, count, known in zip(
+        read.queries, read.picks.counts.tolist(), read.picks.positives.tolist()
+    ):
+        of_row = list(islice(documents, count))
+        out.append(Row(query, of_row[:known], of_row[known:]))
+    return out
+
+
+def list_columns(
+    source: RowsWithLists,
+    counts: ListCounts,
+    sampled: np.ndarray,
+    *,
+    names: Sequence[str],
+    prompts: Sequence[str],
+    tokenizer: TokenCounter | None,
+) -> tuple[ColumnReport, ...]:
+    """A report for each role that has any text; columns of one role are one.
+
+    Args:
+        source: its texts.
+        counts: of it.
+        sampled: numbers of the rows whose tokens are counted.
+        names, prompts: of its columns: query, positive, negatives.
+        tokenizer: None leaves tokens out.
+    """
+    characters = lengths_by_role(Lists(source.lengths(), source.positive_counts()))
+    reports = []
+    for role, texts in enumerate(texts_by_role(read_rows(source, sampled))):
+        lengths = characters[role]
+        if lengths is None:
+            continue
+        tokens, truncated, prompt = None, None, prompts[min(role, len(prompts) - 1)]
+        if tokenizer is not None and texts:
+            numbers = np.array(tokenizer.count(texts, prompt), dtype=np.int64)
+            tokens, truncated = lengths_of(numbers), float((numbers > tokenizer.max_length).mean())
+        reports.append(
+            ColumnReport(
+                name=role_names(names)[role],
+                role=_ROLES[role],
+                prompt=prompt,
+                characters=lengths,
+                tokens=tokens,
+                truncated_share=truncated,
+                num_distinct=counts.num_distinct[role],
+                numbers_only=numbers_only(texts),
+            )
+        )
+    return tuple(reports)
+
+
+def list_report(
+    source: RowsWithLists,
+    counts: ListCounts,
+    *,
+    name: str,
+    plans: Mapping[str, Plan],
+    masked: bool,
+) -> ListReport:
+    """What the lists are like, and their false negatives under each plan.
+
+    Args:
+        source: its texts.
+        counts: of it.
+        name: of the source in the plans.
+        plans: by the name of their sampler, the one in use first; none where the loss compares no rows.
+        masked: whether the loss leaves known positives out.
+    """
+    found = false_negatives(lists_of(source), plans, source=name)
+    return ListReport(
+        positives=counts.positives,
+        negatives=counts.negatives,
+        num_without_negatives=counts.num_without_negatives,
+        false_negatives=found,
+        masked=masked,
+        examples=_examples(source, found[0]) if found else (),
+    )
+
+
+def role_names(columns: Sequence[str]) -> list[str]:
+    """Names of the texts of each role; the columns of negatives are one."""
+    further = ", ".join(columns[2:])
+    return [*columns[:2], further] if further else list(columns)
+
+
+def texts_by_role(rows: Sequence[Row]) -> tuple[list[str], list[str], list[str]]:
+    """Queries, positives and negatives of some rows."""
+    return (
+        [row.query for row in rows],
+        [text for row in rows for text in row.positives],
+        [text for row in rows for text in row.negatives],
+    )
+
+
+def samples_of(rows: Sequence[Row], columns: Sequence[str]) -> tuple[dict[str, Any], ...]:
+    """Rows by the names of their roles."""
+    return tuple(dict(zip(role_names(columns), row)) for row in rows)
+
+
+def _examples(source: RowsWithLists, found: FalseNegatives) -> tuple[dict[str, str], ...]:
+    """A negative, its query, and the query of the row that has it as a positive or query."""
+    examples = []
+    for row, place, holder in found.examples:
+        own, other = read_rows(source, np.array([row, holder]))
+        text = own.negatives[place]
+        known = "positive of" if text in other.positives else "equal to the query"
+        examples.append({"negative": text, "of": own.query, known: other.query})
+    return tuple(examples)
