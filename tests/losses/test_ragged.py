@@ -1,4 +1,4 @@
-"""Losses of rows with lists, against their definition in float64, over forms, directions, guides and masks."""
+"""Losses of rows with lists against their definition, in float64: forms, directions, guides and masks."""
 
 from __future__ import annotations
 
