@@ -86,7 +86,7 @@ def list_cross_entropy(
         )
     if inputs.ring is not None:
         raise ConfigError(
-            "gather", "does not carry rows with lists", "set gather=global", value="ring"
+            "gather", "does not know rows with lists", "set gather=global", value="ring"
         )
     assert inputs.documents is not None
     spec = RaggedSpec(

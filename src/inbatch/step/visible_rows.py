@@ -103,7 +103,7 @@ def visible_rows(
         return VisibleRows(gather, rows, ring)
     if ring is not None:
         raise ConfigError(
-            "gather", "does not carry rows with lists", "set gather=global", value="ring"
+            "gather", "does not know rows with lists", "set gather=global", value="ring"
         )
     texts = [(batch.num_rows, batch.documents.num)]
     if kind is GlobalGather:
