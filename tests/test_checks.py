@@ -159,7 +159,7 @@ def test_a_ring_needs_candidates() -> None:
 def test_lists_need_a_loss_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     columns = {"query": ["a", "b"], "positive": ["c", "d"], "negative": ["e", "f"]}
     source = Source.from_columns("s", columns)
-    monkeypatch.setattr(Source, "is_ragged", True, raising=False)
+    monkeypatch.setattr(source, "ragged", object(), raising=False)
     for loss in (Triplet(), CoSENT(), Matryoshka(CosineSimilarity(), dims=[8])):
         with pytest.raises(ConfigError, match="takes one positive a row, and source 's' has lists"):
             check_loss(loss, source, guided=False)
@@ -170,7 +170,7 @@ def test_lists_need_a_loss_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
         check_lists({"s": ranking}, [source], gather="ring", world_size=2)
     with pytest.raises(ConfigError, match="='triton' does not know rows with lists"):
         check_lists({"s": kernels}, [source], gather="global", world_size=1)
-    monkeypatch.setattr(Source, "is_ragged", False)
+    monkeypatch.setattr(source, "ragged", None)
     own = MultipleNegativesRanking(negatives="own")
     with pytest.raises(ConfigError, match=r"gather='ring' does not know loss\.negatives=own"):
         check_lists({"s": own}, [source], gather="ring", world_size=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
@@ -59,7 +60,7 @@ def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
     """
     name, columns = type(loss).__name__, len(source.columns)
     refused = partial(ConfigError, "loss", value=name)
-    if has_lists(source) and not loss.takes_lists:
+    if lists_of(source) is not None and not loss.takes_lists:
         raise refused(
             f"takes one positive a row, and source {source.name!r} has lists of texts",
             "choose a loss that takes lists, such as loss=multiple_negatives_ranking, or give each row one "
@@ -160,9 +161,9 @@ def check_gather(losses: Mapping[str, Loss], gather: str) -> None:
         )
 
 
-def has_lists(source: Source) -> bool:
-    """Whether rows of a source have lists of positives or negatives."""
-    return bool(getattr(source, "is_ragged", False))
+def lists_of(source: Source) -> Any:
+    """The lists of positives and negatives of a source; None where it has columns."""
+    return getattr(source, "ragged", None)
 
 
 def check_lists(
@@ -181,7 +182,7 @@ def check_lists(
     """
     for source in sources:
         loss = losses[source.name]
-        if has_lists(source):
+        if lists_of(source) is not None:
             what = f"rows with lists, which source {source.name!r} has"
         elif getattr(inner(loss), "negatives", "all") == "own":
             what = "loss.negatives=own"
