@@ -8,10 +8,12 @@
 
 A step is: read, tokenize, embed, guide, loss, backward, clip, AdamW. inbatch runs its module under
 Lightning's Trainer; the peer runs the loop that its trainer runs, on the same rows of the same texts.
-Both must agree on loss and gradient first, without dropout. `--ragged` compares inbatch with itself instead:
-triplets, and rows with lists of the same texts, of one to four documents a row and two in the mean. Each row of the table is a process of
+Both must agree on loss and gradient first, without dropout. Each row of the table is a process of
 its own. Seconds are medians over steps, without the first; MiB is the peak over all steps above what
 stood before the first one.
+
+`--ragged` compares inbatch with itself instead: triplets, and rows with lists of the same texts, of one
+to four documents a row and two in the mean.
 """
 
 from __future__ import annotations
