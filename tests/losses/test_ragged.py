@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -82,8 +83,8 @@ def gist(d: Definition) -> GIST:
 @pytest.mark.parametrize("form", ["each", "mean", "sum"])
 @pytest.mark.parametrize("directions", DIRECTIONS, ids="+".join)
 def test_ranking_by_its_definition(form: str, directions: tuple[str, ...]) -> None:
-    for num_rows, shared, masked, negatives in itertools.product(
-        [1, 2, 7], [0.0, 0.15, 0.5], [False, True], ["all", "own"]
+    for num_rows, (shared, masked), negatives in itertools.product(
+        [1, 2, 7], [(0.0, False), (0.15, True), (0.5, True)], ["all", "own"]
     ):
         batch = make_batch(num_rows, shared=shared, seed=num_rows)
         definition = Definition(
@@ -222,8 +223,6 @@ def test_panels_do_not_change_the_result(halvings: int, monkeypatch: pytest.Monk
         monkeypatch.setitem(walk.PANEL_BYTES, "cpu", 1)
         monkeypatch.setitem(walk.MIN_PANEL_ROWS, "cpu", 8)
         columns = [column.clone().requires_grad_() for column in batch.columns]
-        from dataclasses import replace
-
         inputs = replace(batch.inputs(columns=columns), panel_halvings=halvings)
         assert error(value_and_gradients(loss(inputs).loss, columns), whole) < EXACT
         monkeypatch.undo()
