@@ -2,6 +2,7 @@
 
     python scripts/bench_step.py --batch 256
     python scripts/bench_step.py --batch 2048 --repeat 2 --guide-mode stored
+    python scripts/bench_step.py --batch 256 --ragged --guide-mode stored --keep-gib 4
     python scripts/bench_step.py --model random:12x768 --batch 16384 --device cuda --precision bf16 \
         --keep-gib 100 --mini-batch 256 --guide-mode stored --compile
 
@@ -10,6 +11,9 @@ Lightning's Trainer; the peer runs the loop that its trainer runs, on the same r
 Both must agree on loss and gradient first, without dropout. Each row of the table is a process of
 its own. Seconds are medians over steps, without the first; MiB is the peak over all steps above what
 stood before the first one.
+
+`--ragged` compares inbatch with itself instead: triplets, and rows with lists of the same texts, of one
+to four documents a row and two in the mean.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from typing import Any
 import torch
 
 from bench_step_sides import StepClock, run_inbatch, run_peer
-from bench_texts import make_triplets, model_directory
+from bench_texts import as_lists, make_triplets, model_directory
 from inbatch.run.memory_plan import AUTO_CHUNK_TOKENS
 from side_by_side import add_arguments, environment, in_process
 
@@ -41,6 +45,9 @@ def main() -> None:
         args.guide = model_directory(args.guide, Path(folder))
         print(f"{environment(args)}; {args.precision}; batch {args.batch}, 3 columns; ", end="")
         print(f"chunk_tokens {args.chunk_tokens}, the peer's mini_batch_size {args.mini_batch}\n")
+        if args.ragged:
+            table_of_lists(args)
+            return
         if not args.no_check:
             print(check(args), "\n")
         table(args)
@@ -60,6 +67,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--no-dropout", action="store_true")
     parser.add_argument("--no-check", action="store_true")
     parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--ragged", action="store_true", help="rows with lists beside triplets")
     add_arguments(parser)
     args = parser.parse_args()
     args.chunk_tokens = args.chunk_tokens or AUTO_CHUNK_TOKENS[args.device]
@@ -104,6 +112,21 @@ def table(args: argparse.Namespace) -> None:
                 print(row(f"{name}, cold store over two epochs", cold, peer), flush=True)
 
 
+def table_of_lists(args: argparse.Namespace) -> None:
+    """Steps of as many rows and the same texts, in columns and in lists."""
+    print("| side | s/step (CPU s) | ratio (CPU) | computed tokens | padding | extra MiB | loss |")
+    print(f"|{'---|' * 7}")
+    for mode in args.guide_mode:
+        for keep_gib in args.keep_gib:
+            columns, lists = (
+                side(args, "inbatch", guide_mode=mode, keep_gib=keep_gib, lists=lists)
+                for lists in (False, True)
+            )
+            name = f"guide {mode}, keep {keep_gib:g} GiB"
+            print(row(f"triplets, {name}", columns, columns), flush=True)
+            print(row(f"lists, {name}", lists, columns), flush=True)
+
+
 def row(name: str, own: dict[str, Any], peer: dict[str, Any] | None) -> str:
     ratio = ""
     if peer is not None:
@@ -116,7 +139,7 @@ def row(name: str, own: dict[str, Any], peer: dict[str, Any] | None) -> str:
 
 
 def side(args: argparse.Namespace, name: str, **changes: Any) -> dict[str, Any]:
-    given = {"keep_gradient": False, **vars(args), "side": name, **changes}
+    given = {"keep_gradient": False, "lists": False, **vars(args), "side": name, **changes}
     result: dict[str, Any] = in_process(
         __file__, argparse.Namespace(**given), tuned_malloc=args.tuned_malloc
     )
@@ -132,7 +155,9 @@ def worker(args: argparse.Namespace) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    texts = make_triplets(args.batch * (1 + args.repeat))
+    texts: dict[str, Any] = make_triplets(args.batch * (1 + args.repeat))
+    if args.lists:
+        texts = as_lists(texts)
     clock = StepClock(args)
     result = (run_inbatch if args.side == "inbatch" else run_peer)(args, texts, clock)
     print(json.dumps({**result, **clock.result()}))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -55,3 +57,16 @@ def model_directory(name: str, folder: Path) -> str:
         texts = [text for column in make_triplets(500).values() for text in column]
         build_encoder(config=config, tokenizer=tokenizer, texts=lambda: texts).save(path)
     return str(path)
+
+
+def as_lists(triplets: dict[str, list[str]]) -> dict[str, list[Any]]:
+    """The same queries and documents in lists: of four rows one has two positives, two have no negative."""
+    lengths = cycle([(1, 0), (2, 2), (1, 1), (1, 0)])
+    pairs = zip(*(triplets[name] for name in COLUMNS[1:]))
+    documents = iter(text for pair in pairs for text in pair)
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    for query, of_row in zip(triplets[COLUMNS[0]], lengths):
+        columns[COLUMNS[0]].append(query)
+        for name, number in zip(COLUMNS[1:], of_row):
+            columns[name].append(list(islice(documents, number)))
+    return columns

@@ -20,6 +20,7 @@ from inbatch.losses import (
     Matryoshka,
     MultipleNegativesRanking,
     OnlineContrastive,
+    Triplet,
 )
 from inbatch.losses.base import Loss
 from inbatch.run.batch_checks import check_batch, check_others, check_sizes
@@ -28,6 +29,7 @@ from inbatch.run.compatibility import (
     check_dims,
     check_gather,
     check_kernels,
+    check_lists,
     check_loss,
     check_strategy,
 )
@@ -154,6 +156,26 @@ def test_a_ring_needs_candidates() -> None:
         check_gather({"a": CoSENT(), "b": Contrastive()}, "ring")
     check_gather({"a": CoSENT(), "b": GIST(implementation="triton")}, "ring")
     check_gather({"a": CoSENT()}, "local")
+
+
+def test_lists_need_a_loss_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {"query": ["a", "b"], "positive": ["c", "d"], "negative": ["e", "f"]}
+    source = Source.from_columns("s", columns)
+    monkeypatch.setattr(source, "ragged", object(), raising=False)
+    for loss in (Triplet(), CoSENT(), Matryoshka(CosineSimilarity(), dims=[8])):
+        with pytest.raises(ConfigError, match="takes one positive a row, and source 's' has lists"):
+            check_loss(loss, source, guided=False)
+    ranking, kernels = MultipleNegativesRanking(), GIST(implementation="triton")
+    check_loss(Matryoshka(ranking, dims=[8]), source, guided=False)
+    check_lists({"s": ranking}, [source], gather="ring", world_size=1)
+    with pytest.raises(ConfigError, match="gather='ring' does not know rows with lists"):
+        check_lists({"s": ranking}, [source], gather="ring", world_size=2)
+    with pytest.raises(ConfigError, match="='triton' does not know rows with lists"):
+        check_lists({"s": kernels}, [source], gather="global", world_size=1)
+    monkeypatch.setattr(source, "ragged", None)
+    own = MultipleNegativesRanking(negatives="own")
+    with pytest.raises(ConfigError, match=r"gather='ring' does not know loss\.negatives=own"):
+        check_lists({"s": own}, [source], gather="ring", world_size=2)
 
 
 def test_a_dimension_that_the_encoder_does_not_have() -> None:

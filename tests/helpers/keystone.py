@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from helpers.ragged_batches import collate_lists, flat_texts, make_rows, union_input
 from helpers.tiny import tiny_texts
 from inbatch import losses
-from inbatch.batch.batch import Batch
+from inbatch.batch.batch import Batch, Chunk
+from inbatch.batch.chunks import make_chunks
 from inbatch.batch.slices import slice_rows
 from inbatch.data.collate import Collator
 from inbatch.data.sources.load import Source
@@ -112,24 +115,21 @@ def reference(
     *,
     clip_norm: float | None = None,
     encoder_options: dict[str, Any] | None = None,
+    lists: bool = False,
 ) -> dict[str, Tensor]:
-    """Parameters after SGD steps on the union batch, by one ordinary backward each."""
+    """Parameters after SGD steps on the union batch, by one ordinary backward each.
+
+    With `lists` rows have lists of documents, and each text is embedded as often as it occurs.
+    """
     encoder = make_encoder(path, dtype, **(encoder_options or {}))
     guide = make_encoder(path, torch.float32).eval()
-    source = make_source(loss, num_rows)
-    batch = Collator(tokenizer=encoder.tokenizer)(
-        source, np.arange(num_rows), step=0, num_global_rows=num_rows
-    )
-    (chunk,) = batch.chunks
+    chunk, see = _union_of_lists(encoder, num_rows) if lists else _union(encoder, loss, num_rows)
     order = torch.argsort(chunk.index)
     with torch.no_grad():
-        guide_columns = guide(chunk)[order].view(batch.num_columns, num_rows, -1).unbind(0)
+        guide_ND = guide(chunk)[order]
     for _ in range(num_steps):
-        columns = encoder(chunk)[order].view(batch.num_columns, num_rows, -1).unbind(0)
-        ids = torch.from_numpy(batch.text_ids.view(np.int64)).unbind(0)
-        inputs = LossInput(columns, slice(0, num_rows), batch.labels, guide_columns, ids)
         encoder.zero_grad()
-        loss(inputs).loss.backward()
+        loss(see(encoder(chunk)[order], guide_ND)).loss.backward()
         trained = [p for p in encoder.parameters() if p.requires_grad]
         if clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(trained, clip_norm)
@@ -137,6 +137,31 @@ def reference(
             for parameter in trained:
                 parameter -= LR * parameter.grad
     return {name: p.detach().clone() for name, p in encoder.named_parameters()}
+
+
+def _union(
+    encoder: Encoder, loss: Loss, num_rows: int
+) -> tuple[Chunk, Callable[[Tensor, Tensor], LossInput]]:
+    """All texts, and what the loss sees of their embeddings."""
+    batch = Collator(tokenizer=encoder.tokenizer)(
+        make_source(loss, num_rows), np.arange(num_rows), step=0, num_global_rows=num_rows
+    )
+    ids = torch.from_numpy(batch.text_ids.view(np.int64)).unbind(0)
+
+    def see(values_ND: Tensor, guide_ND: Tensor) -> LossInput:
+        both = [v.view(batch.num_columns, num_rows, -1).unbind(0) for v in (values_ND, guide_ND)]
+        return LossInput(both[0], slice(0, num_rows), batch.labels, both[1], ids)
+
+    return batch.chunks[0], see
+
+
+def _union_of_lists(
+    encoder: Encoder, num_rows: int
+) -> tuple[Chunk, Callable[[Tensor, Tensor], LossInput]]:
+    rows = make_rows(num_rows)
+    ids, prompt = encoder.tokenizer(texts := flat_texts(rows), "")
+    (chunk,) = make_chunks(ids, [prompt] * len(texts), chunk_rows=None, chunk_tokens=None, pad_id=0)
+    return chunk, partial(union_input, rows)
 
 
 def distributed(
@@ -173,15 +198,21 @@ def make_step(
     guide: LiveGuide | None = None,
     num_steps: int = 1,
     chunk_rows: int | None = None,
+    lists: bool = False,
+    counted: bool = True,
     **settings: Any,
 ) -> tuple[BiEncoderModule, list[Batch]]:
     """The real module, and a rank's slice of the same global batch for each step."""
-    source = make_source(loss, num_rows)
-    collator = Collator(
-        tokenizer=encoder.tokenizer, guide_tokenizer=encoder.tokenizer, chunk_rows=chunk_rows
-    )
-    own = slice_rows(np.arange(num_rows), rank, world_size)
-    batch = collator(source, own, step=0, num_global_rows=num_rows)
+    if lists:
+        place: dict[str, Any] = {"rank": rank, "world_size": world_size, "counted": counted}
+        rows = make_rows(num_rows)
+        batch = collate_lists(rows, encoder.tokenizer, chunk_rows=chunk_rows, **place)
+    else:
+        collator = Collator(
+            tokenizer=encoder.tokenizer, guide_tokenizer=encoder.tokenizer, chunk_rows=chunk_rows
+        )
+        own = slice_rows(np.arange(num_rows), rank, world_size)
+        batch = collator(make_source(loss, num_rows), own, step=0, num_global_rows=num_rows)
     module = BiEncoderModule(
         encoder=encoder,
         losses={"rows": loss},
@@ -213,7 +244,12 @@ def fit(module: BiEncoderModule, batches: list[Batch], world_size: int, **option
         use_distributed_sampler=False,
         **options,
     )
-    loader: DataLoader[Batch] = DataLoader(batches, batch_size=None, shuffle=False)  # type: ignore[arg-type]
+    loader: DataLoader[Batch] = DataLoader(
+        batches,  # type: ignore[arg-type]
+        batch_size=None,
+        shuffle=False,
+        collate_fn=lambda batch: batch,
+    )
     trainer.fit(module, loader)
     return trainer
 

@@ -7,6 +7,7 @@ trained: model and data are looked at for their sizes. All figures are computed.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from inbatch.forecast.scaling import GATHERS, MOST_RANKS, Work, forecast, larges
 from inbatch.forecast.show import lines, plot_steps, write_steps
 from inbatch.forecast.step_time import STRATEGIES
 from inbatch.run import build as parts_of
-from inbatch.run.auto_sizes import model_size, optimizer_states, tokens_per_row
+from inbatch.run.auto_sizes import model_size, optimizer_states, texts_per_row, tokens_per_row
 from inbatch.run.quiet import quiet
 from inbatch.strategies import Auto
 
@@ -67,7 +68,7 @@ def plan(run: RunConfig, options: PlanConfig) -> Path:
     steps = list(forecast(work, rates, most_ranks=options.ranks))
     console, output = make_console(), Path(options.output)
     print_plain(
-        f"computed for {rates.name}: {work.global_rows:,} rows x {work.num_columns} texts of "
+        f"computed for {rates.name}: {work.global_rows:,} rows x {work.num_columns:.3g} texts of "
         f"{work.text_tokens:.0f} tokens, {work.model.parameters:,} parameters, {work.precision}",
         console=console,
     )
@@ -135,15 +136,15 @@ def work_of(run: RunConfig, rates: Rates) -> Work:
     precision = run.precision
     if precision == "auto":
         precision = "bf16" if rates.native_bf16 else "fp32"
-    columns = len(source.columns)
+    texts = texts_per_row(source)
     return Work(
         model=model_size(encoder),
         device=rates.device,
         global_rows=sizes[source.name],
-        num_columns=columns,
-        text_tokens=tokens[source.name] / columns,
+        num_columns=texts,
+        text_tokens=tokens[source.name] / texts,
         guide_dimension=guide.dimension if guide is not None and loss.needs_guide else 0,
-        num_blocks=columns + 1 if loss.scope == "candidates" else 0,
+        num_blocks=math.ceil(texts) + 1 if loss.scope == "candidates" else 0,
         max_length=encoder.tokenizer.max_length,
         chunk_tokens=run.gradcache.chunk_tokens,
         keep_gib=run.gradcache.keep_gib,

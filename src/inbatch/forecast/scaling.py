@@ -26,7 +26,7 @@ class Work:
     model: the encoder.
     device: where.
     global_rows: of a batch.
-    num_columns, text_tokens: texts of a row, and mean computed tokens of one.
+    num_columns, text_tokens: mean texts of a row, and mean computed tokens of one.
     guide_dimension: 0 without guide.
     num_blocks: of scores, see `step_flop`; 0 for losses of rows, which gather nothing.
     max_length: tokens of the longest text.
@@ -38,7 +38,7 @@ class Work:
     model: ModelSize
     device: Literal["cpu", "cuda"]
     global_rows: int
-    num_columns: int
+    num_columns: float
     text_tokens: float
     guide_dimension: int
     num_blocks: int

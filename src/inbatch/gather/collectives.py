@@ -91,6 +91,14 @@ def max_over_ranks(values: Sequence[int], device: torch.device) -> list[int]:
     return [int(value) for value in tensor.tolist()]
 
 
+def counts_of_ranks(count: int, device: torch.device) -> tuple[int, ...]:
+    """A count of each rank: one all-gather of eight bytes, for which a GPU's host waits."""
+    own = torch.tensor([count], dtype=torch.int64, device=device)
+    counts = own.new_empty(dist.get_world_size())
+    all_gather_single(counts, own)
+    return tuple(counts.tolist())
+
+
 class PendingMax:
     """Largest of an integer over the ranks, under way: one all-reduce of four bytes.
 

@@ -17,10 +17,13 @@ loss backward      reduce-scatter         (W - 1) * b * C * D * 4
 last chunk         gradient reduction     the strategy's, once per parameter bucket
 =================  =====================  =====================================================
 
+Of ragged rows T texts are sent instead of b * C, with the place of each (9 bytes) among the data; all ranks
+send as many as the one with most. Where no plan knows how many each has, ranks ask each other before.
+
 With a `ring.RowsRing` beside `LocalGather` there are point-to-point transfers instead: W - 1 hops in the
 forward of the loss (embeddings and data), and W - 1 of the same with W of gradients in its backward.
 
-Shape letters: C columns, b local rows, G global rows, D dimension.
+Shape letters: C columns, b local rows, T local texts, G global rows, M global documents, D dimension.
 """
 
 from __future__ import annotations
@@ -44,11 +47,31 @@ class Rows:
     counts: tuple[int, ...]  # rows per rank, in rank order
     rank: int
     start: int  # first own row inside the batch that the loss sees
+    # Of ragged rows: rows and documents of each rank whose texts the loss sees. Empty for columns.
+    texts: tuple[tuple[int, int], ...] = ()
 
     @property
     def owned(self) -> slice:
         """Own rows inside the batch that the loss sees."""
         return slice(self.start, self.start + self.counts[self.rank])
+
+    @property
+    def transfers(self) -> tuple[int, ...]:
+        """What each rank sends: rows, or the texts of ragged ones."""
+        return tuple(map(sum, self.texts)) or self.counts
+
+    @property
+    def first_document(self) -> int:
+        """First own document of ragged rows, inside the batch that the loss sees."""
+        before = self.rank if len(self.texts) > 1 else 0
+        return sum(documents for _, documents in self.texts[:before])
+
+    def split(self, texts: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries [G, ...] and documents [M, ...], by rank, from the texts that ranks have sent."""
+        parts = texts.split([size for sizes in self.texts for size in sizes])
+        if len(parts) == 2:
+            return parts[0], parts[1]
+        return torch.cat(parts[::2]), torch.cat(parts[1::2])
 
     @property
     def weight(self) -> float:
@@ -83,8 +106,20 @@ class Gather(Protocol):
         """
         ...
 
+    def texts(
+        self, local_TD: Tensor, rows: Rows, *, exact_in: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Queries [G, D] and documents [M, D] of ragged rows; differentiable.
+
+        Args:
+            local_TD: queries of this rank, and their documents behind them.
+            rows: of the batch.
+            exact_in: see `embeddings`.
+        """
+        ...
+
     def start_data(self, tensors: Sequence[Tensor], rows: Rows) -> Pending:
-        """Begin to gather tensors without gradient, each [b, ...]."""
+        """Begin to gather tensors without gradient, each [b, ...], or [T, ...] of ragged rows."""
         ...
 
 
@@ -118,6 +153,12 @@ class LocalGather:
         """The local columns themselves."""
         return local_CbD.unbind(0)
 
+    def texts(
+        self, local_TD: Tensor, rows: Rows, *, exact_in: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The local queries and documents."""
+        return rows.split(local_TD)
+
     def start_data(self, tensors: Sequence[Tensor], rows: Rows) -> Pending:
         """The tensors themselves."""
         return _Ready(list(tensors))
@@ -145,6 +186,12 @@ class GlobalGather:
         gathered = all_gather_rows(local, rows.counts, exact_in=exact_in)
         return gathered.view(-1, columns, dimension).unbind(1)
 
+    def texts(
+        self, local_TD: Tensor, rows: Rows, *, exact_in: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """All texts as they lie, in one all-gather; one reduce-scatter in backward."""
+        return rows.split(all_gather_rows(local_TD, rows.transfers, exact_in=exact_in))
+
     def start_data(self, tensors: Sequence[Tensor], rows: Rows) -> Pending:
         """All tensors as the bytes of one asynchronous all-gather; none for no tensors."""
         return _PackedRows(tensors, rows) if tensors else _Ready([])
@@ -157,7 +204,7 @@ class _PackedRows:
         self._like = [(t.dtype, t.shape[1:]) for t in tensors]
         packed = [_flat(t).view(torch.uint8) for t in tensors]
         self._widths = [p.shape[1] for p in packed]
-        self._pending = PendingRows(torch.cat(packed, dim=1), rows.counts)
+        self._pending = PendingRows(torch.cat(packed, dim=1), rows.transfers)
 
     def wait(self) -> list[Tensor]:
         parts = self._pending.wait().split(self._widths, dim=1)

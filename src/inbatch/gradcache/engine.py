@@ -78,11 +78,6 @@ class Embeddings:
         self.embedded = [e if e.kept else e.without_embeddings() for e in self.embedded]
         self.gradient_ND: Tensor | None = None
 
-    def by_column(self, num_columns: int) -> Tensor:
-        """The embeddings as [C, b, D]."""
-        num_texts, dimension = self.values_ND.shape
-        return self.values_ND.view(num_columns, num_texts // num_columns, dimension)
-
     def keep_fewer(self) -> bool:
         """Let go half of the graphs that are held; False where none is, or ranks must hold the same."""
         return self._relief is not None and keep_fewer(self.embedded, self._relief)

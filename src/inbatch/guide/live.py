@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from inbatch.batch.batch import Batch
+from inbatch.device.copies import to_device
 from inbatch.encoder import Encoder
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.guide.base import Process
@@ -42,11 +43,15 @@ class LiveGuide:
     def embed(self, batch: Batch, device: torch.device) -> Tensor:
         """Embeddings of all texts in the batch's flat order, float32: [N, Dg]."""
         self._move(device)
-        num_texts = batch.num_columns * batch.num_rows
+        num_texts = sum(chunk.num_texts for chunk in batch.guide_chunks)
         flat = torch.empty(num_texts, self.encoder.dimension, dtype=torch.float32, device=device)
         for chunk in batch.guide_chunks:
             flat[chunk.index] = self.encoder(chunk).float()
-        return flat
+        return (
+            flat
+            if batch.copies is None
+            else flat[to_device(torch.from_numpy(batch.copies), device)]
+        )
 
     def _move(self, device: torch.device) -> None:
         if self._device != device:

@@ -1,4 +1,4 @@
-"""The distinct texts that a run needs from a table. Shape letters: N rows of a source, n missing texts.
+"""The distinct texts that a run needs from a table. Shape letters: N texts of a column, n missing texts.
 
 Ranks divide the texts by hash: rank r of W embeds those whose hash leaves the remainder r. So each
 rank finds its part without communication, parts are equal up to chance, and no text is embedded twice.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,25 +23,53 @@ CHECKED_TEXTS = 4_000_000  # texts that are looked up before the first step, abo
 
 
 class SourceColumn(NamedTuple):
-    """One text column of a source; `rows` are those that will be read, None for all."""
+    """One text column of a source; `rows` are those that will be read, None for all.
+
+    Of rows with lists column 1 has all positives, and column 2 all negatives.
+    """
 
     source: Source
     number: int
     rows: np.ndarray | None = None
 
-    @property
-    def num_rows(self) -> int:
-        """N."""
-        return self.source.num_rows if self.rows is None else len(self.rows)
-
     def hashes(self) -> np.ndarray:
-        """uint64 [N]."""
+        """Of all texts, uint64 [N]."""
+        if self._ragged is not None:
+            return np.asarray(self._ragged.hashes().values[self._places()])
         hashes_N: np.ndarray = self.source.text_hashes()[self.number]
         return hashes_N if self.rows is None else hashes_N[self.rows]
 
     def rows_at(self, places: np.ndarray) -> np.ndarray:
-        """Row numbers of some of the N."""
+        """Row numbers of some of the N texts."""
+        if self._ragged is not None:
+            offsets = self._ragged.hashes().offsets
+            of: np.ndarray = np.searchsorted(offsets, self._places()[places], side="right") - 1
+            return of
         return places if self.rows is None else self.rows[places]
+
+    def read(self, rows: np.ndarray, keys: np.ndarray) -> list[str]:
+        """The texts of some rows that have these hashes."""
+        if self._ragged is None:
+            return list(self.source.read(rows)[0][self.number])
+        found = self._ragged.read(np.unique(rows))
+        texts = [*found.queries, *found.documents]
+        by_key = dict(zip(hash_texts(texts).tolist(), texts))
+        return [by_key.get(key, "") for key in keys.tolist()]
+
+    @property
+    def _ragged(self) -> Any:
+        return self.source.ragged
+
+    def _places(self) -> np.ndarray:
+        """Places of the N texts among those of all rows: queries, positives or negatives."""
+        offsets = self._ragged.hashes().offsets
+        rows = np.arange(self.source.num_rows) if self.rows is None else self.rows
+        behind_query = offsets[rows] + 1
+        behind_positives = behind_query + self._ragged.positive_counts()[rows]
+        bounds = [offsets[rows], behind_query, behind_positives, offsets[rows + 1]]
+        starts, lengths = bounds[self.number], bounds[self.number + 1] - bounds[self.number]
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return np.repeat(starts, lengths) + within
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +95,8 @@ class Missing:
         """
         texts: list[str] = []
         for number in np.unique(self.column_n).tolist():  # sorted, as `column_n` is
-            column = self.columns[number]
-            columns, _ = column.source.read(self.row_n[self.column_n == number])
-            texts += columns[column.number]
+            of = self.column_n == number
+            texts += self.columns[number].read(self.row_n[of], self.keys_n[of])
         if not np.array_equal(hash_texts(texts), self.keys_n):
             raise ConfigError(
                 "data.cache_dir",
@@ -91,7 +118,10 @@ def columns_by_prompt(
     for source in sources:
         plain, mixed = (resolve_prompts(prompts, each.roles) for each in (source, sources[0]))
         same_width = len(plain) == len(mixed)
-        for number, pair in enumerate(zip(plain, mixed if same_width else plain, strict=True)):
+        pairs = list(zip(plain, mixed if same_width else plain, strict=True))
+        if source.ragged is not None:
+            pairs = pairs[:3]  # query, positives, and all negatives
+        for number, pair in enumerate(pairs):
             for prompt in dict.fromkeys(pair):
                 columns[prompt] = (*columns.get(prompt, ()), SourceColumn(source, number))
     return columns
@@ -140,5 +170,6 @@ def wait_for_others(columns: Sequence[SourceColumn], table: Table, *, patience_s
 
 def keys_to_check(columns: Sequence[SourceColumn]) -> np.ndarray:
     """Hashes of all texts, or of about `CHECKED_TEXTS` evenly spaced ones, uint64."""
-    stride = -(-sum(column.num_rows for column in columns) // CHECKED_TEXTS)
-    return np.concatenate([column.hashes()[::stride] for column in columns])
+    hashes = [column.hashes() for column in columns]
+    stride = -(-sum(map(len, hashes)) // CHECKED_TEXTS)
+    return np.concatenate([hashes_N[::stride] for hashes_N in hashes])

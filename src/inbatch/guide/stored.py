@@ -141,20 +141,21 @@ class StoredGuide:
         Raises:
             ConfigError: a text whose embedding is not in the store.
         """
-        keys_CB = batch.text_ids
+        keys_N = batch.text_ids.reshape(-1)
         prompts = self._prompts_of[batch.source]
         table = self._tables[prompts[0]]
-        shape = (*keys_CB.shape, table.dimension)
         # Page-locked memory comes from torch's cache, which keeps it until the copy has ended.
-        host_CBD = torch.empty(
-            shape, dtype=getattr(torch, table.dtype), pin_memory=device.type == "cuda"
+        host_ND = torch.empty(
+            *(len(keys_N), table.dimension),
+            dtype=getattr(torch, table.dtype),
+            pin_memory=device.type == "cuda",
         )
-        rows_CBD = host_CBD.numpy()
+        rows_ND = host_ND.numpy()
         if len(set(prompts)) == 1:
-            held = table.take(keys_CB.reshape(-1), rows_CBD.reshape(-1, table.dimension))
+            held = table.take(keys_N, rows_ND)
         else:
-            parts = zip(prompts, keys_CB, rows_CBD)
-            held = np.concatenate([self._tables[p].take(keys, rows) for p, keys, rows in parts])
+            parts = zip(prompts, _by_role(batch, len(prompts)))
+            held = np.concatenate([_take(self._tables[p], keys_N, rows_ND, of) for p, of in parts])
         if not held.all():
             raise ConfigError(
                 "guide.store_dir",
@@ -163,7 +164,7 @@ class StoredGuide:
                 "start the run again, or embed them with `inbatch embed-guide` and the run's settings",
                 value=str(self.store_dir),
             )
-        return host_CBD.flatten(0, 1).to(device, non_blocking=True)
+        return host_ND.to(device, non_blocking=True)
 
     def _make_tables(self, encoder: Encoder, process: Process) -> dict[str, Table]:
         description = describe_guide(
@@ -207,6 +208,26 @@ class StoredGuide:
             prompt: _open_complete(table, self._columns[prompt], deadline, process)
             for prompt, table in tables.items()
         }
+
+
+def _by_role(batch: Batch, num_roles: int) -> Sequence[slice | np.ndarray]:
+    """Places of the texts of each role in the flat order: columns, or queries, positives and negatives."""
+    if batch.documents is None:
+        return [slice(k * batch.num_rows, (k + 1) * batch.num_rows) for k in range(num_roles)]
+    of_documents = np.where(batch.documents.is_positive, 1, min(2, num_roles - 1))
+    role_T = np.concatenate([np.zeros(batch.num_rows, int), of_documents])
+    return [np.flatnonzero(role_T == role) for role in range(num_roles)]
+
+
+def _take(
+    table: OpenTable, keys_N: np.ndarray, rows_ND: np.ndarray, of: slice | np.ndarray
+) -> np.ndarray:
+    """`OpenTable.take` for some of the places."""
+    part = rows_ND[of]
+    held: np.ndarray = table.take(keys_N[of], part)
+    if isinstance(of, np.ndarray):  # the part is a copy
+        rows_ND[of] = part
+    return held
 
 
 def _open_complete(

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,14 +49,17 @@ class Ring(Protocol):
 
 
 class VisibleDocuments(NamedTuple):
-    """The documents of a ragged global batch, sorted by their rows. Shape letters: G rows, M documents."""
+    """The documents of a ragged global batch, sorted by their rows.
+
+    Of the rows of other ranks only the device knows how many they have, so that no host waits for it.
+    Shape letters: G rows, M documents, B rows this rank owns.
+    """
 
     owner: Tensor  # int64 [M], row of each document
     is_positive: Tensor  # bool [M], a row's positives come before its negatives
-    offsets: tuple[
-        int, ...
-    ]  # G + 1, on the host: documents offsets[i] .. offsets[i + 1] - 1 are of row i
-    positives: tuple[int, ...]  # G, on the host: positives of each row
+    first: int  # first document of the owned rows
+    counts: np.ndarray  # int64 [B], on the host: documents of each owned row
+    positives: np.ndarray  # int64 [B], on the host: how many of them are positives, at least 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +153,11 @@ class Loss(ABC):
     @property
     def needs_text_ids(self) -> bool:
         """True if `LossInput.text_ids` is needed."""
+        return False
+
+    @property
+    def takes_lists(self) -> bool:
+        """True if rows may have lists of positives and negatives."""
         return False
 
     @property

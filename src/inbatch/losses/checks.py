@@ -15,6 +15,11 @@ def check_inputs(loss: Loss, inputs: LossInput) -> None:
     refused = partial(ConfigError, "loss", value=type(loss).__name__)
     num_columns = len(inputs.columns)
     num_rows = inputs.columns[0].shape[0]
+    if inputs.documents is not None and not loss.takes_lists:
+        raise refused(
+            "takes no lists of positives or negatives",
+            "set loss=multiple_negatives_ranking, or give each row one positive",
+        )
     if num_columns < loss.min_columns:
         problem = f"takes at least {loss.min_columns} text columns but the batch has {num_columns}"
         raise refused(problem, "add columns to the data or choose another loss")

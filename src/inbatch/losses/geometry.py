@@ -11,7 +11,7 @@ MAX_ROWS = 256  # cost grows with its square; the means hardly change beyond
 
 @torch.no_grad()
 def alignment_and_uniformity(query_GD: Tensor, positive_GD: Tensor) -> dict[str, Tensor]:
-    """Two scalars over the first rows: near 0 and very negative is good.
+    """Two scalars over the first rows, each with one positive: near 0 and very negative is good.
 
     ``alignment = mean |q_i - p_i|^2``, ``uniformity = log mean_{i<j} exp(-2 |x_i - x_j|^2)``, the
     latter averaged over x = q and x = p; NaN for a single row. Wang & Isola 2020, arXiv:2005.10242.

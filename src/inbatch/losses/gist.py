@@ -15,11 +15,14 @@ from torch.nn.functional import normalize
 
 from inbatch.losses.base import Loss, LossInput, LossOutput, Published
 from inbatch.losses.checks import check_choice, check_inputs, check_number
+from inbatch.losses.lists import as_lists, list_cross_entropy
 from inbatch.losses.pairs import full_precision
 from inbatch.losses.softmax.cross_entropy import similarity_metrics, streamed_cross_entropy
+from inbatch.losses.softmax.forms import FORMS, Form
 from inbatch.losses.softmax.implementation import IMPLEMENTATIONS, Implementation
 from inbatch.losses.softmax.panels import Block, GuideFilter
 from inbatch.losses.softmax.products import product_form
+from inbatch.losses.softmax.ragged_spec import DOCUMENTS, NEGATIVES, Negatives, make_lists
 
 # Two equal texts score equal in exact arithmetic but not in floating point, where it depends on the
 # place in a matrix product. Scores this close to the threshold count as equal to it.
@@ -27,16 +30,26 @@ TIE_ULPS = 16
 
 
 def guide_filter(
-    columns: Sequence[Tensor], *, margin_strategy: Literal["absolute", "relative"], margin: float
+    columns: Sequence[Tensor],
+    *,
+    margin_strategy: Literal["absolute", "relative"],
+    margin: float,
+    pairs: tuple[Tensor, Tensor] | None = None,
 ) -> GuideFilter:
     """Threshold of each row from the guide's score t of its query and positive, both [G, E].
 
     "absolute": ``t - margin``; "relative": ``t - |t| * margin``.
+
+    Args:
+        columns: guide embeddings of each column.
+        margin_strategy, margin: see above.
+        pairs: int64 [K], rows of the first two columns that are query and positive; None: each row is.
     """
     columns = [column.detach() for column in columns]
     in_16_bits = product_form(columns, mixed=True).in_16_bits  # and divided by lengths afterwards
     units = [normalize(full_precision(c), dim=1) for c in columns[: 2 if in_16_bits else None]]
-    own_G = (units[0] * units[1]).sum(1)
+    paired = units[:2] if pairs is None else [unit[of] for unit, of in zip(units, pairs)]
+    own_G = (paired[0] * paired[1]).sum(1)
     slack_G = own_G.abs() * margin if margin_strategy == "relative" else margin
     threshold_G = own_G - slack_G + TIE_ULPS * torch.finfo(own_G.dtype).eps
     return GuideFilter(tuple(columns if in_16_bits else units), threshold_G)
@@ -75,6 +88,10 @@ class GIST(Loss):
     With `mask_duplicates` known positives are left out too, see `streamed_cross_entropy`; None as in
     `MultipleNegativesRanking`.
 
+    Where rows have lists, each positive of a row has a threshold of its own, and p_j are the positives of
+    other rows; `positive_form` and `negatives` as in `MultipleNegativesRanking`. With "sum" the candidates of
+    a query have one threshold, the lowest of its positives'.
+
     Takes any number of negatives. All candidates, queries included, are those of the global batch.
     Paper: Solatorio 2024, GISTEmbed, arXiv:2402.16829.
 
@@ -93,9 +110,12 @@ class GIST(Loss):
     contrast_anchors: bool = True
     contrast_positives: bool = True
     mask_duplicates: bool | None = None
+    positive_form: Form = "each"
+    negatives: Negatives = "all"
     implementation: Implementation = "auto"  # of the softmax, see `streamed_cross_entropy`
 
     needs_guide: ClassVar[bool] = True
+    takes_lists: ClassVar[bool] = True
     ignores_lengths: ClassVar[bool] = True
     published: ClassVar[Published] = _PUBLISHED
 
@@ -103,6 +123,8 @@ class GIST(Loss):
         check_number("temperature", self.temperature, above=0)
         check_choice("margin_strategy", self.margin_strategy, ("absolute", "relative"))
         check_number("margin", self.margin)
+        check_choice("positive_form", self.positive_form, FORMS)
+        check_choice("negatives", self.negatives, NEGATIVES)
         check_choice("implementation", self.implementation, IMPLEMENTATIONS)
 
     @property
@@ -117,6 +139,8 @@ class GIST(Loss):
     def __call__(self, inputs: LossInput) -> LossOutput:
         """Mean over the owned rows. Raises ConfigError without guide embeddings of each column."""
         check_inputs(self, inputs)
+        if inputs.documents is not None or self.negatives == "own":
+            return self._of_lists(as_lists(inputs))
         blocks = self._blocks(len(inputs.columns))
         loss, stats = streamed_cross_entropy(
             inputs.columns,
@@ -136,6 +160,30 @@ class GIST(Loss):
         num_negatives = sum(inputs.num_global - (block.own != "plain") for block in blocks)
         num_negatives *= inputs.rows.stop - inputs.rows.start
         share = stats.filtered / max(num_negatives, 1)
+        return LossOutput(loss, similarity_metrics(stats) | {"filtered_share": share})
+
+    def _of_lists(self, inputs: LossInput) -> LossOutput:
+        """The same of rows with lists of documents."""
+        assert inputs.documents is not None
+        pairs = make_lists(inputs.documents, inputs.columns[0]).pairs
+        blocks = self._blocks(num_columns=2)
+        loss, stats, possible = list_cross_entropy(
+            inputs,
+            blocks,
+            among_positives=frozenset(k for k, b in enumerate(blocks) if b.rows == DOCUMENTS),
+            form=self.positive_form,
+            negatives=self.negatives,
+            temperature=self.temperature,
+            implementation=self.implementation,
+            guide=guide_filter(
+                inputs.guide or (),
+                margin_strategy=self.margin_strategy,
+                margin=self.margin,
+                pairs=(pairs.row + inputs.rows.start, pairs.doc),
+            ),
+            masked=bool(self.mask_duplicates),
+        )
+        share = stats.filtered / possible.clamp_min(1)
         return LossOutput(loss, similarity_metrics(stats) | {"filtered_share": share})
 
     def _blocks(self, num_columns: int) -> list[Block]:

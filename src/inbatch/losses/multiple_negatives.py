@@ -15,9 +15,12 @@ from torch import Tensor
 from inbatch.errors import ConfigError
 from inbatch.losses.base import Loss, LossInput, LossOutput, Published
 from inbatch.losses.checks import check_choice, check_inputs, check_number
+from inbatch.losses.lists import as_lists, list_cross_entropy
 from inbatch.losses.softmax.cross_entropy import similarity_metrics, streamed_cross_entropy
+from inbatch.losses.softmax.forms import FORMS, Form
 from inbatch.losses.softmax.implementation import IMPLEMENTATIONS, Implementation
 from inbatch.losses.softmax.panels import Block
+from inbatch.losses.softmax.ragged_spec import DOCUMENTS, NEGATIVES, QUERIES, Negatives
 
 Direction = Literal["query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"]
 HardnessMode = Literal["in_batch_negatives", "hard_negatives", "all_negatives"]
@@ -67,6 +70,11 @@ class MultipleNegativesRanking(Loss):
     positive's, and query and positive of rows that share one with it. None is true for rows with lists, whose
     negatives samplers do not keep apart, and false for others.
 
+    Where rows have lists of positives, `positive_form` says what they make, see `softmax.forms`: "each" has
+    every positive against the negatives alone, and averages over the positives of a row; "mean" leaves the
+    other positives in the denominator; "sum" is satisfied by one good positive. All positives of a row are
+    known positives of it. ``negatives="own"`` leaves the negatives of other rows out, not their positives.
+
     Equals sentence-transformers' MultipleNegativesRankingLoss and its cached form with
     ``scale = 1 / temperature``, gathered over ranks where ranks own slices of the rows.
     Papers: van den Oord et al. 2018, arXiv:1807.03748; symmetric: Günther et al. 2023,
@@ -81,8 +89,11 @@ class MultipleNegativesRanking(Loss):
     hardness_mode: HardnessMode | None = None
     hardness_strength: float = 0.0
     mask_duplicates: bool | None = None
+    positive_form: Form = "each"
+    negatives: Negatives = "all"
     implementation: Implementation = "auto"  # of the softmax, see `streamed_cross_entropy`
 
+    takes_lists: ClassVar[bool] = True
     published: ClassVar[Published] = _PUBLISHED
 
     def __post_init__(self) -> None:
@@ -95,6 +106,8 @@ class MultipleNegativesRanking(Loss):
         modes = (None, "in_batch_negatives", "hard_negatives", "all_negatives")
         check_choice("hardness_mode", self.hardness_mode, modes)
         check_number("hardness_strength", self.hardness_strength)
+        check_choice("positive_form", self.positive_form, FORMS)
+        check_choice("negatives", self.negatives, NEGATIVES)
         check_choice("implementation", self.implementation, IMPLEMENTATIONS)
         self._check_combination()
 
@@ -145,6 +158,8 @@ class MultipleNegativesRanking(Loss):
     def __call__(self, inputs: LossInput) -> LossOutput:
         """Mean over the owned rows. Raises ConfigError for fewer than two columns."""
         check_inputs(self, inputs)
+        if inputs.documents is not None or self.negatives == "own":
+            return self._of_lists(as_lists(inputs))
         losses: list[Tensor] = []
         metrics: dict[str, Tensor] = {}
         for blocks in self._softmaxes(len(inputs.columns)):
@@ -165,6 +180,46 @@ class MultipleNegativesRanking(Loss):
             losses.append(loss)
             metrics = metrics or similarity_metrics(stats)
         return LossOutput(torch.stack(losses).mean(), metrics)
+
+    def _of_lists(self, inputs: LossInput) -> LossOutput:
+        """The same of rows with lists of documents."""
+        found = [
+            list_cross_entropy(
+                inputs,
+                blocks,
+                # A document has one query.
+                form=self.positive_form if blocks[0].rows == QUERIES else "each",
+                negatives=self.negatives,
+                temperature=self.temperature,
+                implementation=self.implementation,
+                normalize=self.similarity == "cosine",
+                hardness_strength=self.hardness_strength,
+                masked=bool(self.mask_duplicates),
+            )
+            for blocks in self._softmaxes_of_lists()
+        ]
+        losses = [loss for loss, _, _ in found]
+        return LossOutput(torch.stack(losses).mean(), similarity_metrics(found[0][1]))
+
+    def _softmaxes_of_lists(self) -> list[list[Block]]:
+        """As `_softmaxes`; all documents are one column."""
+        modes: dict[HardnessMode | None, Hardened] = {
+            "in_batch_negatives": "others",
+            "hard_negatives": "own",
+            "all_negatives": "all",
+        }
+        hardened = modes.get(self.hardness_mode, "none") if self.hardness_strength else "none"
+        forward = [Block(QUERIES, DOCUMENTS, "positive", hardened)]
+        if self.partition_mode == "per_direction":
+            backward = [[Block(DOCUMENTS, QUERIES, "positive")]]
+            return [forward, *(backward if "doc_to_query" in self.directions else [])]
+        if "query_to_query" in self.directions:
+            forward.append(Block(QUERIES, QUERIES, "masked"))
+        if "doc_to_query" in self.directions:
+            forward.append(Block(DOCUMENTS, QUERIES, "plain"))
+        if "doc_to_doc" in self.directions:
+            forward.append(Block(DOCUMENTS, DOCUMENTS, "masked"))
+        return [forward]
 
     def _softmaxes(self, num_columns: int) -> list[list[Block]]:
         """The blocks of each softmax; the first one is query_to_doc's."""

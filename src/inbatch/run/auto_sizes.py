@@ -6,6 +6,7 @@ the sizes of the one with the least.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from inbatch.data.tokenized import tokenize_columns
 from inbatch.device.memory import free_bytes
 from inbatch.encoder import Encoder
 from inbatch.guide import LiveGuide
+from inbatch.run.compatibility import lists_of
 from inbatch.run.memory_plan import USABLE, MemoryPlan, Sharding, choose, usual_chunk_tokens
 from inbatch.run.parts import Parts
 from inbatch.run.step_size import ModelSize, StepSize
@@ -64,7 +66,8 @@ def _plan(run: RunConfig, world: World, parts: Parts) -> MemoryPlan:
     tokens = {source.name: tokens_per_row(source, encoder) for source in sources}
     source = max(sources, key=lambda each: sizes[each.name] * tokens[each.name])
     rows, loss = sizes[source.name], parts.losses[source.name]
-    text_tokens = tokens[source.name] / len(source.columns)
+    num_texts = texts_per_row(source)
+    text_tokens = tokens[source.name] / num_texts
     device: Literal["cpu", "cuda"] = "cuda" if world.accelerator == "cuda" else "cpu"
     chunk_tokens: Any = cache.chunk_tokens
     if chunk_tokens is None and cache.chunk_size is not None:
@@ -76,7 +79,7 @@ def _plan(run: RunConfig, world: World, parts: Parts) -> MemoryPlan:
             global_rows=rows,
             local_rows=rows_per_rank(rows, world.size),
             held_rows=_held_rows(rows, gather=run.gather, world_size=world.size),
-            num_columns=len(source.columns),
+            num_columns=num_texts,
             text_tokens=text_tokens,
             guide_dimension=guide.dimension if guide is not None and loss.needs_guide else 0,
             world_size=world.size,
@@ -86,7 +89,7 @@ def _plan(run: RunConfig, world: World, parts: Parts) -> MemoryPlan:
         keep_gib=cache.keep_gib,
         max_length=encoder.tokenizer.max_length,
         usable_bytes=USABLE[device] * free_bytes(own_device(world)) / ranks_per_memory(world),
-        num_blocks=len(source.columns) + 1 if loss.scope == "candidates" else 0,
+        num_blocks=math.ceil(num_texts) + 1 if loss.scope == "candidates" else 0,
         optimizer_states=optimizer_states(instantiate(run.optimizer), parts.strategy),
         sharding=sharding_of(parts.strategy),
         live_guide_parameters=count(guide.encoder) if isinstance(guide, LiveGuide) else 0,
@@ -123,13 +126,34 @@ def num_workers(configured: int | str, world: World) -> int:
     return min(4, max(1, cores_per_rank(world) - 1)) if world.accelerator == "cuda" else 0
 
 
+def texts_per_row(source: Source) -> float:
+    """Mean texts that a row brings into a batch."""
+    ragged = lists_of(source)
+    if ragged is None:
+        return len(source.columns)
+    return 1 + float(ragged.document_counts(_sampled_rows(source)).mean())
+
+
 def tokens_per_row(source: Source, encoder: Encoder) -> float:
-    """Mean tokens of a row, all columns together, over rows spread over the source."""
-    number = min(SAMPLED_ROWS, source.num_near_rows)
-    rows = np.linspace(0, source.num_near_rows - 1, number).astype(np.int64)
+    """Mean tokens of a row, all texts together, over rows spread over the source."""
+    rows = _sampled_rows(source)
     prompts = source.column_prompts(encoder.role_prompts)
-    token_ids, _ = tokenize_columns(source.read(rows)[0], prompts, tokenizer=encoder.tokenizer)
-    return sum(map(len, token_ids)) / number
+    ragged = lists_of(source)
+    if ragged is None:
+        token_ids, _ = tokenize_columns(source.read(rows)[0], prompts, tokenizer=encoder.tokenizer)
+        return sum(map(len, token_ids)) / len(rows)
+    found = ragged.read(rows)
+    of_query, of_documents = (
+        sum(map(len, tokenize_columns([texts], [prompt], tokenizer=encoder.tokenizer)[0]))
+        / len(texts)
+        for texts, prompt in zip((found.queries, found.documents), prompts)
+    )
+    return of_query + of_documents * (texts_per_row(source) - 1)
+
+
+def _sampled_rows(source: Source) -> np.ndarray:
+    number = min(SAMPLED_ROWS, source.num_near_rows)
+    return np.linspace(0, source.num_near_rows - 1, number).astype(np.int64)
 
 
 def model_size(encoder: Encoder) -> ModelSize:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
@@ -44,6 +45,7 @@ def check_parts(
     check_dims(parts.losses, parts.encoder.output_dimension)
     check_kernels(parts.losses, world, precision)
     check_gather(parts.losses, gather)
+    check_lists(parts.losses, parts.sources, gather=gather, world_size=world.size)
     ranks = world.size if gather == "local" else 1
     check_others(parts.losses, parts.sources, parts.batch_sizes, mixed=mixed, ranks=ranks)
     check_batch(parts.sources, parts.batch_sizes, mixed=mixed, drop_last=drop_last)
@@ -58,6 +60,12 @@ def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
     """
     name, columns = type(loss).__name__, len(source.columns)
     refused = partial(ConfigError, "loss", value=name)
+    if lists_of(source) is not None and not loss.takes_lists:
+        raise refused(
+            f"takes one positive a row, and source {source.name!r} has lists of texts",
+            "choose a loss that takes lists, such as loss=multiple_negatives_ranking, or give each row one "
+            f"positive and as many negatives as any other in {columns_key(source.field)}",
+        )
     if loss.needs_labels and not source.has_labels:
         raise refused(
             f"needs labels, and source {source.name!r} has none",
@@ -151,6 +159,49 @@ def check_gather(losses: Mapping[str, Loss], gather: str) -> None:
             "set gather=global",
             value=gather,
         )
+
+
+def lists_of(source: Source) -> Any:
+    """The lists of positives and negatives of a source; None where it has columns."""
+    return source.ragged
+
+
+def check_lists(
+    losses: Mapping[str, Loss], sources: Sequence[Source], *, gather: str, world_size: int
+) -> None:
+    """Check that rows with lists, and rows whose own negatives alone count, can be computed as configured.
+
+    Args:
+        losses: by source.
+        sources: of the run.
+        gather: as configured.
+        world_size: ranks.
+
+    Raises:
+        ConfigError: they are to travel in a ring, or to be computed by Triton kernels.
+    """
+    for source in sources:
+        loss = losses[source.name]
+        if lists_of(source) is not None:
+            what = f"rows with lists, which source {source.name!r} has"
+        elif getattr(inner(loss), "negatives", "all") == "own":
+            what = "loss.negatives=own"
+        else:
+            continue
+        if gather == "ring" and world_size > 1:
+            raise ConfigError(
+                "gather",
+                f"does not know {what}",
+                "set gather=global",
+                value=gather,
+            )
+        if _implementation(loss) == "triton":
+            raise ConfigError(
+                "loss.implementation",
+                f"does not know {what}",
+                "set loss.implementation=auto",
+                value="triton",
+            )
 
 
 def _implementation(loss: Loss) -> str:

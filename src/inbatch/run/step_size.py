@@ -35,7 +35,7 @@ class StepSize:
     """One global batch.
 
     device: where it is computed.
-    global_rows, local_rows, num_columns: rows of the batch, of this rank, and texts of a row.
+    global_rows, local_rows, num_columns: rows of the batch, of this rank, and mean texts of a row.
     held_rows: rows whose embeddings a rank holds at a time.
     text_tokens: mean computed tokens of a text.
     guide_dimension: 0 without guide.
@@ -47,7 +47,7 @@ class StepSize:
     global_rows: int
     local_rows: int
     held_rows: int
-    num_columns: int
+    num_columns: float
     text_tokens: float
     guide_dimension: int = 0
     world_size: int = 1

@@ -1,6 +1,6 @@
 """One global batch: embed, gather, loss, backward. `ContrastiveStep` knows no Lightning.
 
-Shape letters: C text columns, b rows of this rank, G rows that the loss sees, N = C * b texts, D dimension.
+Shape letters: b rows of this rank, D dimension.
 """
 
 from __future__ import annotations
@@ -177,13 +177,12 @@ class ContrastiveStep:
         if self._seed is not None:
             seed_step(self._seed, epoch, batch.step, self.process.rank)
         loss = self._losses[batch.source] if isinstance(self._losses, Mapping) else self._losses
-        rank, world_size, device = self.process.rank, self.process.world_size, self.process.device
-        visible = visible_rows(batch, loss, mode=self._gather, rank=rank, world_size=world_size)
+        visible = visible_rows(batch, loss, mode=self._gather, process=self.process)
         side = SideData(
             *(batch, loss, visible, self._guide),
             memory=self.memory,
             timer=self.timer,
-            device=device,
+            device=self.process.device,
         )
         if not side.may_wait:
             side.send()
@@ -194,10 +193,10 @@ class ContrastiveStep:
             self.memory.place = "embedding"
             embeddings = embed(engine, chunks, num_keep=num_keep)
             with self.timer.measure("loss"):
-                local_CbD = embeddings.by_column(batch.num_columns)
-                inputs = self._gathered(local_CbD, embeddings, visible, side)
+                local = visible.local(embeddings.values_ND, batch)
+                inputs = self._gathered(local, embeddings, visible, side)
                 found = self._loss(loss, inputs, visible.rows.weight, embeddings.keep_fewer)
-                self._make_room(local_CbD, embeddings, visible)
+                self._make_room(local, embeddings, visible)
                 embeddings.differentiate(inputs.columns, found.columns)
                 value, metrics = found.loss, found.metrics
             del inputs, found  # as large as the global batch
@@ -206,23 +205,22 @@ class ContrastiveStep:
         return StepOutput(value, metrics, batch)
 
     def _gathered(
-        self, local_CbD: Tensor, embeddings: Embeddings, visible: VisibleRows, side: SideData
+        self, local: Tensor, embeddings: Embeddings, visible: VisibleRows, side: SideData
     ) -> LossInput:
         """What the loss sees: the visible rows of all columns, and the data beside them."""
         if side.may_wait:
             side.send(embeddings.keep_fewer)
-        self._make_room(local_CbD, embeddings, visible)
+        self._make_room(local, embeddings, visible)
         with self.timer.measure("gather"):
             exact_in = embeddings.exact_in
-            columns = visible.gather.embeddings(local_CbD, visible.rows, exact_in=exact_in)
+            columns = visible.columns(local, exact_in=exact_in)
             mixed = torch.is_autocast_enabled(self.process.device.type)
             return side.loss_input(columns, exact_in=exact_in, mixed=mixed)
 
-    def _make_room(self, local_CbD: Tensor, embeddings: Embeddings, visible: VisibleRows) -> None:
+    def _make_room(self, local: Tensor, embeddings: Embeddings, visible: VisibleRows) -> None:
         """Let go of graphs until the visible rows fit, since a collective cannot be done again."""
         self.memory.place = "gather"
-        room = visible.room([local_CbD.transpose(0, 1)])
-        make_room(room, self.process.device, embeddings.keep_fewer)
+        make_room(visible.room([local]), self.process.device, embeddings.keep_fewer)
 
     def _loss(
         self, loss: Loss, inputs: LossInput, weight: float, keep_fewer: Callable[[], bool]
@@ -262,8 +260,8 @@ class ContrastiveStep:
         """Tokenize this rank's rows of a global batch and move them to the device.
 
         Args:
-            columns: the whole global batch, the same on every rank: lists of texts under names like "query",
-                "positive", "negative", and numbers under "label".
+            columns: the whole global batch, the same on every rank: texts under names like "query",
+                "positive", "negative", and numbers under "label". Positives and negatives may be lists.
             step: number of the batch, for the random numbers of dropout.
             chunk_rows: most texts of one forward; None for no limit.
             chunk_tokens: most computed tokens of one forward; None for no limit.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from inbatch.losses.base import Loss, LossInput
-from inbatch.losses.geometry import alignment_and_uniformity
+from inbatch.losses.geometry import MAX_ROWS, alignment_and_uniformity
 
 
 class LossGradient(NamedTuple):
@@ -44,7 +44,11 @@ def loss_gradient(loss: Loss, inputs: LossInput, *, weight: float) -> LossGradie
 
 
 def _geometry(inputs: LossInput) -> dict[str, Tensor]:
-    """Alignment and uniformity, where all pairs are positives."""
+    """Alignment and uniformity, where all pairs are positives; of rows with lists by their first positive."""
     if inputs.labels is not None:
         return {}
-    return alignment_and_uniformity(inputs.columns[0], inputs.columns[1])
+    queries, documents = inputs.columns[:2]
+    if inputs.documents is not None:
+        rows = torch.arange(min(len(queries), MAX_ROWS), device=queries.device)
+        documents = documents[torch.searchsorted(inputs.documents.owner, rows)]
+    return alignment_and_uniformity(queries[:MAX_ROWS], documents[:MAX_ROWS])

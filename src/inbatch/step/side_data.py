@@ -1,7 +1,7 @@
 """The data that the loss of a batch sees beside the embeddings, on its way while others are computed.
 
-Shape letters: C text columns, b rows of this rank, N = C * b texts, G rows that the loss sees, Dg the guide's
-dimension.
+Shape letters: C text columns, b rows of this rank, N = C * b texts or T of ragged rows, G rows that the loss
+sees, M their documents, Dg the guide's dimension.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from inbatch.batch.batch import Batch
+from inbatch.batch.documents import Documents
 from inbatch.device.copies import to_device
 from inbatch.device.memory import make_room, retried
 from inbatch.gather.gather import Pending
@@ -26,7 +27,7 @@ from inbatch.step.visible_rows import VisibleRows
 
 @final
 class SideData:
-    """Guide embeddings, labels and text ids of a batch.
+    """Guide embeddings, labels and text ids of a batch, and whose documents its texts are.
 
     Args:
         batch: the batch of this rank.
@@ -52,7 +53,12 @@ class SideData:
         self._batch, self._loss, self._visible = batch, loss, visible
         self._guide = guide if loss.needs_guide else None
         self._memory, self._timer, self._device = memory, timer, device
-        self._has = (self._guide is not None, batch.labels is not None, loss.needs_text_ids)
+        self._names = [  # of what is sent, in this order
+            *(["guide"] if self._guide is not None else []),
+            *(["labels"] if batch.labels is not None else []),
+            *(["text_ids"] if loss.needs_text_ids else []),
+            *(["owner", "is_positive"] if batch.documents is not None else []),
+        ]
         self._owned = visible.rows.owned if batch.num_rows else slice(0, 1)
         self._pending: Pending
 
@@ -67,22 +73,46 @@ class SideData:
         Args:
             remedies: make memory free, see `retried`.
         """
-        batch = self._batch
         tensors = []
         if self._guide is not None:
             self._memory.place = "guide"
             with self._timer.measure("guide"):
                 guide_ND = self._guide_embeddings(self._guide, remedies)
-            shape = (batch.num_columns, batch.num_rows, guide_ND.shape[1])
-            tensors.append(guide_ND.view(shape).transpose(0, 1))
-        if batch.labels is not None:
-            tensors.append(batch.labels)
+            tensors.append(self._by_row(guide_ND))
+        if self._batch.labels is not None:
+            tensors.append(self._of_queries(self._batch.labels))
         if self._loss.needs_text_ids:
-            ids_BC = torch.from_numpy(np.ascontiguousarray(batch.text_ids.T).view(np.int64))
-            tensors.append(to_device(ids_BC, self._device))
+            tensors.append(self._text_ids())
+        if self._batch.documents is not None:
+            tensors += self._places(self._batch.documents)
         self._memory.place = "gather"
         make_room(self._visible.room(tensors), self._device, *remedies)
         self._pending = self._visible.gather.start_data(tensors, self._visible.rows)
+
+    def _by_row(self, values_ND: Tensor) -> Tensor:
+        """Values of all texts as they are sent: [b, C, ...], or [T, ...] of ragged rows as they are."""
+        if self._batch.documents is not None:
+            return values_ND
+        shape = (self._batch.num_columns, self._batch.num_rows, *values_ND.shape[1:])
+        return values_ND.view(shape).transpose(0, 1)
+
+    def _of_queries(self, values_b: Tensor) -> Tensor:
+        """Values of rows as they are sent: with nothing for the documents of ragged rows."""
+        documents = self._batch.documents
+        if documents is None:
+            return values_b
+        return torch.cat([values_b, values_b.new_zeros(documents.num)])
+
+    def _text_ids(self) -> Tensor:
+        ids = np.ascontiguousarray(self._batch.text_ids.T).view(np.int64)
+        return to_device(torch.from_numpy(ids), self._device)
+
+    def _places(self, documents: Documents) -> list[Tensor]:
+        """The row of each text among those that the loss sees, and whether it is a positive, both [T]."""
+        num_rows, first_row = self._batch.num_rows, self._visible.rows.start
+        owner_T = np.concatenate([np.arange(num_rows), documents.owner]) + first_row
+        positive_T = np.concatenate([np.zeros(num_rows, bool), documents.is_positive])
+        return [to_device(torch.from_numpy(of), self._device) for of in (owner_T, positive_T)]
 
     def _guide_embeddings(self, guide: Guide, remedies: tuple[Callable[[], bool], ...]) -> Tensor:
         """Embeddings of the guide [N, Dg], in smaller chunks where it runs out of memory."""
@@ -106,10 +136,25 @@ class SideData:
             exact_in: a 16-bit type that holds the embeddings exactly; None for none.
             mixed: the encoder computes in 16 bits.
         """
-        tensors = iter(self._pending.wait())
-        guided, labelled, with_ids = self._has
-        guide = next(tensors).unbind(1) if guided else None
-        labels = next(tensors) if labelled else None
-        ids = next(tensors).unbind(1) if with_ids else None
-        ring = self._visible.ring
-        return LossInput(columns, self._owned, labels, guide, ids, ring, exact_in, mixed)
+        found = dict(zip(self._names, self._pending.wait(), strict=True))
+        labels, documents = found.get("labels"), None
+        if self._batch.documents is None:
+            texts: dict[str, tuple[Tensor, ...]] = {
+                name: found[name].unbind(1) for name in ("guide", "text_ids") if name in found
+            }
+        else:
+            texts = {name: self._visible.rows.split(values) for name, values in found.items()}
+            labels = texts["labels"][0] if "labels" in texts else None
+            places = (texts["owner"][1], texts["is_positive"][1])
+            documents = self._visible.documents(self._batch.documents, *places)
+        return LossInput(
+            columns,
+            self._owned,
+            labels,
+            texts.get("guide"),
+            texts.get("text_ids"),
+            self._visible.ring,
+            exact_in,
+            mixed,
+            documents=documents,
+        )

@@ -47,6 +47,30 @@ class GuideFilter:
     threshold: Tensor  # [G]
 
 
+class Scoring(Protocol):
+    """How scores are made of embeddings."""
+
+    @property
+    def temperature(self) -> float:
+        """Divisor of the scores."""
+        ...
+
+    @property
+    def normalize(self) -> bool:
+        """Cosines, or dot products."""
+        ...
+
+    @property
+    def exact_in(self) -> torch.dtype | None:
+        """A 16-bit type that holds the columns' values exactly; None for none."""
+        ...
+
+    @property
+    def mixed(self) -> bool:
+        """Whether gradients need no more digits than 16 bits have."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SoftmaxSpec:
     """The arguments of `streamed_cross_entropy` that have no gradient."""

@@ -65,6 +65,12 @@ class Factor:
         scale, parts = (None if t is None else t[part] for t in (self.scale, self.parts))
         return Factor(self.values[part], scale, parts)
 
+    def take(self, index_R: Tensor) -> Factor:
+        """Rows by number, copied."""
+        scale, parts = (None if t is None else t[index_R] for t in (self.scale, self.parts))
+        values = self.values[index_R] if parts is None else parts[:, : self.values.shape[1]]
+        return Factor(values, scale, parts)
+
     @property
     def in_16_bits(self) -> bool:
         """Whether products with it take weights of 16 bits."""

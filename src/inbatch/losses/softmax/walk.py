@@ -11,7 +11,15 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from inbatch.losses.softmax.panels import Arithmetic, Block, Buffers, ScoredTexts, SoftmaxSpec
+from inbatch.losses.softmax.panels import (
+    Arithmetic,
+    Block,
+    Buffers,
+    GuideFilter,
+    ScoredTexts,
+    Scoring,
+    SoftmaxSpec,
+)
 from inbatch.losses.softmax.products import (
     HALVES,
     Factor,
@@ -55,13 +63,13 @@ class Columns(NamedTuple):
         """Of logits and sums, and of gradients until they are finished."""
         return torch.promote_types(self.factors[0].values.dtype, torch.float32)
 
-    def backward_factors(self, spec: SoftmaxSpec, num_rows: int) -> list[Tensor | float]:
+    def backward_factors(self, spec: Scoring, num_rows: int) -> list[Tensor | float]:
         """What gradients of summed, unscaled weights are multiplied by, [G, 1] or a number each."""
         per_row = 1 / (num_rows * spec.temperature * weight_unit(self.factors[0]))
         return [per_row if slope is None else slope * per_row for slope in self.slopes]
 
 
-def prepare(spec: SoftmaxSpec, columns: Sequence[Tensor]) -> Columns:
+def prepare(spec: Scoring, columns: Sequence[Tensor]) -> Columns:
     """Columns [G, D] in the type of their products, of unit length or with what makes them so."""
     mixed = spec.mixed and spec.normalize  # dot products may be too large to be split
     form = product_form(columns, exact_in=spec.exact_in, mixed=mixed)
@@ -71,16 +79,19 @@ def prepare(spec: SoftmaxSpec, columns: Sequence[Tensor]) -> Columns:
 
 def texts_of(spec: SoftmaxSpec, columns: Columns) -> ScoredTexts:
     """The texts of a spec as scores take them."""
-    guide = None
-    if spec.guide is not None:
-        form = product_form(spec.guide.columns, mixed=True)
-        guide = [
-            make_factor(column, form, normalize=True)[0]
-            if form.in_16_bits
-            else Factor(column.contiguous())
-            for column in spec.guide.columns
-        ]
+    guide = None if spec.guide is None else guide_factors(spec.guide)
     return ScoredTexts(columns.factors, guide, spec.text_ids)
+
+
+def guide_factors(guide: GuideFilter) -> list[Factor]:
+    """The columns of a guide as they are multiplied."""
+    form = product_form(guide.columns, mixed=True)
+    return [
+        make_factor(column, form, normalize=True)[0]
+        if form.in_16_bits
+        else Factor(column.contiguous())
+        for column in guide.columns
+    ]
 
 
 def panels(
@@ -181,9 +192,7 @@ def add_own_pairs(
             gradient[own].addcmul_(columns.factors[other][own].exact_values(), weight_Q1)
 
 
-def drop_radial_parts(
-    spec: SoftmaxSpec, columns: Columns, gradients: Sequence[Tensor | None]
-) -> None:
+def drop_radial_parts(spec: Scoring, columns: Columns, gradients: Sequence[Tensor | None]) -> None:
     """Keep to what changes a score, where lengths do not."""
     for factor, gradient in zip(columns.factors, gradients):
         if spec.normalize and gradient is not None:
