@@ -133,7 +133,7 @@ def _source_markdown(report: SourceReport) -> list[str]:
     lines = [f"## {report.name}", "", f"{report.num_rows:,} rows from `{report.origin}`."]
     if report.ignored_columns:
         lines.append(f"Ignored columns: {', '.join(report.ignored_columns)}.")
-    lines += ["", *_column_table(report), "", *_counts(report), ""]
+    lines += ["", *_column_table(report), "", *count_lines(report), ""]
     if report.label is not None:
         label = report.label
         values = f"min {label.min:g}, mean {label.mean:.4g}, max {label.max:g}"
@@ -162,7 +162,8 @@ def _column_table(report: SourceReport) -> list[str]:
     return [*lines, "", "Lengths: min / mean / median / 95th percentile / max."]
 
 
-def _counts(report: SourceReport) -> list[str]:
+def count_lines(report: SourceReport) -> list[str]:
+    """Repeated texts, keys, and rows that were dropped or skipped, a list item each."""
     lines = [f"- repeated rows: {report.num_duplicate_rows:,}"]
     for what, count in (
         ("queries with several positives", report.shared_queries),
