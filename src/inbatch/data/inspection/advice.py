@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from inbatch.data.inspection.values import Advice, SamplerFacts
 from inbatch.data.report.unused import looks_like_label
@@ -29,18 +29,18 @@ def advise(
         samplers: the batches that samplers make of them.
         global_batch_size: as configured.
     """
-    advice = list(_losses(reports))
+    advice = [_losses(reports)]
     if len(reports) > 1:
         advice.append(_mixer(reports))
     elif _is_contrasted(reports[0]):
         advice.append(_sampler(reports[0], {fact.sampler: fact for fact in samplers}))
     else:
         reason = "a loss on labels takes no other rows as negatives, so no row need wait"
-        advice.append(Advice("sampler", "", "sampler=batch", reason))
+        advice.append(Advice("sampler", "sampler=batch", reason))
     return (*advice, _batch(reports, global_batch_size))
 
 
-def _losses(reports: Sequence[SourceReport]) -> Iterator[Advice]:
+def _losses(reports: Sequence[SourceReport]) -> Advice:
     """The loss of each source, once where it is the same for all."""
     if all(_plain_pairs(report) for report in reports):
         negatives = any(len(report.columns) > 2 for report in reports)
@@ -48,11 +48,13 @@ def _losses(reports: Sequence[SourceReport]) -> Iterator[Advice]:
         reason = f"for {what}; cached, so that a large batch fits"
         if any(_repeats(report) for report in reports):
             reason += "; or loss=cached_gist guide.model=MODEL, which leaves out false negatives"
-        yield Advice("loss", "", "loss=cached_multiple_negatives_ranking", reason)
-        return
-    for report in reports:
-        where = "" if len(reports) == 1 else report.name
-        yield _loss(report, where, f"+loss@loss.{where}" if where else "loss")
+        return Advice("loss", "loss=cached_multiple_negatives_ranking", reason)
+    if len(reports) == 1:
+        return _loss(reports[0], "loss")
+    each = [_loss(report, f"+loss@loss.{report.name}") for report in reports]
+    setting = " ".join(["~loss", *(advice.setting for advice in each)])
+    reasons = [f"{report.name}: {advice.reason}" for report, advice in zip(reports, each)]
+    return Advice("loss", setting, "; ".join(reasons))
 
 
 def _mixer(reports: Sequence[SourceReport]) -> Advice:
@@ -61,11 +63,11 @@ def _mixer(reports: Sequence[SourceReport]) -> Advice:
     ratio = counts[large] / counts[small]
     if ratio < UNEVEN:
         reason = "all rows of all sources, each once an epoch"
-        return Advice("sampler", "", "sampler=proportional", reason)
+        return Advice("sampler", "sampler=proportional", reason)
     reason = (
         f"'{large}' has {ratio:,.0f} times the rows of '{small}', and would be nearly all of it"
     )
-    return Advice("sampler", "", "sampler=temperature sampler.temperature=2", reason)
+    return Advice("sampler", "sampler=temperature sampler.temperature=2", reason)
 
 
 def _is_contrasted(report: SourceReport) -> bool:
@@ -84,25 +86,24 @@ def _plain_pairs(report: SourceReport) -> bool:
     return report.label is None and not any(map(looks_like_label, report.ignored_columns))
 
 
-def _loss(report: SourceReport, where: str, key: str) -> Advice:
+def _loss(report: SourceReport, key: str) -> Advice:
     label = report.label
     if label is not None and label.num_distinct > 1:
-        return _loss_on_labels(report, label, where, key)
+        return _loss_on_labels(report, label, key)
+    reason = "pairs that all match" if label is not None else "for in-batch negatives"
     maybe = [name for name in report.ignored_columns if looks_like_label(name)]
     if label is None and maybe:
-        setting = f"data.train.{where}.columns" if where else "data.columns"
-        reason = "if it says which pairs match; then inspect again"
-        return Advice("loss", where, f"{setting}.label={maybe[0]}", reason)
-    reason = "for pairs that all match" if label is not None else "for in-batch negatives"
-    return Advice("loss", where, f"{key}=multiple_negatives_ranking", reason)
+        reason = (
+            f"if all rows match; column '{maybe[0]}' may say which do: name it as columns.label"
+        )
+    return Advice("loss", f"{key}=multiple_negatives_ranking", reason)
 
 
-def _loss_on_labels(report: SourceReport, label: LabelReport, where: str, key: str) -> Advice:
+def _loss_on_labels(report: SourceReport, label: LabelReport, key: str) -> Advice:
     values = {part.low for part in label.bins}
     if _has_classes(report) and values <= {0.0, 1.0, 2.0}:
         return Advice(
             "loss",
-            where,
             f"{key}=multiple_negatives_ranking",
             f"for the entailed pairs alone: '{label.name}' holds classes, which no loss ranks",
         )
@@ -110,13 +111,13 @@ def _loss_on_labels(report: SourceReport, label: LabelReport, where: str, key: s
         match = sum(part.count for part in label.bins if part.low == 1.0) / report.num_rows
         if match < 0.2:
             reason = f"labels 0 and 1, {match:.0%} of them 1: it looks at the hard pairs alone"
-            return Advice("loss", where, f"{key}=online_contrastive", reason)
+            return Advice("loss", f"{key}=online_contrastive", reason)
         reason = f"labels 0 and 1, {match:.0%} of them 1; compare {key}=online_contrastive"
-        return Advice("loss", where, f"{key}=contrastive", reason)
+        return Advice("loss", f"{key}=contrastive", reason)
     reason = f"graded labels from {label.min:g} to {label.max:g}, of which the order counts"
     if label.min >= -1 and label.max <= 1:
         reason += f"; {key}=cosine_similarity where the values are meant as cosines"
-    return Advice("loss", where, f"{key}=cosent", reason)
+    return Advice("loss", f"{key}=cosent", reason)
 
 
 def _repeats(report: SourceReport) -> bool:
@@ -128,11 +129,11 @@ def _sampler(report: SourceReport, samplers: Mapping[str, SamplerFacts]) -> Advi
     plain, apart = samplers.get("batch"), samplers.get("no_duplicates")
     if report.key is not None:
         reason = f"keeps rows with the same '{report.key.name}' apart"
-        return Advice("sampler", "", "sampler=no_duplicates", reason)
+        return Advice("sampler", "sampler=no_duplicates", reason)
     if apart is not None and apart.num_skipped > SKIPPED_SHARE * report.num_rows:
         share = apart.num_skipped / report.num_rows
         reason = f"no_duplicates leaves {share:.0%} of the rows out; the loss masks them instead"
-        return Advice("sampler", "", "sampler=batch loss.mask_duplicates=true", reason)
+        return Advice("sampler", "sampler=batch loss.mask_duplicates=true", reason)
     if plain is None or plain.problem is not None or plain.batch_share == 0:
         reason = "costs nothing here: hardly a text is repeated"
     else:
@@ -140,7 +141,7 @@ def _sampler(report: SourceReport, samplers: Mapping[str, SamplerFacts]) -> Advi
             f"in {plain.batch_share:.0%} of plain shuffled batches a query has a known positive "
             f"among its negatives ({plain.row_share:.1%} of the rows)"
         )
-    return Advice("sampler", "", "sampler=no_duplicates", reason)
+    return Advice("sampler", "sampler=no_duplicates", reason)
 
 
 def _batch(reports: Sequence[SourceReport], global_batch_size: int) -> Advice:
@@ -148,16 +149,16 @@ def _batch(reports: Sequence[SourceReport], global_batch_size: int) -> Advice:
     now = f"{global_batch_size:,} gives {_steps(rows, global_batch_size)} an epoch"
     setting = f"global_batch_size={global_batch_size}"
     if not all(map(_is_contrasted, reports)):
-        return Advice("batch", "", setting, f"as configured; {now}")
+        return Advice("batch", setting, f"as configured; {now}")
     largest = 1
     while 2 * largest <= min(LARGEST_BATCH, rows // LEAST_STEPS):
         largest *= 2
     if largest > global_batch_size:
         reason = f"more in-batch negatives; {_steps(rows, largest)} an epoch, where {now}"
-        return Advice("batch", "", f"global_batch_size={largest}", reason)
+        return Advice("batch", f"global_batch_size={largest}", reason)
     few = rows < LEAST_STEPS * global_batch_size
     more = ", which are few: train for several epochs" if few else ""
-    return Advice("batch", "", setting, f"as configured; {now}{more}")
+    return Advice("batch", setting, f"as configured; {now}{more}")
 
 
 def _steps(rows: int, batch_size: int) -> str:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 
+from inbatch.data.ragged import RaggedValues
 from inbatch.data.sources.source import Source
 
 LOOKED_AT_ROWS = 256  # of a batch, spread over it
@@ -42,21 +43,34 @@ class FalseNegatives(NamedTuple):
 def cells_of(source: Source, rows_B: np.ndarray) -> Cells:
     """The cells of some rows of a source."""
     hashes_CB = np.asarray(source.text_hashes()[:, rows_B])
+    columns, num_rows = hashes_CB.shape
+    texts = RaggedValues(hashes_CB.T.reshape(-1), np.arange(num_rows + 1) * columns)
     keys = source.keys()
-    parts = [*hashes_CB]
-    if keys is not None:
-        parts.append(
-            ~np.asarray(keys[rows_B])
-        )  # never equal to the hash of a text that reads the same
-    columns, num_rows = len(hashes_CB), len(rows_B)
-    number_A = np.repeat(np.arange(len(parts)), num_rows)
-    return Cells(
-        np.tile(np.arange(num_rows), len(parts)),
-        np.concatenate(parts),
-        (number_A < 2) | (number_A == columns),
-        (number_A > 0) & (number_A < columns),
-        number_A == 1,
-    )
+    keys_B = None if keys is None else np.asarray(keys[rows_B])
+    return cells_of_lists(texts, np.ones(num_rows, dtype=np.int64), keys_B)
+
+
+def cells_of_lists(
+    texts: RaggedValues, positives_B: np.ndarray, keys_B: np.ndarray | None
+) -> Cells:
+    """The cells of rows with lists of documents.
+
+    Args:
+        texts: hashes of each row's query, positives and negatives, in this order.
+        positives_B: positives of each row.
+        keys_B: uint64, hash of its key; None where rows have none.
+    """
+    lengths_B = texts.lengths
+    row_A = np.repeat(np.arange(texts.num_rows), lengths_B)
+    place_A = np.arange(len(row_A)) - np.repeat(texts.offsets[:-1], lengths_B)
+    known_A = place_A <= positives_B[row_A]
+    cells = Cells(row_A, texts.values, known_A, place_A > 0, known_A & (place_A > 0))
+    if keys_B is None:
+        return cells
+    every, none = np.ones(len(keys_B), dtype=bool), np.zeros(len(keys_B), dtype=bool)
+    # Inverted, so that no key equals a text that reads the same.
+    keys = Cells(np.arange(len(keys_B)), ~keys_B, every, none, none)
+    return Cells(*(np.concatenate(arrays) for arrays in zip(cells, keys)))
 
 
 def joined(parts: Sequence[Cells], places: Sequence[np.ndarray]) -> Cells:

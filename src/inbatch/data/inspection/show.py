@@ -213,8 +213,7 @@ def _samplers(facts: Sequence[SamplerFacts]) -> Iterator[RenderableType]:
 
 def _advice(inspection: Inspection) -> Iterator[Text]:
     for advice in inspection.advice:
-        where = f"{advice.source}: " if advice.source else ""
-        yield Text.assemble(where, (advice.setting, "bold"), f": {advice.reason}")
+        yield Text.assemble((advice.setting, "bold"), f": {advice.reason}")
 
 
 def _heading(text: str) -> Text:

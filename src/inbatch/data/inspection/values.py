@@ -83,7 +83,6 @@ class Advice:
     """A setting to think about, and why."""
 
     about: str  # loss, sampler or batch
-    source: str  # "" for all
     setting: str
     reason: str
 
