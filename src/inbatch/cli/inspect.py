@@ -8,6 +8,7 @@ loaded, and none needs to be named.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -175,8 +176,9 @@ def _main(cfg: DictConfig) -> None:
     with quiet(), user_errors(cfg):
         run, options = read_config(cfg)
         sampler = HydraConfig.get().runtime.choices["sampler"]
-        inspection = inspect_data(run, options, sampler=sampler)
         console = make_console()
+        with console.status("looking at the data") if console.is_terminal else nullcontext():
+            inspection = inspect_data(run, options, sampler=sampler)
         show(inspection, console)
         if options.output:
             write_json(Path(options.output), inspection.to_dict())

@@ -135,7 +135,7 @@ def _sampler(report: SourceReport, samplers: Mapping[str, SamplerFacts]) -> Advi
         reason = f"no_duplicates leaves {share:.0%} of the rows out; the loss masks them instead"
         return Advice("sampler", "sampler=batch loss.mask_duplicates=true", reason)
     if plain is None or plain.problem is not None or plain.batch_share == 0:
-        reason = "costs nothing here: hardly a text is repeated"
+        reason = "costs nothing; at this batch size hardly a text would meet itself anyway"
     else:
         reason = (
             f"in {plain.batch_share:.0%} of plain shuffled batches a query has a known positive "

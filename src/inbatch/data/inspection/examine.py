@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from inbatch.data.inspection.roles import roles_of
 from inbatch.data.inspection.samplers import Configured, compare_samplers
 from inbatch.data.inspection.scripts import script_shares
 from inbatch.data.inspection.seen import seen_rows
+from inbatch.data.inspection.texts import texts_of_rows
 from inbatch.data.inspection.values import Inspection, Place, SamplerFacts, SourceFacts
 from inbatch.data.plan.plan import SourceInfo, duplicate_share
 from inbatch.data.report.build import TokenCounter, build_report
@@ -142,7 +145,9 @@ def _source_facts(
     num_rows: int,
 ) -> SourceFacts:
     sample = np.unique(np.linspace(0, source.num_near_rows - 1, SAMPLE_ROWS).astype(np.int64))
-    texts, _ = source.read(sample)
+    by_column: defaultdict[str, list[str]] = defaultdict(list)
+    for text in chain.from_iterable(texts_of_rows(source, sample, reader.prompts)):
+        by_column[text.column].append(text.text)
     return SourceFacts(
         name=source.name,
         place=place_of(source),
@@ -154,7 +159,7 @@ def _source_facts(
             prepared=source.stored is not None and source.streamed is None,
         ),
         overlaps=overlaps(source),
-        scripts={name: script_shares(column) for name, column in zip(source.columns, texts)},
+        scripts={name: script_shares(texts) for name, texts in by_column.items()},
         rows=seen_rows(
             source,
             count=num_rows,

@@ -19,7 +19,9 @@ from inbatch.data.plan.samplers import NoDuplicates, Proportional, RoundRobin, S
 from inbatch.data.sources.source import Source
 from inbatch.errors import ConfigError
 
-LOOKED_AT = 16  # batches of a source
+# Batches of a source that are looked at: as many as hold some rows, within bounds.
+LOOKED_AT_ROWS = 16_384
+FEWEST, MOST = 16, 256
 ALL = "all"
 
 
@@ -110,9 +112,7 @@ def _facts_of(
         skipped = plan.skipped
     found = []
     for source, steps_S in steps.items():
-        places = np.unique(np.linspace(0, len(steps_S) - 1, LOOKED_AT).astype(np.int64))
-        looked_at = steps_S[places] if len(steps_S) else steps_S
-        counts = [_count(plan.batch(int(step)), sources) for step in looked_at]
+        counts = [_count(plan.batch(step), sources) for step in _looked_at(plan, steps_S)]
         found.append(
             _facts(
                 name,
@@ -124,6 +124,17 @@ def _facts_of(
             )
         )
     return found
+
+
+def _looked_at(plan: Plan, steps_S: np.ndarray) -> list[int]:
+    """Some of these steps, spread over all of them."""
+    if len(steps_S) == 0:
+        return []
+    batch_rows = len(plan.batch(int(steps_S[0])).rows)
+    number = min(max(LOOKED_AT_ROWS // batch_rows, FEWEST), MOST)
+    places = np.linspace(0, len(steps_S) - 1, number).astype(np.int64)
+    looked_at: list[int] = steps_S[np.unique(places)].tolist()
+    return looked_at
 
 
 def _count(batch: GlobalBatch, sources: Sequence[Source]) -> FalseNegatives:

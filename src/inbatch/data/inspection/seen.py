@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from inbatch.data.inspection.texts import ReadText, texts_of_rows
 from inbatch.data.inspection.values import SeenRow, SeenText
 from inbatch.data.report.build import TokenCounter
 from inbatch.data.sources.source import Source
@@ -31,18 +32,19 @@ def seen_rows(
     available = source.num_near_rows
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.choice(available, size=min(count, available), replace=False))
-    texts, labels = source.read(rows)
-    of_column = source.column_prompts(prompts)
+    labels = source.labels(rows)
     found = []
-    for place, number in enumerate(rows.tolist()):
-        seen = []
-        for column, name in enumerate(source.columns):
-            text, prompt = texts[column][place], of_column[column]
-            kept = len(text) if tokenizer is None else kept_characters(tokenizer, text, prompt)
-            seen.append(SeenText(name, prompt, text[:kept], text[kept:]))
+    for place, texts in enumerate(texts_of_rows(source, rows, prompts)):
         label = None if labels is None else round(float(labels[place]), 6)
-        found.append(SeenRow(number, tuple(seen), label))
+        seen = tuple(_seen(text, tokenizer) for text in texts)
+        found.append(SeenRow(int(rows[place]), seen, label))
     return tuple(found)
+
+
+def _seen(read: ReadText, tokenizer: TokenCounter | None) -> SeenText:
+    text = read.text
+    kept = len(text) if tokenizer is None else kept_characters(tokenizer, text, read.prompt)
+    return SeenText(read.column, read.prompt, text[:kept], text[kept:])
 
 
 def kept_characters(tokenizer: TokenCounter, text: str, prompt: str) -> int:
