@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,10 +50,11 @@ def test_the_rule_that_gave_a_role(
 ) -> None:
     roles = find_roles(names, mapping=mapping)
     found = roles_of(roles, mapping, field="data.train", prepared=False)
-    assert [role.column for role in found] == list(roles.used)
-    assert [rule in role.rule for role, rule in zip(found, rules, strict=True)] == [True] * len(
-        rules
-    ), found
+    used = [role for role in found if role.role != "ignored"]
+    assert [role.column for role in used] == list(roles.used)
+    assert [rule in r.rule for r, rule in zip(used, rules, strict=True)] == [True] * len(rules), (
+        used
+    )
     assert {r.rule for r in roles_of(roles, mapping, field="x", prepared=True)} == {
         "fixed when the data were prepared"
     }
@@ -188,9 +190,11 @@ TRIPLETS = {"query": ["a", "b", "c"], "pos": ["d", "e", "f"], "neg": ["g", "h", 
 PAIRS = {"query": [f"q{n}" for n in range(40)], "positive": [f"p{n}" for n in range(40)]}
 
 
-def advised(*sources: dict[str, Any], size: int = 64) -> tuple[Advice, ...]:
+def advised(
+    *sources: dict[str, Any], size: int = 64, guided: Sequence[str] = ()
+) -> tuple[Advice, ...]:
     loaded = [Source.from_columns(name, columns) for name, columns in zip(("one", "two"), sources)]
-    return advise(build_report(loaded).sources, (), global_batch_size=size)
+    return advise(build_report(loaded).sources, (), guided=guided, global_batch_size=size)
 
 
 @pytest.mark.parametrize(
@@ -237,6 +241,11 @@ def test_advice_on_two_sources() -> None:
     assert_settings_work((loss, sampler), sources=2)
 
 
+def test_a_guide_in_use_is_kept() -> None:
+    loss, *_ = advised(TRIPLETS, guided=["one"])
+    assert (loss.setting, loss.reason.startswith("as configured")) == ("loss=cached_gist", True)
+
+
 def test_advice_on_the_batch_size() -> None:
     many = {"query": [f"q{n}" for n in range(9000)], "positive": [f"p{n}" for n in range(9000)]}
     *_, batch = advised(many, size=16)
@@ -251,7 +260,7 @@ def test_a_sampler_that_leaves_much_out_is_not_recommended() -> None:
     source = pairs("a", 400, products=4)
     facts = compared([source], "no_duplicates", NoDuplicates(), 20)
     report = build_report([source]).sources
-    _, sampler, _ = advise(report, facts, global_batch_size=20)
+    _, sampler, _ = advise(report, facts, guided=(), global_batch_size=20)
     assert sampler.setting == "sampler=batch loss.mask_duplicates=true"
     assert_settings_work((sampler,))
 
@@ -274,3 +283,16 @@ def test_rows_of_the_same_numbers() -> None:
     plain, _ = compared([source], "batch", Shuffled(), 4)
     assert (plain.num_steps, plain.row_share, plain.negative_share) == (1, 0, 0)
     assert np.isfinite(plain.batch_share)
+
+
+def test_columns_without_a_role() -> None:
+    names = ["query", "positive", "shop", "id"]
+    for mapping, rule in (
+        (None, "no known name"),
+        ({"label": "id"}, "no known name"),
+        ({"anchor": "query", "positive": "positive"}, "data.columns does not name it"),
+    ):
+        roles = find_roles(names, mapping=mapping)
+        found = roles_of(roles, mapping, field="data.train", prepared=False)
+        assert {r.rule for r in found if r.role == "ignored"} == {rule}
+        assert [r.column for r in found if r.role == "ignored"] == list(roles.ignored)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from inbatch.data.inspection.values import Advice, SamplerFacts
 from inbatch.data.report.unused import looks_like_label
@@ -20,6 +20,7 @@ def advise(
     reports: Sequence[SourceReport],
     samplers: Sequence[SamplerFacts],
     *,
+    guided: Collection[str],
     global_batch_size: int,
 ) -> tuple[Advice, ...]:
     """Advice on all sources of a run.
@@ -27,9 +28,10 @@ def advise(
     Args:
         reports: of them.
         samplers: the batches that samplers make of them.
+        guided: names of the sources whose configured loss takes a guide.
         global_batch_size: as configured.
     """
-    advice = [_losses(reports)]
+    advice = [_losses(reports, guided)]
     if len(reports) > 1:
         advice.append(_mixer(reports))
     elif _is_contrasted(reports[0]):
@@ -40,12 +42,15 @@ def advise(
     return (*advice, _batch(reports, global_batch_size))
 
 
-def _losses(reports: Sequence[SourceReport]) -> Advice:
+def _losses(reports: Sequence[SourceReport], guided: Collection[str]) -> Advice:
     """The loss of each source, once where it is the same for all."""
     if all(_plain_pairs(report) for report in reports):
         negatives = any(len(report.columns) > 2 for report in reports)
         what = "rows with hard negatives" if negatives else "pairs"
         reason = f"for {what}; cached, so that a large batch fits"
+        if {report.name for report in reports} <= {*guided}:
+            reason = f"as configured, for {what}: its guide leaves out false negatives"
+            return Advice("loss", "loss=cached_gist", reason)
         if any(_repeats(report) for report in reports):
             reason += "; or loss=cached_gist guide.model=MODEL, which leaves out false negatives"
         return Advice("loss", "loss=cached_multiple_negatives_ranking", reason)

@@ -75,13 +75,14 @@ def examine(
         num_rows: rows of each source to show.
     """
     in_batch = [source for source in sources if losses[source.name].scope == "candidates"]
+    guided = [source.name for source in sources if losses[source.name].needs_guide]
     plan = batches.sampler.plan
     report = build_report(
         sources,
         tokenizer=reader.tokenizer,
         prompts=reader.prompts,
         in_batch=[source.name for source in in_batch],
-        guided=[name for name, loss in losses.items() if loss.needs_guide],
+        guided=guided,
         losses=losses,
         duplicate_share=lambda source: duplicate_share(
             source.text_hashes(), plan, source=source.name
@@ -118,7 +119,12 @@ def examine(
         global_batch_size=batches.global_batch_size,
         samplers=samplers,
         encoder=reader.name,
-        advice=advise(report.sources, samplers, global_batch_size=batches.global_batch_size),
+        advice=advise(
+            report.sources,
+            samplers,
+            guided=guided,
+            global_batch_size=batches.global_batch_size,
+        ),
     )
 
 

@@ -13,13 +13,14 @@ from inbatch.data.sources.columns import (
 )
 from inbatch.data.sources.config_keys import columns_key
 
+IGNORED = "ignored"
 FIXED = "fixed when the data were prepared"
 
 
 def roles_of(
     roles: Roles, mapping: Mapping[str, object] | None, *, field: str, prepared: bool
 ) -> tuple[RoleOf, ...]:
-    """The role of each used column, and the rule that gave it.
+    """The role of each column, "ignored" for none, and the rule that gave it.
 
     Args:
         roles: as found.
@@ -30,10 +31,13 @@ def roles_of(
     named = {} if prepared else _named(mapping or {}, field)
     found = [(name, roles.role(number)) for number, name in enumerate(roles.texts)]
     found += [(name, role) for name, role in ((roles.label, "label"), (roles.key, "key")) if name]
-    return tuple(
+    used = [
         RoleOf(name, role, FIXED if prepared else named.get(name) or _rule(name, role, roles))
         for name, role in found
-    )
+    ]
+    alone = {"anchor", "query"} & {*(mapping or {})} and "positive" in (mapping or {})
+    rule = f"{columns_key(field)} does not name it" if alone else "no known name"
+    return (*used, *(RoleOf(name, IGNORED, rule) for name in roles.ignored))
 
 
 def _named(mapping: Mapping[str, object], field: str) -> dict[str, str]:

@@ -10,9 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from inbatch.console import printable
+from inbatch.data.inspection.roles import IGNORED
 from inbatch.data.inspection.values import (
     Inspection,
     Place,
+    RoleOf,
     SamplerFacts,
     SeenRow,
     SeenText,
@@ -62,7 +64,7 @@ def _source(
     facts: SourceFacts, report: SourceReport, inspection: Inspection
 ) -> Iterator[RenderableType]:
     yield _origin(facts, report)
-    yield _roles(facts, report)
+    yield _roles(facts.roles)
     yield Group(*_lengths(report, inspection))
     yield Group(*_repeats(facts, report))
     if report.label is not None:
@@ -108,12 +110,15 @@ def _files(place: Place) -> Iterator[str]:
             yield f"  and {more:,} more"
 
 
-def _roles(facts: SourceFacts, report: SourceReport) -> RenderableType:
+def _roles(roles: Sequence[RoleOf]) -> RenderableType:
     table = _table("column", "role", "why")
-    for role in facts.roles:
-        table.add_row(*_cells(role.column, role.role, role.rule))
-    if report.ignored_columns:
-        table.add_row(*_cells(", ".join(report.ignored_columns), "ignored", "no known name"))
+    ignored = [role for role in roles if role.role == IGNORED]
+    for role in roles:
+        if role.role != IGNORED:
+            table.add_row(*_cells(role.column, role.role, role.rule))
+    if ignored:
+        names = ", ".join(role.column for role in ignored)
+        table.add_row(*_cells(names, IGNORED, ignored[0].rule))
     return table
 
 
@@ -201,10 +206,11 @@ def _samplers(facts: Sequence[SamplerFacts]) -> Iterator[RenderableType]:
         table.add_row(*_cells(*names, *cells))
     yield table
     most = max(fact.num_looked_at for fact in facts)
+    looked_at = "the one batch was" if most == 1 else f"{most} batches spread over the epoch were"
     yield _dim(
         "shares of batches and rows that have one, and of negatives that are one: a document of another "
         "row that is a known positive of the query, since it is an equal text or its row shares a text or "
-        f"key; {most} batches spread over the epoch were looked at; * as configured"
+        f"key; {looked_at} looked at; * as configured"
     )
     if not several:
         yield _dim("round_robin and proportional: as no_duplicates, for one source")

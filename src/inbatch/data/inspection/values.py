@@ -27,7 +27,7 @@ class RoleOf:
     """The role of a column, and the rule that gave it."""
 
     column: str
-    role: str  # query, positive, negative, label or key
+    role: str  # query, positive, negative, label, key or ignored
     rule: str
 
 
