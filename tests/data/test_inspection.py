@@ -35,7 +35,11 @@ from inbatch.run.datamodule import source_info
         (["sentence1", "sentence2"], None, ["numbered", "numbered"]),
         (["text_a", "text_b"], None, ["numbered", "numbered"]),
         (["sentence_0", "sentence_1", "sentence_2"], None, ["numbered"] * 2 + ["text after"]),
-        (["title_left", "title_right", "label"], None, ["sides of title", "sides", "a label"]),
+        (
+            ["title_left", "title_right", "label"],
+            None,
+            ["sides: title_left and", "sides", "a label"],
+        ),
         (["premise", "hypothesis"], None, ["pair", "pair"]),
         (["query", "offer"], {"positive": "offer"}, ["pair", "data.columns.positive names it"]),
         (

@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from inbatch.data.inspection.values import RoleOf
-from inbatch.data.sources.columns import (
-    NEGATIVE_NAME,
-    NUMBERED_NAME,
-    SIDED_NAME,
-    Roles,
-)
+from inbatch.data.sources.columns import Roles, pattern_of
 from inbatch.data.sources.config_keys import columns_key
 
 IGNORED = "ignored"
@@ -51,16 +46,10 @@ def _named(mapping: Mapping[str, object], field: str) -> dict[str, str]:
 
 def _rule(name: str, role: str, roles: Roles) -> str:
     """The rule by which a name was recognised."""
-    lower = name.lower()
+    pattern = pattern_of(name)
     if role in ("query", "positive"):
-        pair = f"{roles.query} and {roles.positive}"
-        if match := NUMBERED_NAME.fullmatch(lower):
-            return f"numbered texts: {pair}"
-        if match := SIDED_NAME.fullmatch(lower):
-            return f"two sides{f' of {match[1]}' if match[1] else ''}: {pair}"
-        return f"known pair of names: {pair}"
-    if role == "negative":
-        if NEGATIVE_NAME.fullmatch(lower):
-            return "known name of a negative"
+        known = {"numbered": "numbered texts", "sided": "two sides"}
+        return f"{known.get(pattern, 'known pair of names')}: {roles.query} and {roles.positive}"
+    if role == "negative" and pattern != "negative":
         return f"numbered text after {roles.positive}"
     return f"known name of a {role}"

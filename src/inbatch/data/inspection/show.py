@@ -149,7 +149,7 @@ def _with_prompt(columns: Iterable[ColumnReport]) -> Iterator[ColumnReport]:
 
 
 def _repeats(facts: SourceFacts, report: SourceReport) -> Iterator[RenderableType]:
-    yield _lines([line.removeprefix("- ").replace("`", "'") for line in count_lines(report)])
+    yield _lines(count_lines(report))
     if facts.overlaps:
         yield _lines(
             f"texts in both {each.left} and {each.right}: {each.num_texts:,}"

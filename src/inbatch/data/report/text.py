@@ -133,7 +133,7 @@ def _source_markdown(report: SourceReport) -> list[str]:
     lines = [f"## {report.name}", "", f"{report.num_rows:,} rows from `{report.origin}`."]
     if report.ignored_columns:
         lines.append(f"Ignored columns: {', '.join(report.ignored_columns)}.")
-    lines += ["", *_column_table(report), "", *count_lines(report), ""]
+    lines += ["", *_column_table(report), "", *_counts(report), ""]
     if report.label is not None:
         label = report.label
         values = f"min {label.min:g}, mean {label.mean:.4g}, max {label.max:g}"
@@ -162,8 +162,7 @@ def _column_table(report: SourceReport) -> list[str]:
     return [*lines, "", "Lengths: min / mean / median / 95th percentile / max."]
 
 
-def count_lines(report: SourceReport) -> list[str]:
-    """Repeated texts, keys, and rows that were dropped or skipped, a list item each."""
+def _counts(report: SourceReport) -> list[str]:
     lines = [f"- repeated rows: {report.num_duplicate_rows:,}"]
     for what, count in (
         ("queries with several positives", report.shared_queries),
@@ -210,3 +209,8 @@ def _cell(value: object) -> str:
     if len(text) > SAMPLE_CHARACTERS:
         text = text[: SAMPLE_CHARACTERS - 1] + "…"
     return text.replace("|", "\\|")
+
+
+def count_lines(report: SourceReport) -> list[str]:
+    """Repeated texts, keys, and rows that were dropped or skipped, a line each, for a terminal."""
+    return [line.removeprefix("- ").replace("`", "'") for line in _counts(report)]

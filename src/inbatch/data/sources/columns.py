@@ -20,9 +20,9 @@ LABEL_NAMES = ("label", "labels", "score", "scores", "similarity", "similarity_s
 # Words for several columns in `prompts`, from the narrow to the wide.
 DOCUMENT_WORDS = ("document", "passage", "corpus")
 
-NEGATIVE_NAME = re.compile(r"(?:hard_?)?neg(?:ative)?s?(?:_?(\d+))?")
-NUMBERED_NAME = re.compile(r"(sentence|sent|text|question|title|input)_?(\d+|a|b)")
-SIDED_NAME = re.compile(r"(.*?)_?(left|right)")
+_NEGATIVE = re.compile(r"(?:hard_?)?neg(?:ative)?s?(?:_?(\d+))?")
+_NUMBERED = re.compile(r"(sentence|sent|text|question|title|input)_?(\d+|a|b)")
+_SIDED = re.compile(r"(.*?)_?(left|right)")
 _SYNONYMS = {"anchor": "query", "negative": "negatives", "score": "label"}
 MAPPING_KEYS = ("query", "positive", "negatives", "label", "key", *_SYNONYMS)
 
@@ -133,7 +133,7 @@ def _numbered_pairs(by_lower: Mapping[str, str]) -> list[tuple[str, ...]]:
     """Families such as sentence_0, sentence_1, sentence_2 or text_a, text_b, in their order."""
     families: dict[str, dict[int, str]] = {}
     for name in by_lower:
-        if match := NUMBERED_NAME.fullmatch(name):
+        if match := _NUMBERED.fullmatch(name):
             stem, place = match.groups()
             number = int(place) if place.isdigit() else "ab".index(place)
             families.setdefault(stem, {})[number] = name
@@ -149,7 +149,7 @@ def _sided_pairs(by_lower: Mapping[str, str]) -> list[tuple[str, ...]]:
     """Pairs such as left and right, title_left and title_right."""
     sides: dict[str, dict[str, str]] = {}
     for name in by_lower:
-        if match := SIDED_NAME.fullmatch(name):
+        if match := _SIDED.fullmatch(name):
             sides.setdefault(match[1], {})[match[2]] = name
     return [(pair["left"], pair["right"]) for pair in sides.values() if len(pair) == 2]
 
@@ -157,7 +157,7 @@ def _sided_pairs(by_lower: Mapping[str, str]) -> list[tuple[str, ...]]:
 def _negative_names(by_lower: Mapping[str, str]) -> list[str]:
     """Negatives by their number; a name without one comes first."""
     numbered = [
-        (int(match[1] or -1), name) for name in by_lower if (match := NEGATIVE_NAME.fullmatch(name))
+        (int(match[1] or -1), name) for name in by_lower if (match := _NEGATIVE.fullmatch(name))
     ]
     return [name for _, name in sorted(numbered)]
 
@@ -251,3 +251,9 @@ def _as_list(value: object) -> list[str]:
     if isinstance(value, Sequence):
         return [str(item) for item in value]
     raise ConfigError("a column", "is not given by its name", "give its name", value=value)
+
+
+def pattern_of(name: str) -> str:
+    """The pattern that a name fits by itself: numbered, sided or negative; empty for none."""
+    patterns = {"numbered": _NUMBERED, "sided": _SIDED, "negative": _NEGATIVE}
+    return next((word for word, each in patterns.items() if each.fullmatch(name.lower())), "")
