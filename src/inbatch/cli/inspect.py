@@ -29,6 +29,7 @@ from inbatch.data.collate import check_mixable
 from inbatch.data.inspection.examine import Batches, Reader, examine
 from inbatch.data.inspection.samplers import Configured
 from inbatch.data.inspection.show import show
+from inbatch.data.inspection.texts import texts_of_rows
 from inbatch.data.inspection.values import Inspection
 from inbatch.data.plan.plan import Sampler, SourceInfo
 from inbatch.data.sources.load import Source, load_sources
@@ -150,8 +151,8 @@ def read_by(node: Mapping[str, Any], sources: Sequence[Source]) -> Reader:
 
 def _texts(sources: Sequence[Source]) -> Iterator[str]:
     for source in sources:
-        for column in source.read(np.arange(min(source.num_rows, TOKENIZER_ROWS)))[0]:
-            yield from column
+        first = np.arange(min(source.num_rows, TOKENIZER_ROWS))
+        yield from (read.text for row in texts_of_rows(source, first, None) for read in row)
 
 
 def read_config(cfg: DictConfig) -> tuple[RunConfig, InspectConfig]:

@@ -65,6 +65,11 @@ def to_table(report: DataReport) -> Table:
     return table
 
 
+def count_lines(report: SourceReport) -> list[str]:
+    """Repeated texts, keys, and rows that were dropped or skipped, a line each, for a terminal."""
+    return [line.removeprefix("- ").replace("`", "'") for line in _counts(report)]
+
+
 def skipped_warnings(name: str, count: int, num_rows: int) -> list[str]:
     """A line on rows that no batch of the first epoch holds, if they are many."""
     if count <= SKIPPED_SHARE * num_rows:
@@ -209,8 +214,3 @@ def _cell(value: object) -> str:
     if len(text) > SAMPLE_CHARACTERS:
         text = text[: SAMPLE_CHARACTERS - 1] + "…"
     return text.replace("|", "\\|")
-
-
-def count_lines(report: SourceReport) -> list[str]:
-    """Repeated texts, keys, and rows that were dropped or skipped, a line each, for a terminal."""
-    return [line.removeprefix("- ").replace("`", "'") for line in _counts(report)]
