@@ -132,6 +132,24 @@ def test_prepared_and_streamed_data_are_inspected_too(tmp_path: Path) -> None:
     }
 
 
+def test_what_the_loss_leaves_out_is_said(tmp_path: Path) -> None:
+    path = f"data.train={write_triplets(tmp_path / 'triplets.jsonl', 40)}"
+    assert "the loss of" not in shown(inspection(path))
+    masked = shown(inspection(path, "++loss.mask_duplicates=true"))
+    assert "the loss of train leaves them out of the negatives (loss.mask_duplicates)" in masked
+    guided = shown(inspection(path, "loss=gist", "++guide.model=never/read"))
+    assert "the loss of train leaves out of the negatives what its guide finds" in guided
+    assert "loss=cached_gist: as configured" in guided
+
+
+def test_rows_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("query,positive\na,b\nc,\nd,e\n")
+    found = inspection(f"data.train={path}", "data.train.on_empty=drop", "++inspect.rows=0")
+    assert (found.sources[0].num_read, found.sources[0].rows) == (3, ())
+    assert "3 rows read, 2 used, 1 left out" in shown(found)
+
+
 def test_several_sources(tmp_path: Path) -> None:
     first = write_triplets(tmp_path / "first.jsonl", 40)
     second = write_triplets(tmp_path / "second.jsonl", 24, seed=9)

@@ -75,7 +75,8 @@ def examine(
         num_rows: rows of each source to show.
     """
     in_batch = [source for source in sources if losses[source.name].scope == "candidates"]
-    guided = [source.name for source in sources if losses[source.name].needs_guide]
+    guided = tuple(source.name for source in sources if losses[source.name].needs_guide)
+    masked = tuple(source.name for source in sources if losses[source.name].needs_text_ids)
     plan = batches.sampler.plan
     report = build_report(
         sources,
@@ -118,6 +119,8 @@ def examine(
         sources=facts,
         global_batch_size=batches.global_batch_size,
         samplers=samplers,
+        masked=masked,
+        guided=guided,
         encoder=reader.name,
         advice=advise(
             report.sources,

@@ -110,6 +110,8 @@ class Inspection:
     sources: tuple[SourceFacts, ...]
     global_batch_size: int
     samplers: tuple[SamplerFacts, ...]
+    masked: tuple[str, ...]  # sources whose loss leaves known positives out of the negatives
+    guided: tuple[str, ...]  # sources whose loss has a guide that does so
     encoder: str | None  # whose tokenizer counted tokens
     advice: tuple[Advice, ...]
 
