@@ -80,6 +80,7 @@ def test_what_is_cut_is_what_the_tokenizer_cuts() -> None:
         place = kept_characters(tokenizer, text, prompt)
         assert text[:place].strip() == kept
         assert tokenizer([text], prompt)[0] == tokenizer([kept], prompt)[0]
+        assert tokenizer.count([text[:place], text[: place + 1]], prompt) == [6, 7]
     assert kept_characters(tokenizer, "red green", "") == len("red green")
 
 
@@ -248,6 +249,8 @@ def test_advice_on_two_sources() -> None:
 def test_a_guide_in_use_is_kept() -> None:
     loss, *_ = advised(TRIPLETS, guided=["one"])
     assert (loss.setting, loss.reason.startswith("as configured")) == ("loss=cached_gist", True)
+    loss, *_ = advised(TRIPLETS, TRIPLETS, guided=["one"])
+    assert loss.setting == "loss=cached_multiple_negatives_ranking"
 
 
 def test_advice_on_the_batch_size() -> None:
@@ -294,9 +297,19 @@ def test_columns_without_a_role() -> None:
     for mapping, rule in (
         (None, "no known name"),
         ({"label": "id"}, "no known name"),
+        ({"positive": "shop"}, "no known name"),
         ({"anchor": "query", "positive": "positive"}, "data.columns does not name it"),
     ):
         roles = find_roles(names, mapping=mapping)
         found = roles_of(roles, mapping, field="data.train", prepared=False)
         assert {r.rule for r in found if r.role == "ignored"} == {rule}
         assert [r.column for r in found if r.role == "ignored"] == list(roles.ignored)
+
+
+def test_of_many_rows_common_texts_are_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"t{n}" for n in range(4000)]
+    source = Source.from_columns("mine", {"query": texts, "positive": texts[::-1]})
+    monkeypatch.setattr("inbatch.data.report.subsample.COUNTED_ROWS", 1000)
+    [overlap] = overlaps(source)
+    assert overlap.num_texts == pytest.approx(4000, rel=0.15)
+    assert overlap.num_texts != 4000

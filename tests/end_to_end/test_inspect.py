@@ -163,6 +163,14 @@ def test_several_sources(tmp_path: Path) -> None:
         inspection(*keys)
 
 
+def test_a_source_with_labels_has_no_false_negatives(tmp_path: Path) -> None:
+    pairs, labelled = tmp_path / "pairs.csv", write_pairs(tmp_path / "labelled.csv")
+    pairs.write_text("query,positive\n" + "".join(f"q{n},p{n // 2}\n" for n in range(40)))
+    keys = [f"data.train.pairs={pairs}", f"data.train.labelled={labelled}"]
+    found = inspection(*keys, "sampler=proportional", "global_batch_size=16")
+    assert {fact.source for fact in found.samplers} == {"pairs"}
+
+
 @pytest.mark.parametrize(
     ("keys", "error"),
     [
