@@ -116,7 +116,7 @@ def test_texts_of_two_columns() -> None:
     }
     source = Source.from_columns("mine", columns)
     assert [(o.left, o.right, o.num_texts) for o in overlaps(source)] == [("query", "pos", 2)]
-    assert place_of(source).kind == "rows in memory"
+    assert (place_of(source).kind, place_of(source).origin) == ("", "memory")
 
 
 # --- samplers --------------------------------------------------------------------------------------------

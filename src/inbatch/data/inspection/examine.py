@@ -134,12 +134,11 @@ def examine(
 def place_of(source: Source) -> Place:
     """Where the rows of a source are."""
     files = () if source.files is None else source.files.paths
+    kind = ""
     if source.files is not None:
         kind = source.files.suffix[1:] + (", streamed" if source.streamed is not None else "")
     elif source.stored is not None:
         kind = "prepared folder"
-    else:
-        kind = "hub data set" if source.origin.startswith("hub ") else "rows in memory"
     sizes = [Path(path).stat().st_size for path in files if Path(path).is_file()]
     num_bytes = sum(sizes) if files and len(sizes) == len(files) else None
     return Place(source.origin, kind, files, num_bytes)

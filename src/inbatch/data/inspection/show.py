@@ -97,7 +97,7 @@ def _scripts(scripts: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
 def _files(place: Place) -> Iterator[str]:
     size = "" if place.num_bytes is None else f", {layout.size(place.num_bytes)}"
     if not place.files:
-        yield f"{place.origin} ({place.kind})"
+        yield f"{place.origin} ({place.kind})" if place.kind else place.origin
         return
     number = "" if len(place.files) == 1 else f"{len(place.files):,} files, "
     first = place.files[0] if len(place.files) == 1 else place.origin

@@ -12,7 +12,7 @@ from inbatch.data.report.values import DataReport
 class Place:
     """Where the rows of a source are.
 
-    kind: parquet, csv, ...; or what is no file: a prepared folder, a hub data set, rows in memory.
+    kind: parquet, csv, ... or prepared folder; "" where the origin says it all.
     num_bytes: of all files, compressed as they are; None where they are not on this machine.
     """
 
