@@ -74,7 +74,9 @@ def compare_samplers(
     """
     samplers = usual_samplers(len(sources))
     own = configured.sampler
-    same = next((known for known, each in samplers.items() if each == own), configured.name)
+    # Of the same name, with other settings, it stands beside the usual one.
+    other = type(own).__name__ if configured.name in samplers else configured.name
+    same = next((known for known, each in samplers.items() if each == own), other)
     samplers[same] = own
     facts: list[SamplerFacts] = []
     for name, sampler in samplers.items():
