@@ -12,6 +12,7 @@ from helpers.runs import compose_run
 from helpers.tiny import tiny_tokenizer
 from inbatch.config.check import check_config
 from inbatch.config.instantiate import instantiate
+from inbatch.data.inspection import layout
 from inbatch.data.inspection.advice import advise
 from inbatch.data.inspection.examine import place_of
 from inbatch.data.inspection.overlap import overlaps
@@ -291,6 +292,17 @@ def test_rows_of_the_same_numbers() -> None:
     plain, _ = compared([source], "batch", Shuffled(), 4)
     assert (plain.num_steps, plain.row_share, plain.negative_share) == (1, 0, 0)
     assert np.isfinite(plain.batch_share)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        *((None, "-"), (0.0, "0%"), (3e-7, "<0.001%"), (1e-5, "0.001%")),
+        *((0.00093, "0.09%"), (0.0123, "1.2%"), (1.0, "100.0%")),
+    ],
+)
+def test_shares_as_they_are_shown(value: float | None, shown: str) -> None:
+    assert layout.share(value) == shown
 
 
 def test_columns_without_a_role() -> None:

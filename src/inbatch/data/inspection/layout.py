@@ -10,6 +10,7 @@ from rich.text import Text
 from inbatch.console import printable
 from inbatch.data.report.values import Lengths
 
+LEAST_SHARE = 1e-5  # that is shown as a number
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
@@ -65,6 +66,8 @@ def share(value: float | None) -> str:
     """A percentage; a small one has one digit."""
     if value is None:
         return "-"
+    if 0 < value < LEAST_SHARE:
+        return f"<{100 * LEAST_SHARE:g}%"
     return "0%" if value == 0 else f"{value:.1%}" if value >= 0.001 else f"{100 * value:.1g}%"
 
 
