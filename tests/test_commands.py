@@ -161,6 +161,7 @@ def test_keys_are_read_from_a_docstring_and_a_signature() -> None:
         (["train", "--c"], ["--cfg ", "--config-dir ", "--config-name "]),
         (["evaluate", "encoder=mini"], ["encoder=minilm "]),
         (["prepare", "prepare.t"], ["prepare.tokenize="]),
+        (["inspect", "inspect."], ["inspect.output=", "inspect.rows="]),
         (["submit", "slurm.gpus"], ["slurm.gpus_per_node="]),
         (["report", "multi"], []),
         (["doctor", ""], ["device=", "output_dir=", "timeout_s="]),

@@ -64,7 +64,11 @@ def test_a_documented_command_is_one(where: str, words: list[str]) -> None:
     ):
         return
     keys = [word for word in rest if "=" in word and "..." not in word]
-    keys = [key for key in keys if not key.startswith(("slurm.", "prepare.", "plan.", "hydra"))]
+    keys = [
+        key
+        for key in keys
+        if not key.startswith(("slurm.", "prepare.", "plan.", "inspect.", "hydra"))
+    ]
     _check(keys, sweep=not {"-m", "slurm.job=sweep"}.isdisjoint(rest))
 
 

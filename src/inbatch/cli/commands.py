@@ -46,6 +46,28 @@ COMMANDS = {
         ("data.eval", "data.columns", "encoder.model", "evaluation", "device", "output_dir"),
         "evaluate",
     ),
+    "inspect": Command(
+        "inbatch.cli.inspect",
+        "Look at training data: roles, lengths, duplicates, false negatives, what to train with",
+        "inbatch inspect data.train=FILES [KEY=VALUE ...] [OPTION ...]",
+        (
+            "inbatch inspect data.train=pairs.csv",
+            "inbatch inspect data.train='offers/*.parquet' encoder=minilm global_batch_size=4096",
+            "inbatch inspect data.train=pairs.csv inspect.output=pairs.json > pairs.txt",
+        ),
+        (
+            *(
+                "data.train",
+                "data.columns",
+                "encoder.model",
+                "global_batch_size",
+                "loss",
+                "sampler",
+            ),
+            *("inspect.rows", "inspect.output"),
+        ),
+        "train",
+    ),
     "prepare": Command(
         "inbatch.cli.prepare",
         "Turn the data of a run into shards, once for all runs",

@@ -78,7 +78,7 @@ def more_keys(command: Command) -> list[Key]:
         return [Key(f"slurm.{name}", text) for name, text in taken.items()]
     if command.module.endswith(".doctor"):
         return list(config_keys(DoctorConfig, {}))
-    own = {"prepare": "PrepareConfig", "plan": "PlanConfig"}
+    own = {"prepare": "PrepareConfig", "plan": "PlanConfig", "inspect": "InspectConfig"}
     name = command.module.rpartition(".")[2]
     if name in own:
         taken = target_keys(f"{command.module}.{own[name]}")

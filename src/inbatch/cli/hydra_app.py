@@ -53,7 +53,13 @@ _INFO = ("-i", "--info")  # its value may be left out
 _WAIT_S = 10.0  # of an error of another rank, for the one of rank 0
 
 
-def launch(task: Callable[[DictConfig], Any], *, config_name: str, typed: str | None) -> None:
+def launch(
+    task: Callable[[DictConfig], Any],
+    *,
+    config_name: str,
+    typed: str | None,
+    settings: Sequence[str] = (),
+) -> None:
     """Run a task on the configuration that the arguments of this process compose.
 
     A mistake in them, or in a YAML file, ends as in `user_errors`.
@@ -63,6 +69,7 @@ def launch(task: Callable[[DictConfig], Any], *, config_name: str, typed: str | 
         config_name: file of `conf/`.
         typed: the command of `inbatch` that stood before the arguments. It is in `sys.argv` while the task
             runs, since Lightning repeats the command line to start further ranks.
+        settings: overrides of the command itself, in Hydra's grammar; those of the command line win.
     """
 
     @wraps(task)
@@ -81,7 +88,7 @@ def launch(task: Callable[[DictConfig], Any], *, config_name: str, typed: str | 
     with user_errors(), _recorded_warnings():
         overrides, options = split_options(sys.argv[1:])
         completed = complete_overrides(overrides, CONF, sweep=_is_sweep(options))
-        sys.argv[1:] = [*completed, *options]
+        sys.argv[1:] = [*settings, *completed, *options]
         try:
             main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
             with whole_choices():

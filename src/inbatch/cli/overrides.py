@@ -41,6 +41,7 @@ _TEXT = re.compile(
     r"data\.(?:train|eval|columns)\b"
     r"(?!.*\.(?:limit|streaming|buffer_files|max_negatives|exclude_same_id|graded)$).*"
     r"|data_dir|data\.cache_dir|name|output_dir|resume|card\.model_name|(?:prepare|plan)\.output|plan\.rates"
+    r"|inspect\.output"
     r"|(?:encoder|guide)\.(?:model|revision|store_dir|prompts\..+)"
     r"|evaluation\.(?:best_metric|evaluators\..+\.(?:path|name))"
 )

@@ -67,6 +67,11 @@ def to_table(report: DataReport) -> Table:
     return table
 
 
+def count_lines(report: SourceReport) -> list[str]:
+    """Repeated texts, keys, and rows that were dropped or skipped, a line each, for a terminal."""
+    return [line.removeprefix("- ").replace("`", "'") for line in _counts(report)]
+
+
 def skipped_warnings(name: str, count: int, num_rows: int) -> list[str]:
     """A line on rows that no batch of the first epoch holds, if they are many."""
     if count <= SKIPPED_SHARE * num_rows:

@@ -271,3 +271,9 @@ def _as_list(value: object) -> list[str]:
     if isinstance(value, Sequence):
         return [str(item) for item in value]
     raise ConfigError("a column", "is not given by its name", "give its name", value=value)
+
+
+def pattern_of(name: str) -> str:
+    """The pattern that a name fits by itself: numbered, sided or negative; empty for none."""
+    patterns = {"numbered": _NUMBERED, "sided": _SIDED, "negative": _NEGATIVE}
+    return next((word for word, each in patterns.items() if each.fullmatch(name.lower())), "")

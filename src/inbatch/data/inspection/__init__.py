@@ -1,0 +1,1 @@
+"""What `inbatch inspect` tells about training data beside the data report: roles, samplers, rows, advice."""

@@ -1,0 +1,120 @@
+"""Known false negatives of a batch, by the relation that `loss.mask_duplicates` masks.
+
+A known positive of a query is a text equal to it or to one of its positives, and each query and positive of
+a row that shares such a text, or the key, with its row. Where another row brings one as a document it is a
+false negative. Shape letters: B rows of a batch, A texts and keys of these rows, S rows looked at, U distinct
+values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from inbatch.data.ragged import RaggedValues
+from inbatch.data.sources.source import Source
+
+LOOKED_AT_ROWS = 256  # of a batch, spread over it
+
+
+class Cells(NamedTuple):
+    """Texts and keys of a batch, flat and in any order."""
+
+    row_A: np.ndarray  # int64, in the batch
+    value_A: np.ndarray  # uint64 hashes
+    relates_A: np.ndarray  # bool: a query, a positive or a key
+    document_A: np.ndarray  # bool: a positive or a negative
+    positive_A: np.ndarray  # bool
+
+
+class FalseNegatives(NamedTuple):
+    """Counts of one batch; those of rows and negatives are of the rows that were looked at."""
+
+    any_in_batch: bool
+    num_rows: int
+    num_rows_with: int
+    num_negatives: int
+    num_false: int
+
+
+def cells_of(source: Source, rows_B: np.ndarray) -> Cells:
+    """The cells of some rows of a source."""
+    hashes_CB = np.asarray(source.text_hashes()[:, rows_B])
+    columns, num_rows = hashes_CB.shape
+    texts = RaggedValues(hashes_CB.T.reshape(-1), np.arange(num_rows + 1) * columns)
+    keys = source.keys()
+    keys_B = None if keys is None else np.asarray(keys[rows_B])
+    return cells_of_lists(texts, np.ones(num_rows, dtype=np.int64), keys_B)
+
+
+def cells_of_lists(
+    texts: RaggedValues, positives_B: np.ndarray, keys_B: np.ndarray | None
+) -> Cells:
+    """The cells of rows with lists of documents.
+
+    Args:
+        texts: hashes of each row's query, positives and negatives, in this order.
+        positives_B: positives of each row.
+        keys_B: uint64, hash of its key; None where rows have none.
+    """
+    lengths_B = texts.lengths
+    row_A = np.repeat(np.arange(texts.num_rows), lengths_B)
+    place_A = np.arange(len(row_A)) - np.repeat(texts.offsets[:-1], lengths_B)
+    known_A = place_A <= positives_B[row_A]
+    cells = Cells(row_A, texts.values, known_A, place_A > 0, known_A & (place_A > 0))
+    if keys_B is None:
+        return cells
+    every, none = np.ones(len(keys_B), dtype=bool), np.zeros(len(keys_B), dtype=bool)
+    # Inverted, so that no key equals a text that reads the same.
+    keys = Cells(np.arange(len(keys_B)), ~keys_B, every, none, none)
+    return Cells(*(np.concatenate(arrays) for arrays in zip(cells, keys)))
+
+
+def joined(parts: Sequence[Cells], places: Sequence[np.ndarray]) -> Cells:
+    """Cells of several sources, whose rows have these places in the batch."""
+    rows = [place[part.row_A] for part, place in zip(parts, places, strict=True)]
+    others = [np.concatenate(arrays) for arrays in zip(*(part[1:] for part in parts))]
+    return Cells(np.concatenate(rows), *others)
+
+
+def count_false_negatives(cells: Cells, num_rows: int) -> FalseNegatives:
+    """Count the false negatives among the documents that a batch's queries are contrasted with.
+
+    Args:
+        cells: of the whole batch.
+        num_rows: B.
+    """
+    values_U, text_A = np.unique(cells.value_A, return_inverse=True)
+    shape = (num_rows, len(values_U))
+    rows_S = np.unique(np.linspace(0, num_rows - 1, min(LOOKED_AT_ROWS, num_rows)).astype(np.int64))
+
+    def table(chosen_A: np.ndarray) -> csr_array:
+        places = (cells.row_A[chosen_A], text_A[chosen_A])
+        return csr_array((np.ones(len(places[0]), dtype=np.int64), places), shape=shape)
+
+    relates_BU = table(cells.relates_A).astype(bool)
+    related_SB = relates_BU[rows_S] @ relates_BU.T
+    known_SU = related_SB @ relates_BU
+    documents_U = np.bincount(text_A[cells.document_A], minlength=len(values_U))
+    own_S = np.bincount(cells.row_A[cells.positive_A], minlength=num_rows)[rows_S]
+    false_S = known_SU.astype(np.int64) @ documents_U - own_S
+    negatives_S = documents_U.sum() - own_S
+    return FalseNegatives(
+        _any(cells, text_A, len(values_U)),
+        len(rows_S),
+        int((false_S > 0).sum()),
+        int(negatives_S.sum()),
+        int(false_S.sum()),
+    )
+
+
+def _any(cells: Cells, text_A: np.ndarray, num_values: int) -> bool:
+    """Whether a value relates two rows, or a negative is equal to a query or a positive."""
+    row_A, chosen = cells.row_A[cells.relates_A], text_A[cells.relates_A]
+    first_U = np.full(num_values, -1, dtype=np.int64)
+    first_U[chosen] = row_A
+    negative_A = cells.document_A & ~cells.positive_A
+    return bool((first_U[chosen] != row_A).any() or (first_U[text_A[negative_A]] >= 0).any())
