@@ -86,8 +86,12 @@ def examine(
         guided=guided,
         losses=losses,
         duplicate_share=lambda source: duplicate_share(
-            source.text_hashes(), plan, source=source.name
+            source.text_hashes() if source.ragged is None else source.ragged.conflict_hashes(),
+            plan,
+            source=source.name,
         ),
+        masked=masked,
+        plans={batches.sampler.name: plan},
         skipped=plan.skipped,
         sample_rows=SAMPLE_ROWS,
     )

@@ -42,11 +42,14 @@ class FalseNegatives(NamedTuple):
 
 def cells_of(source: Source, rows_B: np.ndarray) -> Cells:
     """The cells of some rows of a source."""
+    keys = source.keys()
+    keys_B = None if keys is None else np.asarray(keys[rows_B])
+    if source.ragged is not None:
+        positives_B = source.ragged.positive_counts()[rows_B]
+        return cells_of_lists(source.ragged.hashes().take(rows_B), positives_B, keys_B)
     hashes_CB = np.asarray(source.text_hashes()[:, rows_B])
     columns, num_rows = hashes_CB.shape
     texts = RaggedValues(hashes_CB.T.reshape(-1), np.arange(num_rows + 1) * columns)
-    keys = source.keys()
-    keys_B = None if keys is None else np.asarray(keys[rows_B])
     return cells_of_lists(texts, np.ones(num_rows, dtype=np.int64), keys_B)
 
 

@@ -14,10 +14,11 @@ from inbatch.data.sources.source import Source
 
 def overlaps(source: Source) -> tuple[Overlap, ...]:
     """Distinct texts that each pair of columns shares, where there are any; estimates for many rows."""
-    factor = one_in(source.num_rows)
+    by_column = hashes_by_column(source)
+    factor = one_in(max(map(len, by_column.values())))
     distinct = {
         column: np.unique(subsample(hashes.__getitem__, len(hashes), keep_one_in=factor)[1])
-        for column, hashes in hashes_by_column(source).items()
+        for column, hashes in by_column.items()
     }
     found = []
     for (left, left_U), (right, right_U) in combinations(distinct.items(), 2):

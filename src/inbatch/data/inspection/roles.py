@@ -25,7 +25,8 @@ def roles_of(
     """
     named = {} if prepared else _named(mapping or {}, field)
     found = [(name, roles.role(number)) for number, name in enumerate(roles.texts)]
-    found += [(name, role) for name, role in ((roles.label, "label"), (roles.key, "key")) if name]
+    single = ("label", "key", "positive_score", "negative_score")
+    found += [(name, role) for role in single if (name := getattr(roles, role))]
     used = [
         RoleOf(name, role, FIXED if prepared else named.get(name) or _rule(name, role, roles))
         for name, role in found

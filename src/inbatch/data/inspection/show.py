@@ -21,7 +21,7 @@ from inbatch.data.inspection.values import (
     SourceFacts,
 )
 from inbatch.data.report.text import count_lines
-from inbatch.data.report.values import ColumnReport, LabelReport, SourceReport
+from inbatch.data.report.values import ColumnReport, LabelReport, ListBin, ListReport, SourceReport
 
 _FILES_SHOWN = 3
 _HEAD, _TAIL = 200, 60  # characters of a long text that are shown
@@ -65,6 +65,8 @@ def _source(
     yield _origin(facts, report)
     yield _roles(facts.roles)
     yield Group(*_lengths(report, inspection))
+    if report.lists is not None:
+        yield Group(*_lists(report.lists))
     yield Group(*_repeats(facts, report))
     if report.label is not None:
         yield _labels(report.label, report.num_rows)
@@ -149,6 +151,22 @@ def _lengths(report: SourceReport, inspection: Inspection) -> Iterator[Renderabl
 
 def _with_prompt(columns: Iterable[ColumnReport]) -> Iterator[ColumnReport]:
     return (column for column in columns if column.prompt)
+
+
+def _lists(lists: ListReport) -> Iterator[RenderableType]:
+    table = layout.table("texts a row", right=["least", "mean", "median", "most"])
+    remarks = []
+    for role, number in (("positives", lists.positives), ("negatives", lists.negatives)):
+        cells = (f"{number.min:,}", f"{number.mean:.2f}", f"{number.p50:.0f}", f"{number.max:,}")
+        table.add_row(*layout.cells(role, *cells))
+        rows = ", ".join(f"{part.count:,} with {_number(part)}" for part in number.bins)
+        remarks.append(layout.dim(f"{role}: {rows}"))
+    yield table
+    yield from remarks
+
+
+def _number(part: ListBin) -> str:
+    return f"{part.low}" if part.low == part.high else f"{part.low} to {part.high}"
 
 
 def _repeats(facts: SourceFacts, report: SourceReport) -> Iterator[RenderableType]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from inbatch.data.report.list_source import read_rows, role_names
 from inbatch.data.sources.source import Source
 
 
@@ -29,6 +30,16 @@ def texts_of_rows(
         prompts: of the encoder.
     """
     of_column = source.column_prompts(prompts)
+    if source.ragged is not None:
+        names = role_names(source.columns)
+        return [
+            [
+                ReadText(names[role], of_column[min(role, len(of_column) - 1)], text)
+                for role, texts in enumerate(([row.query], row.positives, row.negatives))
+                for text in texts
+            ]
+            for row in read_rows(source.ragged, rows)
+        ]
     texts, _ = source.read(rows)
     return [
         [ReadText(*parts) for parts in zip(source.columns, of_column, row, strict=True)]
@@ -37,5 +48,12 @@ def texts_of_rows(
 
 
 def hashes_by_column(source: Source) -> dict[str, np.ndarray]:
-    """Hashes of all texts of each column, uint64."""
+    """Hashes of all texts of each column, uint64; columns of lists with one role are one."""
+    if source.ragged is not None:
+        texts, positives_N = source.ragged.hashes(), source.ragged.positive_counts()
+        place_T = np.arange(len(texts.values)) - np.repeat(texts.offsets[:-1], texts.lengths)
+        known_T = place_T <= np.repeat(positives_N, texts.lengths)
+        parts = (place_T == 0, known_T & (place_T > 0), ~known_T)
+        names = role_names(source.columns)
+        return {name: np.asarray(texts.values)[part_T] for name, part_T in zip(names, parts)}
     return dict(zip(source.columns, source.text_hashes(), strict=True))
