@@ -167,6 +167,7 @@ def _source_report(
         origin=source.origin,
         num_rows=source.num_rows,
         num_dropped=source.num_dropped,
+        dropped=source.dropped,
         columns=_column_reports(source, sampled, tokenizer=tokenizer, prompts=prompts),
         ignored_columns=source.roles.ignored,
         label=_label_report(source),

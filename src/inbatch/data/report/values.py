@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from inbatch.data.sources.dropped import Dropped
+
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
@@ -83,6 +85,7 @@ class SourceReport:
     origin: str
     num_rows: int
     num_dropped: int
+    dropped: tuple[Dropped, ...]  # the same by reason, and what the format left out
     columns: tuple[ColumnReport, ...]
     ignored_columns: tuple[str, ...]
     label: LabelReport | None

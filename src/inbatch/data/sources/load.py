@@ -9,10 +9,10 @@ from typing import Any
 
 import datasets
 
-from inbatch.data.sources.checks import OnEmpty
+from inbatch.data.sources.checks import Choice
 from inbatch.data.sources.columns import Roles, find_roles
 from inbatch.data.sources.config_keys import path_key, source_field
-from inbatch.data.sources.files import Files, load_files, load_hub, peek_columns, resolve_files
+from inbatch.data.sources.files import load_files, load_hub, peek_columns, resolve_files
 from inbatch.data.sources.prepared import (
     KEY_HASHES,
     TEXT_HASHES,
@@ -23,6 +23,7 @@ from inbatch.data.sources.prepared import (
 from inbatch.data.sources.source import Source
 from inbatch.data.sources.spec import SourceSpec, parse_spec
 from inbatch.data.sources.streamed import LABELS, DecodedFile, StreamedRows
+from inbatch.data.sources.tables import Files
 from inbatch.errors import ConfigError
 
 __all__ = ["Source", "load_sources"]
@@ -77,17 +78,18 @@ def _load_source(
     table: datasets.Dataset | None,
 ) -> Source:
     spec = parse_spec(value, field=field)
-    options: dict[str, Any] = {"prompts": spec.prompts, "on_empty": spec.on_empty, "field": field}
+    choices: dict[str, Any] = {"on_empty": spec.empty, "on_bad_row": spec.on_bad_row}
+    options: dict[str, Any] = {"prompts": spec.prompts, "field": field, **choices}
     if table is not None:
         return load_table(name, table, columns=spec.columns, cache_dir=cache_dir, **options)
-    prepared = open_prepared(spec.path, mapping=spec.columns, on_empty=spec.on_empty, field=field)
+    prepared = open_prepared(spec.path, mapping=spec.columns, field=field, **choices)
     if prepared is not None:
         dataset, roles = prepared.dataset(), prepared.roles
         options |= {"origin": str(spec.path), "prepared": prepared}
         if spec.prompts is None:
             options["prompts"] = prepared.manifest["prompts"]
     elif spec.path is not None:
-        files = resolve_files(spec.path, field=field)
+        files = resolve_files(spec.path, field=field, reading=spec.reading(field=field))
         roles = find_roles(peek_columns(files, field=field), mapping=spec.columns, field=field)
         options |= {"files": files, "origin": str(spec.path)}
         if spec.streaming:
@@ -155,22 +157,41 @@ def _stream(
     return StreamedRows(
         files,
         roles,
-        partial(decode_file, roles=roles, on_empty=spec.on_empty, field=field),
+        partial(
+            decode_file,
+            roles=roles,
+            on_empty=spec.empty,
+            on_bad_row=spec.on_bad_row,
+            field=field,
+        ),
         folder=Path(cache_dir),
         buffer_files=spec.buffer_files,
-        variant=spec.on_empty,
+        variant=f"{spec.empty}:{files.reading}",
         field=field,
     )
 
 
 def decode_file(
-    files: Files, folder: str, *, roles: Roles, on_empty: OnEmpty, field: str
+    files: Files,
+    folder: str,
+    *,
+    roles: Roles,
+    on_empty: Choice,
+    on_bad_row: Choice,
+    field: str,
 ) -> DecodedFile:
     """The rows of one file and what is known of them."""
     dataset = load_files(files, roles, cache_dir=folder, field=field)
     origin = files.paths[0]
     source = Source(
-        "file", dataset, roles, files=files, origin=origin, on_empty=on_empty, field=field
+        "file",
+        dataset,
+        roles,
+        files=files,
+        origin=origin,
+        on_empty=on_empty,
+        on_bad_row=on_bad_row,
+        field=field,
     )
     arrays = {
         TEXT_HASHES: source.text_hashes(),
@@ -182,4 +203,5 @@ def decode_file(
         source.table(0, source.num_rows),
         {name: array for name, array in arrays.items() if array is not None},
         source.num_dropped,
+        source.dropped,
     )

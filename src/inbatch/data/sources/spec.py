@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from inbatch.data.sources.columns import suggest
+from inbatch.data.sources.reading import Reading, parse_rules
 from inbatch.errors import ConfigError
 
 
@@ -22,9 +23,26 @@ class SourceSpec:
     columns: Mapping[str, object] | None = None  # {query, positive, negatives, label, key}
     limit: int | None = None  # the first rows only
     prompts: Mapping[str, str] | None = None  # see columns.resolve_prompts
-    on_empty: Literal["error", "drop"] = "error"
+    on_bad_row: Literal["error", "drop"] = "error"  # rows that cannot be used, for whatever reason
+    on_empty: Literal["error", "drop"] | None = (
+        None  # only those with nothing in a field; see empty
+    )
+    csv: Mapping[str, str | None] | None = None  # {quote, delimiter, escape}, see csv_rules.py
     streaming: bool = False  # leave the rows where they are, see streamed.py
     buffer_files: int = 8  # files whose rows are mixed, with streaming
+
+    @property
+    def empty(self) -> Literal["error", "drop"]:
+        """What is done with a row that has no text, label or key; as with any bad row, unless said."""
+        return self.on_bad_row if self.on_empty is None else self.on_empty
+
+    def reading(self, *, field: str) -> Reading:
+        """How the files are read.
+
+        Raises:
+            ConfigError: Rules for csv files that none can have.
+        """
+        return Reading(parse_rules(self.csv, field=field), self.on_bad_row)
 
 
 def parse_spec(value: Any, *, field: str) -> SourceSpec:
@@ -41,10 +59,12 @@ def parse_spec(value: Any, *, field: str) -> SourceSpec:
     spec = SourceSpec(**values)
     if (spec.path is None) == (spec.hub is None):
         raise ConfigError(field, "needs either a path or a hub name", "write one of them")
-    if spec.on_empty not in ("error", "drop"):
-        raise ConfigError(
-            f"{field}.on_empty", "is not known", "set error or drop", value=spec.on_empty
-        )
+    for key, choice in (("on_bad_row", spec.on_bad_row), ("on_empty", spec.empty)):
+        if choice not in ("error", "drop"):
+            raise ConfigError(f"{field}.{key}", "is not known", "set error or drop", value=choice)
+    if spec.csv is not None and spec.path is None:
+        raise ConfigError(f"{field}.csv", "is for csv and tsv files", "remove it", value=spec.csv)
+    spec.reading(field=field)
     if spec.limit is not None and (not isinstance(spec.limit, int) or spec.limit < 1):
         raise ConfigError(
             f"{field}.limit",
