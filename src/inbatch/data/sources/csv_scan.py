@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inbatch.data.sources.diagnose import Fault
 from inbatch.data.sources.reading import CsvRules
 
 LF, CR = 10, 13
@@ -90,21 +89,6 @@ def scan(block: bytes, rules: CsvRules, *, delimiter: str, line_end: int, final:
         ends_R = np.append(ends_R, len(data))
     fields_R = np.diff(np.searchsorted(breaks, ends_R), prepend=0) + 1
     return Scan(ends_R, fields_R, lines, delimiters, marks, plain)
-
-
-def quote_fault(line: int, opened: int, stray: StrayQuoteError, *, quote: str | None) -> Fault:
-    """The fault of a quote in line `line` of a file, in a field that began in line `opened`."""
-    if stray.position == stray.opened:
-        problem = (
-            f"has a quote ({quote}) at the beginning of a field in line {line} that none closes"
-        )
-    else:
-        began = "" if opened == line else f", which began in line {opened}"
-        problem = f"has a quote ({quote}) in line {line} that ends its field before its end{began}"
-    fix = "double the quotes inside of quoted fields, or set «csv.quote=null» if quotes are plain text"
-    if stray.escaped:
-        fix = "set «csv.escape='\\'» if backslashes escape quotes, or double the quotes"
-    return Fault(problem, fix)
 
 
 def _escaped(data: np.ndarray, escape: int) -> np.ndarray:

@@ -17,7 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pc_csv
 
-from inbatch.data.sources.csv_scan import CR, LF, Scan, StrayQuoteError, quote_fault, scan
+from inbatch.data.sources.csv_faults import (
+    count_fault,
+    endless_fault,
+    header_fault,
+    quote_fault,
+)
+from inbatch.data.sources.csv_quotes import QuoteWatch
+from inbatch.data.sources.csv_scan import CR, LF, Scan, StrayQuoteError, scan
 from inbatch.data.sources.diagnose import UTF_16, Fault, FaultyFileError, find_separator, not_utf8
 from inbatch.data.sources.dropped import BAD_ROW, mark
 from inbatch.data.sources.reading import CsvRules
@@ -27,7 +34,6 @@ MOST_BYTES = (
     4 * BLOCK_BYTES
 )  # of a record: a quote that opens by mistake would swallow the rest of the file
 _BOM = b"\xef\xbb\xbf"
-_NAMES = {",": "a comma", "\t": "a tab", ";": "a semicolon"}
 
 
 @final
@@ -52,11 +58,6 @@ class CsvReader:
         self._rest = file.read(BLOCK_BYTES) + file.readline()
         if self._rest.startswith(_BOM):
             self._rest = self._rest[len(_BOM) :]
-        # What must hold until the end of the file: whether it could have been written without
-        # quoting, and the first lines that speak for and against that.
-        self._plain_too = True
-        self._spread: tuple[int, int] | None = None  # lines of the first record over several
-        self._plain_line = self._quoted_line = 0
         self._check_bytes(self._rest[:4096])
         self._line_end = LF if b"\n" in self._rest or b"\r" not in self._rest else CR
         self.names = self._header()
@@ -69,7 +70,8 @@ class CsvReader:
         """
         for name in columns:
             if (count := self.names.count(name)) != 1:
-                raise self._fault(_header_fault(name, count, self.names))
+                raise self._fault(header_fault(name, count, self.names))
+        quotes = QuoteWatch(self._rules, num_fields=len(self.names))
         final = False
         while not final:
             more = self._file.read(BLOCK_BYTES) + self._file.readline()
@@ -79,14 +81,15 @@ class CsvReader:
             stop = int(found.ends_R[-1]) if len(found.ends_R) else 0
             if len(block) - stop > MOST_BYTES:
                 line = self._line + found.line_of(int(found.marks[-1]))
-                raise self._fault(_endless(line))
+                raise self._fault(endless_fault(line, MOST_BYTES))
             self._rest = block[stop:]
             if stop:
-                self._watch_quotes(found, stop)
+                if fault := quotes.watch(found, stop, line=self._line):
+                    raise self._fault(fault)
                 yield self._table(block[:stop], found, columns)
                 self._line += int(np.searchsorted(found.lines, stop))
-        if self._spread is not None and self._plain_too:
-            raise self._fault(_two_ways(*self._spread))
+        if fault := quotes.judge():
+            raise self._fault(fault)
 
     def _table(self, block: bytes, found: Scan, columns: Sequence[str]) -> pa.Table:
         """The records of a block, with one row for each that is not an empty line."""
@@ -97,7 +100,7 @@ class CsvReader:
         reasons: dict[int, str] = {}
         for i in sorted({*wrong} - {*empty}):
             line = self._line + found.line_of(int(starts_R[i]))
-            fault = _count_fault(int(found.fields_R[i]), len(self.names), line, self._delimiter)
+            fault = count_fault(int(found.fields_R[i]), len(self.names), line, self._delimiter)
             if not self._drop:
                 raise self._fault(fault)
             less = found.fields_R[i] < len(self.names)
@@ -212,32 +215,6 @@ class CsvReader:
                 )
             )
 
-    def _watch_quotes(self, found: Scan, stop: int) -> None:
-        """Find out whether the file can be read without quoting too, and whether its quotes agree."""
-        if self._rules.quote is None or self._rules.stated:
-            return
-        if found.plain >= 0 and not self._plain_line:
-            self._plain_line = self._line + found.line_of(found.plain)
-        if len(found.marks) and not self._quoted_line:
-            self._quoted_line = self._line + found.line_of(int(found.marks[0]))
-        if self._plain_line and self._quoted_line:
-            raise self._fault(_mixed(self._plain_line, self._quoted_line))
-        if len(found.marks) == 0:
-            return
-        ends = found.lines[: np.searchsorted(found.lines, stop)] + 1
-        ends = ends if len(ends) and ends[-1] == stop else np.append(ends, stop)
-        fields = np.diff(np.searchsorted(found.delimiters, ends), prepend=0) + 1
-        # Lines of records that are left out, empty ones too, say nothing.
-        right_R = found.fields_R == len(self.names)
-        counted = right_R[np.searchsorted(found.ends_R, ends)]
-        self._plain_too &= bool((fields[counted] == len(self.names)).all())
-        inside = np.flatnonzero(found.inside(ends[:-1] - 1))
-        if self._spread is None and len(inside):
-            record = int(np.searchsorted(found.ends_R, ends[inside[0]]))
-            first = int(found.ends_R[record - 1]) if record else 0
-            last = int(found.ends_R[record]) - 1
-            self._spread = self._line + found.line_of(first), self._line + found.line_of(last)
-
     def _header(self) -> list[str]:
         """Take the first record; a column without a name gets one."""
         taken: list[bytes] = []
@@ -301,48 +278,3 @@ def _is_utf8(record: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _header_fault(name: str, count: int, names: Sequence[str]) -> Fault:
-    if count:
-        return Fault(
-            f"has the column '{name}' {count} times in its header", "name each column once"
-        )
-    return Fault(
-        f"has no column '{name}' but {', '.join(names)}",
-        "give all files of the source the same columns",
-    )
-
-
-def _count_fault(found: int, wanted: int, line: int, delimiter: str) -> Fault:
-    problem = f"has {found} fields in line {line}, but {wanted} in its header"
-    if found < wanted:
-        return Fault(problem, "correct it, or leave such rows out with «on_bad_row=drop»")
-    mark = _NAMES.get(delimiter, f"'{delimiter}'")
-    return Fault(
-        problem,
-        f"put quotes around fields that hold {mark}, or leave such rows out with «on_bad_row=drop»",
-    )
-
-
-def _endless(line: int) -> Fault:
-    return Fault(
-        f"has a quoted field that begins in line {line} and holds more than {MOST_BYTES >> 20} MiB",
-        "close it, or set «csv.quote=null» if quotes are plain text",
-    )
-
-
-def _two_ways(first: int, last: int) -> Fault:
-    return Fault(
-        f"has one quoted field in lines {first} to {last}, and as many fields in each of its lines if "
-        "quotes are plain text",
-        "say which it is: «csv.quote='\"'» or «csv.quote=null»",
-    )
-
-
-def _mixed(plain: int, quoted: int) -> Fault:
-    return Fault(
-        f"has a quote inside of an unquoted field in line {plain}, although fields are quoted (line "
-        f"{quoted})",
-        "quote that field too, with its quotes doubled, or set «csv.quote=null» if all quotes are plain text",
-    )

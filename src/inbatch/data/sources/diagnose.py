@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import glob
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import PurePosixPath
@@ -97,9 +98,10 @@ def _encoding(sample: bytes) -> str | None:
         return "utf-16"
     if (zeros := sample.count(0)) > len(sample) // 8:
         return "utf-16le" if sample[1::2].count(0) * 2 > zeros else "utf-16be"
-    high = [byte for byte in sample if byte >= 0x80]
-    if 3 * len(high) > len(sample) or _UNUSED_1252.intersection(high):
-        return None  # not a Western text
+    runs = re.findall(rb"[\x80-\xff]+", sample)
+    high = b"".join(runs)
+    if len(high) > 2 * len(runs) or _UNUSED_1252.intersection(high):
+        return None  # Western texts have single letters beyond ASCII, others words of them
     # Where Windows-1252 has quotes and dashes, Latin-1 has control characters that no text holds.
     return "WINDOWS-1252" if any(byte < 0xA0 for byte in high) else "latin1"
 

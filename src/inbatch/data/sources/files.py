@@ -135,8 +135,9 @@ def load_files(
     except LOAD_ERRORS as error:
         if isinstance(error.__cause__, FaultyFileError):
             raise as_error(error.__cause__, field=field) from None
-        if fault := find_fault(files, roles):  # of a process whose errors lose their cause
-            raise as_error(fault, field=field) from None
+        # Of a process the error comes without its cause.
+        if (found := find_fault(files, roles)) is not None:
+            raise as_error(found, field=field) from None
         raise _unreadable(files, error, field=field) from error
     if table.num_rows == 0:
         raise _no_rows(files.paths[0], field=field)

@@ -47,9 +47,15 @@ class JsonReader:
             FaultyFileError: A line there that is no object.
         """
         found: dict[str, None] = {}
+        bad: _Bad | None = None
         for line, block in self._blocks(HEAD_BYTES):
-            for _, row in self._records(line, block):
-                found |= dict.fromkeys(name for name in row if name is not _TWICE)
+            for _, row in self._records(line, block, keep=True):
+                if isinstance(row, _Bad):
+                    bad = bad or row
+                else:
+                    found |= dict.fromkeys(name for name in row if name is not _TWICE)
+            if bad is not None and not (self._drop and found):
+                raise FaultyFileError(self._path, bad.fault)
             if found:
                 break
         return list(found)
@@ -130,6 +136,7 @@ def _parse(block: bytes, schema: pa.Schema) -> pa.Table | None:
                 explicit_schema=schema, unexpected_field_behavior="ignore"
             ),
         )
+        table.validate(full=True)  # that texts are UTF-8
     except pa.ArrowInvalid:
         return None
     num_lines = block.count(b"\n") + (not block.endswith(b"\n"))
@@ -167,14 +174,24 @@ def _lines(line: int, block: bytes) -> Iterator[tuple[str, Any]]:
         try:
             if b"\0" in text:
                 raise UnicodeDecodeError("utf-8", text, 0, 1, "a NUL byte")
-            row = _loads(text)
-            yield place, row if isinstance(row, dict) else _no_object(place)
+            for row in _objects(text.decode("utf-8")):
+                yield place, row if isinstance(row, dict) else _no_object(place)
         except UnicodeDecodeError:
             yield place, _Bad(not_utf8(number, text, sample=block), "that are not UTF-8")
         except json.JSONDecodeError as error:
             yield place, _broken(error, number)
         except RecursionError:
             yield place, _no_object(place)
+
+
+def _objects(line: str) -> list[Any]:
+    """The values of a line, of which Arrow too takes several."""
+    found, at = [], 0
+    while at < len(line):
+        value, at = _DECODER.raw_decode(line, at + len(line[at:]) - len(line[at:].lstrip()))
+        found.append(value)
+        at += len(line[at:]) - len(line[at:].lstrip())
+    return found
 
 
 def _loads(text: bytes) -> Any:
@@ -187,6 +204,9 @@ def _object(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
         counts = Counter(name for name, _ in pairs)
         row[_TWICE] = {name for name, count in counts.items() if count > 1}
     return row
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _misfit(row: dict[Any, Any], schema: pa.Schema, place: str) -> _Bad | None:
@@ -210,7 +230,7 @@ def _no_object(place: str) -> _Bad:
 
 def _broken(error: json.JSONDecodeError, line: int) -> _Bad:
     fix = f"correct it, or {_DROP}"
-    if error.msg == "Extra data" and error.doc[error.pos : error.pos + 1] == ",":
+    if error.doc[error.pos : error.pos + 1].rstrip() == "," and error.pos:
         fix = "remove the commas between the lines"
     problem = f"has a broken line {line} ({error.msg}, column {error.colno})"
     return _Bad(Fault(problem, fix), "that are no JSON")

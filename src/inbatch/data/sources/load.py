@@ -134,7 +134,8 @@ def load_table(
 def _filled(source: Source) -> Source:
     """The source, unless no row is left of it."""
     if source.num_rows == 0:
-        dropped = f" ({source.num_dropped} were dropped)" if source.num_dropped else ""
+        reasons = ", ".join(each.describe() for each in source.dropped)
+        dropped = f" but those left out: {reasons}" if reasons else ""
         raise ConfigError(
             path_key(source.field),
             f"holds no rows{dropped}",

@@ -23,10 +23,9 @@ from inbatch.data.sources.checks import Choice, Place, kept_rows, read_labels
 from inbatch.data.sources.columns import Roles, find_roles, resolve_prompts
 from inbatch.data.sources.config_keys import path_key
 from inbatch.data.sources.dropped import Dropped
-from inbatch.data.sources.files import as_error
 from inbatch.data.sources.prepared import KEY_HASHES, TEXT_HASHES, TEXT_LENGTHS, Prepared
 from inbatch.data.sources.streamed import LABELS, StreamedRows
-from inbatch.data.sources.tables import Files, find_fault
+from inbatch.data.sources.tables import Files
 from inbatch.data.sources.texts import TextColumn
 from inbatch.data.sources.tokens import TokenStore
 from inbatch.errors import ConfigError
@@ -47,9 +46,8 @@ class Source:
         prompts: Prompts of this source only, see `columns.resolve_prompts`.
         on_empty: "error" refuses null and empty texts, null labels and null keys; "drop" leaves out
             their rows.
-        on_bad_row: "error" refuses labels that are no numbers; "drop" leaves out their rows, and those
-            that could not be read from a file.
-        left_out: What was left out before, for the report; not in `num_dropped`.
+        on_bad_row: "drop" leaves out rows whose label is no number, and those that a reader marked.
+        left_out: What was left out before, for the report.
         cache_dir: Folder for the hashes; None keeps them in memory only.
         prepared: The prepared folder that `rows` come from; its rows were checked when it was written.
         field: Configuration key, for messages.
@@ -93,9 +91,8 @@ class Source:
             self._dataset = rows if rows._indices is None else rows.flatten_indices()
             place = Place(origin, files, field)
             if prepared is None:
-                self._keep, self._dropped = kept_rows(
-                    self._dataset, roles, on_empty=on_empty, on_bad_row=on_bad_row, place=place
-                )
+                choices = {"on_empty": on_empty, "on_bad_row": on_bad_row}
+                self._keep, self._dropped = kept_rows(self._dataset, roles, place=place, **choices)
             self._labels = read_labels(self._dataset, roles, kept=self._kept, place=place)
 
     @classmethod
@@ -240,7 +237,7 @@ class Source:
         return self._columns[name]
 
     def _hash_texts(self) -> np.ndarray:
-        try:  # readers of json files take any bytes; here all texts pass by once
+        try:
             for name in self.columns:
                 self._column(name).validate(full=True)
         except pa.ArrowInvalid as error:
@@ -271,9 +268,7 @@ class Source:
         return np.load(path, mmap_mode="r")
 
     def _not_utf8(self) -> ConfigError:
-        """The error for texts that are not UTF-8, with the file and the line where they can be found."""
-        if self.files is not None and (fault := find_fault(self.files, self.roles)):
-            return as_error(fault, field=self.field)
+        """The error for texts that are not UTF-8; those of files were checked when they were read."""
         return ConfigError(path_key(self.field), "is not UTF-8", "convert it", value=self.origin)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -122,6 +122,28 @@ def read_tables(files: Files, path: str, schema: pa.Schema) -> Iterator[pa.Table
                 yield _conform(table, schema, path)
 
 
+def stream_rows(files: Files) -> Iterator[dict[str, Any]]:
+    """The rows of files one by one, as Python values of all columns.
+
+    Raises:
+        FaultyFileError: What is wrong with a file.
+    """
+    for path in files.paths:
+        with _opened(path) as file:
+            if files.kind == "json":
+                yield from _json_reader(files, path, file).values()
+                continue
+            if files.kind == "csv":
+                reader = _csv_reader(files, path, file)
+                tables = reader.tables(list(dict.fromkeys(reader.names)))
+            else:
+                names = arrow_schema(file, path=path).names
+                file.seek(0)
+                tables = arrow_tables(file, names, path=path)
+            for table in tables:
+                yield from table.to_pylist()
+
+
 def find_fault(files: Files, roles: Roles) -> FaultyFileError | None:
     """What is wrong with the first file that has a fault; None where all can be read."""
     for path in files.paths:
@@ -157,16 +179,18 @@ def copy_tables(
         schema=schema,
     )
     builder.download_and_prepare(num_proc=num_proc)
+    if builder.info.splits["train"].num_examples == 0:
+        return datasets.Dataset(datasets.table.InMemoryTable(schema.empty_table()))
     return cast(datasets.Dataset, builder.as_dataset("train"))
 
 
 @dataclass
-class _CopyConfig(datasets.BuilderConfig):  # type: ignore[misc]
+class _CopyConfig(datasets.BuilderConfig):
     files: Files | None = None
     schema: pa.Schema | None = None
 
 
-class _Copy(datasets.ArrowBasedBuilder):  # type: ignore[misc]
+class _Copy(datasets.ArrowBasedBuilder):
     """Keeps a copy under a name that changes with the files and the way they are read."""
 
     BUILDER_CONFIG_CLASS = _CopyConfig
