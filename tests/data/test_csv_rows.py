@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import random
 import re
 from pathlib import Path
 from typing import Any
 
+import datasets
+import numpy as np
 import pandas
 import pytest
 
+from inbatch.data.report.build import build_report
+from inbatch.data.report.text import to_markdown
 from inbatch.data.sources.csv_tables import CsvReader
 from inbatch.data.sources.diagnose import FaultyFileError
 from inbatch.data.sources.load import Source, load_sources
 from inbatch.data.sources.reading import CsvRules
+from inbatch.data.sources.shards import ShardJob, finish_job, open_job, write_shards
 from inbatch.errors import ConfigError
 
 Rows = list[list[str]]
@@ -221,7 +227,7 @@ def load(path: Path, **keys: Any) -> Source:
 
 
 def texts(source: Source) -> Rows:
-    return source.read(range(source.num_rows))[0]  # type: ignore[arg-type]
+    return source.read(np.arange(source.num_rows))[0]
 
 
 def test_keys_of_a_source(tmp_path: Path) -> None:
@@ -264,6 +270,11 @@ def test_columns_of_several_files(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("query,title\nf,g\n")
     with pytest.raises(ConfigError, match=r"c\.csv' has no column 'positive' but query, title"):
         load(tmp_path / "*.csv")
+    (tmp_path / "c.csv").write_text("query,positive,negative\nf,g,h\n")
+    with pytest.raises(
+        ConfigError, match=r"c\.csv' has the columns query, positive, negative, and "
+    ):
+        load(tmp_path / "*.csv")
     (tmp_path / "d.csv").write_text("query,positive,positive\na,b,c\n")
     with pytest.raises(ConfigError, match="has the column 'positive' 2 times in its header"):
         load(tmp_path / "d.csv")
@@ -297,3 +308,49 @@ def test_rows_that_are_left_out_are_counted(tmp_path: Path) -> None:
     assert again.dropped == source.dropped
     with pytest.raises(ConfigError, match=re.escape("row 4 (counted from 0)")):
         load(path, on_bad_row="drop", on_empty="error")
+
+
+def test_left_out_in_every_kind_of_source(tmp_path: Path) -> None:
+    for name, body in (("a", "a,b\nc,d,e\n"), ("b", "f\ng,h\n\xa0,i\n")):
+        (tmp_path / f"{name}.csv").write_text("query,positive\n" + body)
+    keys = {"on_bad_row": "drop"}
+    table = load(tmp_path / "*.csv", **keys)
+    streamed = load(tmp_path / "*.csv", **keys, streaming=True)
+    job = ShardJob(source=table, folder=tmp_path / "out" / "x", shard_rows=10)
+    list(write_shards(job, open_job(job), workers=1))
+    finish_job(job, versions={})
+    prepared = load(tmp_path / "out" / "x")
+    counts = {
+        "with more fields than the header": 1,
+        "with fewer fields than the header": 1,
+        "with an empty text in column 'query'": 1,
+    }
+    for source in (table, streamed, prepared):
+        assert {each.reason: each.count for each in source.dropped} == counts
+        assert texts(source) == [["a", "g"], ["b", "h"]]
+    report = build_report([table, streamed, prepared])
+    assert json.loads(json.dumps(report.to_dict()))["sources"][1]["dropped"][0] == {
+        "reason": "with more fields than the header",
+        "count": 1,
+        "places": ["a.csv, line 3"],
+    }
+    line = "- rows left out: 1 with fewer fields than the header (b.csv, line 2)"
+    assert to_markdown(report).count(line) == 3
+    assert report.warnings[0].startswith("3 rows of source 'x' were left out: 1 with more fields")
+    frame = datasets.Dataset.from_dict({"query": ["a", " "], "positive": ["b", "c"]})
+    [memory] = load_sources(
+        {"x": {"path": "memory", **keys}}, tables={"x": frame}, cache_dir=str(tmp_path)
+    )
+    assert memory.dropped[0].describe() == (
+        "1 with an empty text in column 'query' (row 1 (counted from 0))"
+    )
+    with pytest.raises(ConfigError, match="was prepared with on_empty=error"):
+        load(prepare_strictly(tmp_path), on_empty="drop")
+
+
+def prepare_strictly(folder: Path) -> Path:
+    (folder / "strict.csv").write_text("query,positive\na,b\n")
+    job = ShardJob(source=load(folder / "strict.csv"), folder=folder / "strict", shard_rows=10)
+    list(write_shards(job, open_job(job), workers=1))
+    finish_job(job, versions={})
+    return job.folder

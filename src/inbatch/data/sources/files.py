@@ -19,16 +19,17 @@ import datasets
 import fsspec
 import pyarrow as pa
 
+from inbatch.data.sources.arrow_copy import copy_tables
 from inbatch.data.sources.columns import Roles, suggest
 from inbatch.data.sources.config_keys import path_key, to_set
 from inbatch.data.sources.diagnose import FaultyFileError, nearest_name, shorten
+from inbatch.data.sources.list_texts import refuse_list_texts
 from inbatch.data.sources.reading import Reading
 from inbatch.data.sources.spec import SourceSpec
 from inbatch.data.sources.tables import (
     KINDS,
     Files,
     column_names,
-    copy_tables,
     find_fault,
     find_schema,
     read_tables,
@@ -141,6 +142,9 @@ def load_files(
         raise _unreadable(files, error, field=field) from error
     if table.num_rows == 0:
         raise _no_rows(files.paths[0], field=field)
+    if files.reading.lists is None:
+        origin = ", ".join(files.paths[:3])
+        refuse_list_texts(table.data, roles, origin=origin, parsed=True, field=field)
     return table
 
 

@@ -13,6 +13,7 @@ from inbatch.data.sources.checks import Choice
 from inbatch.data.sources.columns import Roles, find_roles
 from inbatch.data.sources.config_keys import path_key, source_field
 from inbatch.data.sources.files import load_files, load_hub, peek_columns, resolve_files
+from inbatch.data.sources.list_texts import refuse_list_texts
 from inbatch.data.sources.prepared import (
     KEY_HASHES,
     TEXT_HASHES,
@@ -91,6 +92,7 @@ def _load_source(
     elif spec.path is not None:
         files = resolve_files(spec.path, field=field, reading=spec.reading(field=field))
         roles = find_roles(peek_columns(files, field=field), mapping=spec.columns, field=field)
+        _check_same_roles(files, roles, spec.columns, field=field)
         options |= {"files": files, "origin": str(spec.path)}
         if spec.streaming:
             streamed = _stream(spec, files, roles, cache_dir=cache_dir, field=field)
@@ -100,7 +102,10 @@ def _load_source(
         dataset = load_hub(spec, field=field, cache_dir=cache_dir)
         roles = find_roles(dataset.column_names, mapping=spec.columns, field=field)
         dataset = dataset.select_columns(list(roles.used))
-        options |= {"origin": f"hub {spec.hub}, split {spec.split}"}
+        origin = f"hub {spec.hub}, split {spec.split}"
+        if spec.lists is None:
+            refuse_list_texts(dataset.data, roles, origin=origin, parsed=False, field=field)
+        options |= {"origin": origin}
     if spec.limit is not None:
         dataset = dataset.select(range(min(spec.limit, dataset.num_rows)))
     return _filled(Source(name, dataset, roles, cache_dir=cache_dir, **options))
@@ -129,6 +134,30 @@ def load_table(
     roles = find_roles(table.column_names, mapping=columns, field=field)
     rows = table.select_columns(list(roles.used))
     return _filled(Source(name, rows, roles, field=field, **options))
+
+
+def _check_same_roles(
+    files: Files, roles: Roles, mapping: Mapping[str, object] | None, *, field: str
+) -> None:
+    """Refuse local files whose headers give other columns a role than that of the first one does.
+
+    Raises:
+        ConfigError: There is such a file.
+    """
+    if files.kind == "json":  # which has no header
+        return
+    for path in (path for path in files.paths[1:] if "://" not in path):
+        names = peek_columns(files.only(path), field=field)
+        if set(roles.used) <= set(names):
+            found = find_roles(names, mapping=mapping, field=field)
+            if set(found.used) != set(roles.used):
+                raise ConfigError(
+                    path_key(field),
+                    f"has the columns {', '.join(found.used)}, and {files.paths[0]} has "
+                    f"{', '.join(roles.used)}",
+                    "give all files of the source the same columns",
+                    value=path,
+                )
 
 
 def _filled(source: Source) -> Source:

@@ -1,4 +1,4 @@
-"""How files are read: the keys `csv` and `on_bad_row` of a source."""
+"""How files are read: the keys `csv`, `lists` and `on_bad_row` of a source."""
 
 from __future__ import annotations
 
@@ -34,11 +34,13 @@ class Reading:
     """How the files of a source are read.
 
     csv: marks of csv and tsv files. on_bad_row: whether a row that cannot be read ends the run or is
-    left out.
+    left out. lists: whether texts such as ``['a', 'b']`` are read as lists; None
+    refuses them.
     """
 
     csv: CsvRules = CsvRules()
     on_bad_row: Literal["error", "drop"] = "error"
+    lists: bool | None = False
 
 
 def parse_rules(value: Any, *, field: str) -> CsvRules:

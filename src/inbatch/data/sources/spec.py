@@ -21,6 +21,9 @@ class SourceSpec:
     split: str = "train"
     revision: str | None = None
     columns: Mapping[str, object] | None = None  # {query, positive, negatives, label, key}
+    lists: bool | None = (
+        None  # whether texts like "['a', 'b']" are lists; null asks where there are any
+    )
     limit: int | None = None  # the first rows only
     prompts: Mapping[str, str] | None = None  # see columns.resolve_prompts
     on_bad_row: Literal["error", "drop"] = "error"  # rows that cannot be used, for whatever reason
@@ -42,7 +45,7 @@ class SourceSpec:
         Raises:
             ConfigError: Rules for csv files that none can have.
         """
-        return Reading(parse_rules(self.csv, field=field), self.on_bad_row)
+        return Reading(parse_rules(self.csv, field=field), self.on_bad_row, self.lists)
 
 
 def parse_spec(value: Any, *, field: str) -> SourceSpec:
@@ -62,6 +65,12 @@ def parse_spec(value: Any, *, field: str) -> SourceSpec:
     for key, choice in (("on_bad_row", spec.on_bad_row), ("on_empty", spec.empty)):
         if choice not in ("error", "drop"):
             raise ConfigError(f"{field}.{key}", "is not known", "set error or drop", value=choice)
+    if spec.lists not in (None, True, False):
+        raise ConfigError(
+            f"{field}.lists", "is not true or false", "set one of them, or null", value=spec.lists
+        )
+    if spec.lists and spec.path is None:
+        raise ConfigError(f"{field}.lists", "is for files", "store lists, or remove it", value=True)
     if spec.csv is not None and spec.path is None:
         raise ConfigError(f"{field}.csv", "is for csv and tsv files", "remove it", value=spec.csv)
     spec.reading(field=field)

@@ -6,25 +6,30 @@ Every record of a file is a row of its tables. One that cannot be read ends the 
 
 from __future__ import annotations
 
-import glob
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import IO, Any, cast
+from pathlib import PurePosixPath
+from typing import IO, Any
 
-import datasets
 import fsspec
 import pyarrow as pa
-from datasets.builder import Key
 
 from inbatch.data.sources.arrow_tables import arrow_schema, arrow_tables
 from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.csv_tables import CsvReader
 from inbatch.data.sources.diagnose import Fault, FaultyFileError
-from inbatch.data.sources.dropped import BAD_ROW
+from inbatch.data.sources.dropped import BAD_ROW, mark
 from inbatch.data.sources.json_tables import JsonReader
 from inbatch.data.sources.json_types import close, infer, is_open, name_kind
+from inbatch.data.sources.list_texts import (
+    AS_LISTS,
+    SAMPLE,
+    is_written_as_lists,
+    list_type,
+    to_lists,
+)
 from inbatch.data.sources.reading import Reading
 
 KINDS = {
@@ -37,8 +42,6 @@ KINDS = {
     ".arrow": "arrow",
 }
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-# Part of the name of a copy: change it with anything that changes what is read from a file.
-_VERSION = "rows-1"
 _LOOK_ROWS = 1000  # of a JSON file, whose values decide on the type of a column
 
 
@@ -84,6 +87,22 @@ def find_schema(files: Files, roles: Roles) -> pa.Schema:
     Raises:
         FaultyFileError: A file that was looked at cannot be read, or lacks a column.
     """
+    schema = _stored_schema(files, roles)
+    if not files.reading.lists:
+        return schema
+    tables = read_tables(files, files.paths[0], schema)
+    first = next(tables, schema.empty_table()).slice(0, SAMPLE)
+    others = {name: first.column(name).to_pylist() for name in roles.used if name != roles.query}
+    fields = [
+        pa.field(f.name, list_type(others[f.name]), metadata=AS_LISTS)
+        if _is_text(f.type) and is_written_as_lists(others.get(f.name, ()))
+        else f
+        for f in schema
+    ]
+    return pa.schema(fields)
+
+
+def _stored_schema(files: Files, roles: Roles) -> pa.Schema:
     used = list(roles.used)
     if files.kind == "csv":
         return pa.schema([(name, pa.string()) for name in used])
@@ -111,6 +130,14 @@ def read_tables(files: Files, path: str, schema: pa.Schema) -> Iterator[pa.Table
     Raises:
         FaultyFileError: What is wrong with the file.
     """
+    fields = [pa.field(f.name, pa.string()) if f.metadata == AS_LISTS else f for f in schema]
+    start = 0
+    for table in _read_stored(files, path, pa.schema(fields)):
+        yield _parse_lists(table, schema, path, start)
+        start += table.num_rows
+
+
+def _read_stored(files: Files, path: str, schema: pa.Schema) -> Iterator[pa.Table]:
     drop = files.reading.on_bad_row == "drop"
     with _opened(path) as file:
         if files.kind == "csv":
@@ -158,60 +185,6 @@ def find_fault(files: Files, roles: Roles) -> FaultyFileError | None:
     return None
 
 
-def copy_tables(
-    files: Files, schema: pa.Schema, *, cache_dir: str | None, num_proc: int | None
-) -> datasets.Dataset:
-    """The rows of files as one memory-mapped table, whose copy is made once.
-
-    Args:
-        files: From `resolve_files`.
-        schema: Of the columns in use.
-        cache_dir: Where the copy is kept; None for the default of `datasets`.
-        num_proc: Processes that make it.
-    """
-    # `datasets` takes the names for patterns, and reads no file itself.
-    patterns = [_as_pattern(path) for path in files.paths]
-    builder = _Copy(
-        cache_dir=cache_dir,
-        hash=_VERSION,
-        data_files={"train": patterns},
-        files=files,
-        schema=schema,
-    )
-    builder.download_and_prepare(num_proc=num_proc)
-    if builder.info.splits["train"].num_examples == 0:
-        return datasets.Dataset(datasets.table.InMemoryTable(schema.empty_table()))
-    return cast(datasets.Dataset, builder.as_dataset("train"))
-
-
-@dataclass
-class _CopyConfig(datasets.BuilderConfig):
-    files: Files | None = None
-    schema: pa.Schema | None = None
-
-
-class _Copy(datasets.ArrowBasedBuilder):
-    """Keeps a copy under a name that changes with the files and the way they are read."""
-
-    BUILDER_CONFIG_CLASS = _CopyConfig
-
-    def _info(self) -> datasets.DatasetInfo:
-        schema = self.config.schema
-        if self.config.files.reading.on_bad_row == "drop":
-            schema = schema.append(pa.field(BAD_ROW, pa.string()))
-        return datasets.DatasetInfo(features=datasets.Features.from_arrow_schema(schema))
-
-    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        paths = list(self.config.files.paths)
-        return [datasets.SplitGenerator(name="train", gen_kwargs={"paths": paths})]
-
-    def _generate_tables(self, paths: list[str]) -> Iterator[tuple[Key, pa.Table]]:
-        for number, path in enumerate(paths):
-            tables = read_tables(self.config.files, path, self.config.schema)
-            for place, table in enumerate(tables):
-                yield Key(number, place), table
-
-
 def _infer_more(kinds: dict[str, pa.DataType], reader: JsonReader, used: Sequence[str]) -> None:
     """Add the types of columns that are not known yet, as far as a file tells them."""
     left = [name for name in used if name not in kinds or is_open(kinds[name])]
@@ -247,6 +220,28 @@ def _conform(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
     return table
 
 
+def _parse_lists(table: pa.Table, schema: pa.Schema, path: str, start: int) -> pa.Table:
+    """The rows of a file, from its row `start` on, with lists where they are written as text."""
+    for i, column in enumerate(schema):
+        if column.metadata != AS_LISTS:
+            continue
+        lists, wrong = to_lists(table.column(i), column.type)
+        table = table.set_column(i, column, lists)
+        places = [f"row {start + row} (counted from 0)" for row in wrong]
+        if wrong and BAD_ROW not in table.column_names:
+            problem = f"has a broken list in column '{column.name}', {places[0]}"
+            raise FaultyFileError(
+                path, Fault(problem, "correct it, or leave such rows out with «on_bad_row=drop»")
+            )
+        if wrong:
+            marks = table.column(BAD_ROW).to_pylist()
+            for row, place in zip(wrong, places):
+                name = PurePosixPath(path).name
+                marks[row] = mark(f"{name}, {place}", f"with a broken list in '{column.name}'")
+            table = table.drop_columns(BAD_ROW).append_column(BAD_ROW, pa.array(marks, pa.string()))
+    return table
+
+
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
@@ -269,8 +264,3 @@ def _json_reader(files: Files, path: str, file: IO[bytes]) -> JsonReader:
 def _opened(path: str) -> Iterator[IO[bytes]]:
     with fsspec.open(path, "rb", compression="infer") as file:
         yield file if hasattr(file, "readline") else io.BufferedReader(file)
-
-
-def _as_pattern(path: str) -> str:
-    """A name whose characters mean nothing in a glob."""
-    return path if "://" in path else glob.escape(path)
