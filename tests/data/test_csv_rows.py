@@ -140,7 +140,8 @@ def test_a_damaged_file_is_read_as_strictly_as_by_python_or_refused(seed: int) -
 
 @pytest.mark.parametrize("block", [64, 200])
 def test_records_across_blocks(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inbatch.data.sources.csv_tables.BLOCK_BYTES", block)
+    for name in ("HEAD_BYTES", "BLOCK_BYTES"):
+        monkeypatch.setattr(f"inbatch.data.sources.csv_tables.{name}", block)
     rng = random.Random(block)
     rows = [row for _ in range(40) for row in random_rows(rng)[1:] if len(row) == 2]
     for quoting in QUOTING:

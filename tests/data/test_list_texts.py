@@ -10,6 +10,7 @@ import numpy as np
 import pandas
 import pytest
 
+from inbatch.data.report.build import build_report
 from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.files import load_files, resolve_files
 from inbatch.data.sources.list_texts import is_written_as_lists, parse_list
@@ -79,6 +80,8 @@ def test_asked_about_and_read(suffix: str, convert: Any, tmp_path: Path) -> None
     )
     [source] = load_sources({"x": {**spec, "lists": False}}, cache_dir=str(tmp_path / "cache"))
     assert source.read(np.arange(3))[0][2] == [convert(texts) for texts in NEGATIVES]
+    [warning] = build_report([source]).warnings
+    assert warning.startswith("texts in column 'neg' of source 'x' are lists written as text")
     roles = Roles("query", "positive", ("neg",))
     files = resolve_files(str(path), reading=Reading(lists=True))
     assert load_files(files, roles, cache_dir=str(tmp_path / "cache"))["neg"][:] == NEGATIVES

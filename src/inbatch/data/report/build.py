@@ -31,6 +31,7 @@ from inbatch.data.report.values import (
     SourceReport,
 )
 from inbatch.data.sources.checks import numbers_only
+from inbatch.data.sources.list_texts import is_written_as_lists
 from inbatch.data.sources.load import Source
 from inbatch.files import write_text
 from inbatch.losses.base import Loss
@@ -211,6 +212,7 @@ def _column_reports(
                 truncated_share=truncated,
                 num_distinct=_num_distinct(hashes_CN[column]),
                 numbers_only=numbers_only(texts[column]),
+                lists_as_texts=is_written_as_lists(texts[column]),
             )
         )
     return tuple(reports)

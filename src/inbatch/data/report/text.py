@@ -28,6 +28,10 @@ def warnings_of(report: SourceReport, max_length: int | None, *, guided: bool) -
                 f"all sampled texts in {of} are numbers: unless they are codes to be "
                 "learnt as texts, name another column in data.columns."
             )
+        if column.lists_as_texts:
+            lines.append(
+                f"texts in {of} are lists written as text, and are trained on with their brackets."
+            )
         if column.truncated_share is not None and column.truncated_share >= WARN_SHARE:
             lines.append(
                 f"{column.truncated_share:.0%} of the texts in {of} are longer than "

@@ -31,6 +31,7 @@ class ColumnReport:
     truncated_share: float | None  # sampled rows above max_length
     num_distinct: int
     numbers_only: bool  # sampled rows: every text that is not empty reads as a number
+    lists_as_texts: bool  # sampled rows: half of the texts or more read as lists
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from inbatch.data.sources.diagnose import UTF_16, Fault, FaultyFileError, find_s
 from inbatch.data.sources.dropped import BAD_ROW, mark
 from inbatch.data.sources.reading import CsvRules
 
+HEAD_BYTES = 1 << 16  # that hold the header
 BLOCK_BYTES = 16 << 20
 MOST_BYTES = (
     4 * BLOCK_BYTES
@@ -55,7 +56,7 @@ class CsvReader:
         self._file, self._path, self._rules, self._drop = file, path, rules, drop
         self._delimiter = rules.delimiter or ","
         self._line = 1  # number of the line that `_rest` begins with
-        self._rest = file.read(BLOCK_BYTES) + file.readline()
+        self._rest = file.read(HEAD_BYTES) + file.readline()
         if self._rest.startswith(_BOM):
             self._rest = self._rest[len(_BOM) :]
         self._check_bytes(self._rest[:4096])
