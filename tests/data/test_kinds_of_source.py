@@ -121,7 +121,7 @@ def test_several_workers_make_the_same_copy(tmp_path: Path) -> None:
         [source] = load_sources({"x": path}, cache_dir=str(cache), workers=workers)
         texts, labels = source.read(np.arange(60))
         found.append((source.fingerprint, texts, labels.tolist() if labels is not None else None))
-        assert len(list(cache.rglob("tables-train*.arrow"))) == workers
+        assert len(list(cache.rglob("arrow_copy-train*.arrow"))) == workers
     assert found[0] == found[1]
 
 
