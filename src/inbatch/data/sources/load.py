@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 
 from inbatch.data.sources.checks import Choice
+from inbatch.data.sources.choice import check_no_choice
 from inbatch.data.sources.columns import Roles, find_roles
 from inbatch.data.sources.config_keys import path_key, source_field
 from inbatch.data.sources.files import load_files, load_hub, peek_columns, resolve_files
@@ -21,9 +23,10 @@ from inbatch.data.sources.prepared import (
     expand_prepared,
     open_prepared,
 )
+from inbatch.data.sources.ragged_arrays import arrays_of
 from inbatch.data.sources.source import Source
 from inbatch.data.sources.spec import SourceSpec, parse_spec
-from inbatch.data.sources.streamed import LABELS, DecodedFile, StreamedRows
+from inbatch.data.sources.streamed import DROPPED_TEXTS, LABELS, DecodedFile, StreamedRows
 from inbatch.data.sources.tables import Files
 from inbatch.errors import ConfigError
 
@@ -81,6 +84,7 @@ def _load_source(
     spec = parse_spec(value, field=field)
     choices: dict[str, Any] = {"on_empty": spec.empty, "on_bad_row": spec.on_bad_row}
     options: dict[str, Any] = {"prompts": spec.prompts, "field": field, **choices}
+    options["choice"] = spec.choice
     if table is not None:
         return load_table(name, table, columns=spec.columns, cache_dir=cache_dir, **options)
     prepared = open_prepared(spec.path, mapping=spec.columns, field=field, **choices)
@@ -96,7 +100,8 @@ def _load_source(
         options |= {"files": files, "origin": str(spec.path)}
         if spec.streaming:
             streamed = _stream(spec, files, roles, cache_dir=cache_dir, field=field)
-            return _filled(Source(name, streamed, roles, cache_dir=cache_dir, **options))
+            source = Source(name, streamed, roles, cache_dir=cache_dir, **options)
+            return _filled(source, spec.columns)
         dataset = load_files(files, roles, cache_dir=cache_dir, workers=workers, field=field)
     else:
         dataset = load_hub(spec, field=field, cache_dir=cache_dir)
@@ -108,7 +113,7 @@ def _load_source(
         options |= {"origin": origin}
     if spec.limit is not None:
         dataset = dataset.select(range(min(spec.limit, dataset.num_rows)))
-    return _filled(Source(name, dataset, roles, cache_dir=cache_dir, **options))
+    return _filled(Source(name, dataset, roles, cache_dir=cache_dir, **options), spec.columns)
 
 
 def load_table(
@@ -133,7 +138,7 @@ def load_table(
     """
     roles = find_roles(table.column_names, mapping=columns, field=field)
     rows = table.select_columns(list(roles.used))
-    return _filled(Source(name, rows, roles, field=field, **options))
+    return _filled(Source(name, rows, roles, field=field, **options), columns)
 
 
 def _check_same_roles(
@@ -160,8 +165,8 @@ def _check_same_roles(
                 )
 
 
-def _filled(source: Source) -> Source:
-    """The source, unless no row is left of it."""
+def _filled(source: Source, columns: Mapping[str, object] | None) -> Source:
+    """The source, unless no row is left of it, or lists are chosen from that it does not have."""
     if source.num_rows == 0:
         reasons = ", ".join(each.describe() for each in source.dropped)
         dropped = f" but those left out: {reasons}" if reasons else ""
@@ -171,6 +176,8 @@ def _filled(source: Source) -> Source:
             "remove it, or fill it",
             value=source.origin,
         )
+    if not source.is_ragged:
+        check_no_choice(source.choice, columns or {}, field=source.field)
     return source
 
 
@@ -223,12 +230,12 @@ def decode_file(
         on_bad_row=on_bad_row,
         field=field,
     )
-    arrays = {
-        TEXT_HASHES: source.text_hashes(),
-        TEXT_LENGTHS: source.text_lengths(),
-        KEY_HASHES: source.keys(),
-        LABELS: source.labels(),
-    }
+    arrays: dict[str, np.ndarray | None] = {KEY_HASHES: source.keys(), LABELS: source.labels()}
+    if source.ragged is None:
+        arrays |= {TEXT_HASHES: source.text_hashes(), TEXT_LENGTHS: source.text_lengths()}
+    else:
+        arrays |= arrays_of(source.ragged)
+        arrays[DROPPED_TEXTS] = np.array([source.num_dropped_texts])
     return DecodedFile(
         source.table(0, source.num_rows),
         {name: array for name, array in arrays.items() if array is not None},
