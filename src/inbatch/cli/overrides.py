@@ -39,7 +39,7 @@ _BETWEEN_COMMAS = re.compile(
 # Keys whose values are texts, so that a number or a comma is part of one.
 _TEXT = re.compile(
     r"data\.(?:train|eval|columns)\b"
-    r"(?!.*\.(?:limit|streaming|buffer_files|max_negatives|exclude_same_id|graded)$).*"
+    r"(?!.*\.(?:limit|streaming|buffer_files|lists|max_negatives|exclude_same_id|graded)$).*"
     r"|data_dir|data\.cache_dir|name|output_dir|resume|card\.model_name|(?:prepare|plan)\.output|plan\.rates"
     r"|inspect\.output"
     r"|(?:encoder|guide)\.(?:model|revision|store_dir|prompts\..+)"

@@ -32,7 +32,7 @@ def overview(
     batches = "global batches" if run.accumulate > 1 else "global batch"
     number = f"{run.accumulate}" if run.accumulate > 1 else "one"
     return {
-        "data": {s.name: f"{s.num_rows:,} rows: {', '.join(s.columns)}" for s in parts.sources},
+        "data": {source.name: _source_text(source) for source in parts.sources},
         "encoder": _encoder_rows(parts.encoder),
         "batch": {
             "global": f"{run.global_batch_size:,} rows, {local:,} per rank",
@@ -82,7 +82,7 @@ def write_report(parts: Parts, data: BatchModule, path: Path) -> None:
 def _known_positives(
     sources: Sequence[Source], losses: Mapping[str, Loss]
 ) -> dict[str, dict[str, str]]:
-    """What becomes of negatives that are known positives: samplers keep those of lists not apart."""
+    """What becomes of negatives that are known positives: samplers do not keep those of lists apart."""
     ragged = [source.name for source in sources if source.is_ragged]
     said = {
         name: "left out of the negatives, since rows have lists"
@@ -92,6 +92,12 @@ def _known_positives(
         if losses[name].scope == "candidates"
     }
     return {"known positives": said} if said else {}
+
+
+def _source_text(source: Source) -> str:
+    left_out = sum(each.count for each in source.dropped)
+    without = f" ({left_out:,} left out)" if left_out else ""
+    return f"{source.num_rows:,} rows{without}: {', '.join(source.columns)}"
 
 
 def _encoder_rows(encoder: Encoder) -> dict[str, str]:

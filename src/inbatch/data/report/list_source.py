@@ -15,6 +15,7 @@ from inbatch.data.report.list_counts import ListCounts, lengths_by_role
 from inbatch.data.report.measures import TokenCounter, lengths_of
 from inbatch.data.report.values import ColumnReport, FalseNegatives, ListReport
 from inbatch.data.sources.checks import numbers_only
+from inbatch.data.sources.list_texts import is_written_as_lists
 
 _ROLES = ("query", "positive", "negative")
 
@@ -99,6 +100,7 @@ def list_columns(
                 truncated_share=truncated,
                 num_distinct=counts.num_distinct[role],
                 numbers_only=numbers_only(texts),
+                lists_as_texts=is_written_as_lists(texts),
             )
         )
     return tuple(reports)

@@ -6,8 +6,8 @@ lists of scores that are longer or shorter than the texts that they belong to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -15,9 +15,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from inbatch.data.hashing import hash_texts
-from inbatch.data.sources.checks import OnEmpty, Place, check_key_type, is_blank, refuse_row
+from inbatch.data.sources.checks import (
+    Choice,
+    Place,
+    check_key_type,
+    drop_rows,
+    is_blank,
+    label_values,
+    refuse_row,
+)
 from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.config_keys import columns_key, to_set
+from inbatch.data.sources.dropped import BAD_ROW, Dropped, count_marks, merge
 from inbatch.data.sources.lists import Texts, is_list, is_text, texts_of
 from inbatch.errors import ConfigError
 
@@ -25,57 +34,72 @@ _BLOCK_ROWS = 1 << 16
 
 
 class CheckedLists(NamedTuple):
-    """A table whose rows can all be used, and how many rows and texts of the other rows were left out."""
+    """A table whose rows can all be used, the others by reason, and the texts left out of lists that stay."""
 
     dataset: datasets.Dataset
-    dropped_rows: int
+    dropped: tuple[Dropped, ...]
     dropped_texts: int
 
 
 class Fault(NamedTuple):
-    """What is wrong in some rows of a block."""
+    """What is wrong in some rows of a block. empty: nothing is there, so that `on_empty` decides."""
 
     what: str
     column: str
     wrong_n: np.ndarray  # bool [n]
-    fix: str | None = None  # None: fill it, or drop it
-
-    @property
-    def droppable(self) -> bool:
-        """Whether `on_empty` decides."""
-        return self.fix is None
+    empty: bool = True
+    fix: str = ""
 
 
 def checked_lists(
-    dataset: datasets.Dataset, roles: Roles, *, on_empty: OnEmpty, place: Place
+    dataset: datasets.Dataset, roles: Roles, *, on_empty: Choice, on_bad_row: Choice, place: Place
 ) -> CheckedLists:
-    """The rows that can be used; with ``on_empty="drop"`` a copy of them, where some cannot.
+    """The rows that can be used; a copy of them, where some cannot, or have empty texts that are dropped.
+
+    Args:
+        dataset: The rows.
+        roles: Of its columns.
+        on_empty: "drop" leaves out empty texts, and rows that have no query, positive, label or key then.
+        on_bad_row: "drop" leaves out rows that could not be read, and those with other faults.
+        place: Of the rows, for messages.
 
     Raises:
-        ConfigError: A column that holds neither texts nor lists of them, scores that do not fit their texts,
-            or, with ``on_empty="error"``, a row without query or positive, or an empty text.
+        ConfigError: A column that holds neither texts nor lists of them; a fault that is not to be dropped.
     """
     _check_types(dataset.data.table, roles, place)
-    rows = texts = first = 0
+    labels_N = None
+    if roles.label is not None:
+        labels_N = label_values(dataset.data.column(roles.label), roles.label, place)
+    keep_N = np.ones(dataset.num_rows, dtype=bool)
+    found: list[Sequence[Dropped]] = []
+    texts = first = 0
     for block in _blocks(dataset.data.table, roles):
-        keep_n, num_blank_n = np.ones(block.num_rows, bool), np.zeros(block.num_rows, np.int64)
-        if on_empty == "drop":
-            keep_n, num_blank_n = _kept(block, roles)
-        for fault in _faults(block, roles):
+        keep_n = keep_N[first : first + block.num_rows]
+        if BAD_ROW in block.schema.names:
+            marks = block.column(BAD_ROW)
+            keep_n &= ~_is_valid(marks)
+            found.append(count_marks(marks.drop_null().to_pylist()))
+        labels_n = None if labels_N is None else labels_N[first : first + block.num_rows]
+        for fault in _faults(block, roles, labels_n, drop=on_empty == "drop"):
             wrong = np.flatnonzero(fault.wrong_n & keep_n)
-            if len(wrong) and not (on_empty == "drop" and fault.droppable):
-                row = first + int(wrong[0])
-                refuse_row(fault.what, fault.column, row, place, fix=fault.fix)
-        rows += int((~keep_n).sum())
-        texts += int(num_blank_n[keep_n].sum())
+            if len(wrong) and (on_empty if fault.empty else on_bad_row) == "error":
+                options: dict[str, Any] = {"empty": fault.empty, "fix": fault.fix}
+                refuse_row(fault.what, fault.column, first + int(wrong[0]), roles, place, **options)
+            keep_n[wrong] = False
+            if len(wrong):
+                found.append([drop_rows(fault.what, fault.column, first + wrong)])
+        texts += int(_num_blank(block, roles)[keep_n].sum())
         first += block.num_rows
-    if rows or texts:
-        dataset = _cleaned(dataset, roles)
-    return CheckedLists(dataset, rows, texts)
+    dropped = merge(found)
+    if dropped or texts:
+        kinds = f"{on_empty}:{on_bad_row}"
+        dataset = _cleaned(dataset, roles, np.flatnonzero(keep_N), kinds)
+    return CheckedLists(dataset, dropped, texts)
 
 
 def _blocks(table: pa.Table, roles: Roles) -> Iterator[pa.RecordBatch]:
-    yield from table.select(list(roles.used)).to_batches(max_chunksize=_BLOCK_ROWS)
+    marks = [BAD_ROW] if BAD_ROW in table.column_names else []
+    yield from table.select([*roles.used, *marks]).to_batches(max_chunksize=_BLOCK_ROWS)
 
 
 def _check_types(table: pa.Table, roles: Roles, place: Place) -> None:
@@ -117,14 +141,22 @@ def _check_types(table: pa.Table, roles: Roles, place: Place) -> None:
     check_key_type(table, roles, place)
 
 
-def _faults(block: pa.RecordBatch, roles: Roles) -> Iterator[Fault]:
-    """What may be wrong in a block, in the order in which it is reported."""
+def _faults(
+    block: pa.RecordBatch, roles: Roles, labels_n: np.ndarray | None, *, drop: bool
+) -> Iterator[Fault]:
+    """What may be wrong in a block, in the order of reports; with `drop` empty texts go first."""
     yield Fault("an empty text", roles.query, is_blank(block.column(roles.query)))
     found = {name: texts_of(block.column(name)) for name in roles.texts[1:]}
     positives = found[roles.positive]
-    yield Fault("no positive", roles.positive, positives.counts == 0)
-    for name, texts in found.items():
+    none = _blanks_of_rows(positives) if drop else 0
+    yield Fault("no positive", roles.positive, positives.counts == none)
+    for name, texts in () if drop else found.items():
         yield Fault("an empty text", name, _blanks_of_rows(texts) > 0)
+    if roles.label is not None and labels_n is not None:
+        yield Fault("no label (null)", roles.label, ~_is_valid(block.column(roles.label)))
+        yield Fault(
+            "a label that is not a finite number", roles.label, ~np.isfinite(labels_n), empty=False
+        )
     if roles.key is not None:
         yield Fault("no key (null)", roles.key, ~_is_valid(block.column(roles.key)))
     negatives_n = sum(found[name].counts for name in roles.negatives)
@@ -135,9 +167,11 @@ def _faults(block: pa.RecordBatch, roles: Roles) -> Iterator[Fault]:
         if score is not None:
             scores = texts_of(block.column(score))
             message = f"another number of scores than of {what}"
-            fix = "give each text one, or leave the column out"
-            yield Fault(message, score, scores.counts != counts_n, fix)
-            yield Fault("a score that is no number", score, _missing_of_rows(scores) > 0, fix)
+            fix = "give each text one, leave the column out"
+            yield Fault(message, score, scores.counts != counts_n, False, fix)
+            yield Fault(
+                "a score that is no number", score, _missing_of_rows(scores) > 0, False, fix
+            )
 
 
 def _blanks_of_rows(texts: Texts) -> np.ndarray:
@@ -155,40 +189,31 @@ def _is_valid(array: pa.Array) -> np.ndarray:
     return valid
 
 
-def _kept(block: pa.RecordBatch, roles: Roles) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that stay without empty texts, bool [n], and the number of these in each row, int64 [n]."""
-    keep_n = ~is_blank(block.column(roles.query))
-    num_blank_n = np.zeros(block.num_rows, dtype=np.int64)
-    for name in roles.texts[1:]:
-        texts = texts_of(block.column(name))
-        blank_n = _blanks_of_rows(texts)
-        num_blank_n += blank_n
-        if name == roles.positive:
-            keep_n &= texts.counts > blank_n
-    for name in filter(None, (roles.label, roles.key)):
-        keep_n &= _is_valid(block.column(name))
-    return keep_n, num_blank_n
+def _num_blank(block: pa.RecordBatch, roles: Roles) -> np.ndarray:
+    """Empty texts in the lists of each row, int64 [n]."""
+    found = [_blanks_of_rows(texts_of(block.column(name))) for name in roles.texts[1:]]
+    return np.stack(found).sum(axis=0)
 
 
-def _cleaned(dataset: datasets.Dataset, roles: Roles) -> datasets.Dataset:
-    """A copy without what cannot be used, beside the table where that is a file."""
+def _cleaned(
+    dataset: datasets.Dataset, roles: Roles, rows: np.ndarray, kinds: str
+) -> datasets.Dataset:
+    """A copy of some rows without empty texts, beside the table where that is a file."""
 
     def clean(table: pa.Table) -> pa.Table:
         (block,) = table.combine_chunks().to_batches()
         return _clean(block, roles)
 
-    key = f"{dataset._fingerprint}:{roles.used}:without empty texts"
-    copied = (
-        dataset.select_columns(list(roles.used))
-        .with_format("arrow")
-        .map(clean, batched=True, new_fingerprint=f"{int(hash_texts([key])[0]):016x}")
+    key = f"{dataset._fingerprint}:{roles.used}:{kinds}:cleaned"
+    fingerprint = f"{int(hash_texts([key])[0]):016x}"
+    kept = dataset.select_columns(list(roles.used)).select(
+        rows, new_fingerprint=f"{fingerprint}-rows"
     )
+    copied = kept.with_format("arrow").map(clean, batched=True, new_fingerprint=fingerprint)
     return copied.with_format(None)
 
 
 def _clean(block: pa.RecordBatch, roles: Roles) -> pa.Table:
-    keep_n, _ = _kept(block, roles)
-    block = block.filter(pa.array(keep_n))  # whose scores fit
     columns = {name: block.column(name) for name in roles.used}
     for name in roles.texts[1:]:
         texts = texts_of(columns[name])

@@ -10,11 +10,12 @@ from typing import Any
 import datasets
 import numpy as np
 
-from inbatch.data.sources.checks import OnEmpty
+from inbatch.data.sources.checks import Choice
 from inbatch.data.sources.choice import check_no_choice
 from inbatch.data.sources.columns import Roles, find_roles
 from inbatch.data.sources.config_keys import path_key, source_field
-from inbatch.data.sources.files import Files, load_files, load_hub, peek_columns, resolve_files
+from inbatch.data.sources.files import load_files, load_hub, peek_columns, resolve_files
+from inbatch.data.sources.list_texts import refuse_list_texts
 from inbatch.data.sources.prepared import (
     KEY_HASHES,
     TEXT_HASHES,
@@ -26,6 +27,7 @@ from inbatch.data.sources.ragged_arrays import arrays_of
 from inbatch.data.sources.source import Source
 from inbatch.data.sources.spec import SourceSpec, parse_spec
 from inbatch.data.sources.streamed import DROPPED_TEXTS, LABELS, DecodedFile, StreamedRows
+from inbatch.data.sources.tables import Files
 from inbatch.errors import ConfigError
 
 __all__ = ["Source", "load_sources"]
@@ -80,19 +82,21 @@ def _load_source(
     table: datasets.Dataset | None,
 ) -> Source:
     spec = parse_spec(value, field=field)
-    options: dict[str, Any] = {"prompts": spec.prompts, "on_empty": spec.on_empty, "field": field}
+    choices: dict[str, Any] = {"on_empty": spec.empty, "on_bad_row": spec.on_bad_row}
+    options: dict[str, Any] = {"prompts": spec.prompts, "field": field, **choices}
     options["choice"] = spec.choice
     if table is not None:
         return load_table(name, table, columns=spec.columns, cache_dir=cache_dir, **options)
-    prepared = open_prepared(spec.path, mapping=spec.columns, on_empty=spec.on_empty, field=field)
+    prepared = open_prepared(spec.path, mapping=spec.columns, field=field, **choices)
     if prepared is not None:
         dataset, roles = prepared.dataset(), prepared.roles
         options |= {"origin": str(spec.path), "prepared": prepared}
         if spec.prompts is None:
             options["prompts"] = prepared.manifest["prompts"]
     elif spec.path is not None:
-        files = resolve_files(spec.path, field=field)
+        files = resolve_files(spec.path, field=field, reading=spec.reading(field=field))
         roles = find_roles(peek_columns(files, field=field), mapping=spec.columns, field=field)
+        _check_same_roles(files, roles, spec.columns, field=field)
         options |= {"files": files, "origin": str(spec.path)}
         if spec.streaming:
             streamed = _stream(spec, files, roles, cache_dir=cache_dir, field=field)
@@ -103,7 +107,10 @@ def _load_source(
         dataset = load_hub(spec, field=field, cache_dir=cache_dir)
         roles = find_roles(dataset.column_names, mapping=spec.columns, field=field)
         dataset = dataset.select_columns(list(roles.used))
-        options |= {"origin": f"hub {spec.hub}, split {spec.split}"}
+        origin = f"hub {spec.hub}, split {spec.split}"
+        if spec.lists is None:
+            refuse_list_texts(dataset.data, roles, origin=origin, parsed=False, field=field)
+        options |= {"origin": origin}
     if spec.limit is not None:
         dataset = dataset.select(range(min(spec.limit, dataset.num_rows)))
     return _filled(Source(name, dataset, roles, cache_dir=cache_dir, **options), spec.columns)
@@ -134,10 +141,35 @@ def load_table(
     return _filled(Source(name, rows, roles, field=field, **options), columns)
 
 
+def _check_same_roles(
+    files: Files, roles: Roles, mapping: Mapping[str, object] | None, *, field: str
+) -> None:
+    """Refuse local files whose headers give other columns a role than that of the first one does.
+
+    Raises:
+        ConfigError: There is such a file.
+    """
+    if files.kind == "json":  # which has no header
+        return
+    for path in (path for path in files.paths[1:] if "://" not in path):
+        names = peek_columns(files.only(path), field=field)
+        if set(roles.used) <= set(names):
+            found = find_roles(names, mapping=mapping, field=field)
+            if set(found.used) != set(roles.used):
+                raise ConfigError(
+                    path_key(field),
+                    f"has the columns {', '.join(found.used)}, and {files.paths[0]} has "
+                    f"{', '.join(roles.used)}",
+                    "give all files of the source the same columns",
+                    value=path,
+                )
+
+
 def _filled(source: Source, columns: Mapping[str, object] | None) -> Source:
     """The source, unless no row is left of it, or lists are chosen from that it does not have."""
     if source.num_rows == 0:
-        dropped = f" ({source.num_dropped} were dropped)" if source.num_dropped else ""
+        reasons = ", ".join(each.describe() for each in source.dropped)
+        dropped = f" but those left out: {reasons}" if reasons else ""
         raise ConfigError(
             path_key(source.field),
             f"holds no rows{dropped}",
@@ -162,22 +194,41 @@ def _stream(
     return StreamedRows(
         files,
         roles,
-        partial(decode_file, roles=roles, on_empty=spec.on_empty, field=field),
+        partial(
+            decode_file,
+            roles=roles,
+            on_empty=spec.empty,
+            on_bad_row=spec.on_bad_row,
+            field=field,
+        ),
         folder=Path(cache_dir),
         buffer_files=spec.buffer_files,
-        variant=spec.on_empty,
+        variant=f"{spec.empty}:{files.reading}",
         field=field,
     )
 
 
 def decode_file(
-    files: Files, folder: str, *, roles: Roles, on_empty: OnEmpty, field: str
+    files: Files,
+    folder: str,
+    *,
+    roles: Roles,
+    on_empty: Choice,
+    on_bad_row: Choice,
+    field: str,
 ) -> DecodedFile:
     """The rows of one file and what is known of them."""
     dataset = load_files(files, roles, cache_dir=folder, field=field)
     origin = files.paths[0]
     source = Source(
-        "file", dataset, roles, files=files, origin=origin, on_empty=on_empty, field=field
+        "file",
+        dataset,
+        roles,
+        files=files,
+        origin=origin,
+        on_empty=on_empty,
+        on_bad_row=on_bad_row,
+        field=field,
     )
     arrays: dict[str, np.ndarray | None] = {KEY_HASHES: source.keys(), LABELS: source.labels()}
     if source.ragged is None:
@@ -189,4 +240,5 @@ def decode_file(
         source.table(0, source.num_rows),
         {name: array for name, array in arrays.items() if array is not None},
         source.num_dropped,
+        source.dropped,
     )

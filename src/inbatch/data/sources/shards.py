@@ -85,6 +85,7 @@ class ShardJob:
             "source": source.fingerprint,
             "roles": _plain_roles(source.roles),
             "on_empty": source.on_empty,
+            "on_bad_row": source.on_bad_row,
             "num_rows": source.num_rows,
             "shard_rows": self.shard_rows,
             "tokens": None if self.tokens is None else dict(self.tokens),
@@ -198,6 +199,7 @@ def finish_job(job: ShardJob, *, versions: Mapping[str, str]) -> None:
         "origin": job.source.origin,
         "prompts": job.source.prompts,
         "num_dropped": job.source.num_dropped,
+        "dropped": [asdict(each) for each in job.source.dropped],
         "num_dropped_texts": job.source.num_dropped_texts,
         "prompt_lengths": [job.tokenize([], prompt)[1] for prompt in prompts if job.tokenize],
         "shards": [

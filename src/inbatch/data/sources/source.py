@@ -21,16 +21,17 @@ import pyarrow as pa
 
 from inbatch.data.hashing import hash_texts
 from inbatch.data.sources.cached import Allocate, cached_array
-from inbatch.data.sources.checks import OnEmpty, Place, kept_rows, read_labels
+from inbatch.data.sources.checks import Choice, Place, kept_rows, read_labels
 from inbatch.data.sources.choice import ListChoice
 from inbatch.data.sources.columns import Roles, find_roles, resolve_prompts
-from inbatch.data.sources.files import Files
+from inbatch.data.sources.dropped import Dropped
 from inbatch.data.sources.list_checks import checked_lists
 from inbatch.data.sources.lists import with_lists
 from inbatch.data.sources.prepared import KEY_HASHES, TEXT_HASHES, TEXT_LENGTHS, Prepared
 from inbatch.data.sources.ragged_rows import RaggedRows
 from inbatch.data.sources.streamed import LABELS, StreamedRows
 from inbatch.data.sources.table import RowTable
+from inbatch.data.sources.tables import Files
 from inbatch.data.sources.tokens import TokenStore
 from inbatch.errors import ConfigError
 
@@ -47,8 +48,10 @@ class Source:
         files: Where the rows come from, for messages; None for anything but files.
         origin: The name of that place in the report.
         prompts: Prompts of this source only, see `columns.resolve_prompts`.
-        on_empty: "error" refuses null and empty texts, and null keys; "drop" leaves out rows with a null or
-            empty text, a null label or a null key; of lists such texts, and rows that have no positive then.
+        on_empty: "error" refuses null and empty texts, null labels and null keys; "drop" leaves out
+            their rows; of lists such texts, and rows that have no positive then.
+        on_bad_row: "drop" leaves out rows whose label is no number, and those that a reader marked.
+        left_out: What was left out before, for the report.
         choice: Which documents of its lists a row brings into a batch.
         cache_dir: Folder for the hashes; None keeps them in memory only.
         prepared: The prepared folder that `rows` come from; its rows were checked when it was written.
@@ -68,7 +71,9 @@ class Source:
         files: Files | None = None,
         origin: str = "memory",
         prompts: Mapping[str, str] | None = None,
-        on_empty: OnEmpty = "error",
+        on_empty: Choice = "error",
+        on_bad_row: Choice = "error",
+        left_out: tuple[Dropped, ...] = (),
         choice: ListChoice | None = None,
         cache_dir: str | Path | None = None,
         prepared: Prepared | None = None,
@@ -76,11 +81,14 @@ class Source:
     ) -> None:
         self.name, self.roles, self.files, self.origin = name, roles, files, origin
         self.prompts, self.choice = dict(prompts or {}), choice or ListChoice()
-        self.on_empty, self.cache_dir, self.field = on_empty, cache_dir, field
+        self.on_empty, self.on_bad_row = on_empty, on_bad_row
+        self.cache_dir, self.field = cache_dir, field
         self.streamed = rows if isinstance(rows, StreamedRows) else None
         self.stored: Prepared | StreamedRows | None = self.streamed or prepared
         self.num_dropped = self.num_dropped_texts = 0
+        self.dropped: tuple[Dropped, ...] = ()  # by reason
         if self.stored is not None:
+            self.dropped = self.stored.dropped
             self.num_dropped = self.stored.num_dropped
             self.num_dropped_texts = self.stored.num_dropped_texts
         resolve_prompts(self.prompts, roles, field=f"{field}.prompts")
@@ -100,6 +108,7 @@ class Source:
                 dataset, keep = self._check(dataset, place)
             self._rows = RowTable(dataset, self.roles, keep, place)
             self._labels = read_labels(dataset, self.roles, kept=self._rows.kept, place=place)
+        self.dropped += left_out
         self.ragged: RaggedRows | None = None
         if self.roles.lists:
             self.ragged = RaggedRows(name, self._rows, self.roles, self.choice, self._stored)
@@ -108,15 +117,18 @@ class Source:
         self, dataset: datasets.Dataset, place: Place
     ) -> tuple[datasets.Dataset, np.ndarray | None]:
         """The table and the numbers of its rows that can be used; finds lists, and counts what is dropped."""
+        choices = {"on_empty": self.on_empty, "on_bad_row": self.on_bad_row}
         if not self.roles.lists:
             nulls = self.on_empty == "error"
             self.roles = with_lists(dataset.data.table, self.roles, nulls=nulls)
+        keep = None
         if self.roles.lists:
-            checked = checked_lists(dataset, self.roles, on_empty=self.on_empty, place=place)
-            self.num_dropped, self.num_dropped_texts = checked.dropped_rows, checked.dropped_texts
-            return checked.dataset, None
-        keep = kept_rows(dataset, self.roles, on_empty=self.on_empty, place=place)
-        self.num_dropped = 0 if keep is None else dataset.num_rows - len(keep)
+            checked = checked_lists(dataset, self.roles, place=place, **choices)
+            dataset, self.dropped = checked.dataset, checked.dropped
+            self.num_dropped_texts = checked.dropped_texts
+        else:
+            keep, self.dropped = kept_rows(dataset, self.roles, place=place, **choices)
+        self.num_dropped = sum(each.count for each in self.dropped)
         return dataset, keep
 
     @classmethod
@@ -174,7 +186,7 @@ class Source:
         """Changes with the data, the columns and the rows that are kept."""
         if self.streamed is not None:
             return self.streamed.fingerprint
-        key = f"{self._rows.fingerprint}:{self.roles.used}:{self.on_empty}"
+        key = f"{self._rows.fingerprint}:{self.roles.used}:{self.on_empty}:{self.on_bad_row}"
         return f"{int(hash_texts([key])[0]):016x}"
 
     def read(self, rows: np.ndarray) -> tuple[list[list[str]], np.ndarray | None]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from inbatch.data.sources.choice import ListChoice, check_choice
 from inbatch.data.sources.columns import suggest
+from inbatch.data.sources.reading import Reading, parse_rules
 from inbatch.errors import ConfigError
 
 
@@ -22,15 +23,31 @@ class SourceSpec:
     revision: str | None = None
     # {query, positive, negatives, label, key, positive_score, negative_score}
     columns: Mapping[str, object] | None = None
+    lists: bool | None = None  # whether texts like "['a', 'b']" are lists; null refuses them
     limit: int | None = None  # the first rows only
     prompts: Mapping[str, str] | None = None  # see columns.resolve_prompts
-    on_empty: Literal["error", "drop"] = "error"
+    on_bad_row: Literal["error", "drop"] = "error"  # rows that cannot be used, for whatever reason
+    on_empty: Literal["error", "drop"] | None = None  # rows with nothing in a field, see empty
+    csv: Mapping[str, str | None] | None = None  # {quote, delimiter, escape}, see reading.py
     # Which documents of its lists a row brings into a batch, see choice.ListChoice.
     max_negatives: int | None = None
     negatives: Literal["first", "sample"] = "first"
     positives: Literal["all", "sample", "first"] = "all"
     streaming: bool = False  # leave the rows where they are, see streamed.py
     buffer_files: int = 8  # files whose rows are mixed, with streaming
+
+    @property
+    def empty(self) -> Literal["error", "drop"]:
+        """What is done with a row that has no text, label or key; as with any bad row, unless said."""
+        return self.on_bad_row if self.on_empty is None else self.on_empty
+
+    def reading(self, *, field: str) -> Reading:
+        """How the files are read.
+
+        Raises:
+            ConfigError: Rules for csv files that none can have.
+        """
+        return Reading(parse_rules(self.csv, field=field), self.on_bad_row, self.lists)
 
     @property
     def choice(self) -> ListChoice:
@@ -54,10 +71,18 @@ def parse_spec(value: Any, *, field: str) -> SourceSpec:
     spec = SourceSpec(**values)
     if (spec.path is None) == (spec.hub is None):
         raise ConfigError(field, "needs either a path or a hub name", "write one of them")
-    if spec.on_empty not in ("error", "drop"):
+    for key, choice in (("on_bad_row", spec.on_bad_row), ("on_empty", spec.empty)):
+        if choice not in ("error", "drop"):
+            raise ConfigError(f"{field}.{key}", "is not known", "set error or drop", value=choice)
+    if spec.lists not in (None, True, False):
         raise ConfigError(
-            f"{field}.on_empty", "is not known", "set error or drop", value=spec.on_empty
+            f"{field}.lists", "is not true or false", "set one of them, or null", value=spec.lists
         )
+    if spec.lists and spec.path is None:
+        raise ConfigError(f"{field}.lists", "is for files", "store lists, or remove it", value=True)
+    if spec.csv is not None and spec.path is None:
+        raise ConfigError(f"{field}.csv", "is for csv and tsv files", "remove it", value=spec.csv)
+    spec.reading(field=field)
     if spec.limit is not None and (not isinstance(spec.limit, int) or spec.limit < 1):
         raise ConfigError(
             f"{field}.limit",

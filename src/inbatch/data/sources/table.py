@@ -14,7 +14,6 @@ from inbatch.data.hashing import hash_column
 from inbatch.data.sources.checks import Place
 from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.config_keys import path_key
-from inbatch.data.sources.diagnose import find_fault
 from inbatch.data.sources.texts import TextColumn, characters, has_dictionary, without_dictionaries
 from inbatch.errors import ConfigError
 
@@ -149,9 +148,5 @@ class RowTable:
 
 
 def not_utf8(place: Place) -> ConfigError:
-    """The error for texts that are not UTF-8, with the file and the line where they can be found."""
-    if place.files is not None:
-        for path in place.files.paths:
-            if fault := find_fault(path, place.files.builder):
-                return ConfigError(path_key(place.field), *fault, value=path)
+    """The error for texts that are not UTF-8; those of files were checked when they were read."""
     return ConfigError(path_key(place.field), "is not UTF-8", "convert it", value=place.origin)
