@@ -251,3 +251,13 @@ def test_rows_with_lists_that_are_left_out(tmp_path: Path) -> None:
         ConfigError, match=r"a label that is not a finite number in column 'label', row 1"
     ):
         load(write(path, [good, rows[5]]))
+
+
+def test_a_row_without_negatives_is_no_bad_row(tmp_path: Path) -> None:
+    rows = [{**PAIR, "negative": "n"}, PAIR, {**PAIR, "query": 3}, {**PAIR, "negative": None}]
+    path = write(tmp_path / "a.jsonl", rows)
+    kept = load(path, on_bad_row="drop")
+    assert (kept.is_ragged, kept.num_rows, kept.num_dropped) == (True, 3, 1)
+    path = write(tmp_path / "b.jsonl", [row for row in rows if row.get("query") != 3])
+    assert load(path).num_rows == 3
+    assert load(path, on_empty="drop").num_rows == 1

@@ -119,7 +119,8 @@ class Source:
         """The table and the numbers of its rows that can be used; finds lists, and counts what is dropped."""
         choices = {"on_empty": self.on_empty, "on_bad_row": self.on_bad_row}
         if not self.roles.lists:
-            nulls = self.on_empty == "error"
+            # Under on_bad_row a row without negatives is a row; on_empty alone leaves out every null.
+            nulls = self.on_empty == "error" or self.on_bad_row == "drop"
             self.roles = with_lists(dataset.data.table, self.roles, nulls=nulls)
         keep = None
         if self.roles.lists:
