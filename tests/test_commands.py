@@ -76,18 +76,22 @@ def test_ctrl_c_is_one_line() -> None:
 
 def test_help_answers_at_once() -> None:
     for line in (["--help"], ["train", "--help"]):
-        before = os.times()
-        answer = run("-X", "importtime", "-m", "inbatch", *line)
-        after = os.times()  # of the processor, so that a busy machine does not matter
-        used = (
-            after.children_user
-            + after.children_system
-            - before.children_user
-            - before.children_system
-        )
-        assert used < 2.0
+        used = []
+        for _ in range(3):  # the least: whatever else ends meanwhile counts as well
+            before = os.times()
+            answer = run("-X", "importtime", "-m", "inbatch", *line)
+            after = os.times()  # of the processor, so that a busy machine does not matter
+            used.append(
+                after.children_user
+                + after.children_system
+                - before.children_user
+                - before.children_system
+            )
+            if used[-1] < 2.0:
+                break
+        assert min(used) < 2.0
         assert answer.returncode == 0
-        assert not re.search(r"\b(torch|lightning|transformers|hydra)$", answer.stderr, re.M)
+        assert not re.search(r"\| +(torch|lightning|transformers|hydra)$", answer.stderr, re.M)
 
 
 def test_the_overview_names_every_command() -> None:

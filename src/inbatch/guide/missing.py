@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from inbatch.data.hashing import hash_texts
 from inbatch.data.sources.columns import resolve_prompts
 from inbatch.data.sources.load import Source
+from inbatch.data.sources.ragged_rows import RaggedRows
 from inbatch.errors import ConfigError
 from inbatch.guide.store import Table
 
@@ -34,38 +35,38 @@ class SourceColumn(NamedTuple):
 
     def hashes(self) -> np.ndarray:
         """Of all texts, uint64 [N]."""
-        if self._ragged is not None:
-            return np.asarray(self._ragged.hashes().values[self._places()])
+        ragged = self.source.ragged
+        if ragged is not None:
+            return np.asarray(ragged.hashes().values[self._places(ragged)])
         hashes_N: np.ndarray = self.source.text_hashes()[self.number]
         return hashes_N if self.rows is None else hashes_N[self.rows]
 
     def rows_at(self, places: np.ndarray) -> np.ndarray:
         """Row numbers of some of the N texts."""
-        if self._ragged is not None:
-            offsets = self._ragged.hashes().offsets
-            of: np.ndarray = np.searchsorted(offsets, self._places()[places], side="right") - 1
+        ragged = self.source.ragged
+        if ragged is not None:
+            offsets = ragged.hashes().offsets
+            of: np.ndarray = (
+                np.searchsorted(offsets, self._places(ragged)[places], side="right") - 1
+            )
             return of
         return places if self.rows is None else self.rows[places]
 
     def read(self, rows: np.ndarray, keys: np.ndarray) -> list[str]:
         """The texts of some rows that have these hashes."""
-        if self._ragged is None:
+        if self.source.ragged is None:
             return list(self.source.read(rows)[0][self.number])
-        found = self._ragged.read(np.unique(rows))
+        found = self.source.ragged.read(np.unique(rows))
         texts = [*found.queries, *found.documents]
         by_key = dict(zip(hash_texts(texts).tolist(), texts))
         return [by_key.get(key, "") for key in keys.tolist()]
 
-    @property
-    def _ragged(self) -> Any:
-        return self.source.ragged
-
-    def _places(self) -> np.ndarray:
+    def _places(self, ragged: RaggedRows) -> np.ndarray:
         """Places of the N texts among those of all rows: queries, positives or negatives."""
-        offsets = self._ragged.hashes().offsets
+        offsets = ragged.hashes().offsets
         rows = np.arange(self.source.num_rows) if self.rows is None else self.rows
         behind_query = offsets[rows] + 1
-        behind_positives = behind_query + self._ragged.positive_counts()[rows]
+        behind_positives = behind_query + ragged.positive_counts()[rows]
         bounds = [offsets[rows], behind_query, behind_positives, offsets[rows + 1]]
         starts, lengths = bounds[self.number], bounds[self.number + 1] - bounds[self.number]
         within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)

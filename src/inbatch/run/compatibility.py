@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 
 from inbatch.data.collate import MIXED
 from inbatch.data.sources.config_keys import columns_key, to_set
 from inbatch.data.sources.load import Source
+from inbatch.data.sources.ragged_rows import RaggedRows
 from inbatch.data.sources.source import label_range
 from inbatch.errors import ConfigError
 from inbatch.losses.base import Loss
@@ -161,7 +161,7 @@ def check_gather(losses: Mapping[str, Loss], gather: str) -> None:
         )
 
 
-def lists_of(source: Source) -> Any:
+def lists_of(source: Source) -> RaggedRows | None:
     """The lists of positives and negatives of a source; None where it has columns."""
     return source.ragged
 
