@@ -39,7 +39,7 @@ def rounded(dtype: torch.dtype) -> RaggedBatch:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
-@pytest.mark.parametrize("definition", DEFINITIONS, ids=str)
+@pytest.mark.parametrize("definition", DEFINITIONS, ids=range(len(DEFINITIONS)))
 def test_loss_and_gradients(definition: Definition, dtype: torch.dtype) -> None:
     loss: Loss = gist(definition) if definition.margin is not None else mnrl(definition)
     batch = rounded(dtype)
