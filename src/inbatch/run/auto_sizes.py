@@ -25,7 +25,6 @@ from inbatch.data.tokenized import tokenize_columns
 from inbatch.device.memory import free_bytes
 from inbatch.encoder import Encoder
 from inbatch.guide import LiveGuide
-from inbatch.run.compatibility import lists_of
 from inbatch.run.memory_plan import USABLE, MemoryPlan, Sharding, choose, usual_chunk_tokens
 from inbatch.run.parts import Parts
 from inbatch.run.step_size import ModelSize, StepSize
@@ -128,7 +127,7 @@ def num_workers(configured: int | str, world: World) -> int:
 
 def texts_per_row(source: Source) -> float:
     """Mean texts that a row brings into a batch."""
-    ragged = lists_of(source)
+    ragged = source.ragged
     if ragged is None:
         return len(source.columns)
     return 1 + float(ragged.document_counts(_sampled_rows(source)).mean())
@@ -138,7 +137,7 @@ def tokens_per_row(source: Source, encoder: Encoder) -> float:
     """Mean tokens of a row, all texts together, over rows spread over the source."""
     rows = _sampled_rows(source)
     prompts = source.column_prompts(encoder.role_prompts)
-    ragged = lists_of(source)
+    ragged = source.ragged
     if ragged is None:
         token_ids, _ = tokenize_columns(source.read(rows)[0], prompts, tokenizer=encoder.tokenizer)
         return sum(map(len, token_ids)) / len(rows)

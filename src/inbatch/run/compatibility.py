@@ -11,7 +11,6 @@ import torch
 from inbatch.data.collate import MIXED
 from inbatch.data.sources.config_keys import columns_key, to_set
 from inbatch.data.sources.load import Source
-from inbatch.data.sources.ragged_rows import RaggedRows
 from inbatch.data.sources.source import label_range
 from inbatch.errors import ConfigError
 from inbatch.losses.base import Loss
@@ -60,7 +59,7 @@ def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
     """
     name, columns = type(loss).__name__, len(source.columns)
     refused = partial(ConfigError, "loss", value=name)
-    if lists_of(source) is not None and not loss.takes_lists:
+    if source.is_ragged and not loss.takes_lists:
         raise refused(
             f"takes one positive a row, and source {source.name!r} has lists of texts",
             "choose a loss that takes lists, such as loss=multiple_negatives_ranking, or give each row one "
@@ -161,11 +160,6 @@ def check_gather(losses: Mapping[str, Loss], gather: str) -> None:
         )
 
 
-def lists_of(source: Source) -> RaggedRows | None:
-    """The lists of positives and negatives of a source; None where it has columns."""
-    return source.ragged
-
-
 def check_lists(
     losses: Mapping[str, Loss], sources: Sequence[Source], *, gather: str, world_size: int
 ) -> None:
@@ -182,7 +176,7 @@ def check_lists(
     """
     for source in sources:
         loss = losses[source.name]
-        if lists_of(source) is not None:
+        if source.is_ragged:
             what = f"rows with lists, which source {source.name!r} has"
         elif getattr(inner(loss), "negatives", "all") == "own":
             what = "loss.negatives=own"
