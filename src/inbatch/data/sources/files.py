@@ -122,6 +122,12 @@ def peek_columns(files: Files, *, field: str = "data.train") -> list[str]:
     return names
 
 
+def stream_rows(files: Files) -> Iterator[dict[str, Any]]:
+    """The rows of the files as Python values, one by one, with all columns; nothing is kept on the disk."""
+    with _quiet():
+        yield from _load(files, streaming=True)
+
+
 def load_files(
     files: Files,
     roles: Roles,

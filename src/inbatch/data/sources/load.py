@@ -9,10 +9,12 @@ from typing import Any
 
 import datasets
 
+from inbatch.data.formats.convert import Conversion
+from inbatch.data.formats.read import Formatted, convert_file, read_format
 from inbatch.data.sources.checks import OnEmpty
 from inbatch.data.sources.columns import Roles, find_roles
 from inbatch.data.sources.config_keys import path_key, source_field
-from inbatch.data.sources.files import Files, load_files, load_hub, peek_columns, resolve_files
+from inbatch.data.sources.files import Files, load_files
 from inbatch.data.sources.prepared import (
     KEY_HASHES,
     TEXT_HASHES,
@@ -86,19 +88,20 @@ def _load_source(
         options |= {"origin": str(spec.path), "prepared": prepared}
         if spec.prompts is None:
             options["prompts"] = prepared.manifest["prompts"]
-    elif spec.path is not None:
-        files = resolve_files(spec.path, field=field)
-        roles = find_roles(peek_columns(files, field=field), mapping=spec.columns, field=field)
-        options |= {"files": files, "origin": str(spec.path)}
-        if spec.streaming:
-            streamed = _stream(spec, files, roles, cache_dir=cache_dir, field=field)
-            return _filled(Source(name, streamed, roles, cache_dir=cache_dir, **options))
-        dataset = load_files(files, roles, cache_dir=cache_dir, workers=workers, field=field)
     else:
-        dataset = load_hub(spec, field=field, cache_dir=cache_dir)
-        roles = find_roles(dataset.column_names, mapping=spec.columns, field=field)
-        dataset = dataset.select_columns(list(roles.used))
-        options |= {"origin": f"hub {spec.hub}, split {spec.split}"}
+        found = read_format(spec, field=field, cache_dir=cache_dir)
+        roles, files = found.roles, found.files
+        options |= {"origin": found.origin, "prompts": found.prompts}
+        options |= {"read_as": found.read_as, "left_out": found.left_out}
+        if spec.streaming:
+            streamed = _stream(spec, found, cache_dir=cache_dir, field=field)
+            return _filled(Source(name, streamed, roles, cache_dir=cache_dir, **options))
+        if found.table is None:
+            assert files is not None
+            options |= {"files": files}
+            dataset = load_files(files, roles, cache_dir=cache_dir, workers=workers, field=field)
+        else:
+            dataset = found.table
     if spec.limit is not None:
         dataset = dataset.select(range(min(spec.limit, dataset.num_rows)))
     return _filled(Source(name, dataset, roles, cache_dir=cache_dir, **options))
@@ -143,8 +146,9 @@ def _filled(source: Source) -> Source:
 
 
 def _stream(
-    spec: SourceSpec, files: Files, roles: Roles, *, cache_dir: str | None, field: str
+    spec: SourceSpec, found: Formatted, *, cache_dir: str | None, field: str
 ) -> StreamedRows:
+    assert found.files is not None
     if cache_dir is None:
         raise ConfigError(
             f"{field}.streaming",
@@ -152,22 +156,39 @@ def _stream(
             "name one in data.cache_dir",
             value=True,
         )
+    decode = partial(
+        decode_file,
+        roles=found.roles,
+        on_empty=spec.on_empty,
+        conversion=found.conversion,
+        field=field,
+    )
+    rule = "" if found.conversion is None else found.conversion.describe()
     return StreamedRows(
-        files,
-        roles,
-        partial(decode_file, roles=roles, on_empty=spec.on_empty, field=field),
+        found.files,
+        found.roles,
+        decode,
         folder=Path(cache_dir),
         buffer_files=spec.buffer_files,
-        variant=spec.on_empty,
+        variant=spec.on_empty + rule,
         field=field,
     )
 
 
 def decode_file(
-    files: Files, folder: str, *, roles: Roles, on_empty: OnEmpty, field: str
+    files: Files,
+    folder: str,
+    *,
+    roles: Roles,
+    on_empty: OnEmpty,
+    conversion: Conversion | None,
+    field: str,
 ) -> DecodedFile:
     """The rows of one file and what is known of them."""
-    dataset = load_files(files, roles, cache_dir=folder, field=field)
+    if conversion is None:
+        dataset = load_files(files, roles, cache_dir=folder, field=field)
+    else:
+        dataset = convert_file(files, folder, conversion=conversion, roles=roles)
     origin = files.paths[0]
     source = Source(
         "file", dataset, roles, files=files, origin=origin, on_empty=on_empty, field=field

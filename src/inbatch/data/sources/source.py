@@ -23,7 +23,9 @@ from inbatch.data.sources.checks import OnEmpty, Place, kept_rows, read_labels
 from inbatch.data.sources.columns import Roles, find_roles, resolve_prompts
 from inbatch.data.sources.config_keys import path_key
 from inbatch.data.sources.diagnose import find_fault
+from inbatch.data.sources.dropped import Dropped
 from inbatch.data.sources.files import Files
+from inbatch.data.sources.indexed import IndexedRows
 from inbatch.data.sources.prepared import KEY_HASHES, TEXT_HASHES, TEXT_LENGTHS, Prepared
 from inbatch.data.sources.streamed import LABELS, StreamedRows
 from inbatch.data.sources.texts import TextColumn
@@ -43,6 +45,8 @@ class Source:
         roles: The part each column plays.
         files: Where the rows come from, for messages; None for anything but files.
         origin: The name of that place in the report.
+        read_as: How its format was read, for people; "" for plain columns.
+        left_out: What its format gave no rows for.
         prompts: Prompts of this source only, see `columns.resolve_prompts`.
         on_empty: "error" refuses null and empty texts, and null keys; "drop" leaves out rows with a null or
             empty text, a null label or a null key.
@@ -57,11 +61,13 @@ class Source:
     def __init__(
         self,
         name: str,
-        rows: datasets.Dataset | StreamedRows,
+        rows: datasets.Dataset | IndexedRows | StreamedRows,
         roles: Roles,
         *,
         files: Files | None = None,
         origin: str = "memory",
+        read_as: str = "",
+        left_out: tuple[Dropped, ...] = (),
         prompts: Mapping[str, str] | None = None,
         on_empty: OnEmpty = "error",
         cache_dir: str | Path | None = None,
@@ -69,6 +75,7 @@ class Source:
         field: str = "data.train",
     ) -> None:
         self.name, self.roles, self.files, self.origin = name, roles, files, origin
+        self.read_as, self.left_out = read_as, left_out
         self.prompts = dict(prompts or {})
         self.on_empty, self.cache_dir, self.field = on_empty, cache_dir, field
         self.streamed = rows if isinstance(rows, StreamedRows) else None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from inbatch.data.formats.choose import AUTO, check_format
 from inbatch.data.sources.columns import suggest
 from inbatch.errors import ConfigError
 
@@ -23,6 +24,8 @@ class SourceSpec:
     limit: int | None = None  # the first rows only
     prompts: Mapping[str, str] | None = None  # see columns.resolve_prompts
     on_empty: Literal["error", "drop"] = "error"
+    on_bad_row: Literal["error", "drop"] = "error"
+    format: str | Mapping[str, object] = AUTO  # its name, or its keys; see data/formats
     streaming: bool = False  # leave the rows where they are, see streamed.py
     buffer_files: int = 8  # files whose rows are mixed, with streaming
 
@@ -41,10 +44,10 @@ def parse_spec(value: Any, *, field: str) -> SourceSpec:
     spec = SourceSpec(**values)
     if (spec.path is None) == (spec.hub is None):
         raise ConfigError(field, "needs either a path or a hub name", "write one of them")
-    if spec.on_empty not in ("error", "drop"):
-        raise ConfigError(
-            f"{field}.on_empty", "is not known", "set error or drop", value=spec.on_empty
-        )
+    for key, value in (("on_empty", spec.on_empty), ("on_bad_row", spec.on_bad_row)):
+        if value not in ("error", "drop"):
+            raise ConfigError(f"{field}.{key}", "is not known", "set error or drop", value=value)
+    check_format(spec.format, field=f"{field}.format")
     if spec.limit is not None and (not isinstance(spec.limit, int) or spec.limit < 1):
         raise ConfigError(
             f"{field}.limit",

@@ -1,0 +1,30 @@
+"""Columns of texts, or of lists of texts: query, positive, negative and their common names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from inbatch.data.formats.base import Head
+
+
+@final
+@dataclass(frozen=True)
+class Columns:
+    """A table whose columns are found by common names, or named in `columns`.
+
+    Positives and negatives may be lists, as in sentence-transformers' data sets of anchor, positive, negative.
+    """
+
+    def recognise(self, head: Head) -> str:
+        """Never: it is what data without another format are."""
+        return ""
+
+    def columns(self, names: Sequence[str]) -> dict[str, object]:
+        """Common names decide."""
+        return {}
+
+    def prompt_column(self, names: Sequence[str]) -> str | None:
+        """None."""
+        return None

@@ -1,0 +1,124 @@
+"""The records of files, one after the other, and where each one is."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import datasets
+import fsspec
+
+from inbatch.data.formats.base import Head
+from inbatch.data.sources.config_keys import path_key
+from inbatch.data.sources.files import Files, peek_columns, stream_rows
+from inbatch.errors import ConfigError
+
+Place = Callable[[], str]  # says where a record is
+HEAD_RECORDS = 1000  # that a format is recognised by
+
+
+def head_of(files: Files, *, field: str) -> Head:
+    """The beginning of the first file.
+
+    Raises:
+        ConfigError: It cannot be read, or holds nothing.
+    """
+    path = files.paths[0]
+    if files.builder == "json" and (names := _names_of_json(path)) is not None:
+        first = Files((path,), files.suffix)
+        return Head(path, names, lambda: list(islice(_values(first, field=field), HEAD_RECORDS)))
+    names = tuple(peek_columns(files, field=field))
+    return Head(path, names, lambda: list(islice(stream_rows(files), HEAD_RECORDS)))
+
+
+def head_of_table(table: datasets.Dataset, *, origin: str) -> Head:
+    """The beginning of rows in memory or of a hub data set."""
+    return Head(origin, table.column_names, lambda: list(islice(table, HEAD_RECORDS)))
+
+
+def read_records(files: Files, *, field: str) -> Iterator[tuple[Place, Any]]:
+    """All records, each with a function that gives its place: the file and the line, or the row.
+
+    Raises:
+        ConfigError: A line that is not JSON, or a file that cannot be read.
+    """
+    for path in files.paths:
+        one = Files((path,), files.suffix)
+        if files.builder == "json":
+            yield from _json_records(path, field=field)
+        else:
+            for number, record in enumerate(stream_rows(one)):
+                yield _place(path, "row", number), record
+
+
+def table_records(table: datasets.Dataset, *, origin: str) -> Iterator[tuple[Place, Any]]:
+    """The rows of a table as records."""
+    for number, record in enumerate(table):
+        yield _place(origin, "row", number), record
+
+
+def _values(files: Files, *, field: str) -> Iterator[Any]:
+    return (record for _, record in read_records(files, field=field))
+
+
+def _place(path: str, what: str, number: int) -> Place:
+    return lambda: f"{path}, {what} {number}"
+
+
+def _names_of_json(path: str) -> tuple[str, ...] | None:
+    """The names in the first record, of a file of one record a line; None where the file is anything else."""
+    with _text(path) as file:
+        try:
+            line = next((line for line in file if line.strip()), "")
+            record = json.loads(line)
+        except ValueError:
+            return None  # one list over several lines, or a fault, which `datasets` reports
+    if isinstance(record, list):
+        texts = bool(record) and not isinstance(record[0], Mapping)
+        return () if texts else None
+    return tuple(record) if isinstance(record, Mapping) else None
+
+
+def _json_records(path: str, *, field: str) -> Iterator[tuple[Place, Any]]:
+    if _names_of_json(path) is None:  # the whole file is one list, or not JSON
+        for number, record in enumerate(_whole(path, field=field)):
+            yield _place(path, "record", number), record
+        return
+    with _text(path) as file:
+        number = 0
+        try:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield _place(path, "line", number), json.loads(line)
+        except json.JSONDecodeError as error:
+            problem = f"has a broken line {number} ({error.msg}, column {error.colno})"
+            raise ConfigError(path_key(field), problem, "correct it", value=path) from error
+        except UnicodeDecodeError as error:
+            problem = f"is not UTF-8 (after line {number})"
+            raise ConfigError(path_key(field), problem, "convert it", value=path) from error
+
+
+def _whole(path: str, *, field: str) -> list[Any]:
+    try:
+        with _text(path) as file:
+            records = json.load(file)
+    except ValueError as error:
+        raise ConfigError(
+            path_key(field), f"cannot be read as json ({error})", "correct it", value=path
+        ) from error
+    if not isinstance(records, list):
+        raise ConfigError(
+            path_key(field),
+            "is one JSON object over several lines",
+            "write one object a line, or a list of objects",
+            value=path,
+        )
+    return records
+
+
+def _text(path: str) -> io.TextIOWrapper:
+    file: io.TextIOWrapper = fsspec.open(path, "rt", compression="infer", encoding="utf-8").open()
+    return file

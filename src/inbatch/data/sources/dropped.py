@@ -1,0 +1,59 @@
+"""Rows that are left out: counted by reason, with the first places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# A column beside those of a file: null for a row that was read, else its place and the reason
+# against it. So a row that cannot be read stays a row of the table, and is counted there.
+BAD_ROW = "__bad_row__"
+PLACES = 5  # that are kept for each reason
+_BETWEEN = "\t"
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Rows that were left out for one reason."""
+
+    reason: str  # after "rows": "with an empty text in column 'query'"
+    count: int
+    places: tuple[str, ...]  # the first of them: "offers.csv, line 7" or "row 3"
+
+    def describe(self) -> str:
+        """One line."""
+        more = ", ..." if self.count > len(self.places) else ""
+        return f"{self.count:,} {self.reason} ({'; '.join(self.places)}{more})"
+
+
+def mark(place: str, reason: str) -> str:
+    """The text in `BAD_ROW` of a row that cannot be read."""
+    return f"{place}{_BETWEEN}{reason}"
+
+
+def count_marks(marks: Iterable[str]) -> tuple[Dropped, ...]:
+    """Rows that cannot be read, by reason."""
+    places: dict[str, list[str]] = {}
+    for text in marks:
+        place, _, reason = text.partition(_BETWEEN)
+        places.setdefault(reason, []).append(place)
+    return tuple(
+        Dropped(reason, len(found), tuple(found[:PLACES])) for reason, found in places.items()
+    )
+
+
+def merge(parts: Iterable[Sequence[Dropped]]) -> tuple[Dropped, ...]:
+    """Counts of several parts of a source, in their order."""
+    merged: dict[str, Dropped] = {}
+    for part in parts:
+        for each in part:
+            known = merged.get(each.reason, Dropped(each.reason, 0, ()))
+            places = (*known.places, *each.places)[:PLACES]
+            merged[each.reason] = Dropped(each.reason, known.count + each.count, places)
+    return tuple(merged.values())
+
+
+def from_json(values: Iterable[Mapping[str, Any]]) -> tuple[Dropped, ...]:
+    """What `dataclasses.asdict` has made of some."""
+    return tuple(Dropped(v["reason"], v["count"], tuple(v["places"])) for v in values)
