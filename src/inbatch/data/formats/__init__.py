@@ -3,7 +3,7 @@
 A format is a frozen dataclass of its keys, which a file of conf/data/format/ names, and of one of three
 kinds (base.py):
 
-* `ColumnFormat`: the columns are what they should be under other names, and are read as they stand;
+* `ColumnFormat`: the columns are the rows, and are read as they stand;
 * `RecordFormat`: each record is turned into rows, which are written to the disk once (convert.py);
-* `IdFormat`: rows of ids, and their texts elsewhere (texts_by_id.py).
+* `IdFormat`: rows of ids, and their texts elsewhere (id_rows.py).
 """

@@ -13,6 +13,7 @@ import fsspec
 
 from inbatch.data.sources.dropped import PLACES, Dropped
 
+_LONG = 40  # characters of a value that a message shows
 OnBad = Literal["error", "drop"]
 
 
@@ -97,10 +98,7 @@ class Format(Protocol):
 
 @runtime_checkable
 class ColumnFormat(Format, Protocol):
-    """Columns with other names."""
-
-    def columns(self, names: Sequence[str]) -> dict[str, object]:
-        """The column of each role, see `columns.find_roles`; {} where common names decide."""
+    """Columns that are the rows, found by common names."""
 
     def prompt_column(self, names: Sequence[str]) -> str | None:
         """The column of a prompt that belongs to the queries."""
@@ -194,9 +192,10 @@ def shown(value: object) -> str:
     """A value as a message shows it."""
     if value is None:
         return "null"
-    kind = {dict: "an object", list: "a list"}.get(type(value))
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
     text = repr(value)
-    return kind or (text if len(text) <= 40 else f"{text[:39]}…")
+    return text if len(text) <= _LONG else f"{text[: _LONG - 1]}…"
 
 
 def fields_of(record: object) -> Mapping[str, Any]:

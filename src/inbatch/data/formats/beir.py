@@ -43,8 +43,8 @@ class Beir:
     Documents judged 0 are left out and counted. Texts are looked up in the corpus, not copied.
 
     template: the text of a document; by default title and text with a space between, as BEIR has it.
-    negatives: a file of ids of negatives, beside the others or anywhere: lines of a query and a document (tsv,
-        or a TREC run), or {"qid": .., "neg": [..]} (jsonl; lists by system are joined).
+    negatives: a file of ids of negatives, beside the others or anywhere: lines of a query and a document
+        (tsv, or a TREC run), or {"qid": .., "neg": [..]} (jsonl; lists by system are joined).
     """
 
     template: str = TITLE_AND_TEXT
@@ -114,7 +114,7 @@ def _judged(collector: PairCollector, path: str, key: str, tally: Tally) -> Pair
         if float(fields[-1]) > 0:
             collector.add(number, fields[0], fields[-2], positive=True)
         else:
-            tally.add("of a document judged 0", lambda number=number: f"{path}, line {number}")
+            tally.add("of a document judged 0", partial("{}, line {}".format, path, number))
     return collector
 
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from omegaconf import OmegaConf
 
@@ -32,11 +32,11 @@ class Chosen(NamedTuple):
 @cache
 def formats() -> dict[str, Mapping[str, Any]]:
     """The node of each format: the files of conf/data/format/."""
-    found = {}
+    found: dict[str, Mapping[str, Any]] = {}
     for path in sorted(FOLDER.glob("*.yaml")):
         node = OmegaConf.to_container(OmegaConf.load(path))
         assert isinstance(node, dict)
-        found[path.stem] = node
+        found[path.stem] = {str(key): value for key, value in node.items()}
     return found
 
 
@@ -134,8 +134,7 @@ def _make(name: str, keys: Mapping[str, Any], *, field: str) -> Format:
     if not is_dataclass(target):
         raise ConfigError(f"{field}._target_", "is not a dataclass", "name a format", value=name)
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments(whole).items()}
-    made: Format = target(**values)
-    return made
+    return cast(Format, target(**values))
 
 
 def _keys_of(node: Mapping[str, Any]) -> set[str]:

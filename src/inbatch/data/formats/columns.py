@@ -14,16 +14,12 @@ from inbatch.data.formats.base import Head
 class Columns:
     """A table whose columns are found by common names, or named in `columns`.
 
-    Positives and negatives may be lists, as in sentence-transformers' data sets of anchor, positive, negative.
+    Positives and negatives may be lists, as in data sets of sentence-transformers.
     """
 
     def recognise(self, head: Head) -> str:
         """Never: it is what data without another format are."""
         return ""
-
-    def columns(self, names: Sequence[str]) -> dict[str, object]:
-        """Common names decide."""
-        return {}
 
     def prompt_column(self, names: Sequence[str]) -> str | None:
         """None."""

@@ -1,4 +1,4 @@
-"""Records -> rows on the disk, once: an Arrow file that all processes map, kept by the fingerprint of what it was made from.
+"""Records -> rows on the disk, once: an Arrow file that all processes map.
 
 ::
 
@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -57,7 +58,7 @@ class Conversion:
     on_empty: Literal["error", "drop"] = "error"
     on_bad_row: Literal["error", "drop"] = "error"
     field: str = "data.train"
-    tally: Tally = field(default_factory=Tally)
+    tally: Tally = dataclasses.field(default_factory=Tally)
 
     def describe(self) -> str:
         """What the rows depend on besides the files."""
@@ -131,8 +132,8 @@ def convert(
         records: Gives the records, if they are needed.
         folder: Where conversions are kept.
         fingerprint: Of the records.
-        columns: The columns of the table, of which positives and negatives are lists. None: those that have a value;
-            positives or negatives of which every row has one are no lists.
+        columns: The columns of the table, of which positives and negatives are lists. None: those that have a
+            value; positives or negatives of which every row has one are no lists.
 
     Raises:
         ConfigError: A record that cannot be used, with its file and line.

@@ -9,7 +9,7 @@ import fsspec
 
 from inbatch.data.formats.base import BadRecordError, IdRequest
 from inbatch.data.formats.text_index import RepeatedIdError, TextIndex, write_index
-from inbatch.data.sources.config_keys import path_key
+from inbatch.data.sources.config_keys import path_key, to_set
 from inbatch.errors import ConfigError
 
 
@@ -84,11 +84,11 @@ def required_file(request: IdRequest, name: str) -> str:
     if found is None:
         fs, _ = fsspec.core.url_to_fs(folder)
         inner = f"{folder.rstrip('/')}/{name}".rpartition("/")[0]
-        there = sorted(place.rpartition("/")[2] for place in fs.glob(f"{inner}/*"))
-        raise ConfigError(
-            path_key(request.field),
-            f"has no {name}",
-            f"add it; {inner} has {', '.join(there[:8])}" if there else "add it",
-            value=folder,
+        there = sorted(
+            place.rpartition("/")[2].partition(".")[0] for place in fs.glob(f"{inner}/*")
         )
+        fix = "add it"
+        if name.startswith("qrels/") and there:
+            fix = f"set {to_set(request.field, f'split={there[0]}')} (of {', '.join(there)}), or add it"
+        raise ConfigError(path_key(request.field), f"has no {name}", fix, value=folder)
     return found

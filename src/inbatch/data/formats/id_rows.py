@@ -50,25 +50,22 @@ def write_rows(folder: Path, pairs: Pairs, tally: Tally) -> None:
     kept = kept[np.argsort(pairs.queries[kept], kind="stable")]
     queries_R, starts_R = np.unique(pairs.queries[kept], return_index=True)
     bounds = np.append(starts_R, len(kept))
-    kinds = {"positive": pa.int32(), "negative": pa.int32()}
-    scored = not np.isnan(pairs.scores).any()
-    if scored:
-        kinds |= {"positive_score": pa.float32(), "negative_score": pa.float32()}
-    schema = pa.schema(
-        {"query": pa.int32(), **{name: pa.list_(kind) for name, kind in kinds.items()}}
-    )
+    values = [pairs.documents] + ([] if np.isnan(pairs.scores).any() else [pairs.scores])
+    names = ("query", "positive", "negative", "positive_score", "negative_score")
+    kinds = [pa.int32()] + [pa.list_(kind) for kind in 2 * [pa.int32()] + 2 * [pa.float32()]]
+    schema = pa.schema(zip(names[: 1 + 2 * len(values)], kinds))
     with (folder / ROWS).open("wb") as file, pa.ipc.new_stream(file, schema) as out:
         for first in range(0, len(queries_R), _BATCH):
             rows = queries_R[first : first + _BATCH]
             inside = kept[bounds[first] : bounds[first + len(rows)]]
-            columns = [pa.array(rows, pa.int32()), *_lists(pairs, inside, rows)][: len(schema)]
+            columns = [pa.array(rows, pa.int32()), *_lists(pairs, values, inside, rows)]
             out.write_batch(pa.record_batch(columns, schema=schema))
     for reason, marked_P in (
-        ("said before", repeated_P),
+        ("given a second time", repeated_P),
         ("of queries without a positive", lonely_P),
     ):
         if count := int(marked_P.sum()):
-            tally.add(reason, lambda: "all files", count)
+            tally.add(reason, "all files".__str__, count)
 
 
 def _repeated(pairs: Pairs) -> np.ndarray:
@@ -80,13 +77,15 @@ def _repeated(pairs: Pairs) -> np.ndarray:
     return repeated_P
 
 
-def _lists(pairs: Pairs, inside: np.ndarray, rows: np.ndarray) -> list[pa.Array]:
-    """Lists of positives and of negatives, then of their scores, of the rows that these pairs are of."""
+def _lists(
+    pairs: Pairs, values: Sequence[np.ndarray], inside: np.ndarray, rows: np.ndarray
+) -> list[pa.Array]:
+    """Lists of the values of positives, and of those of negatives, of the rows that these pairs are of."""
     lists = []
-    for values in (pairs.documents, pairs.scores):
+    for values_P in values:
         for side in (True, False):
             of_side = inside[pairs.positive[inside] == side]
             ends = np.searchsorted(pairs.queries[of_side], rows, side="right")
             offsets = pa.array(np.concatenate([[0], ends]), pa.int32())
-            lists.append(pa.ListArray.from_arrays(offsets, pa.array(values[of_side])))
+            lists.append(pa.ListArray.from_arrays(offsets, pa.array(values_P[of_side])))
     return lists

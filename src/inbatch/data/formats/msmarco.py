@@ -6,7 +6,7 @@
     collection    id, text
     queries       id, text
 
-All with tabs between and without a header. https://microsoft.github.io/msmarco/Datasets.html; triplets with scores:
+All with tabs between and without a header. https://microsoft.github.io/msmarco/Datasets.html; with scores:
 https://zenodo.org/records/4068216
 """
 
@@ -37,7 +37,8 @@ _HEADER = re.compile(r"(qid|query[-_ ]?id|query|score)\b.*", re.IGNORECASE)
 class MsMarco:
     """Triplets of ids: one row for each query, with its positives and its negatives.
 
-    Texts are looked up in the collection, not copied. Scores of a teacher, where the lines have them, stay with their documents.
+    Texts are looked up in the collection, not copied. Scores of a teacher, where there are any, stay with
+    their documents.
 
     collection: the file of passages; null for collection.tsv beside the triplets.
     queries: the file of queries; null for queries.train.tsv or queries.tsv beside the triplets.

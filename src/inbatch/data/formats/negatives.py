@@ -17,8 +17,8 @@ def read_negatives(path: str, *, field: str) -> Iterator[tuple[int, str, str]]:
     """Line, query and document of each negative.
 
     Args:
-        path: Lines of two or more fields (query, document), of six (a TREC run), or of JSON: a query with a list of
-            documents, or with lists by the system that found them, as in sentence-transformers' msmarco-hard-negatives.
+        path: Lines of two or more fields (query, document), of six (a TREC run), or of JSON: a query with a
+            list of documents, or with lists by the system that found them, as in msmarco-hard-negatives.
         field: Configuration key, for messages.
 
     Raises:

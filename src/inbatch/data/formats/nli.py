@@ -23,8 +23,9 @@ _NO_LABEL = ("-", "-1", "", "None")  # where the annotators of a pair disagreed
 class Nli:
     """Pairs with one of three labels: a premise is the query of what it entails, and of what it contradicts.
 
-    Entailments are positives and contradictions negatives, all of one premise in one row. Neutral pairs, pairs without
-    a label and premises that entail nothing are left out and counted. The pairs are in memory while they are grouped.
+    Entailments are positives and contradictions negatives, all of one premise in one row. Neutral pairs,
+    pairs without a label and premises that entail nothing are left out and counted. The pairs are in memory
+    while they are grouped.
 
     labels: what numbers stand for, from 0; the default is the order of SNLI, MultiNLI, XNLI and all-nli.
     """
@@ -43,7 +44,7 @@ class Nli:
 
     def recognise(self, head: Head) -> str:
         """By labels in words, or beside premise and hypothesis by whole numbers up to 2."""
-        first, second, label = _names(head.names)
+        first, _, label = _names(head.names)
         if not label:
             return ""
         values = [record.get(label) for record in head.records if isinstance(record, Mapping)]

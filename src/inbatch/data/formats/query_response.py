@@ -1,4 +1,4 @@
-"""ms-swift before its messages: ``{"query": str, "response": str, "rejected_response": [str], "label": 0.8}``.
+"""ms-swift before its messages: ``{"query": str, "response": str, "rejected_response": [str], "label": 1}``.
 
 https://swift.readthedocs.io/en/v3.8/BestPractices/Embedding.html
 """

@@ -122,8 +122,7 @@ def _of_hub(spec: SourceSpec, *, field: str, cache_dir: str | None) -> Formatted
         fix = "give a path, or choose another format"
         raise ConfigError(f"{field}.format", problem, fix, value=chosen.name)
     if isinstance(chosen.format, ColumnFormat):
-        columns = {**chosen.format.columns(head.names), **(spec.columns or {})}
-        return _made(replace(spec, columns=columns), chosen, table, (), origin, field=field)
+        return _made(spec, chosen, table, (), origin, field=field)
     conversion = _conversion(spec, chosen, field=field)
     converted = convert(
         conversion,
@@ -161,14 +160,13 @@ def _of_columns(
     made = chosen.format
     assert isinstance(made, ColumnFormat)
     names = peek_columns(files, field=field) if head is None or not head.names else head.names
-    columns = {**made.columns(names), **(spec.columns or {})} or None
     prompts, column = spec.prompts, made.prompt_column(names)
     # An evaluator has the encoder's prompts, and a prompt that is set is the one that counts.
     if column is not None and field.startswith("data.train") and "query" not in (prompts or {}):
         prompt = queries_prompt(files, column, streaming=spec.streaming, field=field)
         prompts = {**(prompts or {}), **({"query": prompt} if prompt else {})} or None
     return Formatted(
-        roles=find_roles(names, mapping=columns, field=field),
+        roles=find_roles(names, mapping=spec.columns, field=field),
         origin=str(spec.path),
         prompts=prompts,
         read_as=_says(chosen),
@@ -211,7 +209,7 @@ def _conversion(spec: SourceSpec, chosen: Chosen, *, field: str) -> Conversion:
 
 
 def _streamed(spec: SourceSpec, chosen: Chosen, files: Files, conversion: Conversion) -> Formatted:
-    """The columns are lists, whatever a file holds; a label is one of them where one of the first records has it."""
+    """Columns of lists, whatever a file holds, and a label where one of the first records has one."""
     field = conversion.field
     if conversion.format.joined:
         raise _not_streamed(chosen, "joins rows of one query over all files", field=field)

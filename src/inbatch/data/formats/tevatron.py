@@ -1,4 +1,4 @@
-"""tevatron: ``{"query": str, "positive_passages": [{"docid", "title", "text"}], "negative_passages": [...]}``.
+"""tevatron: ``{"query": str, "positive_passages": [{"title", "text"}], "negative_passages": [...]}``.
 
 https://huggingface.co/datasets/Tevatron/msmarco-passage
 """

@@ -1,7 +1,7 @@
 """Rows of numbers, and the texts that these stand for: a stand-in for a table of texts that copies none.
 
-Columns of texts are Arrow dictionaries over a memory-mapped corpus, ``dictionary<int32, large_string>`` or lists of it. So
-a row takes 4 bytes for each of its texts, however long they are.
+Columns of texts are Arrow dictionaries over a memory-mapped corpus, ``dictionary<int32, large_string>`` or
+lists of it. So a row takes 4 bytes for each of its texts, however long they are.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ class IndexedRows:
         fingerprint: Of what they were made from.
         num_rows: The first rows only; None for all.
     """
-
-    _indices = None  # rows are in their order
 
     def __init__(self, folder: Path, *, fingerprint: str, num_rows: int | None = None) -> None:
         self._folder, self._fingerprint, self._num_rows = folder, fingerprint, num_rows

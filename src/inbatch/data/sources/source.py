@@ -89,7 +89,9 @@ class Source:
             self._labels = rows.array(LABELS) if roles.label and rows.num_rows else None
         else:
             # Columns are read from the table itself, which knows nothing of an indices mapping.
-            self._dataset = rows if rows._indices is None else rows.flatten_indices()
+            self._dataset = rows
+            if isinstance(rows, datasets.Dataset) and rows._indices is not None:
+                self._dataset = rows.flatten_indices()
             place = Place(origin, files, field)
             if prepared is None:
                 self._keep = kept_rows(self._dataset, roles, on_empty=on_empty, place=place)
