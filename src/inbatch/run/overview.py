@@ -12,6 +12,7 @@ from inbatch.console import make_console, print_plain
 from inbatch.data.collate import MIXED
 from inbatch.data.plan.plan import duplicate_share
 from inbatch.data.report.build import build_report, write
+from inbatch.data.sources.source import Source
 from inbatch.encoder import Encoder
 from inbatch.evaluation import Evaluator
 from inbatch.losses.base import Loss
@@ -30,7 +31,7 @@ def overview(
     batches = "global batches" if run.accumulate > 1 else "global batch"
     number = f"{run.accumulate}" if run.accumulate > 1 else "one"
     return {
-        "data": {s.name: f"{s.num_rows:,} rows: {', '.join(s.columns)}" for s in parts.sources},
+        "data": {source.name: _source_text(source) for source in parts.sources},
         "encoder": _encoder_rows(parts.encoder),
         "batch": {
             "global": f"{run.global_batch_size:,} rows, {local:,} per rank",
@@ -70,6 +71,11 @@ def write_report(parts: Parts, data: BatchModule, path: Path) -> None:
     console = make_console()
     for line in report.warnings:
         print_plain(f"data  {line}", console=console)
+
+
+def _source_text(source: Source) -> str:
+    how = f"; {source.read_as}" if source.read_as else ""
+    return f"{source.num_rows:,} rows: {', '.join(source.columns)}{how}"
 
 
 def _encoder_rows(encoder: Encoder) -> dict[str, str]:

@@ -61,17 +61,24 @@ class Head:
 
     Args:
         path: The first file, or the folder.
-        names: Columns; empty where a record is a list.
-        read: Gives the first records; called when a format asks for them.
+        names: Gives the columns, none where a record is a list; called when somebody asks for them.
+        records: Gives the first records, likewise.
     """
 
-    def __init__(self, path: str, names: Sequence[str], read: Callable[[], list[Any]]) -> None:
-        self.path, self.names, self._read = path, tuple(names), read
+    def __init__(
+        self, path: str, names: Callable[[], Sequence[str]], records: Callable[[], list[Any]]
+    ) -> None:
+        self.path, self._names, self._records = path, names, records
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Columns."""
+        return tuple(self._names())
 
     @cached_property
     def records(self) -> list[Any]:
         """The first records: mappings, or lists."""
-        return self._read()
+        return self._records()
 
     @property
     def is_folder(self) -> bool:

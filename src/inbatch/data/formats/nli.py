@@ -50,8 +50,8 @@ class Nli:
         values = [record.get(label) for record in head.records if isinstance(record, Mapping)]
         if any(value in _WORDS for value in values):
             return f"its {label} is entailment, neutral or contradiction"
-        numbers = {value for value in values if isinstance(value, int)}
-        if first == "premise" and 2 in numbers and numbers <= {-1, 0, 1, 2}:
+        numbers = set(map(str, values))  # csv files have no types
+        if first == "premise" and "2" in numbers and numbers <= {"0", "1", "2", *_NO_LABEL}:
             order = ", ".join(f"{number} is {word}" for number, word in enumerate(self.labels))
             return f"its premises and hypotheses have the {label} 0, 1 or 2, of which {order}"
         return ""

@@ -70,7 +70,7 @@ def read_format(spec: SourceSpec, *, field: str, cache_dir: str | None) -> Forma
     if spec.path is None:
         return _of_hub(spec, field=field, cache_dir=cache_dir)
     if (folder := _folder(spec.path)) is not None:
-        chosen = choose(spec.format, Head(folder, (), list), field=f"{field}.format")
+        chosen = choose(spec.format, Head(folder, list, list), field=f"{field}.format")
         if not isinstance(chosen.format, IdFormat):
             resolve_files(spec.path, field=field)  # says that it is a folder
         return _of_ids(spec, chosen, (folder,), field=field, cache_dir=cache_dir)
@@ -159,7 +159,7 @@ def _of_columns(
 ) -> Formatted:
     made = chosen.format
     assert isinstance(made, ColumnFormat)
-    names = peek_columns(files, field=field) if head is None or not head.names else head.names
+    names = peek_columns(files, field=field) if head is None else head.names
     prompts, column = spec.prompts, made.prompt_column(names)
     # An evaluator has the encoder's prompts, and a prompt that is set is the one that counts.
     if column is not None and field.startswith("data.train") and "query" not in (prompts or {}):

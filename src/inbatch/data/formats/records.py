@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -21,22 +21,22 @@ HEAD_RECORDS = 1000  # that a format is recognised by
 
 
 def head_of(files: Files, *, field: str) -> Head:
-    """The beginning of the first file.
+    """The beginning of the first file; what it gives may raise a ConfigError of a file that cannot be read."""
+    first = Files(files.paths[:1], files.suffix)
 
-    Raises:
-        ConfigError: It cannot be read, or holds nothing.
-    """
-    path = files.paths[0]
-    if files.builder == "json" and (names := _names_of_json(path)) is not None:
-        first = Files((path,), files.suffix)
-        return Head(path, names, lambda: list(islice(_values(first, field=field), HEAD_RECORDS)))
-    names = tuple(peek_columns(files, field=field))
-    return Head(path, names, lambda: list(islice(stream_rows(files), HEAD_RECORDS)))
+    def names() -> Sequence[str]:
+        found = _names_of_json(first.paths[0]) if files.builder == "json" else None
+        return peek_columns(files, field=field) if found is None else found
+
+    def records() -> list[Any]:
+        return [value for _, value in islice(read_records(first, field=field), HEAD_RECORDS)]
+
+    return Head(first.paths[0], names, records)
 
 
 def head_of_table(table: datasets.Dataset, *, origin: str) -> Head:
     """The beginning of rows in memory or of a hub data set."""
-    return Head(origin, table.column_names, lambda: list(islice(table, HEAD_RECORDS)))
+    return Head(origin, lambda: table.column_names, lambda: list(islice(table, HEAD_RECORDS)))
 
 
 def read_records(files: Files, *, field: str) -> Iterator[tuple[Place, Any]]:
@@ -58,10 +58,6 @@ def table_records(table: datasets.Dataset, *, origin: str) -> Iterator[tuple[Pla
     """The rows of a table as records."""
     for number, record in enumerate(table):
         yield _place(origin, "row", number), record
-
-
-def _values(files: Files, *, field: str) -> Iterator[Any]:
-    return (record for _, record in read_records(files, field=field))
 
 
 def _place(path: str, what: str, number: int) -> Place:

@@ -165,6 +165,7 @@ def _source_report(
     return SourceReport(
         name=source.name,
         origin=source.origin,
+        read_as=source.read_as,
         num_rows=source.num_rows,
         num_dropped=source.num_dropped,
         columns=_column_reports(source, sampled, tokenizer=tokenizer, prompts=prompts),
