@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -13,7 +14,7 @@ import fsspec
 
 from inbatch.data.formats.base import Head
 from inbatch.data.sources.config_keys import path_key
-from inbatch.data.sources.files import Files, peek_columns, stream_rows
+from inbatch.data.sources.files import LOAD_ERRORS, Files, peek_columns, stream_rows
 from inbatch.errors import ConfigError
 
 Place = Callable[[], str]  # says where a record is
@@ -21,17 +22,24 @@ HEAD_RECORDS = 1000  # that a format is recognised by
 
 
 def head_of(files: Files, *, field: str) -> Head:
-    """The beginning of the first file; what it gives may raise a ConfigError of a file that cannot be read."""
-    first = Files(files.paths[:1], files.suffix)
-
-    def names() -> Sequence[str]:
-        found = _names_of_json(first.paths[0]) if files.builder == "json" else None
-        return peek_columns(files, field=field) if found is None else found
+    """The beginning of the first file, up to a fault: who reads the whole file reports it."""
+    path = files.paths[0]
+    by_line = files.builder == "json" and _has_record_a_line(path)
 
     def records() -> list[Any]:
-        return [value for _, value in islice(read_records(first, field=field), HEAD_RECORDS)]
+        first = Files((path,), files.suffix)
+        values = (r for _, r in _json_records(path, field=field)) if by_line else stream_rows(first)
+        found: list[Any] = []
+        with suppress(ConfigError, *LOAD_ERRORS):
+            found.extend(islice(values, HEAD_RECORDS))
+        return found
 
-    return Head(first.paths[0], names, records)
+    def names() -> Sequence[str]:
+        if by_line and (found := records()):
+            return list(dict.fromkeys(name for r in found if isinstance(r, Mapping) for name in r))
+        return peek_columns(files, field=field)
+
+    return Head(path, names, records)
 
 
 def head_of_table(table: datasets.Dataset, *, origin: str) -> Head:
@@ -64,22 +72,17 @@ def _place(path: str, what: str, number: int) -> Place:
     return lambda: f"{path}, {what} {number}"
 
 
-def _names_of_json(path: str) -> tuple[str, ...] | None:
-    """The names in the first record, of a file of one record a line; None where the file is anything else."""
-    with _text(path) as file:
-        try:
-            line = next((line for line in file if line.strip()), "")
-            record = json.loads(line)
-        except ValueError:
-            return None  # one list over several lines, or a fault, which `datasets` reports
-    if isinstance(record, list):
-        texts = bool(record) and not isinstance(record[0], Mapping)
-        return () if texts else None
-    return tuple(record) if isinstance(record, Mapping) else None
+def _has_record_a_line(path: str) -> bool:
+    """Whether a file has a JSON object, or a list of texts, on its first line; else it may be one list."""
+    with suppress(ValueError, *LOAD_ERRORS), _text(path) as file:
+        record = json.loads(next((line for line in file if line.strip()), ""))
+        of_texts = isinstance(record, list) and record != [] and not isinstance(record[0], Mapping)
+        return of_texts or isinstance(record, Mapping)
+    return False
 
 
 def _json_records(path: str, *, field: str) -> Iterator[tuple[Place, Any]]:
-    if _names_of_json(path) is None:  # the whole file is one list, or not JSON
+    if not _has_record_a_line(path):  # the whole file is one list, or not JSON
         for number, record in enumerate(_whole(path, field=field)):
             yield _place(path, "record", number), record
         return
