@@ -124,8 +124,12 @@ def peek_columns(files: Files, *, field: str = "data.train") -> list[str]:
 
 def stream_rows(files: Files) -> Iterator[dict[str, Any]]:
     """The rows of the files as Python values, one by one, with all columns; nothing is kept on the disk."""
-    with _quiet():
-        yield from _load(files, streaming=True)
+    try:
+        with _quiet():
+            rows = _load(files, streaming=True)
+    except StopIteration:  # of `datasets`, which does not expect an empty file
+        return
+    yield from rows
 
 
 def load_files(
