@@ -124,12 +124,12 @@ def peek_columns(files: Files, *, field: str = "data.train") -> list[str]:
 
 def stream_rows(files: Files) -> Iterator[dict[str, Any]]:
     """The rows of the files as Python values, one by one, with all columns; nothing is kept on the disk."""
-    try:
-        with _quiet():
+    with _quiet():
+        try:
             rows = _load(files, streaming=True)
-    except StopIteration:  # of `datasets`, which does not expect an empty file
-        return
-    yield from rows
+        except StopIteration:  # of `datasets`, which does not expect an empty file
+            return
+        yield from rows
 
 
 def load_files(
