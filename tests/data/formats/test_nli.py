@@ -63,6 +63,7 @@ def test_a_premise_has_what_it_entails_and_what_it_contradicts(
         "with a neutral label": 1,
         "without a label": 1,
         "of queries without a positive": 1,
+        "given a second time": 1,
     }
 
 

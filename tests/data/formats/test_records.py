@@ -162,9 +162,11 @@ def test_a_record_that_no_row_can_be_made_of_is_refused_with_its_line(
 
 
 def test_such_records_are_counted_on_request(tmp_path: Path) -> None:
-    path = lines(tmp_path / "a.jsonl", ["q", "p"], ["q"], ["r", "o"], ["s"], ["t", " "])
+    path = lines(
+        tmp_path / "a.jsonl", ["q", "p"], ["q"], ["r", "o"], ["s"], ["t", " "], ["u", "n", ""]
+    )
     found = read(path, on_bad_row="drop", on_empty="drop")
-    assert [row["query"] for row in rows(found)] == ["q", "r"]
+    assert [row["query"] for row in rows(found)] == ["q", "r", "u"]
     left = {each.reason: (each.count, each.places) for each in found.left_out}
     assert left == {
         "that no row can be made of (holds a list of 1)": (
@@ -172,6 +174,7 @@ def test_such_records_are_counted_on_request(tmp_path: Path) -> None:
             (f"{path}, line 2", f"{path}, line 4"),
         ),
         "with an empty text": (1, (f"{path}, line 5",)),
+        "with empty texts beside others, which are left out": (1, (f"{path}, line 6",)),
     }
     assert read(path, on_bad_row="drop", on_empty="drop").left_out == found.left_out
 
@@ -179,8 +182,12 @@ def test_such_records_are_counted_on_request(tmp_path: Path) -> None:
 def test_a_broken_line_is_refused(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", ["q", "p"])
     path.write_text(path.read_text() + '["r", "o"\n')
-    with pytest.raises(ConfigError, match="has a broken line 2"):
+    with pytest.raises(ConfigError, match=r"is not JSON \(Expecting ',' .* in line 2: correct it"):
         read(path)
+    path.write_bytes(path.read_bytes() + b'["s", "\xfc"]\n["t", "n"]\n')
+    found = read(path, on_bad_row="drop")
+    assert [row["query"] for row in rows(found)] == ["q", "t"]
+    assert sum(each.count for each in found.left_out) == 2
 
 
 def test_flag_embedding_is_read_as_columns_with_its_prompt(tmp_path: Path) -> None:

@@ -31,7 +31,6 @@ from inbatch.files import new_folder, write_json
 ROWS, LEFT_OUT = "rows.arrow", "left_out.json"
 _BATCH = 10_000  # rows of a record batch
 _LISTS = ("positive", "negative")
-_EMPTY = "with an empty text"
 _NO_POSITIVE = "without a positive"
 
 
@@ -48,7 +47,7 @@ class Conversion:
 
     format: of the records.
     key: the field of the records that holds their key, see `columns.find_roles`.
-    on_empty: "drop" leaves out records with an empty text.
+    on_empty: "drop" leaves out empty texts, and records that have no query or positive then.
     on_bad_row: "drop" leaves out records that the format does not allow.
     field: configuration key of the source, for messages.
     """
@@ -82,6 +81,8 @@ class Conversion:
     def _each(self, records: Iterable[tuple[Place, Any]]) -> Iterator[tuple[Place, Row, Any]]:
         for place, record in records:
             try:
+                if isinstance(record, BadRecordError):
+                    raise record
                 row = self.format.row(record)
                 if isinstance(row, str):
                     self.tally.add(row, place)
@@ -92,18 +93,32 @@ class Conversion:
                 continue
             if all(map(str.strip, (row.query, *row.positive, *row.negative))):
                 yield place, row, key
-            elif self.on_empty == "drop":
-                self.tally.add(_EMPTY, place)
-            else:
-                fix = f"fill it, or set {to_set(self.field, 'on_empty=drop')}"
-                raise self._error(BadRecordError("has an empty text", fix), place)
+            elif (shorter := self._without_empty(row, place)) is not None:
+                yield place, shorter, key
+
+    def _without_empty(self, row: Row, place: Place) -> Row | None:
+        """The row without its empty texts; None where the query or all positives are empty."""
+        if self.on_empty == "error":
+            fix = f"fill it, or set {to_set(self.field, 'on_empty=drop')}"
+            raise self._error(BadRecordError("has an empty text", fix), place)
+        positive, negative = (
+            [text for text in texts if text.strip()] for texts in (row.positive, row.negative)
+        )
+        if row.query.strip() and (positive or not row.positive):
+            self.tally.add("with empty texts beside others, which are left out", place)
+            return row._replace(positive=positive, negative=negative)
+        self.tally.add("with an empty text", place)
+        return None
 
     def _joined(self, found: Iterable[tuple[Place, Row, Any]]) -> Iterator[tuple[Place, Row, Any]]:
         groups: dict[str, tuple[Place, Row, Any]] = {}
         for place, row, key in found:
             _, group, _ = groups.setdefault(row.query, (place, Row(row.query, [], []), key))
             for own, further in ((group.positive, row.positive), (group.negative, row.negative)):
+                len_before = len(own)
                 own.extend(text for text in further if text not in own)
+                if len(own) < len_before + len(further):
+                    self.tally.add("given a second time", place)
         yield from groups.values()
 
     def _refuse(self, error: BadRecordError, place: Place, reason: str) -> None:

@@ -14,7 +14,7 @@ import xxhash
 from inbatch.data.formats.base import ColumnFormat, Head, IdFormat, IdRequest, RecordFormat, Tally
 from inbatch.data.formats.choose import AS_SET, PLAIN, Chosen, choose, is_auto
 from inbatch.data.formats.columns import Columns
-from inbatch.data.formats.convert import LEFT_OUT, Conversion, convert, read_left_out
+from inbatch.data.formats.convert import LEFT_OUT, Conversion, Converted, convert, read_left_out
 from inbatch.data.formats.prompts import queries_prompt
 from inbatch.data.formats.records import (
     HEAD_RECORDS,
@@ -96,18 +96,15 @@ def read_format(spec: SourceSpec, *, field: str, cache_dir: str | None) -> Forma
     return _made(spec, chosen, converted.table, converted.left_out, str(spec.path), field=field)
 
 
-def convert_file(
-    files: Files, folder: str, *, conversion: Conversion, roles: Roles
-) -> datasets.Dataset:
+def convert_file(files: Files, folder: str, *, conversion: Conversion, roles: Roles) -> Converted:
     """The rows of one file of a streamed source, in a temporary folder."""
-    converted = convert(
+    return convert(
         replace(conversion, tally=Tally()),
         lambda: read_records(files, field=conversion.field),
         folder=Path(folder),
         fingerprint="file",
         columns=roles.used,
     )
-    return converted.table
 
 
 def _of_hub(spec: SourceSpec, *, field: str, cache_dir: str | None) -> Formatted:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any
+from typing import IO, Any
 
 import datasets
 import fsspec
 
-from inbatch.data.formats.base import Head
+from inbatch.data.formats.base import BadRecordError, Head
 from inbatch.data.sources.config_keys import path_key
 from inbatch.data.sources.files import LOAD_ERRORS, Files, peek_columns, stream_rows
 from inbatch.errors import ConfigError
@@ -30,9 +29,9 @@ def head_of(files: Files, *, field: str) -> Head:
         first = Files((path,), files.suffix)
         values = (r for _, r in _json_records(path, field=field)) if by_line else stream_rows(first)
         found: list[Any] = []
-        with suppress(ConfigError, *LOAD_ERRORS):
+        with suppress(*LOAD_ERRORS):
             found.extend(islice(values, HEAD_RECORDS))
-        return found
+        return [record for record in found if not isinstance(record, BadRecordError)]
 
     def names() -> Sequence[str]:
         if by_line and (found := records()):
@@ -50,8 +49,10 @@ def head_of_table(table: datasets.Dataset, *, origin: str) -> Head:
 def read_records(files: Files, *, field: str) -> Iterator[tuple[Place, Any]]:
     """All records, each with a function that gives its place: the file and the line, or the row.
 
+    A line that is not JSON gives a `BadRecordError` in place of a record.
+
     Raises:
-        ConfigError: A line that is not JSON, or a file that cannot be read.
+        ConfigError: A file that cannot be read.
     """
     for path in files.paths:
         one = Files((path,), files.suffix)
@@ -74,8 +75,8 @@ def _place(path: str, what: str, number: int) -> Place:
 
 def _has_record_a_line(path: str) -> bool:
     """Whether a file has a JSON object, or a list of texts, on its first line; else it may be one list."""
-    with suppress(ValueError, *LOAD_ERRORS), _text(path) as file:
-        record = json.loads(next((line for line in file if line.strip()), ""))
+    with suppress(*LOAD_ERRORS), _bytes(path) as file:
+        record = _parsed(next((line for line in file if line.strip()), b""), first=True)
         of_texts = isinstance(record, list) and record != [] and not isinstance(record[0], Mapping)
         return of_texts or isinstance(record, Mapping)
     return False
@@ -86,23 +87,25 @@ def _json_records(path: str, *, field: str) -> Iterator[tuple[Place, Any]]:
         for number, record in enumerate(_whole(path, field=field)):
             yield _place(path, "record", number), record
         return
-    with _text(path) as file:
-        number = 0
-        try:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield _place(path, "line", number), json.loads(line)
-        except json.JSONDecodeError as error:
-            problem = f"has a broken line {number} ({error.msg}, column {error.colno})"
-            raise ConfigError(path_key(field), problem, "correct it", value=path) from error
-        except UnicodeDecodeError as error:
-            problem = f"is not UTF-8 (after line {number})"
-            raise ConfigError(path_key(field), problem, "convert it", value=path) from error
+    with _bytes(path) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield _place(path, "line", number), _parsed(line, first=number == 1)
+
+
+def _parsed(line: bytes, *, first: bool) -> Any:
+    """The record of a line, or the error that its reader raises when it comes to it."""
+    try:
+        return json.loads(line.decode("utf-8-sig" if first else "utf-8"))
+    except json.JSONDecodeError as error:
+        return BadRecordError(f"is not JSON ({error.msg}, column {error.colno})", "correct it")
+    except UnicodeDecodeError:
+        return BadRecordError("is not UTF-8", "convert it")
 
 
 def _whole(path: str, *, field: str) -> list[Any]:
     try:
-        with _text(path) as file:
+        with _bytes(path) as file:
             records = json.load(file)
     except ValueError as error:
         raise ConfigError(
@@ -118,6 +121,6 @@ def _whole(path: str, *, field: str) -> list[Any]:
     return records
 
 
-def _text(path: str) -> io.TextIOWrapper:
-    file: io.TextIOWrapper = fsspec.open(path, "rt", compression="infer", encoding="utf-8").open()
+def _bytes(path: str) -> IO[bytes]:
+    file: IO[bytes] = fsspec.open(path, "rb", compression="infer").open()
     return file

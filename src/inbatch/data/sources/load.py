@@ -14,6 +14,7 @@ from inbatch.data.formats.read import Formatted, convert_file, read_format
 from inbatch.data.sources.checks import OnEmpty
 from inbatch.data.sources.columns import Roles, find_roles
 from inbatch.data.sources.config_keys import path_key, source_field
+from inbatch.data.sources.dropped import Dropped
 from inbatch.data.sources.files import Files, load_files
 from inbatch.data.sources.prepared import (
     KEY_HASHES,
@@ -185,10 +186,11 @@ def decode_file(
     field: str,
 ) -> DecodedFile:
     """The rows of one file and what is known of them."""
+    left_out: tuple[Dropped, ...] = ()
     if conversion is None:
         dataset = load_files(files, roles, cache_dir=folder, field=field)
     else:
-        dataset = convert_file(files, folder, conversion=conversion, roles=roles)
+        dataset, left_out = convert_file(files, folder, conversion=conversion, roles=roles)
     origin = files.paths[0]
     source = Source(
         "file", dataset, roles, files=files, origin=origin, on_empty=on_empty, field=field
@@ -202,5 +204,5 @@ def decode_file(
     return DecodedFile(
         source.table(0, source.num_rows),
         {name: array for name, array in arrays.items() if array is not None},
-        source.num_dropped,
+        source.num_dropped + sum(each.count for each in left_out),
     )
