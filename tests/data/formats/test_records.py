@@ -242,6 +242,18 @@ def test_a_wrong_format_is_refused_before_a_file_is_opened(value: Any, problem: 
         parse_spec(spec, field="data.train.pairs")
 
 
+def test_a_hub_data_set_is_recognised_too(tmp_path: Path) -> None:
+    (tmp_path / "hub").mkdir()
+    lines(tmp_path / "hub" / "train.jsonl", TEVATRON, TEVATRON)
+    spec = parse_spec({"hub": str(tmp_path / "hub")}, field="data.train")
+    found = read_format(spec, field="data.train", cache_dir=str(tmp_path / "cache"))
+    assert found.read_as.startswith("read as tevatron")
+    assert rows(found)[0] == {"query": "q", "positive": "t p", "negative": ["n", "m"]}
+    spec = parse_spec({"hub": str(tmp_path / "hub"), "format": "beir"}, field="data.train")
+    with pytest.raises(ConfigError, match="format='beir' reads several files, and a hub data set"):
+        read_format(spec, field="data.train", cache_dir=str(tmp_path / "cache"))
+
+
 def test_a_key_of_another_format_is_refused(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", ["q", "p"])
     with pytest.raises(ConfigError, match="was not recognised as such"):
