@@ -5,11 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from helpers.distributed import run
+from inbatch.data.formats.base import Head, Row
+from inbatch.data.formats.convert import Conversion, convert
 from inbatch.data.formats.read import Formatted, read_format
 from inbatch.data.sources.spec import parse_spec
 from inbatch.errors import ConfigError
@@ -104,7 +108,7 @@ def test_a_template_joins_the_fields_of_a_passage(tmp_path: Path) -> None:
 def test_a_conversion_is_made_once(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", ["q", "p"], ["r", "o"])
     first = read(path)
-    (folder,) = (tmp_path / "cache").iterdir()
+    (folder,) = (tmp_path / "cache").glob("format-*")
     made = (folder / "rows.arrow").stat().st_mtime_ns
     again = read(path)
     assert (folder / "rows.arrow").stat().st_mtime_ns == made
@@ -113,6 +117,34 @@ def test_a_conversion_is_made_once(tmp_path: Path) -> None:
     assert again.table._fingerprint == first.table._fingerprint
     lines(path, ["q", "p"], ["r", "other"])
     assert rows(read(path))[1]["positive"] == "other"
+
+
+@dataclass(frozen=True)
+class Logged:
+    """Writes a line to a file for each record."""
+
+    path: str
+    joined = False
+
+    def recognise(self, head: Head) -> str:
+        return ""
+
+    def row(self, record: Any) -> Row:
+        with Path(self.path).open("a") as file:
+            file.write("row\n")
+        return Row(record[0], record[1:], [])
+
+
+def _convert(rank: int, world_size: int, folder: Path) -> list[dict[str, Any]]:
+    conversion = Conversion(Logged(f"{folder}/log"))
+    records = [(lambda: "a.jsonl, line 1", ["q", "p"])] * 3
+    return list(convert(conversion, lambda: records, folder=folder, fingerprint="f").table)
+
+
+def test_one_of_several_ranks_converts(tmp_path: Path) -> None:
+    found = run(_convert, 2, tmp_path)
+    assert found == 2 * [3 * [{"query": "q", "positive": "p"}]]
+    assert (tmp_path / "log").read_text() == 3 * "row\n"
 
 
 def test_a_key_stays_with_its_row(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from inbatch.data.formats.records import Place
 from inbatch.data.sources.config_keys import path_key, to_set
 from inbatch.data.sources.dropped import Dropped, from_json
 from inbatch.errors import ConfigError
-from inbatch.files import new_folder, write_json
+from inbatch.files import new_folder, one_at_a_time, write_json
 
 ROWS, LEFT_OUT = "rows.arrow", "left_out.json"
 _BATCH = 10_000  # rows of a record batch
@@ -153,16 +153,35 @@ def convert(
     Raises:
         ConfigError: A record that cannot be used, with its file and line.
     """
-    target = folder / f"format-{fingerprint}"
-    if not target.is_dir():
-        with new_folder(target) as fresh:
-            _write(conversion.rows(records()), fresh / ROWS, key=conversion.key)
-            _tidy(fresh / ROWS, columns)
-            write_json(fresh / LEFT_OUT, [asdict(each) for each in conversion.tally.dropped()])
+
+    def write(fresh: Path) -> None:
+        _write(conversion.rows(records()), fresh / ROWS, key=conversion.key)
+        _tidy(fresh / ROWS, columns)
+
+    target = write_once(folder, fingerprint, write, conversion.tally)
     table = datasets.Dataset(
         MemoryMappedTable.from_file(str(target / ROWS)), fingerprint=fingerprint
     )
     return Converted(table, read_left_out(target))
+
+
+def write_once(folder: Path, fingerprint: str, write: Callable[[Path], None], tally: Tally) -> Path:
+    """The folder of a conversion, written by the first process that needs it; others wait for it.
+
+    Args:
+        folder: Where conversions are kept.
+        fingerprint: Of what it is made from.
+        write: Fills a folder.
+        tally: Counts meanwhile what is left out.
+    """
+    target = folder / f"format-{fingerprint}"
+    if not target.is_dir():
+        with one_at_a_time(folder / f".format-{fingerprint}.lock"):
+            if not target.is_dir():
+                with new_folder(target) as fresh:
+                    write(fresh)
+                    write_json(fresh / LEFT_OUT, [asdict(each) for each in tally.dropped()])
+    return target
 
 
 def read_left_out(folder: Path) -> tuple[Dropped, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import xxhash
 from inbatch.data.formats.base import ColumnFormat, Head, IdFormat, IdRequest, RecordFormat, Tally
 from inbatch.data.formats.choose import AS_SET, PLAIN, Chosen, choose, is_auto
 from inbatch.data.formats.columns import Columns
-from inbatch.data.formats.convert import LEFT_OUT, Conversion, Converted, convert, read_left_out
+from inbatch.data.formats.convert import Conversion, Converted, convert, read_left_out, write_once
 from inbatch.data.formats.prompts import queries_prompt
 from inbatch.data.formats.records import (
     HEAD_RECORDS,
@@ -29,7 +30,6 @@ from inbatch.data.sources.files import Files, load_hub, peek_columns, resolve_fi
 from inbatch.data.sources.indexed import IndexedRows
 from inbatch.data.sources.spec import SourceSpec
 from inbatch.errors import ConfigError
-from inbatch.files import new_folder, write_json
 
 NAMED = Chosen(PLAIN, Columns(), "")
 VERSION = (
@@ -141,12 +141,9 @@ def _of_ids(
     parts = made.files(request)
     states = [f"{part}:{_state(path)}" for part, path in parts.items()]
     fingerprint = _fingerprint([*states, repr(made), spec.on_bad_row])
-    target = _cache(cache_dir) / f"format-{fingerprint}"
-    if not target.is_dir():
-        tally = Tally()
-        with new_folder(target) as fresh:
-            made.build(fresh, parts, request, tally)
-            write_json(fresh / LEFT_OUT, [asdict(each) for each in tally.dropped()])
+    tally = Tally()
+    write = partial(made.build, files=parts, request=request, tally=tally)
+    target = write_once(_cache(cache_dir), fingerprint, write, tally)
     table = IndexedRows(target, fingerprint=fingerprint)
     return _made(spec, chosen, table, read_left_out(target), str(spec.path), field=field)
 
