@@ -79,6 +79,18 @@ def test_another_order_of_numbers(tmp_path: Path) -> None:
     assert list(found.table or []) == ROWS
 
 
+def test_another_split_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text(
+        "split\tsentence1\tsentence2\tlabel\ntrain\ta\tb\tentailment\ndev\ta\tc\tentailment\n"
+    )
+    found = read(path)
+    assert list(found.table or []) == [{"query": "a", "positive": "b"}]
+    assert [(each.reason, each.count) for each in found.left_out] == [("of another split", 1)]
+    everything = read(path, format={"name": "nli", "split": None})
+    assert list(everything.table or []) == [{"query": "a", "positive": ["b", "c"]}]
+
+
 def test_scored_pairs_stay_scored_pairs(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("premise,hypothesis,label\na,b,1\nc,d,0\n")

@@ -28,9 +28,11 @@ class Nli:
     while they are grouped.
 
     labels: what numbers stand for, from 0; the default is the order of SNLI, MultiNLI, XNLI and all-nli.
+    split: pairs that name another split, as those of AllNLI.tsv do, are left out and counted; null takes all.
     """
 
     labels: tuple[str, ...] = _WORDS
+    split: str | None = "train"
     joined = True
 
     def __post_init__(self) -> None:
@@ -62,6 +64,8 @@ class Nli:
         first, second, name = _names(tuple(record))
         if not name:
             raise BadRecordError("has no premise, hypothesis and label", "give all of them")
+        if self.split is not None and record.get("split", self.split) != self.split:
+            return "of another split"
         premise, hypothesis = text_of(record[first], first), text_of(record[second], second)
         label = self._label(record[name])
         if label == "entailment":
