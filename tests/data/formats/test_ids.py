@@ -15,6 +15,7 @@ import pytest
 from inbatch.data.formats.read import Formatted, read_format
 from inbatch.data.formats.text_index import RepeatedIdError, write_index
 from inbatch.data.sources.indexed import IndexedRows
+from inbatch.data.sources.load import load_sources
 from inbatch.data.sources.spec import parse_spec
 from inbatch.errors import ConfigError
 
@@ -85,6 +86,9 @@ def test_negatives_of_a_file(name: str, content: str, tmp_path: Path) -> None:
     folder = beir(tmp_path / "beir")
     (folder / name).write_text(content)
     found = read(folder, tmp_path / "cache", format={"negatives": name})
+    elsewhere = (folder / name).rename(tmp_path / name)
+    again = read(folder, tmp_path / "cache", format={"negatives": str(elsewhere)})
+    assert rows(again) == rows(found)
     assert rows(found) == [
         {"query": "uno", "positive": ["One first", "third"], "negative": ["second"]},
         {"query": "due", "positive": ["second"], "negative": ["One first", "third"]},
@@ -95,6 +99,12 @@ def test_negatives_of_a_file(name: str, content: str, tmp_path: Path) -> None:
         "given a second time": 1,
         "of queries without a positive": 1,
     }
+
+
+def test_a_folder_without_rows_is_refused(tmp_path: Path) -> None:
+    folder = beir(tmp_path / "beir", [("q1", "d1", 0)])
+    with pytest.raises(ConfigError, match="holds no rows"):
+        load_sources(str(folder), cache_dir=str(tmp_path / "cache"))
 
 
 def test_a_template_and_a_split(tmp_path: Path) -> None:

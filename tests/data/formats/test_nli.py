@@ -10,6 +10,7 @@ import datasets
 import pytest
 
 from inbatch.data.formats.read import Formatted, read_format
+from inbatch.data.sources.load import load_sources
 from inbatch.data.sources.spec import parse_spec
 from inbatch.errors import ConfigError
 
@@ -77,6 +78,33 @@ def test_another_order_of_numbers(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", ("premise", "hypothesis", "label"), order)
     found = read(path, format={"labels": ["contradiction", "entailment", "neutral"]})
     assert list(found.table or []) == ROWS
+
+
+def test_classes_of_a_data_set_are_known_by_their_names(tmp_path: Path) -> None:
+    names = ["contradiction", "neutral", "entailment"]
+    features = datasets.Features(
+        premise=datasets.Value("string"),
+        hypothesis=datasets.Value("string"),
+        label=datasets.ClassLabel(names=names),
+    )
+    rows = [
+        {"premise": p, "hypothesis": h, "label": names.index(word) if word in names else -1}
+        for p, h, word in PAIRS
+    ]
+    (tmp_path / "hub").mkdir()
+    table = datasets.Dataset.from_list(rows, features=features)
+    table.to_parquet(tmp_path / "hub" / "train.parquet")
+    spec = parse_spec({"hub": str(tmp_path / "hub")}, field="data.train")
+    found = read_format(spec, field="data.train", cache_dir=str(tmp_path / "cache"))
+    assert found.read_as == "read as nli, since its label is entailment, neutral or contradiction"
+    assert list(found.table or []) == ROWS
+
+
+def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("premise,hypothesis,label\na,b,neutral\nc,d,contradiction\n")
+    with pytest.raises(ConfigError, match="holds no rows"):
+        load_sources(str(path), cache_dir=str(tmp_path / "cache"))
 
 
 def test_another_split_is_left_out(tmp_path: Path) -> None:

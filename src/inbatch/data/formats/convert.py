@@ -219,6 +219,8 @@ def _tidy(path: Path, columns: Collection[str] | None) -> None:
     """Leave out columns that are not wanted, and lists where each row has one text."""
     with pa.memory_map(str(path)) as file:
         table = pa.ipc.open_stream(file).read_all()
+        if table.num_rows == 0:
+            return
         names = [
             name
             for name in table.column_names

@@ -80,7 +80,7 @@ def required_file(request: IdRequest, name: str) -> str:
         ConfigError: There is none.
     """
     folder = request.paths[0]
-    found = find_file(folder, name) or find_file(".", name)
+    found = find_file(folder, name) or _itself(name)
     if found is None:
         fs, _ = fsspec.core.url_to_fs(folder)
         inner = f"{folder.rstrip('/')}/{name}".rpartition("/")[0]
@@ -92,3 +92,8 @@ def required_file(request: IdRequest, name: str) -> str:
             fix = f"set {to_set(request.field, f'split={there[0]}')} (of {', '.join(there)}), or add it"
         raise ConfigError(path_key(request.field), f"has no {name}", fix, value=folder)
     return found
+
+
+def _itself(path: str) -> str | None:
+    fs, place = fsspec.core.url_to_fs(path)
+    return path if fs.isfile(place) else None

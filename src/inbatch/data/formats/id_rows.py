@@ -65,7 +65,7 @@ def write_rows(folder: Path, pairs: Pairs, tally: Tally) -> None:
         ("of queries without a positive", lonely_P),
     ):
         if count := int(marked_P.sum()):
-            tally.add(reason, "all files".__str__, count)
+            tally.add(reason, lambda: "all files", count)
 
 
 def _repeated(pairs: Pairs) -> np.ndarray:

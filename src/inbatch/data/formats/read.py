@@ -32,9 +32,8 @@ from inbatch.data.sources.spec import SourceSpec
 from inbatch.errors import ConfigError
 
 NAMED = Chosen(PLAIN, Columns(), "")
-VERSION = (
-    1  # of what is kept on the disk; a format that makes other rows of the same records raises it
-)
+# Of what is kept on the disk: a format that makes other rows of the same records raises it.
+VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,9 @@ def head_of(files: Files, *, field: str) -> Head:
 
 def head_of_table(table: datasets.Dataset, *, origin: str) -> Head:
     """The beginning of rows in memory or of a hub data set."""
-    return Head(origin, lambda: table.column_names, lambda: list(islice(table, HEAD_RECORDS)))
+    return Head(
+        origin, lambda: table.column_names, lambda: list(islice(_rows(table), HEAD_RECORDS))
+    )
 
 
 def read_records(files: Files, *, field: str) -> Iterator[tuple[Place, Any]]:
@@ -65,8 +67,19 @@ def read_records(files: Files, *, field: str) -> Iterator[tuple[Place, Any]]:
 
 def table_records(table: datasets.Dataset, *, origin: str) -> Iterator[tuple[Place, Any]]:
     """The rows of a table as records."""
-    for number, record in enumerate(table):
+    for number, record in enumerate(_rows(table)):
         yield _place(origin, "row", number), record
+
+
+def _rows(table: datasets.Dataset) -> Iterator[dict[str, Any]]:
+    """Rows in which classes have their names: their numbers mean another class in another data set."""
+    classes = {
+        name: dict(enumerate(kind.names))
+        for name, kind in table.features.items()
+        if isinstance(kind, datasets.ClassLabel)
+    }
+    for row in table:
+        yield {**row, **{name: names.get(row[name]) for name, names in classes.items()}}
 
 
 def _place(path: str, what: str, number: int) -> Place:

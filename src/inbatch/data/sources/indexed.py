@@ -61,7 +61,11 @@ class IndexedRows:
                 own = texts[_TEXTS[name]]
                 kind = _kind(column.type, own)
                 column = pa.chunked_array([_named(c, own) for c in column.chunks], type=kind)
-            if name == "query" or any(len(chunk.flatten()) for chunk in column.chunks):
+            if (
+                table.num_rows == 0
+                or name == "query"
+                or any(len(chunk.flatten()) for chunk in column.chunks)
+            ):
                 columns[name] = column
         return pa.table(columns)
 
