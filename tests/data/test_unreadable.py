@@ -91,8 +91,8 @@ def test_the_fault_of_one_file_of_several(workers: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("suffix", "mark", "shown", "fix"),
     [
-        ("csv", ";", "';'", "write it again with commas (as .csv) or as .jsonl"),
-        ("csv", "|", "'|'", "write it again with commas (as .csv) or as .jsonl"),
+        ("csv", ";", "';'", "set data.train.csv.delimiter=';' beside data.train=FILE"),
+        ("csv", "|", "'|'", "set data.train.csv.delimiter='|' beside data.train=FILE"),
         ("csv", "\t", "a tab", "rename it to .tsv"),
         ("tsv", ",", "','", "rename it to .csv"),
     ],
@@ -134,11 +134,39 @@ def test_texts_in_utf16(tmp_path: Path) -> None:
     )
 
 
-def test_reading_a_text_that_is_not_utf8(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_bytes('{"query": "ß", "positive": "b"}\n'.encode("latin-1"))
-    [source] = load_sources(str(tmp_path / "a.jsonl"))
-    with pytest.raises(ConfigError, match=r"is not UTF-8 \(line 1\)"):
-        source.read(np.array([0]))
+@pytest.mark.parametrize(
+    ("encoding", "text", "fix"),
+    [
+        ("cp1252", "“fuß” für 5 €", "iconv -f WINDOWS-1252 "),
+        ("latin-1", "fuß", "iconv -f latin1 "),
+        ("utf-16", "fuß", "iconv -f utf-16 "),
+        ("utf-16-le", "fuß", "iconv -f utf-16le "),
+        ("utf-16-be", "fuß", "iconv -f utf-16be "),
+        ("cp1251", "сталь и медь", "iconv -f ENCODING "),
+        ("shift-jis", "鋼のボルト", "iconv -f ENCODING "),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_the_encoding_that_a_file_has(
+    encoding: str, text: str, fix: str, suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    lines = ["query,positive", f"a,{text}", f"{text},b"]
+    if suffix == "jsonl":
+        pairs = [("a", text), (text, "b")]
+        lines = [json.dumps({"query": q, "positive": p}, ensure_ascii=False) for q, p in pairs]
+    path.write_bytes("\n".join([*lines, ""]).encode(encoding))
+    message = refused(path, cache_dir=str(tmp_path))
+    assert "' is not UTF-8 (line " in message
+    assert fix in message
+
+
+def test_one_broken_line_among_lines_in_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("query,positive\nfuß,b\n".encode() + "fuß,c\n".encode("latin-1"))
+    assert refused(path, cache_dir=str(tmp_path)).endswith(
+        "a.csv' is not UTF-8 (line 3): correct that line, since others that are not ASCII are UTF-8"
+    )
 
 
 def test_a_text_file_named_parquet(tmp_path: Path, log: list[str]) -> None:

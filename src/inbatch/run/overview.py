@@ -12,7 +12,7 @@ from inbatch.console import make_console, print_plain
 from inbatch.data.collate import MIXED
 from inbatch.data.plan.plan import duplicate_share
 from inbatch.data.report.build import build_report, write
-from inbatch.data.sources.source import Source
+from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder
 from inbatch.evaluation import Evaluator
 from inbatch.losses.base import Loss
@@ -74,8 +74,10 @@ def write_report(parts: Parts, data: BatchModule, path: Path) -> None:
 
 
 def _source_text(source: Source) -> str:
+    left_out = sum(each.count for each in source.dropped)
+    without = f" ({left_out:,} left out)" if left_out else ""
     how = f"; {source.read_as}" if source.read_as else ""
-    return f"{source.num_rows:,} rows: {', '.join(source.columns)}{how}"
+    return f"{source.num_rows:,} rows{without}: {', '.join(source.columns)}{how}"
 
 
 def _encoder_rows(encoder: Encoder) -> dict[str, str]:

@@ -141,7 +141,10 @@ def test_ids_without_a_text_are_refused_or_counted(
     folder = beir(tmp_path / "beir", [*QRELS, line])
     with pytest.raises(ConfigError, match=re.escape(problem)):
         read(folder, tmp_path / "cache")
-    found = read(folder, tmp_path / "cache", on_bad_row="drop")
+    key = "on_empty" if "empty" in reason else "on_bad_row"
+    with pytest.raises(ConfigError, match=f"set data.train.{key}=drop"):
+        read(folder, tmp_path / "cache", **{"on_bad_row": "drop", "on_empty": "drop", key: "error"})
+    found = read(folder, tmp_path / "cache", **{key: "drop"})
     assert left_out(found)[reason] == 1
     assert [row["query"] for row in rows(found)] == ["uno", "due"]
 

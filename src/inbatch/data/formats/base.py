@@ -134,12 +134,14 @@ class IdRequest:
     paths: the files of the source, or its folder.
     split: name of the judgements, where there are several.
     on_bad_row: "drop" counts lines of ids that have no text, "error" refuses them.
+    on_empty: the same for ids whose text is empty.
     field: configuration key of the source, for messages.
     """
 
     paths: tuple[str, ...]
     split: str
     on_bad_row: OnBad
+    on_empty: OnBad
     field: str
 
 

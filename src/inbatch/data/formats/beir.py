@@ -82,8 +82,7 @@ class Beir:
             PairCollector,
             queries,
             corpus,
-            on_bad_row=request.on_bad_row,
-            field=request.field,
+            request=request,
             tally=tally,
         )
         collectors = [_judged(collect(path=files[QRELS]), files[QRELS], key, tally)]

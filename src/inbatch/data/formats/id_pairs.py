@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, final
+from functools import partial
+from typing import final
 
 import numpy as np
 
-from inbatch.data.formats.base import BadRecordError, Tally
+from inbatch.data.formats.base import BadRecordError, IdRequest, Tally
 from inbatch.data.formats.id_files import bad_line
 from inbatch.data.formats.id_rows import Pairs, join_pairs
 from inbatch.data.formats.text_index import TextIndex
 from inbatch.data.sources.config_keys import path_key, to_set
+from inbatch.errors import ConfigError
 
 _BLOCK = 1 << 16  # pairs that are looked up at a time
 
@@ -23,8 +25,7 @@ class PairCollector:
     Args:
         queries, corpus: the texts.
         path: the file, for messages.
-        on_bad_row: "error" refuses an id without a text, "drop" counts its pairs.
-        field: configuration key, for messages.
+        request: whether ids without a text, or with an empty one, are refused or counted.
         tally: counts what is left out.
     """
 
@@ -34,12 +35,11 @@ class PairCollector:
         corpus: TextIndex,
         *,
         path: str,
-        on_bad_row: Literal["error", "drop"],
-        field: str,
+        request: IdRequest,
         tally: Tally,
     ) -> None:
         self._queries, self._corpus = queries, corpus
-        self._path, self._on_bad_row, self._field, self._tally = path, on_bad_row, field, tally
+        self._path, self._request, self._tally = path, request, tally
         self._waiting: list[tuple[int, str, str, bool, float]] = []
         self._parts: list[Pairs] = []
 
@@ -93,17 +93,21 @@ class PairCollector:
         """Mark the pairs of which this id has a text that is not empty."""
         absent_P = numbers_P < 0
         empty_P = ~absent_P & index.empty[numbers_P] if index.num_texts else np.zeros_like(absent_P)
-        for wrong_P, name in ((absent_P, "without a text"), (empty_P, "with an empty text")):
+        for wrong_P, name, key, choice in (
+            (absent_P, "without a text", "on_bad_row", self._request.on_bad_row),
+            (empty_P, "with an empty text", "on_empty", self._request.on_empty),
+        ):
             for place in np.flatnonzero(wrong_P & kept_P).tolist():
-                self._refuse(f"{what} {ids[place]!r} {name}", f"of a {what} {name}", lines[place])
+                line = lines[place]
+                if choice == "error":
+                    raise self._refusal(f"{what} {ids[place]!r} {name}", key, line)
+                self._tally.add(
+                    f"of a {what} {name}", partial("{}, line {}".format, self._path, line)
+                )
         return ~absent_P & ~empty_P
 
-    def _refuse(self, subject: str, reason: str, line: int) -> None:
-        if self._on_bad_row == "drop":
-            self._tally.add(reason, lambda: f"{self._path}, line {line}")
-            return
-        fix = (
-            f"give it one, or set {to_set(self._field, 'on_bad_row=drop')} to leave such lines out"
-        )
+    def _refusal(self, subject: str, key: str, line: int) -> ConfigError:
+        field = self._request.field
+        fix = f"give it one, or set {to_set(field, f'{key}=drop')} to leave such lines out"
         error = BadRecordError(f"names the {subject}", fix)
-        raise bad_line(error, self._path, line, field=path_key(self._field))
+        return bad_line(error, self._path, line, field=path_key(field))

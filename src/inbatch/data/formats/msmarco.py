@@ -96,8 +96,7 @@ class MsMarco:
                 queries,
                 corpus,
                 path=path,
-                on_bad_row=request.on_bad_row,
-                field=request.field,
+                request=request,
                 tally=tally,
             )
             _take(path, collector, seen, key=path_key(request.field))

@@ -6,7 +6,8 @@ import pyarrow.compute as pc
 
 from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.config_keys import path_key, to_set
-from inbatch.data.sources.files import Files, load_files
+from inbatch.data.sources.files import load_files
+from inbatch.data.sources.tables import Files
 from inbatch.errors import ConfigError
 
 

@@ -26,9 +26,10 @@ from inbatch.data.formats.records import (
 )
 from inbatch.data.sources.columns import Roles, find_roles
 from inbatch.data.sources.dropped import Dropped
-from inbatch.data.sources.files import Files, load_hub, peek_columns, resolve_files
+from inbatch.data.sources.files import load_hub, peek_columns, resolve_files
 from inbatch.data.sources.indexed import IndexedRows
 from inbatch.data.sources.spec import SourceSpec
+from inbatch.data.sources.tables import Files
 from inbatch.errors import ConfigError
 
 NAMED = Chosen(PLAIN, Columns(), "")
@@ -73,7 +74,7 @@ def read_format(spec: SourceSpec, *, field: str, cache_dir: str | None) -> Forma
         if not isinstance(chosen.format, IdFormat):
             resolve_files(spec.path, field=field)  # says that it is a folder
         return _of_ids(spec, chosen, (folder,), field=field, cache_dir=cache_dir)
-    files = resolve_files(spec.path, field=field)
+    files = resolve_files(spec.path, field=field, reading=spec.reading(field=field))
     if _is_named(spec):
         return _of_columns(spec, NAMED, files, field=field)
     head = head_of(files, field=field)
@@ -136,10 +137,10 @@ def _of_ids(
     assert isinstance(made, IdFormat)
     if spec.streaming:
         raise _not_streamed(chosen, "looks up texts that may be anywhere", field=field)
-    request = IdRequest(paths, spec.split, spec.on_bad_row, field)
+    request = IdRequest(paths, spec.split, spec.on_bad_row, spec.empty, field)
     parts = made.files(request)
     states = [f"{part}:{_state(path)}" for part, path in parts.items()]
-    fingerprint = _fingerprint([*states, repr(made), spec.on_bad_row])
+    fingerprint = _fingerprint([*states, repr(made), spec.on_bad_row, spec.empty])
     tally = Tally()
     write = partial(made.build, files=parts, request=request, tally=tally)
     target = write_once(_cache(cache_dir), fingerprint, write, tally)
@@ -193,7 +194,7 @@ def _conversion(spec: SourceSpec, chosen: Chosen, *, field: str) -> Conversion:
     return Conversion(
         chosen.format,
         key=None if key is None else str(key),
-        on_empty=spec.on_empty,
+        on_empty=spec.empty,
         on_bad_row=spec.on_bad_row,
         field=field,
     )

@@ -13,7 +13,10 @@ import fsspec
 
 from inbatch.data.formats.base import BadRecordError, Head
 from inbatch.data.sources.config_keys import path_key
-from inbatch.data.sources.files import LOAD_ERRORS, Files, peek_columns, stream_rows
+from inbatch.data.sources.diagnose import FaultyFileError
+from inbatch.data.sources.dropped import BAD_ROW, read_mark
+from inbatch.data.sources.files import LOAD_ERRORS, as_error, peek_columns
+from inbatch.data.sources.tables import Files, stream_rows
 from inbatch.errors import ConfigError
 
 Place = Callable[[], str]  # says where a record is
@@ -23,13 +26,13 @@ HEAD_RECORDS = 1000  # that a format is recognised by
 def head_of(files: Files, *, field: str) -> Head:
     """The beginning of the first file, up to a fault: who reads the whole file reports it."""
     path = files.paths[0]
-    by_line = files.builder == "json" and _has_record_a_line(path)
+    by_line = files.kind == "json" and _has_record_a_line(path)
 
     def records() -> list[Any]:
-        first = Files((path,), files.suffix)
+        first = files.only(path)
         values = (r for _, r in _json_records(path, field=field)) if by_line else stream_rows(first)
         found: list[Any] = []
-        with suppress(*LOAD_ERRORS):
+        with suppress(FaultyFileError, *LOAD_ERRORS):
             found.extend(islice(values, HEAD_RECORDS))
         return [record for record in found if not isinstance(record, BadRecordError)]
 
@@ -57,12 +60,22 @@ def read_records(files: Files, *, field: str) -> Iterator[tuple[Place, Any]]:
         ConfigError: A file that cannot be read.
     """
     for path in files.paths:
-        one = Files((path,), files.suffix)
-        if files.builder == "json":
+        if files.kind == "json":
             yield from _json_records(path, field=field)
         else:
-            for number, record in enumerate(stream_rows(one)):
-                yield _place(path, "row", number), record
+            yield from _table_records(files.only(path), field=field)
+
+
+def _table_records(files: Files, *, field: str) -> Iterator[tuple[Place, Any]]:
+    try:
+        for number, record in enumerate(stream_rows(files)):
+            if (marked := record.pop(BAD_ROW, None)) is None:
+                yield _place(files.paths[0], "row", number), record
+            else:
+                place, reason = read_mark(marked)
+                yield place.__str__, BadRecordError(reason, "correct it")
+    except FaultyFileError as fault:
+        raise as_error(fault, field=field) from None
 
 
 def table_records(table: datasets.Dataset, *, origin: str) -> Iterator[tuple[Place, Any]]:

@@ -31,6 +31,7 @@ from inbatch.data.report.values import (
     SourceReport,
 )
 from inbatch.data.sources.checks import numbers_only
+from inbatch.data.sources.list_texts import is_written_as_lists
 from inbatch.data.sources.load import Source
 from inbatch.files import write_text
 from inbatch.losses.base import Loss
@@ -168,6 +169,7 @@ def _source_report(
         read_as=source.read_as,
         num_rows=source.num_rows,
         num_dropped=source.num_dropped,
+        dropped=source.dropped,
         columns=_column_reports(source, sampled, tokenizer=tokenizer, prompts=prompts),
         ignored_columns=source.roles.ignored,
         label=_label_report(source),
@@ -211,6 +213,7 @@ def _column_reports(
                 truncated_share=truncated,
                 num_distinct=_num_distinct(hashes_CN[column]),
                 numbers_only=numbers_only(texts[column]),
+                lists_as_texts=is_written_as_lists(texts[column]),
             )
         )
     return tuple(reports)

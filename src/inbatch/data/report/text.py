@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from inbatch.data.report.values import ColumnReport, DataReport, Lengths, SourceReport
+from inbatch.data.sources.dropped import Dropped
 
 # Below this share a peculiarity of the data is counted but not warned about.
 WARN_SHARE = 0.01
@@ -26,6 +27,10 @@ def warnings_of(report: SourceReport, max_length: int | None, *, guided: bool) -
             lines.append(
                 f"all sampled texts in {of} are numbers: unless they are codes to be "
                 "learnt as texts, name another column in data.columns."
+            )
+        if column.lists_as_texts:
+            lines.append(
+                f"texts in {of} are lists written as text, and are trained on with their brackets."
             )
         if column.truncated_share is not None and column.truncated_share >= WARN_SHARE:
             lines.append(
@@ -101,10 +106,12 @@ def _batch_warnings(report: SourceReport) -> list[str]:
 def _row_warnings(report: SourceReport) -> list[str]:
     lines = []
     name, rows = f"source '{report.name}'", report.num_rows
-    if report.num_dropped:
-        lines.append(
-            f"{report.num_dropped} rows of {name} were dropped for an empty text or label."
+    if report.dropped:
+        total, reasons = (
+            sum(each.count for each in report.dropped),
+            map(Dropped.describe, report.dropped),
         )
+        lines.append(f"{total:,} rows of {name} were left out: {', '.join(reasons)}.")
     lines += skipped_warnings(name, report.num_skipped, rows)
     if report.num_duplicate_rows >= WARN_SHARE * rows:
         lines.append(
@@ -186,8 +193,7 @@ def _counts(report: SourceReport) -> list[str]:
             f"- key `{report.key.name}`: {report.key.num_distinct:,} distinct; "
             f"{report.key.num_sharing_rows:,} rows share theirs, at most {report.key.most_rows:,} one"
         )
-    if report.num_dropped:
-        lines.append(f"- dropped rows: {report.num_dropped:,}")
+    lines += [f"- rows left out: {each.describe()}" for each in report.dropped]
     if report.num_skipped:
         lines.append(f"- rows skipped in the first epoch: {report.num_skipped:,}")
     if report.batches_with_duplicates is not None:

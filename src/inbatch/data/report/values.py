@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from inbatch.data.sources.dropped import Dropped
+
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
@@ -29,6 +31,7 @@ class ColumnReport:
     truncated_share: float | None  # sampled rows above max_length
     num_distinct: int
     numbers_only: bool  # sampled rows: every text that is not empty reads as a number
+    lists_as_texts: bool  # sampled rows: half of the texts or more read as lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ class SourceReport:
     read_as: str  # the format and why it was taken; "" for plain columns
     num_rows: int
     num_dropped: int
+    dropped: tuple[Dropped, ...]  # the same by reason, and what the format left out
     columns: tuple[ColumnReport, ...]
     ignored_columns: tuple[str, ...]
     label: LabelReport | None

@@ -6,9 +6,10 @@ No null text, label or key can then turn up in the middle of a run. Errors name 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Literal, NoReturn
 
 import datasets
 import numpy as np
@@ -18,10 +19,13 @@ import pyarrow.compute as pc
 from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.config_keys import columns_key, path_key, to_set
 from inbatch.data.sources.diagnose import shorten
-from inbatch.data.sources.files import Files, locate_row
+from inbatch.data.sources.dropped import BAD_ROW, PLACES, Dropped, count_marks
+from inbatch.data.sources.files import locate_row
+from inbatch.data.sources.tables import Files
 from inbatch.errors import ConfigError
 
-OnEmpty = Literal["error", "drop"]
+Choice = Literal["error", "drop"]
+_NUMBER_RE2 = r"^-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
@@ -39,31 +43,78 @@ class Place:
 
 
 def kept_rows(
-    dataset: datasets.Dataset, roles: Roles, *, on_empty: OnEmpty, place: Place
-) -> np.ndarray | None:
-    """Row numbers of the table that can be used, int64; None where all can.
+    dataset: datasets.Dataset, roles: Roles, *, on_empty: Choice, on_bad_row: Choice, place: Place
+) -> tuple[np.ndarray | None, tuple[Dropped, ...]]:
+    """Row numbers of the table that can be used, int64 (None where all can), and the others by reason.
+
+    Args:
+        dataset: The rows.
+        roles: Of its columns.
+        on_empty: "drop" leaves out rows with a null or blank text, or a null label or key.
+        on_bad_row: "drop" leaves out rows that could not be read, and those whose label is not a number.
+        place: Of the rows, for messages.
 
     Raises:
         ConfigError: A column that does not hold texts, a key column that holds neither texts nor whole
-            numbers, or with ``on_empty="error"`` a null or blank text, or a null key.
+            numbers; a row of the kinds above that is not to be dropped.
     """
     _check_types(dataset, roles, place)
-    keep = np.ones(dataset.num_rows, dtype=bool)
-    others = [name for name in (roles.label, roles.key) if name is not None]
-    if on_empty == "drop":
-        for name in roles.texts:
-            keep &= ~_is_blank(dataset.data.column(name))
-        for name in others:
-            keep &= pc.is_valid(dataset.data.column(name)).to_numpy()
-    else:
-        for name in roles.texts:
-            _refuse_nulls(dataset, name, "an empty (null) text", place)
-            blank_N = _is_blank(dataset.data.column(name))
-            if blank_N.any():
-                _refuse("an empty text", name, blank_N, place)
-        if roles.key is not None:
-            _refuse_nulls(dataset, roles.key, "no key (null)", place)
-    return None if keep.all() else np.flatnonzero(keep)
+    left = np.ones(dataset.num_rows, dtype=bool)
+    dropped: list[Dropped] = []
+    if BAD_ROW in dataset.column_names:  # which are there to be dropped
+        marks = dataset.data.column(BAD_ROW)
+        left &= pc.is_null(marks).to_numpy()
+        dropped += count_marks(pc.drop_null(marks).to_pylist())
+    for wrong in _find_wrong(dataset, roles, place):
+        wrong_N = wrong.rows() & left
+        if not wrong_N.any():
+            continue
+        if (on_empty if wrong.empty else on_bad_row) == "error":
+            _refuse(wrong, wrong_N, roles, place)
+        left &= ~wrong_N
+        first = np.flatnonzero(wrong_N)[:PLACES].tolist()
+        reason = f"with {wrong.what} in column '{wrong.column}'"
+        places = tuple(f"row {row} (counted from 0)" for row in first)
+        dropped.append(Dropped(reason, int(wrong_N.sum()), places))
+    return None if left.all() else np.flatnonzero(left), tuple(dropped)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    """Something wrong with rows. empty: nothing is there, so that `on_empty` decides."""
+
+    what: str
+    column: str
+    rows: Callable[[], np.ndarray]  # bool [N]
+    empty: bool = True
+
+
+def _find_wrong(dataset: datasets.Dataset, roles: Roles, place: Place) -> Iterator[_Wrong]:
+    """What may be wrong with rows, in the order in which it is looked for."""
+    table = dataset.data
+    for name in roles.texts:
+        column = table.column(name)
+        if column.null_count:
+            yield _Wrong("an empty (null) text", name, partial(_is_null, column))
+        yield _Wrong("an empty text", name, partial(_is_blank, column))
+    if roles.label is not None:
+        column = table.column(roles.label)
+        if column.null_count:
+            yield _Wrong("no label (null)", roles.label, partial(_is_null, column))
+        values = _label_values(column, roles.label, place)
+        yield _Wrong(
+            "a label that is not a finite number",
+            roles.label,
+            lambda: ~np.isfinite(values),
+            empty=False,
+        )
+    if roles.key is not None and table.column(roles.key).null_count:
+        yield _Wrong("no key (null)", roles.key, partial(_is_null, table.column(roles.key)))
+
+
+def _is_null(column: pa.ChunkedArray) -> np.ndarray:
+    nulls: np.ndarray = pc.is_null(column).to_numpy()
+    return nulls
 
 
 def _is_blank(column: pa.ChunkedArray) -> np.ndarray:
@@ -89,28 +140,31 @@ def read_labels(
     kept: Callable[[np.ndarray], np.ndarray],
     place: Place,
 ) -> np.ndarray | None:
-    """Labels of the kept rows, float32; None without a label column.
-
-    Raises:
-        ConfigError: A label that is not a number.
-    """
+    """Labels of the kept rows, float32; None without a label column."""
     if roles.label is None:
         return None
-    column = dataset.data.column(roles.label)
-    try:
-        values = pc.cast(_truths_as_numbers(column), pa.float32(), safe=False).to_numpy()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise ConfigError(
-            columns_key(place.field),
-            f"has the label column '{roles.label}', whose {column.type} values in "
-            f"{place.origin} are not numbers ({shorten(error)})",
-            f"correct them, or set {to_set(place.field, 'columns.label')}",
-        ) from error
-    missing = np.isnan(values)
-    if kept(missing).any():
-        _refuse("no label (null or NaN)", roles.label, missing, place)
+    values = _label_values(dataset.data.column(roles.label), roles.label, place)
     labels: np.ndarray = kept(values)
     return labels
+
+
+def _label_values(column: pa.ChunkedArray, name: str, place: Place) -> np.ndarray:
+    """Numbers of a label column, float32 [N], with NaN for null and for texts that are no numbers.
+
+    Raises:
+        ConfigError: None of them is a number.
+    """
+    numbers = _truths_as_numbers(column)
+    if _is_text(numbers.type):
+        texts = pc.ascii_trim_whitespace(numbers)
+        numbers = pc.if_else(pc.match_substring_regex(texts, _NUMBER_RE2), texts, None)
+    try:
+        values: np.ndarray = pc.cast(numbers, pa.float32(), safe=False).to_numpy()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise _no_numbers(column, name, place, shorten(error)) from error
+    if column.null_count < len(column) and np.isnan(values).all():
+        raise _no_numbers(column, name, place, f"such as {pc.drop_null(column)[0].as_py()!r}")
+    return values
 
 
 def _truths_as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -156,18 +210,22 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _refuse_nulls(dataset: datasets.Dataset, name: str, what: str, place: Place) -> None:
-    column = dataset.data.column(name)
-    if column.null_count:
-        _refuse(what, name, pc.is_null(column).to_numpy(), place)
+def _no_numbers(column: pa.ChunkedArray, name: str, place: Place, reason: str) -> ConfigError:
+    return ConfigError(
+        columns_key(place.field),
+        f"has the label column '{name}', whose {column.type} values in {place.origin} are not numbers "
+        f"({reason})",
+        f"correct them, or set {to_set(place.field, 'columns.label')}",
+    )
 
 
-def _refuse(what: str, column: str, wrong_N: np.ndarray, place: Place) -> None:
+def _refuse(wrong: _Wrong, wrong_N: np.ndarray, roles: Roles, place: Place) -> NoReturn:
     row = int(np.flatnonzero(wrong_N)[0])
-    name, row = (place.origin, row) if place.files is None else locate_row(place.files, row)
+    name, row = (place.origin, row) if place.files is None else locate_row(place.files, roles, row)
+    setting = to_set(place.field, f"{'on_empty' if wrong.empty else 'on_bad_row'}=drop")
     raise ConfigError(
         path_key(place.field),
-        f"has {what} in column '{column}', row {row} (counted from 0)",
-        f"fill it, or set {to_set(place.field, 'on_empty=drop')}",
+        f"has {wrong.what} in column '{wrong.column}', row {row} (counted from 0)",
+        f"{'fill' if wrong.empty else 'correct'} it, or set {setting}",
         value=name,
     )

@@ -1,60 +1,49 @@
-"""Finds out why a file cannot be read, where the raw file tells more than the parser's error."""
+"""Faults of files in words: what is wrong with one, and how to repair it."""
 
 from __future__ import annotations
 
 import codecs
 import glob
-import json
-import zlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-import fsspec
-
 SEPARATORS = {",": "','", "\t": "a tab", ";": "';'", "|": "'|'"}
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_UNUSED_1252 = frozenset(b"\x81\x8d\x8f\x90\x9d")
 _LONG = 200  # characters of a parser's message that are shown
 
 
 class Fault(NamedTuple):
-    """The problem with a file and its fix, as `ConfigError` takes them."""
+    """The problem with a file and its fix, as `ConfigError` takes them.
+
+    Settings of the source stand in «» in the fix (``«csv.quote=null»``): a reader does not know its key.
+    """
 
     problem: str
     fix: str
 
 
-def find_separator(path: str, own: str) -> Fault | None:
-    """The fault of a csv or tsv file whose first line shows another separator than `own`."""
-    with _open(path) as file:
-        head = file.readline().decode("utf-8", errors="replace")
+class FaultyFileError(Exception):
+    """What a reader found wrong with a file; `path` is its name as the user gave it."""
+
+    def __init__(self, path: str, fault: Fault) -> None:
+        super().__init__(path, fault)
+        self.path, self.fault = path, fault
+
+
+def find_separator(head: str, own: str) -> Fault | None:
+    """The fault of a csv or tsv file whose first line, `head`, shows another delimiter than `own`."""
     counts = {mark: head.count(mark) for mark in SEPARATORS}
     other = max(counts, key=lambda mark: counts[mark])
-    if counts[own] or not counts[other]:
+    if head.count(own) or not counts[other]:
         return None
     fix = {",": "rename it to .csv", "\t": "rename it to .tsv"}.get(
-        other, "write it again with commas (as .csv) or as .jsonl"
+        other, f"set «csv.delimiter='{other}'»"
     )
     return Fault(f"has fields that seem to be separated by {SEPARATORS[other]}", fix)
-
-
-def find_fault(path: str, kind: str) -> Fault | None:
-    """The first fault of a file; None where none is found.
-
-    Args:
-        path: the file.
-        kind: "csv", "json", "parquet" or "arrow", as its name says.
-    """
-    if kind == "parquet":
-        return _parquet_fault(path)
-    if kind == "arrow":
-        return None
-    try:
-        lines = _json_fault(path) if kind == "json" else _encoding_fault(path)
-        return next(lines, None)
-    except (OSError, EOFError, zlib.error) as error:
-        return Fault(f"cannot be opened ({shorten(error)})", "repair it")
 
 
 def nearest_name(fs: Any, place: str) -> str:
@@ -86,47 +75,44 @@ def shorten(error: BaseException) -> str:
     return text if len(text) <= _LONG else text[: _LONG - 1] + "…"
 
 
-def _open(path: str) -> Any:
-    return fsspec.open(path, "rb", compression="infer")
+def not_utf8(line: int, text: bytes, *, sample: bytes) -> Fault:
+    """The fault of a text file that is not UTF-8.
+
+    Args:
+        line: Number of a line that does not decode.
+        text: That line.
+        sample: Bytes of the file around it, from which the encoding is guessed.
+    """
+    problem = f"is not UTF-8 (line {line})"
+    if _has_utf8(sample):
+        return Fault(problem, "correct that line, since others that are not ASCII are UTF-8")
+    encoding = _encoding(sample if len(sample) > len(text) else text)
+    if encoding is None:
+        return Fault(problem, "convert it with iconv -f ENCODING -t utf-8 FILE > NEW")
+    return Fault(problem, f"convert it, for example with iconv -f {encoding} -t utf-8 FILE > NEW")
 
 
-def _parquet_fault(path: str) -> Fault | None:
-    with _open(path) as file:
-        magic = file.read(4)
-    if magic == b"PAR1":
-        return None
-    return Fault("is not a parquet file, despite its name", "give it the suffix of what it is")
+def _encoding(sample: bytes) -> str | None:
+    """The likeliest encoding of bytes that are not UTF-8; None where nothing speaks for one."""
+    if sample.startswith(UTF_16):
+        return "utf-16"
+    if (zeros := sample.count(0)) > len(sample) // 8:
+        return "utf-16le" if sample[1::2].count(0) * 2 > zeros else "utf-16be"
+    runs = re.findall(rb"[\x80-\xff]+", sample)
+    high = b"".join(runs)
+    if len(high) > 2 * len(runs) or _UNUSED_1252.intersection(high):
+        return None  # Western texts have single letters beyond ASCII, others words of them
+    # Where Windows-1252 has quotes and dashes, Latin-1 has control characters that no text holds.
+    return "WINDOWS-1252" if any(byte < 0xA0 for byte in high) else "latin1"
 
 
-def _encoding_fault(path: str) -> Iterator[Fault]:
-    with _open(path) as file:
-        for number, line in enumerate(file, 1):
+def _has_utf8(sample: bytes) -> bool:
+    """Tell whether other lines hold characters beyond ASCII in UTF-8."""
+    for line in sample.split(b"\n"):
+        if not line.isascii():
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError:
-                yield _not_utf8(number, line)
-
-
-def _json_fault(path: str) -> Iterator[Fault]:
-    """Faults of a file with one object a line; a file with one list of objects is not checked."""
-    with _open(path) as file:
-        for number, line in enumerate(file, 1):
-            if number == 1 and line.lstrip()[:1] == b"[":
-                return
-            try:
-                if (text := line.strip()) and not isinstance(json.loads(text), dict):
-                    yield Fault(f"has no object ({{...}}) in line {number}", "correct that line")
-            except UnicodeDecodeError:
-                yield _not_utf8(number, line)
-            except json.JSONDecodeError as error:
-                yield Fault(
-                    f"has a broken line {number} ({error.msg}, column {error.colno})", "correct it"
-                )
-
-
-def _not_utf8(number: int, line: bytes) -> Fault:
-    encoding = "utf-16" if line.startswith(UTF_16) else "latin1"
-    return Fault(
-        f"is not UTF-8 (line {number})",
-        f"convert it, for example with iconv -f {encoding} -t utf-8 FILE > NEW",
-    )
+                continue
+            return True
+    return False

@@ -8,43 +8,37 @@ through fsspec.
 
 from __future__ import annotations
 
-import glob
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
 import datasets
 import fsspec
 import pyarrow as pa
 
+from inbatch.data.sources.arrow_copy import copy_tables
 from inbatch.data.sources.columns import Roles, suggest
-from inbatch.data.sources.config_keys import path_key
-from inbatch.data.sources.diagnose import (
-    Fault,
-    find_fault,
-    find_separator,
-    nearest_name,
-    shorten,
-)
+from inbatch.data.sources.config_keys import path_key, to_set
+from inbatch.data.sources.diagnose import FaultyFileError, nearest_name, shorten
+from inbatch.data.sources.list_texts import refuse_list_texts
+from inbatch.data.sources.reading import Reading
 from inbatch.data.sources.spec import SourceSpec
+from inbatch.data.sources.tables import (
+    KINDS,
+    Files,
+    column_names,
+    find_fault,
+    find_schema,
+    read_tables,
+)
 from inbatch.errors import ConfigError
 
-KINDS = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".json": "json",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-}
-SEPARATOR = {".csv": ",", ".tsv": "\t"}
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 # Errors of `datasets` for files that do not parse and for hub data sets that cannot be loaded.
+_SETTING = re.compile("«(.+?)»")
 LOAD_ERRORS = (
     datasets.exceptions.DatasetsError,
     OSError,
@@ -55,25 +49,15 @@ LOAD_ERRORS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Files of one kind, in reading order."""
-
-    paths: tuple[str, ...]
-    suffix: str  # a key of KINDS
-
-    @property
-    def builder(self) -> str:
-        """Name of the `datasets` builder that reads them."""
-        return KINDS[self.suffix]
-
-
-def resolve_files(path: str | Sequence[str], *, field: str = "data.train") -> Files:
+def resolve_files(
+    path: str | Sequence[str], *, field: str = "data.train", reading: Reading | None = None
+) -> Files:
     """Expand paths and globs to the files they name.
 
     Args:
         path: A path, a glob or a list of them; ``protocol://`` paths go through fsspec.
         field: Configuration key, for messages.
+        reading: How they are read.
 
     Raises:
         ConfigError: Nothing matches, a suffix is unknown, kinds are mixed or a file comes twice.
@@ -94,11 +78,11 @@ def resolve_files(path: str | Sequence[str], *, field: str = "data.train") -> Fi
             "write one source for each kind",
             value=path,
         )
-    return Files(tuple(paths), next(iter(suffixes)))
+    return Files(tuple(paths), next(iter(suffixes)), reading or Reading())
 
 
 def peek_columns(files: Files, *, field: str = "data.train") -> list[str]:
-    """Column names of the files, from the schema or the first row.
+    """Column names of the files, from the schema or the first rows.
 
     Raises:
         ConfigError: The files cannot be read or hold no row.
@@ -107,29 +91,14 @@ def peek_columns(files: Files, *, field: str = "data.train") -> list[str]:
         if _num_bytes(path) == 0:
             raise _no_rows(path, field=field)
     try:
-        with _quiet():
-            stream = _load(files, streaming=True)
-            # `datasets` looks for the first row itself, and does not expect an empty file.
-            names = stream.column_names or next((list(row) for row in stream), [])
-    except StopIteration:
-        names = []
+        names = column_names(files)
+    except FaultyFileError as fault:
+        raise as_error(fault, field=field) from None
     except LOAD_ERRORS as error:
         raise _unreadable(files, error, field=field) from error
-    if files.suffix in SEPARATOR and (fault := _separator(files)):
-        raise ConfigError(path_key(field), *fault, value=files.paths[0])
     if not names:
         raise _no_rows(files.paths[0], field=field)
     return names
-
-
-def stream_rows(files: Files) -> Iterator[dict[str, Any]]:
-    """The rows of the files as Python values, one by one, with all columns; nothing is kept on the disk."""
-    with _quiet():
-        try:
-            rows = _load(files, streaming=True)
-        except StopIteration:  # of `datasets`, which does not expect an empty file
-            return
-        yield from rows
 
 
 def load_files(
@@ -155,13 +124,28 @@ def load_files(
     Raises:
         ConfigError: The files do not parse, or differ in their columns.
     """
-    used = list(roles.used)
     try:
+        schema = find_schema(files, roles)
         num_proc = min(workers, len(files.paths))
-        options = {"num_proc": num_proc} if num_proc > 1 else {}
-        return _load(files, columns=used, cache_dir=cache_dir, **options).select_columns(used)
+        with _quiet():
+            table = copy_tables(
+                files, schema, cache_dir=cache_dir, num_proc=num_proc if num_proc > 1 else None
+            )
+    except FaultyFileError as fault:
+        raise as_error(fault, field=field) from None
     except LOAD_ERRORS as error:
+        if isinstance(error.__cause__, FaultyFileError):
+            raise as_error(error.__cause__, field=field) from None
+        # Of a process the error comes without its cause.
+        if (found := find_fault(files, roles)) is not None:
+            raise as_error(found, field=field) from None
         raise _unreadable(files, error, field=field) from error
+    if table.num_rows == 0:
+        raise _no_rows(files.paths[0], field=field)
+    if files.reading.lists is None:
+        origin = ", ".join(files.paths[:3])
+        refuse_list_texts(table.data, roles, origin=origin, parsed=True, field=field)
+    return table
 
 
 def load_hub(spec: SourceSpec, *, field: str, cache_dir: str | None) -> datasets.Dataset:
@@ -183,43 +167,27 @@ def load_hub(spec: SourceSpec, *, field: str, cache_dir: str | None) -> datasets
         ) from error
 
 
-def locate_row(files: Files, row: int) -> tuple[str, int]:
+def locate_row(files: Files, roles: Roles, row: int) -> tuple[str, int]:
     """The file that holds row number `row` of the whole, and its row number there (from 0).
 
-    Counts rows file by file, so it is for messages only.
+    Reads file by file, so it is for messages only.
     """
     for path in files.paths[:-1]:
-        stream = _load(Files((path,), files.suffix), streaming=True).with_format("arrow")
-        num_rows = sum(table.num_rows for table in stream.iter(10_000))
+        schema = find_schema(files.only(path), roles)
+        num_rows = sum(table.num_rows for table in read_tables(files, path, schema))
         if row < num_rows:
             return path, row
         row -= num_rows
     return files.paths[-1], row
 
 
-def _load(
-    files: Files,
-    *,
-    columns: list[str] | None = None,
-    **options: Any,
-) -> Any:
-    if files.builder == "csv":
-        options |= {"sep": SEPARATOR[files.suffix]}
-        options |= {"keep_default_na": False, "na_values": [""]}
-        if columns is not None:
-            texts = datasets.Features({name: datasets.Value("string") for name in columns})
-            options |= {"features": texts, "usecols": columns}
-    elif files.builder == "parquet" and columns is not None:
-        options |= {"columns": columns}
-    # The paths are exact by now; characters that mean something in a glob must not.
-    paths = [path if "://" in path else glob.escape(path) for path in files.paths]
-    with _quiet():
-        return datasets.load_dataset(
-            files.builder,
-            data_files={"train": paths},
-            split="train",
-            **options,
-        )
+def as_error(fault: FaultyFileError, *, field: str) -> ConfigError:
+    """The error for a file that cannot be read, with its settings as the user types them."""
+    problem, fix = fault.fault
+    if ".path." in field:  # of a part of a set, which has no settings
+        fix = _SETTING.sub("another form, such as .jsonl,", fix)
+    fix = _SETTING.sub(lambda match: to_set(field, match[1]), fix)
+    return ConfigError(path_key(field), problem, fix, value=fault.path)
 
 
 @contextmanager
@@ -259,13 +227,6 @@ def _num_bytes(path: str) -> int | None:
     return size
 
 
-def _separator(files: Files) -> Fault | None:
-    try:
-        return find_separator(files.paths[0], SEPARATOR[files.suffix])
-    except (OSError, EOFError, zlib.error):  # the parser reports this itself
-        return None
-
-
 def _suffix(path: str, *, field: str) -> str:
     name = PurePosixPath(path.partition("::")[0].lower())
     compressed = name.suffix in COMPRESSIONS
@@ -286,12 +247,6 @@ def _no_rows(path: str, *, field: str) -> ConfigError:
 
 
 def _unreadable(files: Files, error: BaseException, *, field: str) -> ConfigError:
-    """The fault of the first file that has one by itself, or else the parser's message."""
-    key = path_key(field)
-    for path in files.paths:
-        fault = _separator(Files((path,), files.suffix)) if files.suffix in SEPARATOR else None
-        if fault := fault or find_fault(path, files.builder):
-            return ConfigError(key, *fault, value=path)
     one = len(files.paths) == 1
     shown = files.paths[0] if one else f"one of {len(files.paths)} files"
     fix = (
@@ -300,4 +255,4 @@ def _unreadable(files: Files, error: BaseException, *, field: str) -> ConfigErro
     if isinstance(error, ConnectionError):
         fix = "check the connection, or copy the files to this machine"
     kind, reason = files.suffix[1:], shorten(error.__cause__ or error)
-    return ConfigError(key, f"cannot be read as {kind} ({reason})", fix, value=shown)
+    return ConfigError(path_key(field), f"cannot be read as {kind} ({reason})", fix, value=shown)

@@ -11,11 +11,12 @@ import datasets
 
 from inbatch.data.formats.convert import Conversion
 from inbatch.data.formats.read import Formatted, convert_file, read_format
-from inbatch.data.sources.checks import OnEmpty
+from inbatch.data.sources.checks import Choice
 from inbatch.data.sources.columns import Roles, find_roles
 from inbatch.data.sources.config_keys import path_key, source_field
 from inbatch.data.sources.dropped import Dropped
-from inbatch.data.sources.files import Files, load_files
+from inbatch.data.sources.files import load_files, peek_columns
+from inbatch.data.sources.list_texts import refuse_list_texts
 from inbatch.data.sources.prepared import (
     KEY_HASHES,
     TEXT_HASHES,
@@ -26,6 +27,7 @@ from inbatch.data.sources.prepared import (
 from inbatch.data.sources.source import Source
 from inbatch.data.sources.spec import SourceSpec, parse_spec
 from inbatch.data.sources.streamed import LABELS, DecodedFile, StreamedRows
+from inbatch.data.sources.tables import Files
 from inbatch.errors import ConfigError
 
 __all__ = ["Source", "load_sources"]
@@ -80,10 +82,11 @@ def _load_source(
     table: datasets.Dataset | None,
 ) -> Source:
     spec = parse_spec(value, field=field)
-    options: dict[str, Any] = {"prompts": spec.prompts, "on_empty": spec.on_empty, "field": field}
+    choices: dict[str, Any] = {"on_empty": spec.empty, "on_bad_row": spec.on_bad_row}
+    options: dict[str, Any] = {"prompts": spec.prompts, "field": field, **choices}
     if table is not None:
         return load_table(name, table, columns=spec.columns, cache_dir=cache_dir, **options)
-    prepared = open_prepared(spec.path, mapping=spec.columns, on_empty=spec.on_empty, field=field)
+    prepared = open_prepared(spec.path, mapping=spec.columns, field=field, **choices)
     if prepared is not None:
         dataset, roles = prepared.dataset(), prepared.roles
         options |= {"origin": str(spec.path), "prepared": prepared}
@@ -94,15 +97,20 @@ def _load_source(
         roles, files = found.roles, found.files
         options |= {"origin": found.origin, "prompts": found.prompts}
         options |= {"read_as": found.read_as, "left_out": found.left_out}
+        if found.table is None and found.conversion is None:
+            assert files is not None
+            _check_same_roles(files, roles, spec.columns, field=field)
+            options |= {"files": files}
         if spec.streaming:
             streamed = _stream(spec, found, cache_dir=cache_dir, field=field)
             return _filled(Source(name, streamed, roles, cache_dir=cache_dir, **options))
         if found.table is None:
             assert files is not None
-            options |= {"files": files}
             dataset = load_files(files, roles, cache_dir=cache_dir, workers=workers, field=field)
         else:
             dataset = found.table
+        if spec.hub is not None and spec.lists is None:
+            refuse_list_texts(dataset.data, roles, origin=found.origin, parsed=False, field=field)
     if spec.limit is not None:
         dataset = dataset.select(range(min(spec.limit, dataset.num_rows)))
     return _filled(Source(name, dataset, roles, cache_dir=cache_dir, **options))
@@ -133,10 +141,35 @@ def load_table(
     return _filled(Source(name, rows, roles, field=field, **options))
 
 
+def _check_same_roles(
+    files: Files, roles: Roles, mapping: Mapping[str, object] | None, *, field: str
+) -> None:
+    """Refuse local files whose headers give other columns a role than that of the first one does.
+
+    Raises:
+        ConfigError: There is such a file.
+    """
+    if files.kind == "json":  # which has no header
+        return
+    for path in (path for path in files.paths[1:] if "://" not in path):
+        names = peek_columns(files.only(path), field=field)
+        if set(roles.used) <= set(names):
+            found = find_roles(names, mapping=mapping, field=field)
+            if set(found.used) != set(roles.used):
+                raise ConfigError(
+                    path_key(field),
+                    f"has the columns {', '.join(found.used)}, and {files.paths[0]} has "
+                    f"{', '.join(roles.used)}",
+                    "give all files of the source the same columns",
+                    value=path,
+                )
+
+
 def _filled(source: Source) -> Source:
     """The source, unless no row is left of it."""
     if source.num_rows == 0:
-        dropped = f" ({source.num_dropped} were dropped)" if source.num_dropped else ""
+        reasons = ", ".join(each.describe() for each in source.dropped)
+        dropped = f" but those left out: {reasons}" if reasons else ""
         raise ConfigError(
             path_key(source.field),
             f"holds no rows{dropped}",
@@ -157,21 +190,21 @@ def _stream(
             "name one in data.cache_dir",
             value=True,
         )
-    decode = partial(
-        decode_file,
-        roles=found.roles,
-        on_empty=spec.on_empty,
-        conversion=found.conversion,
-        field=field,
-    )
     rule = "" if found.conversion is None else found.conversion.describe()
     return StreamedRows(
         found.files,
         found.roles,
-        decode,
+        partial(
+            decode_file,
+            roles=found.roles,
+            conversion=found.conversion,
+            on_empty=spec.empty,
+            on_bad_row=spec.on_bad_row,
+            field=field,
+        ),
         folder=Path(cache_dir),
         buffer_files=spec.buffer_files,
-        variant=spec.on_empty + rule,
+        variant=f"{spec.empty}:{found.files.reading}{rule}",
         field=field,
     )
 
@@ -181,8 +214,9 @@ def decode_file(
     folder: str,
     *,
     roles: Roles,
-    on_empty: OnEmpty,
     conversion: Conversion | None,
+    on_empty: Choice,
+    on_bad_row: Choice,
     field: str,
 ) -> DecodedFile:
     """The rows of one file and what is known of them."""
@@ -193,7 +227,15 @@ def decode_file(
         dataset, left_out = convert_file(files, folder, conversion=conversion, roles=roles)
     origin = files.paths[0]
     source = Source(
-        "file", dataset, roles, files=files, origin=origin, on_empty=on_empty, field=field
+        "file",
+        dataset,
+        roles,
+        files=files if conversion is None else None,
+        origin=origin,
+        left_out=left_out,
+        on_empty=on_empty,
+        on_bad_row=on_bad_row,
+        field=field,
     )
     arrays = {
         TEXT_HASHES: source.text_hashes(),
@@ -204,5 +246,6 @@ def decode_file(
     return DecodedFile(
         source.table(0, source.num_rows),
         {name: array for name, array in arrays.items() if array is not None},
-        source.num_dropped + sum(each.count for each in left_out),
+        source.num_dropped,
+        source.dropped,
     )

@@ -27,10 +27,11 @@ import pyarrow as pa
 
 from inbatch.data.sources.columns import Roles, find_roles
 from inbatch.data.sources.config_keys import columns_key, path_key
+from inbatch.data.sources.dropped import Dropped, from_json
 from inbatch.data.sources.tokens import TokenStore
 from inbatch.errors import ConfigError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 ROWS = "rows.arrow"
 TEXT_HASHES, KEY_HASHES, TEXT_LENGTHS = "text_hashes", "key_hashes", "text_lengths"
@@ -56,6 +57,11 @@ class Prepared:
     def num_dropped(self) -> int:
         """Rows of the raw data that were left out."""
         return int(self.manifest["num_dropped"])
+
+    @property
+    def dropped(self) -> tuple[Dropped, ...]:
+        """The same by reason."""
+        return from_json(self.manifest["dropped"])
 
     @property
     def shards(self) -> list[Path]:
@@ -141,6 +147,7 @@ def open_prepared(
     *,
     mapping: Mapping[str, object] | None,
     on_empty: str,
+    on_bad_row: str,
     field: str,
 ) -> Prepared | None:
     """The prepared source at a path; None where the path is anything else.
@@ -176,13 +183,14 @@ def open_prepared(
             f"asks for {list(wanted.used)}, but {path} was prepared with {list(stored_roles.used)}",
             "prepare the data again, or remove the columns",
         )
-    if on_empty == "drop" and manifest["on_empty"] != "drop":
-        raise ConfigError(
-            f"{field}.on_empty",
-            f"takes effect when data are prepared, and {path} keeps empty texts",
-            "prepare the data again, or remove it",
-            value="drop",
-        )
+    for key, choice in (("on_bad_row", on_bad_row), ("on_empty", on_empty)):
+        if choice == "drop" and manifest[key] != "drop":
+            raise ConfigError(
+                f"{field}.{key}",
+                f"takes effect when data are prepared, and {path} was prepared with {key}=error",
+                "prepare the data again, or remove it",
+                value="drop",
+            )
     return prepared
 
 

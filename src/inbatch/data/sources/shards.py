@@ -80,6 +80,7 @@ class ShardJob:
             "source": source.fingerprint,
             "roles": {key: _plain(value) for key, value in asdict(source.roles).items()},
             "on_empty": source.on_empty,
+            "on_bad_row": source.on_bad_row,
             "num_rows": source.num_rows,
             "shard_rows": self.shard_rows,
             "tokens": None if self.tokens is None else dict(self.tokens),
@@ -188,6 +189,7 @@ def finish_job(job: ShardJob, *, versions: Mapping[str, str]) -> None:
         "origin": job.source.origin,
         "prompts": job.source.prompts,
         "num_dropped": job.source.num_dropped,
+        "dropped": [asdict(each) for each in job.source.dropped],
         "prompt_lengths": [job.tokenize([], prompt)[1] for prompt in prompts if job.tokenize],
         "shards": [
             {"name": shard.name, "num_rows": job.rows_of(number)[1] - job.rows_of(number)[0]}

@@ -19,15 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from inbatch.data.hashing import hash_column, hash_texts
-from inbatch.data.sources.checks import OnEmpty, Place, kept_rows, read_labels
+from inbatch.data.sources.checks import Choice, Place, kept_rows, read_labels
 from inbatch.data.sources.columns import Roles, find_roles, resolve_prompts
 from inbatch.data.sources.config_keys import path_key
-from inbatch.data.sources.diagnose import find_fault
 from inbatch.data.sources.dropped import Dropped
-from inbatch.data.sources.files import Files
 from inbatch.data.sources.indexed import IndexedRows
 from inbatch.data.sources.prepared import KEY_HASHES, TEXT_HASHES, TEXT_LENGTHS, Prepared
 from inbatch.data.sources.streamed import LABELS, StreamedRows
+from inbatch.data.sources.tables import Files
 from inbatch.data.sources.texts import TextColumn
 from inbatch.data.sources.tokens import TokenStore
 from inbatch.errors import ConfigError
@@ -46,10 +45,11 @@ class Source:
         files: Where the rows come from, for messages; None for anything but files.
         origin: The name of that place in the report.
         read_as: How its format was read, for people; "" for plain columns.
-        left_out: What its format gave no rows for.
         prompts: Prompts of this source only, see `columns.resolve_prompts`.
-        on_empty: "error" refuses null and empty texts, and null keys; "drop" leaves out rows with a null or
-            empty text, a null label or a null key.
+        on_empty: "error" refuses null and empty texts, null labels and null keys; "drop" leaves out
+            their rows.
+        on_bad_row: "drop" leaves out rows whose label is no number, and those that a reader marked.
+        left_out: What was left out before, for the report.
         cache_dir: Folder for the hashes; None keeps them in memory only.
         prepared: The prepared folder that `rows` come from; its rows were checked when it was written.
         field: Configuration key, for messages.
@@ -67,23 +67,26 @@ class Source:
         files: Files | None = None,
         origin: str = "memory",
         read_as: str = "",
-        left_out: tuple[Dropped, ...] = (),
         prompts: Mapping[str, str] | None = None,
-        on_empty: OnEmpty = "error",
+        on_empty: Choice = "error",
+        on_bad_row: Choice = "error",
+        left_out: tuple[Dropped, ...] = (),
         cache_dir: str | Path | None = None,
         prepared: Prepared | None = None,
         field: str = "data.train",
     ) -> None:
         self.name, self.roles, self.files, self.origin = name, roles, files, origin
-        self.read_as, self.left_out = read_as, left_out
+        self.read_as = read_as
         self.prompts = dict(prompts or {})
-        self.on_empty, self.cache_dir, self.field = on_empty, cache_dir, field
+        self.on_empty, self.on_bad_row, self._left_out = on_empty, on_bad_row, left_out
+        self.cache_dir, self.field = cache_dir, field
         self.streamed = rows if isinstance(rows, StreamedRows) else None
         self.stored: Prepared | StreamedRows | None = self.streamed or prepared
         resolve_prompts(self.prompts, roles, field=f"{field}.prompts")
         self._hashes: dict[str, np.ndarray] = {}
         self._columns: dict[str, TextColumn] = {}
         self._keep: np.ndarray | None = None  # kept rows of the table; None keeps all
+        self._dropped: tuple[Dropped, ...] = ()
         self._dataset: Any = None
         if isinstance(rows, StreamedRows):
             self._labels = rows.array(LABELS) if roles.label and rows.num_rows else None
@@ -94,7 +97,8 @@ class Source:
                 self._dataset = rows.flatten_indices()
             place = Place(origin, files, field)
             if prepared is None:
-                self._keep = kept_rows(self._dataset, roles, on_empty=on_empty, place=place)
+                choices = {"on_empty": on_empty, "on_bad_row": on_bad_row}
+                self._keep, self._dropped = kept_rows(self._dataset, roles, place=place, **choices)
             self._labels = read_labels(self._dataset, roles, kept=self._kept, place=place)
 
     @classmethod
@@ -136,10 +140,16 @@ class Source:
 
     @property
     def num_dropped(self) -> int:
-        """Rows that `on_empty: drop` left out."""
+        """Rows that `on_bad_row` or `on_empty` left out."""
         if self.stored is not None:
             return self.stored.num_dropped
         return self._dataset.num_rows - self.num_rows
+
+    @property
+    def dropped(self) -> tuple[Dropped, ...]:
+        """Everything that was left out, by reason."""
+        own = self._dropped if self.stored is None else self.stored.dropped
+        return (*self._left_out, *own)
 
     @property
     def num_near_rows(self) -> int:
@@ -156,7 +166,7 @@ class Source:
         """Changes with the data, the columns and the rows that are kept."""
         if self.streamed is not None:
             return self.streamed.fingerprint
-        key = f"{self._dataset._fingerprint}:{self.roles.used}:{self.on_empty}"
+        key = f"{self._dataset._fingerprint}:{self.roles.used}:{self.on_empty}:{self.on_bad_row}"
         return f"{int(hash_texts([key])[0]):016x}"
 
     def read(self, rows: np.ndarray) -> tuple[list[list[str]], np.ndarray | None]:
@@ -233,7 +243,7 @@ class Source:
         return self._columns[name]
 
     def _hash_texts(self) -> np.ndarray:
-        try:  # readers of json files take any bytes; here all texts pass by once
+        try:
             for name in self.columns:
                 self._column(name).validate(full=True)
         except pa.ArrowInvalid as error:
@@ -264,11 +274,7 @@ class Source:
         return np.load(path, mmap_mode="r")
 
     def _not_utf8(self) -> ConfigError:
-        """The error for texts that are not UTF-8, with the file and the line where they can be found."""
-        if self.files is not None:
-            for path in self.files.paths:
-                if fault := find_fault(path, self.files.builder):
-                    return ConfigError(path_key(self.field), *fault, value=path)
+        """The error for texts that are not UTF-8; those of files were checked when they were read."""
         return ConfigError(path_key(self.field), "is not UTF-8", "convert it", value=self.origin)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from inbatch.data.formats.choose import AUTO, check_format
 from inbatch.data.sources.columns import suggest
+from inbatch.data.sources.reading import Reading, parse_rules
 from inbatch.errors import ConfigError
 
 
@@ -21,13 +22,32 @@ class SourceSpec:
     split: str = "train"
     revision: str | None = None
     columns: Mapping[str, object] | None = None  # {query, positive, negatives, label, key}
+    lists: bool | None = (
+        None  # whether texts like "['a', 'b']" are lists; null asks where there are any
+    )
     limit: int | None = None  # the first rows only
     prompts: Mapping[str, str] | None = None  # see columns.resolve_prompts
-    on_empty: Literal["error", "drop"] = "error"
-    on_bad_row: Literal["error", "drop"] = "error"
+    on_bad_row: Literal["error", "drop"] = "error"  # rows that cannot be used, for whatever reason
+    on_empty: Literal["error", "drop"] | None = (
+        None  # only those with nothing in a field; see empty
+    )
     format: str | Mapping[str, object] = AUTO  # its name, or its keys; see data/formats
+    csv: Mapping[str, str | None] | None = None  # {quote, delimiter, escape}, see csv_rules.py
     streaming: bool = False  # leave the rows where they are, see streamed.py
     buffer_files: int = 8  # files whose rows are mixed, with streaming
+
+    @property
+    def empty(self) -> Literal["error", "drop"]:
+        """What is done with a row that has no text, label or key; as with any bad row, unless said."""
+        return self.on_bad_row if self.on_empty is None else self.on_empty
+
+    def reading(self, *, field: str) -> Reading:
+        """How the files are read.
+
+        Raises:
+            ConfigError: Rules for csv files that none can have.
+        """
+        return Reading(parse_rules(self.csv, field=field), self.on_bad_row, self.lists)
 
 
 def parse_spec(value: Any, *, field: str) -> SourceSpec:
@@ -44,10 +64,19 @@ def parse_spec(value: Any, *, field: str) -> SourceSpec:
     spec = SourceSpec(**values)
     if (spec.path is None) == (spec.hub is None):
         raise ConfigError(field, "needs either a path or a hub name", "write one of them")
-    for key, value in (("on_empty", spec.on_empty), ("on_bad_row", spec.on_bad_row)):
-        if value not in ("error", "drop"):
-            raise ConfigError(f"{field}.{key}", "is not known", "set error or drop", value=value)
+    for key, choice in (("on_bad_row", spec.on_bad_row), ("on_empty", spec.empty)):
+        if choice not in ("error", "drop"):
+            raise ConfigError(f"{field}.{key}", "is not known", "set error or drop", value=choice)
     check_format(spec.format, field=f"{field}.format")
+    if spec.lists not in (None, True, False):
+        raise ConfigError(
+            f"{field}.lists", "is not true or false", "set one of them, or null", value=spec.lists
+        )
+    if spec.lists and spec.path is None:
+        raise ConfigError(f"{field}.lists", "is for files", "store lists, or remove it", value=True)
+    if spec.csv is not None and spec.path is None:
+        raise ConfigError(f"{field}.csv", "is for csv and tsv files", "remove it", value=spec.csv)
+    spec.reading(field=field)
     if spec.limit is not None and (not isinstance(spec.limit, int) or spec.limit < 1):
         raise ConfigError(
             f"{field}.limit",

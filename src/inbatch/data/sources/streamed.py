@@ -12,9 +12,10 @@ that resumes anywhere fetches the files of one window, whatever its position.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,13 +29,15 @@ from datasets import Dataset
 
 from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.config_keys import path_key
-from inbatch.data.sources.files import Files
+from inbatch.data.sources.dropped import Dropped, from_json, merge
+from inbatch.data.sources.tables import Files
 from inbatch.data.sources.texts import TextColumn
 from inbatch.errors import ConfigError
-from inbatch.files import new_folder, replaced_file
+from inbatch.files import new_folder, replaced_file, write_json
 
 LABELS = "labels"
 _COUNTS = "counts"  # rows, dropped rows
+_DROPPED = "dropped.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class DecodedFile:
     table: pa.Table
     arrays: dict[str, np.ndarray]
     num_dropped: int
+    dropped: tuple[Dropped, ...] = ()
 
 
 Decode = Callable[[Files, str], DecodedFile]  # one file, folder for temporary copies
@@ -107,6 +111,13 @@ class StreamedRows:
         """Rows that were left out."""
         return int(self._counts[:, 1].sum())
 
+    @cached_property
+    def dropped(self) -> tuple[Dropped, ...]:
+        """The same by reason."""
+        numbers = np.flatnonzero(self._counts[:, 1]).tolist()
+        texts = [(self._index(number) / _DROPPED).read_text("utf-8") for number in numbers]
+        return merge(from_json(json.loads(text)) for text in texts)
+
     @property
     def num_rows(self) -> int:
         """N."""
@@ -150,6 +161,7 @@ class StreamedRows:
         decoded = self._decode_file(number)
         with new_folder(self._index(number)) as folder:
             np.save(folder / f"{_COUNTS}.npy", [decoded.table.num_rows, decoded.num_dropped])
+            write_json(folder / _DROPPED, [asdict(each) for each in decoded.dropped])
             for name, array in decoded.arrays.items():
                 np.save(folder / f"{name}.npy", array)
 
@@ -195,7 +207,7 @@ class StreamedRows:
 
     def _decode_file(self, number: int) -> DecodedFile:
         with TemporaryDirectory(dir=self._folder, prefix=".decode-") as folder:
-            return self._decode(Files((self._files.paths[number],), self._files.suffix), folder)
+            return self._decode(self._files.only(self._files.paths[number]), folder)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the maps: a DataLoader worker opens the copies again."""

@@ -1,0 +1,266 @@
+"""The rows of files as Arrow tables, read by the rules of each format, and the copy that is made of them.
+
+Every record of a file is a row of its tables. One that cannot be read ends the reading, or with
+``on_bad_row="drop"`` is a row without values whose reason stands in the column `BAD_ROW`.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+import fsspec
+import pyarrow as pa
+
+from inbatch.data.sources.arrow_tables import arrow_schema, arrow_tables
+from inbatch.data.sources.columns import Roles
+from inbatch.data.sources.csv_tables import CsvReader
+from inbatch.data.sources.diagnose import Fault, FaultyFileError
+from inbatch.data.sources.dropped import BAD_ROW, mark
+from inbatch.data.sources.json_tables import JsonReader
+from inbatch.data.sources.json_types import close, infer, is_open, name_kind
+from inbatch.data.sources.list_texts import (
+    AS_LISTS,
+    SAMPLE,
+    is_written_as_lists,
+    list_type,
+    to_lists,
+)
+from inbatch.data.sources.reading import Reading
+
+KINDS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_LOOK_ROWS = 1000  # of a JSON file, whose values decide on the type of a column
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Files of one kind, in reading order."""
+
+    paths: tuple[str, ...]
+    suffix: str  # a key of KINDS
+    reading: Reading = Reading()
+
+    @property
+    def kind(self) -> str:
+        """csv, json, parquet or arrow."""
+        return KINDS[self.suffix]
+
+    def only(self, path: str) -> Files:
+        """One of them."""
+        return replace(self, paths=(path,))
+
+
+def column_names(files: Files) -> list[str]:
+    """Names of the columns of the first file.
+
+    Raises:
+        FaultyFileError: It cannot be read.
+    """
+    path = files.paths[0]
+    with _opened(path) as file:
+        if files.kind == "csv":
+            return _csv_reader(files, path, file).names
+        if files.kind == "json":
+            return _json_reader(files, path, file).names()
+        return arrow_schema(file, path=path).names
+
+
+def find_schema(files: Files, roles: Roles) -> pa.Schema:
+    """Names and types of the columns in use.
+
+    Fields of csv files are texts. A column of JSON values has the type of the first of them (see
+    `json_types.infer`), and a label that is a whole number may be any number elsewhere.
+
+    Raises:
+        FaultyFileError: A file that was looked at cannot be read, or lacks a column.
+    """
+    schema = _stored_schema(files, roles)
+    if not files.reading.lists:
+        return schema
+    tables = read_tables(files, files.paths[0], schema)
+    first = next(tables, schema.empty_table()).slice(0, SAMPLE)
+    others = {name: first.column(name).to_pylist() for name in roles.used if name != roles.query}
+    fields = [
+        pa.field(f.name, list_type(others[f.name]), metadata=AS_LISTS)
+        if _is_text(f.type) and is_written_as_lists(others.get(f.name, ()))
+        else f
+        for f in schema
+    ]
+    return pa.schema(fields)
+
+
+def _stored_schema(files: Files, roles: Roles) -> pa.Schema:
+    used = list(roles.used)
+    if files.kind == "csv":
+        return pa.schema([(name, pa.string()) for name in used])
+    kinds: dict[str, pa.DataType] = {}
+    for path in files.paths:
+        with _opened(path) as file:
+            if files.kind == "json":
+                _infer_more(kinds, _json_reader(files, path, file), used)
+            else:
+                schema = arrow_schema(file, path=path)
+                found = {name: schema.field(name).type for name in used if name in schema.names}
+                kinds |= {
+                    n: kind for n, kind in found.items() if n not in kinds or is_open(kinds[n])
+                }
+        if kinds.keys() == set(used) and not any(map(is_open, kinds.values())):
+            break
+    if roles.label is not None and files.kind == "json" and kinds.get(roles.label) == pa.int64():
+        kinds[roles.label] = pa.float64()
+    return pa.schema([(name, close(kinds.get(name, pa.null()))) for name in used])
+
+
+def read_tables(files: Files, path: str, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of one of some files, with the columns of a schema, and `BAD_ROW` where rows may be dropped.
+
+    Raises:
+        FaultyFileError: What is wrong with the file.
+    """
+    fields = [pa.field(f.name, pa.string()) if f.metadata == AS_LISTS else f for f in schema]
+    start = 0
+    for table in _read_stored(files, path, pa.schema(fields)):
+        yield _parse_lists(table, schema, path, start)
+        start += table.num_rows
+
+
+def _read_stored(files: Files, path: str, schema: pa.Schema) -> Iterator[pa.Table]:
+    drop = files.reading.on_bad_row == "drop"
+    with _opened(path) as file:
+        if files.kind == "csv":
+            yield from _csv_reader(files, path, file).tables(schema.names)
+        elif files.kind == "json":
+            yield from _json_reader(files, path, file).tables(schema)
+        else:
+            for table in arrow_tables(file, schema.names, path=path, drop=drop):
+                yield _conform(table, schema, path)
+
+
+def stream_rows(files: Files) -> Iterator[dict[str, Any]]:
+    """The rows of files one by one, as Python values of all columns.
+
+    Raises:
+        FaultyFileError: What is wrong with a file.
+    """
+    for path in files.paths:
+        with _opened(path) as file:
+            if files.kind == "json":
+                yield from _json_reader(files, path, file).values()
+                continue
+            if files.kind == "csv":
+                reader = _csv_reader(files, path, file)
+                tables = reader.tables(list(dict.fromkeys(reader.names)))
+            else:
+                names = arrow_schema(file, path=path).names
+                file.seek(0)
+                tables = arrow_tables(file, names, path=path)
+            for table in tables:
+                yield from table.to_pylist()
+
+
+def find_fault(files: Files, roles: Roles) -> FaultyFileError | None:
+    """What is wrong with the first file that has a fault; None where all can be read."""
+    for path in files.paths:
+        try:
+            schema = find_schema(files.only(path), roles)
+            for table in read_tables(files, path, schema):
+                table.validate(full=True)
+        except FaultyFileError as fault:
+            return fault
+        except pa.ArrowInvalid as error:
+            return FaultyFileError(path, Fault(f"is damaged ({error})", "write it again"))
+    return None
+
+
+def _infer_more(kinds: dict[str, pa.DataType], reader: JsonReader, used: Sequence[str]) -> None:
+    """Add the types of columns that are not known yet, as far as a file tells them."""
+    left = [name for name in used if name not in kinds or is_open(kinds[name])]
+    values: dict[str, list[Any]] = {name: [] for name in left}
+    for number, row in enumerate(reader.values(), 1):
+        for name, column in values.items():
+            if (value := row.get(name)) is not None:
+                column.append(value)
+        if number % _LOOK_ROWS == 0:
+            kinds |= {name: infer(column) for name, column in values.items()}
+            if not any(is_open(kinds[name]) for name in left):
+                return
+    kinds |= {name: infer(column) for name, column in values.items()}
+
+
+def _conform(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
+    """The rows of a file in the types of the source."""
+    for i, column in enumerate(schema):
+        kind = table.schema.field(i).type
+        if kind == column.type:
+            continue
+        alike = _is_text(kind) and _is_text(column.type)
+        if not (alike or is_open(kind) or (_is_number(kind) and _is_number(column.type))):
+            raise FaultyFileError(
+                path,
+                Fault(
+                    f"has {kind} in column '{column.name}', where other files hold {name_kind(column.type)} "
+                    f"({column.type})",
+                    "give all files of the source the same columns",
+                ),
+            )
+        table = table.set_column(i, column, table.column(i).cast(column.type))
+    return table
+
+
+def _parse_lists(table: pa.Table, schema: pa.Schema, path: str, start: int) -> pa.Table:
+    """The rows of a file, from its row `start` on, with lists where they are written as text."""
+    for i, column in enumerate(schema):
+        if column.metadata != AS_LISTS:
+            continue
+        lists, wrong = to_lists(table.column(i), column.type)
+        table = table.set_column(i, column, lists)
+        places = [f"row {start + row} (counted from 0)" for row in wrong]
+        if wrong and BAD_ROW not in table.column_names:
+            problem = f"has a broken list in column '{column.name}', {places[0]}"
+            raise FaultyFileError(
+                path, Fault(problem, "correct it, or leave such rows out with «on_bad_row=drop»")
+            )
+        if wrong:
+            marks = table.column(BAD_ROW).to_pylist()
+            for row, place in zip(wrong, places):
+                name = PurePosixPath(path).name
+                marks[row] = mark(f"{name}, {place}", f"with a broken list in '{column.name}'")
+            table = table.drop_columns(BAD_ROW).append_column(BAD_ROW, pa.array(marks, pa.string()))
+    return table
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _csv_reader(files: Files, path: str, file: IO[bytes]) -> CsvReader:
+    rules = files.reading.csv
+    rules = replace(rules, delimiter=rules.delimiter or _DELIMITERS[files.suffix])
+    return CsvReader(file, path=path, rules=rules, drop=files.reading.on_bad_row == "drop")
+
+
+def _json_reader(files: Files, path: str, file: IO[bytes]) -> JsonReader:
+    return JsonReader(file, path=path, drop=files.reading.on_bad_row == "drop")
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[IO[bytes]]:
+    with fsspec.open(path, "rb", compression="infer") as file:
+        yield file if hasattr(file, "readline") else io.BufferedReader(file)

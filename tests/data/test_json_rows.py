@@ -1,0 +1,217 @@
+"""Rows of JSON, parquet and arrow files: columns in use alone are read, and values of one type."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from inbatch.data.sources.columns import Roles
+from inbatch.data.sources.files import load_files, resolve_files
+from inbatch.data.sources.load import Source, load_sources
+from inbatch.data.sources.tables import stream_rows
+from inbatch.errors import ConfigError
+
+PAIR = {"query": "q", "positive": "p"}
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.write_text(
+        "".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows)
+    )
+    return path
+
+
+def load(path: Path, **keys: Any) -> Source:
+    [source] = load_sources(
+        {"x": {"path": str(path), **keys}}, cache_dir=str(path.parent / "cache")
+    )
+    return source
+
+
+def texts(source: Source) -> list[list[str]]:
+    return source.read(np.arange(source.num_rows))[0]
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BLOCK_BYTES", "HEAD_BYTES"):
+        monkeypatch.setattr(f"inbatch.data.sources.json_tables.{name}", 4096)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize(
+    "late",
+    ["text", 3, ["a"], {"b": 1}, float("nan")],
+    ids=["text", "number", "list", "object", "NaN"],
+)
+def test_columns_without_a_role_are_never_read(late: Any, tmp_path: Path) -> None:
+    rows = [{**PAIR, "note": None if i < 900 else late if i < 950 else i} for i in range(1000)]
+    source = load(write(tmp_path / "a.jsonl", rows))
+    assert source.num_rows == 1000
+    assert source.roles.ignored == ("note",)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_columns_that_begin_with_nulls(tmp_path: Path) -> None:
+    rows = [{**PAIR, "label": None, "negative": None} for _ in range(2000)]
+    rows += [{**PAIR, "label": 1, "negative": "n"}, {**PAIR, "label": 0.5, "negative": "n"}]
+    path = write(tmp_path / "a.jsonl", rows)
+    with pytest.raises(ConfigError, match=r"empty \(null\) text in column 'negative', row 0"):
+        load(path)
+    source = load(path, on_empty="drop")
+    assert (source.num_rows, source.num_dropped) == (2, 2000)
+    assert source.labels().tolist() == [1.0, 0.5]  # type: ignore[union-attr]
+
+
+BROKEN = [
+    (
+        '{"query": NaN, "positive": "p"}\n',
+        "has NaN in column 'query', line 3, where others hold texts",
+    ),
+    ('{"query": 7, "positive": "p"}\n', "has the number 7 in column 'query', line 3"),
+    ('{"query": true, "positive": "p"}\n', "has the truth value true in column 'query', line 3"),
+    ('{"query": ["q"], "positive": "p"}\n', "has a list in column 'query', line 3"),
+    ('{"query": {"t": 1}, "positive": "p"}\n', "has an object in column 'query', line 3"),
+    (
+        '{"query": "\\ud800", "positive": "p"}\n',
+        "has half a character (a lone surrogate) in column 'query'",
+    ),
+    ('{"query": "a", "query": "b", "positive": "p"}\n', "has 'query' twice in line 3"),
+    (
+        '{"query": "a", "positive": "p"},\n',
+        "has a broken line 3 (Expecting value, column 32): remove the commas",
+    ),
+    ('{"query": "a", "positive": "p"\n', "has a broken line 3 (Expecting ',' delimiter"),
+    ('["q", "p"]\n', "has no object ({...}) in line 3"),
+    ('{"query": "a\tb", "positive": "p"}\n', "has a broken line 3 (Invalid control character at"),
+]
+
+
+@pytest.mark.parametrize(("line", "sentence"), BROKEN)
+def test_a_broken_row_is_refused_or_left_out(line: str, sentence: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [PAIR, "\n", line, {"query": "r", "positive": "s"}])
+    with pytest.raises(ConfigError) as error:
+        load(path)
+    assert sentence in str(error.value)
+    source = load(path, on_bad_row="drop")
+    assert texts(source) == [["q", "r"], ["p", "s"]]
+    [dropped] = source.dropped
+    assert (dropped.count, dropped.places) == (1, ("a.jsonl, line 3",))
+
+
+def test_rows_in_odd_but_valid_forms(tmp_path: Path) -> None:
+    lines = ["\ufeff", PAIR, "\n", '  {"positive": "\\ud83d\\ude00", "query": "r"}  \r\n', "\n"]
+    path = write(tmp_path / "a.jsonl", [*lines, '{"query": "w", "positive": "x"} ', PAIR])
+    assert texts(load(path)) == [["q", "r", "w", "q"], ["p", "\U0001f600", "x", "p"]]
+    path = tmp_path / "b.json"
+    for indent in (None, 2):
+        path.write_text("\ufeff" + json.dumps([PAIR, {**PAIR, "note": 1}], indent=indent))
+        assert texts(load(path)) == [["q", "q"], ["p", "p"]]
+    path.write_text(json.dumps([PAIR, 3]))
+    with pytest.raises(ConfigError, match=r"no object \(\{\.\.\.\}\) in row 1 \(counted from 0\)"):
+        load(path)
+    path.write_text("[" + json.dumps(PAIR) + ",\n\n]")
+    with pytest.raises(
+        ConfigError, match=r"broken line [23] \(Illegal trailing comma|broken line 3"
+    ):
+        load(path)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_one_row_of_many_in_its_line(tmp_path: Path) -> None:
+    rows: list[Any] = [{"query": f"q{i}", "positive": f"p{i}"} for i in range(2000)]
+    rows[1500] = {"query": "q", "positive": 3.5}
+    path = write(tmp_path / "a.jsonl", rows)
+    with pytest.raises(ConfigError, match=r"the number 3\.5 in column 'positive', line 1501"):
+        load(path)
+    source = load(path, on_bad_row="drop")
+    assert texts(source)[0] == [f"q{i}" for i in range(2000) if i != 1500]
+    with pytest.raises(ConfigError, match="line 1501"):
+        load_sources(
+            {"x": {"path": str(path), "streaming": True}}, cache_dir=str(tmp_path / "streamed")
+        )
+
+
+@pytest.mark.parametrize("label", ["inf", "-inf", "nan", "1e39", "much", ""])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_labels_that_are_not_finite(label: str, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}"
+    labels = ["0", "1", label, "0.5"]
+    if suffix == "csv":
+        path.write_text("left,right,label\n" + "".join(f"a,b,{value}\n" for value in labels))
+    elif suffix == "jsonl":
+        write(path, [{"left": "a", "right": "b", "label": value} for value in labels])
+    else:
+        number = {"much": float("nan"), "": None}
+        values = [number[v] if v in number else float(v) for v in labels]
+        pq.write_table(pa.table({"left": ["a"] * 4, "right": ["b"] * 4, "label": values}), path)
+    with pytest.raises(ConfigError, match=r"label.*row 2 \(counted from 0\)"):
+        load(path)
+    found = load(path, on_bad_row="drop")
+    assert found.labels().tolist() == [0, 1, 0.5]  # type: ignore[union-attr]
+    assert sum(each.count for each in found.dropped) == 1
+
+
+TYPES = [
+    pa.string_view(),
+    pa.large_string(),
+    pa.binary(),
+    pa.large_binary(),
+    pa.binary_view(),
+    pa.dictionary(pa.int8(), pa.string()),
+]
+
+
+@pytest.mark.parametrize("kind", TYPES, ids=str)
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_texts_of_any_arrow_type(kind: pa.DataType, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}"
+    table = pa.table({"query": pa.array(["a", "é"]).cast(kind), "positive": ["b", "c"]})
+    if suffix == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
+            out.write_table(table)
+    assert texts(load(path)) == [["a", "é"], ["b", "c"]]
+
+
+def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
+    values = pa.array([b"a", b"\xff", b"c"])
+    unchecked = pa.Array.from_buffers(pa.string(), 3, values.buffers())
+    for number, column in enumerate((values, unchecked)):
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(pa.table({"query": column, "positive": ["x", "y", "z"]}), path)
+        with pytest.raises(ConfigError, match=r"not UTF-8 in column 'query', row 1 \(counted"):
+            load(path)
+        source = load(path, on_bad_row="drop")
+        assert texts(source) == [["a", "c"], ["x", "z"]]
+        assert source.dropped[0].places == (f"{number}.parquet, row 1 (counted from 0)",)
+
+
+def test_files_that_hold_other_types(tmp_path: Path) -> None:
+    for name, value in (("a", "t"), ("b", 7)):
+        pq.write_table(
+            pa.table({"query": ["q"], "positive": [value]}), tmp_path / f"{name}.parquet"
+        )
+    with pytest.raises(
+        ConfigError, match=r"b\.parquet' has int64 in column 'positive', where other"
+    ):
+        load(tmp_path / "*.parquet")
+
+
+def test_lists_and_rows_as_python_values(tmp_path: Path) -> None:
+    rows = [{"query": "a", "pos": []}, {"query": "b", "pos": ["c", "d"]}, {"query": "e"}]
+    files = resolve_files(str(write(tmp_path / "a.jsonl", rows)))
+    table = load_files(files, Roles("query", "pos"), cache_dir=str(tmp_path))
+    assert table["pos"][:] == [[], ["c", "d"], None]
+    assert list(stream_rows(files)) == rows
+    (tmp_path / "a.csv").write_text('query,pos\na,"b\nc"\n')
+    assert list(stream_rows(resolve_files(str(tmp_path / "a.csv")))) == [
+        {"query": "a", "pos": "b\nc"}
+    ]
