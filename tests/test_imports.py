@@ -20,7 +20,10 @@ MAX_LINES = 300
 # Patterns over paths below src/inbatch; the first that matches decides.
 LAYERS = [
     ("compat", r"compat\.py"),
-    ("pure", r"(errors|files)\.py|(batch|device|losses|optim|data/plan)/.*|forecast/(?!show).*"),
+    (
+        "pure",
+        r"(errors|files|data/ragged)\.py|(batch|device|losses|optim|data/plan)/.*|forecast/(?!show).*",
+    ),
     (
         "pure",
         r"evaluation/metrics\.py|encoder/pooling\.py|run/(memory_plan|step_size)\.py|step/(settings|timer)\.py",

@@ -62,7 +62,7 @@ def test_columns_that_begin_with_nulls(tmp_path: Path) -> None:
     rows = [{**PAIR, "label": None, "negative": None} for _ in range(2000)]
     rows += [{**PAIR, "label": 1, "negative": "n"}, {**PAIR, "label": 0.5, "negative": "n"}]
     path = write(tmp_path / "a.jsonl", rows)
-    with pytest.raises(ConfigError, match=r"empty \(null\) text in column 'negative', row 0"):
+    with pytest.raises(ConfigError, match=r"no label \(null\) in column 'label', row 0"):
         load(path)
     source = load(path, on_empty="drop")
     assert (source.num_rows, source.num_dropped) == (2, 2000)
@@ -215,3 +215,49 @@ def test_lists_and_rows_as_python_values(tmp_path: Path) -> None:
     assert list(stream_rows(resolve_files(str(tmp_path / "a.csv")))) == [
         {"query": "a", "pos": "b\nc"}
     ]
+
+
+def test_rows_with_lists_that_are_left_out(tmp_path: Path) -> None:
+    good = {"query": "a", "pos": ["b", "c"], "neg": [], "label": 1, "pos_scores": [1.0, 0.5]}
+    rows = [
+        good,
+        "{\n",
+        {**good, "pos": "b"},
+        {**good, "query": " "},
+        {**good, "pos": []},
+        {**good, "label": 1e39},
+        {**good, "pos_scores": [1.0]},
+        {**good, "query": "z", "pos": ["d", ""], "pos_scores": [0.1, 0.2]},
+    ]
+    path = write(tmp_path / "a.jsonl", rows)
+    with pytest.raises(ConfigError, match="broken line 2"):
+        load(path)
+    source = load(path, on_bad_row="drop")
+    assert source.ragged is not None
+    assert source.ragged.read(np.arange(2)).documents == ["b", "c", "d"]
+    assert source.labels().tolist() == [1, 1]  # type: ignore[union-attr]
+    assert (source.num_dropped, source.num_dropped_texts) == (6, 1)
+    assert [each.describe() for each in source.dropped] == [
+        "1 that are no JSON (a.jsonl, line 2)",
+        "1 without lists of texts in 'pos' (a.jsonl, line 3)",
+        "1 with an empty text in column 'query' (row 3 (counted from 0))",
+        "1 with no positive in column 'pos' (row 4 (counted from 0))",
+        "1 with a label that is not a finite number in column 'label' (row 5 (counted from 0))",
+        "1 with another number of scores than of positives in column 'pos_scores' (row 6 (counted from 0))",
+    ]
+    streamed = load(path, on_bad_row="drop", streaming=True)
+    assert streamed.dropped == source.dropped
+    with pytest.raises(
+        ConfigError, match=r"a label that is not a finite number in column 'label', row 1"
+    ):
+        load(write(path, [good, rows[5]]))
+
+
+def test_a_row_without_negatives_is_no_bad_row(tmp_path: Path) -> None:
+    rows = [{**PAIR, "negative": "n"}, PAIR, {**PAIR, "query": 3}, {**PAIR, "negative": None}]
+    path = write(tmp_path / "a.jsonl", rows)
+    kept = load(path, on_bad_row="drop")
+    assert (kept.is_ragged, kept.num_rows, kept.num_dropped) == (True, 3, 1)
+    path = write(tmp_path / "b.jsonl", [row for row in rows if row.get("query") != 3])
+    assert load(path).num_rows == 3
+    assert load(path, on_empty="drop").num_rows == 1

@@ -82,6 +82,10 @@ def test_asked_about_and_read(suffix: str, convert: Any, tmp_path: Path) -> None
     assert source.read(np.arange(3))[0][2] == [convert(texts) for texts in NEGATIVES]
     [warning] = build_report([source]).warnings
     assert warning.startswith("texts in column 'neg' of source 'x' are lists written as text")
+    [source] = load_sources({"x": {**spec, "lists": True}}, cache_dir=str(tmp_path / "cache"))
+    assert source.ragged is not None
+    documents = ["p1", *NEGATIVES[0], "p2", "p3", *NEGATIVES[2]]
+    assert source.ragged.read(np.arange(3)).documents == documents
     roles = Roles("query", "positive", ("neg",))
     files = resolve_files(str(path), reading=Reading(lists=True))
     assert load_files(files, roles, cache_dir=str(tmp_path / "cache"))["neg"][:] == NEGATIVES

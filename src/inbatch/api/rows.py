@@ -10,6 +10,7 @@ import datasets
 import pandas
 import pyarrow as pa
 
+from inbatch.data.sources.columns import SCORES
 from inbatch.data.sources.load import load_table
 from inbatch.data.sources.source import Source
 from inbatch.errors import ConfigError
@@ -50,7 +51,8 @@ def to_table(value: Any, *, key: str) -> datasets.Dataset | None:
         if isinstance(value, pandas.DataFrame):
             return datasets.Dataset.from_pandas(value, preserve_index=False)
         if isinstance(value, Sequence) and all(isinstance(row, Mapping) for row in value):
-            return datasets.Dataset.from_list([dict(row) for row in value])
+            names = dict.fromkeys(name for row in value for name in row)  # not all rows have all
+            return datasets.Dataset.from_list([{n: row.get(n) for n in names} for row in value])
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ConfigError(
@@ -83,7 +85,7 @@ def make_evaluator(
     Args:
         name: prefix of the metrics.
         value: an evaluator, or rows as `to_table` takes them.
-        columns: roles of the columns; a key of the training data has no meaning here.
+        columns: roles of the columns; a key or scores of the training data have no meaning here.
         key: the argument that it came from, for messages.
 
     Raises:
@@ -95,7 +97,7 @@ def make_evaluator(
     table = to_table(value, key=key)
     if table is None:
         return None
-    roles = {role: column for role, column in columns.items() if role != "key"}
+    roles = {role: column for role, column in columns.items() if role not in ("key", *SCORES)}
     source: Source = load_table(name, table, columns=roles or None, field=key)
     return evaluator_for(source, name=name)
 

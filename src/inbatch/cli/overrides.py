@@ -36,7 +36,7 @@ _BETWEEN_COMMAS = re.compile(
 )
 # Keys whose values are texts, so that a number or a comma is part of one.
 _TEXT = re.compile(
-    r"data\.(?:train|eval|columns)\b(?!.*\.(?:limit|streaming|buffer_files|lists)$).*"
+    r"data\.(?:train|eval|columns)\b(?!.*\.(?:limit|streaming|buffer_files|lists|max_negatives)$).*"
     r"|data_dir|data\.cache_dir|name|output_dir|resume|card\.model_name|(?:prepare|plan)\.output|plan\.rates"
     r"|(?:encoder|guide)\.(?:model|revision|store_dir|prompts\..+)"
     r"|evaluation\.(?:best_metric|evaluators\..+\.(?:path|name))"

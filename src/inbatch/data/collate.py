@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast, final
+from typing import final
 
 import numpy as np
 import torch
@@ -20,32 +20,15 @@ from torch.utils.data import Dataset
 from inbatch.batch.batch import Batch, Chunk
 from inbatch.batch.chunks import make_chunks
 from inbatch.data.plan.plan import PlannedSlice
-from inbatch.data.read import ReadRows, StoredTokens, read_mixed, read_rows
+from inbatch.data.read import ReadRows, read_mixed, read_rows
+from inbatch.data.sources.choice import Draw
 from inbatch.data.sources.columns import resolve_prompts
 from inbatch.data.sources.source import Source
+from inbatch.data.tokenized import Prompted, Tokenize, tokens_of
 from inbatch.errors import ConfigError
 
 #: Name of the source of a batch that holds rows of several.
 MIXED = "mixed"
-
-
-class Tokenize(Protocol):
-    """Turns texts into token ids; `encoder.TextTokenizer` is one."""
-
-    @property
-    def pad_id(self) -> int:
-        """Token that fills a row."""
-
-    @property
-    def padding_side(self) -> Literal["right", "left"]:
-        """Where the padding goes."""
-
-    @property
-    def max_length(self) -> int:
-        """Most tokens of a text."""
-
-    def __call__(self, texts: Sequence[str], prompt: str = "") -> tuple[list[list[int]], int]:
-        """Token ids of each text behind the prompt, and the prompt's number of tokens."""
 
 
 @final
@@ -84,10 +67,19 @@ class Collator:
             self._check_budget("guide_chunk_tokens", self.guide_chunk_tokens, self.guide_tokenizer)
 
     def __call__(
-        self, source: Source, rows: np.ndarray, *, step: int, num_global_rows: int
+        self,
+        source: Source,
+        rows: np.ndarray,
+        *,
+        step: int,
+        num_global_rows: int,
+        draw: Draw | None = None,
     ) -> Batch:
-        """The batch of these rows of `source`; without chunks when there are no rows."""
-        read = read_rows(source, rows, want_texts=self.wants_texts)
+        """The batch of these rows of `source`; without chunks when there are no rows.
+
+        `draw` decides which documents of their lists they bring; None takes all.
+        """
+        read = read_rows(source, rows, want_texts=self.wants_texts, draw=draw)
         return self.collate(
             read, source, name=source.name, step=step, num_global_rows=num_global_rows
         )
@@ -105,30 +97,28 @@ class Collator:
         self, read: ReadRows, source: Source, *, name: str, step: int, num_global_rows: int
     ) -> Batch:
         """The batch of rows that have been read; roles and prompts are those of `source`."""
-        num_columns, num_rows = read.text_ids.shape
-        guide_chunks: tuple[Chunk, ...] = ()
+        guide = None
         if self.guide_tokenizer is not None:
             prompts = resolve_prompts(self.guide_prompts, source.roles, field="guide_prompts")
+            guide = Prompted(self.guide_tokenizer, prompts)
+        encoder = Prompted(self.tokenizer, self.column_prompts(source))
+        tokens = tokens_of(read, encoder, guide)
+        guide_chunks: tuple[Chunk, ...] = ()
+        if tokens.of_guide is not None and self.guide_tokenizer is not None:
             guide_chunks = self._chunks(
-                *tokenize_columns(read.texts or [], prompts, tokenizer=self.guide_tokenizer),
+                *tokens.of_guide,
                 tokenizer=self.guide_tokenizer,
                 chunk_tokens=self.guide_chunk_tokens,
             )
-        tokens: tuple[Sequence[Sequence[int]], list[int]]
-        if read.tokens is None:
-            prompts = self.column_prompts(source)
-            tokens = tokenize_columns(read.texts or [], prompts, tokenizer=self.tokenizer)
-        else:
-            tokens = flat_tokens(read.tokens, num_rows)
         chunks = self._chunks(
-            *tokens,
+            *tokens.of_encoder,
             tokenizer=self.tokenizer,
             chunk_tokens=self.chunk_tokens,
         )
         return Batch(
             chunks=chunks,
-            num_rows=num_rows,
-            num_columns=num_columns,
+            num_rows=read.num_rows,
+            num_columns=read.num_columns,
             num_global_rows=num_global_rows,
             labels=None if read.labels is None else torch.from_numpy(read.labels),
             text_ids=read.text_ids,
@@ -137,6 +127,8 @@ class Collator:
             num_tokens=sum(int(chunk.attention_mask.sum()) for chunk in chunks),
             num_padded_tokens=sum(chunk.input_ids.numel() for chunk in chunks),
             guide_chunks=guide_chunks,
+            documents=read.documents,
+            copies=tokens.copies,
         )
 
     def _chunks(
@@ -166,40 +158,12 @@ class Collator:
             )
 
 
-def tokenize_columns(
-    columns: Sequence[Sequence[str]], prompts: Sequence[str], *, tokenizer: Tokenize
-) -> tuple[list[list[int]], list[int]]:
-    """Token ids and prompt lengths of N = C * B texts in the flat order of a batch.
-
-    Columns with the same prompt share one call of the tokenizer, and a text that comes several
-    times behind a prompt is tokenized once.
-    """
-    encoded: dict[str, tuple[dict[str, list[int]], int]] = {}
-    for prompt in dict.fromkeys(prompts):
-        same = [texts for texts, other in zip(columns, prompts) if other == prompt]
-        distinct = list(dict.fromkeys(text for texts in same for text in texts))
-        ids, length = tokenizer(distinct, prompt) if distinct else ([], 0)
-        encoded[prompt] = (dict(zip(distinct, ids)), length)
-    token_ids: list[list[int]] = []
-    prompt_lengths: list[int] = []
-    for texts, prompt in zip(columns, prompts):
-        ids_by_text, length = encoded[prompt]
-        token_ids.extend(ids_by_text[text] for text in texts)
-        prompt_lengths.extend([length] * len(texts))
-    return token_ids, prompt_lengths
-
-
-def flat_tokens(tokens: StoredTokens, num_rows: int) -> tuple[list[Sequence[int]], list[int]]:
-    """The same as `tokenize_columns`, from stored tokens."""
-    token_ids = [cast(Sequence[int], ids) for column in tokens.ids for ids in column]
-    return token_ids, np.repeat(tokens.prompt_lengths, num_rows).tolist()
-
-
 def check_mixable(sources: Sequence[Source], *, one_loss: bool) -> None:
     """Check that rows of these sources can be in one batch.
 
     Raises:
-        ConfigError: they differ in their loss, their numbers of columns, in having labels, or in prompts.
+        ConfigError: they differ in their loss, in having lists or labels, in their numbers of columns, or in
+            prompts.
     """
     if not one_loss:
         raise ConfigError(
@@ -211,7 +175,8 @@ def check_mixable(sources: Sequence[Source], *, one_loss: bool) -> None:
     first = sources[0]
     for other in sources[1:]:
         for what, a, b in (
-            ("number of text columns", len(first.columns), len(other.columns)),
+            ("whether rows have lists", first.is_ragged, other.is_ragged),
+            ("number of text columns", _width(first), _width(other)),
             ("whether they have labels", first.has_labels, other.has_labels),
             ("prompts", first.prompts, other.prompts),
         ):
@@ -225,29 +190,39 @@ def check_mixable(sources: Sequence[Source], *, one_loss: bool) -> None:
                 )
 
 
+def _width(source: Source) -> int:
+    """Columns of its batches."""
+    return 2 if source.is_ragged else len(source.columns)
+
+
 @final
 class BatchDataset(Dataset[Batch]):
-    """Batches by `PlannedSlice`, for a DataLoader with ``batch_size=None`` and a slice sampler."""
+    """Batches by `PlannedSlice`, for a DataLoader with ``batch_size=None`` and a slice sampler.
 
-    def __init__(self, sources: Sequence[Source], collator: Collator) -> None:
+    `seed` decides, with the number of the plan, which documents are drawn from lists.
+    """
+
+    def __init__(self, sources: Sequence[Source], collator: Collator, *, seed: int = 0) -> None:
         self.sources = tuple(sources)
         self.collator = collator
+        self.seed = seed
 
     def __getitem__(self, item: PlannedSlice) -> Batch:
         """Read and collate the rows of one slice."""
-        if item.sources is not None:
-            return self.collator.collate(
-                read_mixed(
-                    self.sources, item.sources, item.rows, want_texts=self.collator.wants_texts
-                ),
-                self.sources[0],
-                name=MIXED,
-                step=item.step,
-                num_global_rows=item.num_global_rows,
+        draw, wants_texts = Draw(self.seed, item.epoch), self.collator.wants_texts
+        if item.sources is None:
+            source = self.sources[item.source]
+            name = source.name
+            read = read_rows(source, item.rows, want_texts=wants_texts, draw=draw)
+        else:
+            source, name = self.sources[0], MIXED
+            read = read_mixed(
+                self.sources, item.sources, item.rows, want_texts=wants_texts, draw=draw
             )
-        return self.collator(
-            self.sources[item.source],
-            item.rows,
-            step=item.step,
-            num_global_rows=item.num_global_rows,
+        batch = self.collator.collate(
+            read, source, name=name, step=item.step, num_global_rows=item.num_global_rows
         )
+        if batch.documents is None:
+            return batch
+        documents = batch.documents._replace(of_ranks=item.documents_of_ranks)
+        return batch._replace(documents=documents)

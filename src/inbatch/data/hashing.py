@@ -36,11 +36,18 @@ def hash_column(column: pa.ChunkedArray) -> np.ndarray:
     out = np.empty(len(column), dtype=np.uint64)
     start = 0
     for chunk in column.chunks:
-        binary = pa.large_binary() if pa.types.is_large_string(chunk.type) else pa.binary()
-        # The cast shares the buffers: no decoding to str, no second encoding.
-        out[start : start + len(chunk)] = _hash_bytes(chunk.cast(binary).to_pylist())
+        out[start : start + len(chunk)] = hash_array(chunk)
         start += len(chunk)
     return out
+
+
+def hash_array(texts: pa.Array) -> np.ndarray:
+    """xxhash64 of each text of an Arrow string array without nulls, uint64 [n]."""
+    if pa.types.is_dictionary(texts.type):
+        texts = texts.dictionary_decode()
+    binary = pa.large_binary() if pa.types.is_large_string(texts.type) else pa.binary()
+    # The cast shares the buffers: no decoding to str, no second encoding.
+    return _hash_bytes(texts.cast(binary).to_pylist())
 
 
 def hash_rows(hashes_CN: np.ndarray) -> np.ndarray:

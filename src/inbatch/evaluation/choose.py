@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from inbatch.data.sources.columns import MAPPING_KEYS
+from inbatch.data.sources.columns import MAPPING_KEYS, SCORES
 from inbatch.evaluation.base import Evaluator
 from inbatch.evaluation.binary_classification import BinaryClassificationEvaluator
 from inbatch.evaluation.embedding_similarity import EmbeddingSimilarityEvaluator
@@ -37,7 +37,7 @@ def evaluator_for(
     Args:
         path, limit: as that evaluator takes them. ``{path, columns, ...}`` gives a set different
             columns, which win over `columns`.
-        columns: those of the training data; columns without a meaning here are left out (a key; for a
+        columns: those of the training data; columns without a meaning here are left out (a key, scores; for a
             folder, query and positive).
         name: prefix of the metrics.
 
@@ -49,7 +49,7 @@ def evaluator_for(
     if isinstance(path, str) and Path(path).is_dir():
         columns = {key: value for key, value in shared.items() if key not in MAPPING_KEYS} | given
         return InformationRetrievalEvaluator(path, columns=columns, limit=limit, name=name)
-    columns = {key: value for key, value in shared.items() if key != "key"} | given
+    columns = {key: value for key, value in shared.items() if key not in ("key", *SCORES)} | given
     field = "data.eval" if name == "eval" else f"data.eval.{name}"
     source = load_source(path, columns=columns, limit=limit, field=field)
     if len(source.columns) == 3 and not source.has_labels:

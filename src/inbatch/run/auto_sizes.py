@@ -19,8 +19,8 @@ from inbatch.config.check import RunConfig, rows_per_rank
 from inbatch.config.instantiate import instantiate
 from inbatch.config.schema import GradcacheConfig
 from inbatch.console import make_console, print_plain
-from inbatch.data.collate import tokenize_columns
 from inbatch.data.sources.load import Source
+from inbatch.data.tokenized import tokenize_columns
 from inbatch.device.memory import free_bytes
 from inbatch.encoder import Encoder
 from inbatch.guide import LiveGuide

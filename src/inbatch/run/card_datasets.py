@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from inbatch.data.collate import tokenize_columns
 from inbatch.data.sources.load import Source
+from inbatch.data.tokenized import tokenize_columns
 from inbatch.encoder import Encoder
 from inbatch.evaluation.base import EvaluationRows
 from inbatch.export.card_data import ColumnStats, DatasetName, SourceCard, column_stats

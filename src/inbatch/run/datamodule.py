@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -15,12 +15,13 @@ from torch.utils.data import DataLoader
 
 from inbatch.batch.batch import Batch
 from inbatch.batch.transfer import PackedBatch, pack
-from inbatch.data.collate import BatchDataset, Collator, Tokenize, check_mixable
+from inbatch.data.collate import BatchDataset, Collator, check_mixable
 from inbatch.data.plan.fingerprint import check_same_plan, plan_fingerprint
-from inbatch.data.plan.plan import Plan, Sampler, SourceInfo, StreamInfo
+from inbatch.data.plan.plan import GlobalBatch, Plan, Sampler, SourceInfo, StreamInfo
 from inbatch.data.plan.rank_feed import Position, RankFeed
 from inbatch.data.sources.load import Source
 from inbatch.data.sources.tokens import check_tokens, describe_tokens
+from inbatch.data.tokenized import Tokenize
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.errors import ConfigError
 from inbatch.guide.fingerprint import hash_tokenizer
@@ -117,14 +118,17 @@ class BatchModule(LightningDataModule):
         """This rank's batches, wrapped, from where a loaded checkpoint stopped."""
         assert self.trainer is not None
         self._feed = RankFeed(
-            self.plan, rank=self.trainer.global_rank, world_size=self.trainer.world_size
+            self.plan,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            document_counts=self._document_counts,
         )
         if self._saved is not None:
             self._feed.resume(self._saved)
             self._saved = None
         workers = self._loader.num_workers
         return _Resumable(
-            BatchDataset(self._sources, self._collator),  # type: ignore[arg-type] # wrapped by `pack`
+            BatchDataset(self._sources, self._collator, seed=self._seed),  # type: ignore[arg-type] # wrapped by `pack`
             sampler=self._feed,
             batch_size=None,
             collate_fn=pack,  # type: ignore[arg-type] # without a batch size it gets one batch
@@ -133,6 +137,19 @@ class BatchModule(LightningDataModule):
             persistent_workers=workers > 0,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",  # for asynchronous copies
         )
+
+    def _document_counts(self, batch: GlobalBatch) -> np.ndarray | None:
+        """Documents that each row of a global batch brings, int64 [B]; None where rows have no lists."""
+        if batch.sources is None:
+            ragged = self._sources[batch.source].ragged
+            return None if ragged is None else ragged.document_counts(batch.rows)
+        counts_B = np.zeros(len(batch.rows), dtype=np.int64)
+        for number, source in enumerate(self._sources):
+            if source.ragged is None:  # as of all others, see `check_mixable`
+                return None
+            places = np.flatnonzero(batch.sources == number)
+            counts_B[places] = source.ragged.document_counts(batch.rows[places])
+        return counts_B
 
     def limit_chunks(self, chunk_tokens: int | None) -> None:
         """Set the computed tokens that a chunk may have, before batches are read."""
@@ -192,15 +209,19 @@ class BatchModule(LightningDataModule):
 
 def source_info(source: Source) -> SourceInfo:
     """A source as samplers see it."""
+    ragged = source.ragged
     return SourceInfo(
         name=source.name,
         num_rows=source.num_rows,
-        hashes=source.text_hashes,
+        hashes=source.text_hashes if ragged is None else None,
         stream=None
         if source.streamed is None
         else StreamInfo(source.streamed.file_rows, source.streamed.buffer_files),
         keys=None if source.roles.key is None else cast(Callable[[], np.ndarray], source.keys),
         labels=cast(Callable[[], np.ndarray], source.labels) if source.has_labels else None,
+        conflicts=None if ragged is None else ragged.conflict_hashes,
+        ragged=None if ragged is None else ragged.hashes,
+        lists=None if ragged is None else asdict(ragged.choice),
     )
 
 

@@ -13,12 +13,14 @@ fingerprint.py describes the inputs of a plan, which a resumed run compares.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol, final
+from typing import Any, NamedTuple, Protocol, final
 
 import numpy as np
+
+from inbatch.data.ragged import RaggedValues
 
 _LOOKED_AT = 16  # batches of which a share is estimated
 
@@ -35,7 +37,13 @@ class StreamInfo:
 class SourceInfo:
     """The facts about a source that a plan is made from: C text columns, N rows.
 
-    hashes: gives 64-bit hashes of all texts, uint64 [C, N], equal where texts are; may be memory-mapped.
+    hashes: gives 64-bit hashes of all texts, uint64 [C, N], equal where texts are; may be memory-mapped. None
+        for rows with lists.
+    conflicts: of rows with lists, gives the hashes of each row's query and positives, and of no negative: two
+        equal negatives harm nothing, and popular ones would leave many rows without a batch.
+    ragged: of rows with lists, gives the hashes of all texts of each row; no plan depends on the negatives,
+        but a resumed run needs the same.
+    lists: how a batch chooses from the lists, as plain values; likewise.
     keys: gives a 64-bit number for each row, uint64 [N] (a product, a cluster): rows with one key are
         kept out of each other's batches by samplers that avoid duplicates.
     stream: for a source that is read file by file.
@@ -48,6 +56,9 @@ class SourceInfo:
     keys: Callable[[], np.ndarray] | None = None
     stream: StreamInfo | None = None
     labels: Callable[[], np.ndarray] | None = None
+    conflicts: Callable[[], RaggedValues] | None = None
+    ragged: Callable[[], RaggedValues] | None = None
+    lists: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,8 @@ class PlannedSlice(NamedTuple):
     rows: np.ndarray  # int64 [B], row numbers of this rank inside the source
     num_global_rows: int  # rows over all ranks
     sources: np.ndarray | None = None  # int64 [B], source of each row, where there are several
+    epoch: int = 0  # number of the plan, which decides the documents that are drawn from lists
+    documents_of_ranks: tuple[int, ...] | None = None  # of rows with lists
 
 
 class BatchStream(Protocol):

@@ -17,7 +17,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from inbatch.batch.slices import slice_rows
-from inbatch.data.plan.plan import Plan, PlannedSlice
+from inbatch.data.plan.plan import GlobalBatch, Plan, PlannedSlice
 
 Position = dict[str, int]
 _ORIGIN: Position = {"epoch": 0, "step": 0, "plan": 0, "plan_step": 0}
@@ -32,10 +32,19 @@ class RankFeed(Sampler[PlannedSlice]):
         plan_of: number -> plan; the samplers call it an epoch.
         rank: whose slice.
         world_size: number of slices.
+        document_counts: global batch -> documents of each row, int64 [B]; None where rows have no lists.
     """
 
-    def __init__(self, plan_of: Callable[[int], Plan], *, rank: int, world_size: int) -> None:
+    def __init__(
+        self,
+        plan_of: Callable[[int], Plan],
+        *,
+        rank: int,
+        world_size: int,
+        document_counts: Callable[[GlobalBatch], np.ndarray | None] | None = None,
+    ) -> None:
         self._plan_of = plan_of
+        self._document_counts = document_counts
         self._rank = rank
         self._world_size = world_size
         self._plan = plan_of(0)
@@ -60,6 +69,8 @@ class RankFeed(Sampler[PlannedSlice]):
                 rows=self._slice(batch.rows),
                 num_global_rows=len(batch.rows),
                 sources=None if batch.sources is None else self._slice(batch.sources),
+                epoch=place["plan"],
+                documents_of_ranks=self._documents_of_ranks(batch),
             )
             place = self._walk(place, 1)
 
@@ -106,6 +117,13 @@ class RankFeed(Sampler[PlannedSlice]):
             self._plan = self._plan_of(number)
             self._sizes[number] = self._plan.num_steps
         return self._plan
+
+    def _documents_of_ranks(self, batch: GlobalBatch) -> tuple[int, ...] | None:
+        counts_B = None if self._document_counts is None else self._document_counts(batch)
+        if counts_B is None:
+            return None
+        ranks = range(self._world_size)
+        return tuple(int(slice_rows(counts_B, rank, self._world_size).sum()) for rank in ranks)
 
     def _slice(self, rows: np.ndarray) -> np.ndarray:
         return slice_rows(rows, self._rank, self._world_size)

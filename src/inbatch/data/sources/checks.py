@@ -21,7 +21,9 @@ from inbatch.data.sources.config_keys import columns_key, path_key, to_set
 from inbatch.data.sources.diagnose import shorten
 from inbatch.data.sources.dropped import BAD_ROW, PLACES, Dropped, count_marks
 from inbatch.data.sources.files import locate_row
+from inbatch.data.sources.lists import is_text
 from inbatch.data.sources.tables import Files
+from inbatch.data.sources.texts import plain
 from inbatch.errors import ConfigError
 
 Choice = Literal["error", "drop"]
@@ -70,12 +72,10 @@ def kept_rows(
         if not wrong_N.any():
             continue
         if (on_empty if wrong.empty else on_bad_row) == "error":
-            _refuse(wrong, wrong_N, roles, place)
+            row = int(np.flatnonzero(wrong_N)[0])
+            refuse_row(wrong.what, wrong.column, row, roles, place, empty=wrong.empty)
         left &= ~wrong_N
-        first = np.flatnonzero(wrong_N)[:PLACES].tolist()
-        reason = f"with {wrong.what} in column '{wrong.column}'"
-        places = tuple(f"row {row} (counted from 0)" for row in first)
-        dropped.append(Dropped(reason, int(wrong_N.sum()), places))
+        dropped.append(drop_rows(wrong.what, wrong.column, np.flatnonzero(wrong_N)))
     return None if left.all() else np.flatnonzero(left), tuple(dropped)
 
 
@@ -101,7 +101,7 @@ def _find_wrong(dataset: datasets.Dataset, roles: Roles, place: Place) -> Iterat
         column = table.column(roles.label)
         if column.null_count:
             yield _Wrong("no label (null)", roles.label, partial(_is_null, column))
-        values = _label_values(column, roles.label, place)
+        values = label_values(column, roles.label, place)
         yield _Wrong(
             "a label that is not a finite number",
             roles.label,
@@ -119,11 +119,14 @@ def _is_null(column: pa.ChunkedArray) -> np.ndarray:
 
 def _is_blank(column: pa.ChunkedArray) -> np.ndarray:
     """Mark texts that are null, empty or white space only: bool [N]. Copies one chunk at a time."""
-    parts = [
-        pc.fill_null(pc.equal(pc.binary_length(_trimmed(chunk)), 0), True)
-        for chunk in column.chunks
-    ]
-    return np.concatenate([np.zeros(0, dtype=bool), *(part.to_numpy(False) for part in parts)])
+    return np.concatenate([np.zeros(0, dtype=bool), *map(is_blank, column.chunks)])
+
+
+def is_blank(texts: pa.Array) -> np.ndarray:
+    """Mark texts that are null, empty or white space only: bool [n]."""
+    blank = pc.fill_null(pc.equal(pc.binary_length(_trimmed(plain(texts))), 0), True)
+    marked: np.ndarray = blank.to_numpy(zero_copy_only=False)
+    return marked
 
 
 def _trimmed(chunk: pa.Array) -> pa.Array:
@@ -143,19 +146,19 @@ def read_labels(
     """Labels of the kept rows, float32; None without a label column."""
     if roles.label is None:
         return None
-    values = _label_values(dataset.data.column(roles.label), roles.label, place)
+    values = label_values(dataset.data.column(roles.label), roles.label, place)
     labels: np.ndarray = kept(values)
     return labels
 
 
-def _label_values(column: pa.ChunkedArray, name: str, place: Place) -> np.ndarray:
+def label_values(column: pa.ChunkedArray, name: str, place: Place) -> np.ndarray:
     """Numbers of a label column, float32 [N], with NaN for null and for texts that are no numbers.
 
     Raises:
         ConfigError: None of them is a number.
     """
     numbers = _truths_as_numbers(column)
-    if _is_text(numbers.type):
+    if is_text(numbers.type):
         texts = pc.ascii_trim_whitespace(numbers)
         numbers = pc.if_else(pc.match_substring_regex(texts, _NUMBER_RE2), texts, None)
     try:
@@ -169,7 +172,7 @@ def _label_values(column: pa.ChunkedArray, name: str, place: Place) -> np.ndarra
 
 def _truths_as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column of "True" and "False", as csv files have them, as booleans; any other as it is."""
-    if not _is_text(column.type):
+    if not is_text(column.type):
         return column
     words = pc.unique(pc.utf8_lower(column)).drop_null().to_pylist()
     return pc.cast(column, pa.bool_()) if set(words) <= {"true", "false"} else column
@@ -183,16 +186,25 @@ def numbers_only(texts: Sequence[str]) -> bool:
 def _check_types(dataset: datasets.Dataset, roles: Roles, place: Place) -> None:
     for name in roles.texts:
         kind = dataset.data.column(name).type
-        if not _is_text(kind):
+        if not is_text(kind):
             raise ConfigError(
                 columns_key(place.field),
                 f"uses column '{name}', which holds {kind} instead of text",
                 f"set {to_set(place.field, f'columns.{_role_of(name, roles)}')} to another "
                 "column, or store it as strings",
             )
+    check_key_type(dataset.data.table, roles, place)
+
+
+def check_key_type(table: pa.Table, roles: Roles, place: Place) -> None:
+    """Check that a key column holds texts or whole numbers.
+
+    Raises:
+        ConfigError: It holds something else.
+    """
     if roles.key is not None:
-        kind = dataset.data.column(roles.key).type
-        if not (_is_text(kind) or pa.types.is_integer(kind)):
+        kind = table.column(roles.key).type
+        if not (is_text(kind) or pa.types.is_integer(kind)):
             raise ConfigError(
                 f"{columns_key(place.field)}.key",
                 f"names a column of {kind}, but keys are texts or whole numbers",
@@ -206,10 +218,6 @@ def _role_of(name: str, roles: Roles) -> str:
     return "negatives" if role == "negative" else role
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
 def _no_numbers(column: pa.ChunkedArray, name: str, place: Place, reason: str) -> ConfigError:
     return ConfigError(
         columns_key(place.field),
@@ -219,13 +227,34 @@ def _no_numbers(column: pa.ChunkedArray, name: str, place: Place, reason: str) -
     )
 
 
-def _refuse(wrong: _Wrong, wrong_N: np.ndarray, roles: Roles, place: Place) -> NoReturn:
-    row = int(np.flatnonzero(wrong_N)[0])
+def drop_rows(what: str, column: str, rows: np.ndarray) -> Dropped:
+    """Rows with these numbers, left out for one reason."""
+    places = tuple(f"row {row} (counted from 0)" for row in rows[:PLACES].tolist())
+    return Dropped(f"with {what} in column '{column}'", len(rows), places)
+
+
+def refuse_row(
+    what: str, column: str, row: int, roles: Roles, place: Place, *, empty: bool, fix: str = ""
+) -> NoReturn:
+    """Name the file and the row that cannot be used.
+
+    Args:
+        what: What is wrong.
+        column: Where.
+        row: Of the whole source.
+        roles: Of its columns.
+        place: Of the rows.
+        empty: Whether `on_empty` leaves it out, not `on_bad_row` alone.
+        fix: Another way to repair it.
+
+    Raises:
+        ConfigError: Always.
+    """
     name, row = (place.origin, row) if place.files is None else locate_row(place.files, roles, row)
-    setting = to_set(place.field, f"{'on_empty' if wrong.empty else 'on_bad_row'}=drop")
+    setting = to_set(place.field, f"{'on_empty' if empty else 'on_bad_row'}=drop")
     raise ConfigError(
         path_key(place.field),
-        f"has {wrong.what} in column '{wrong.column}', row {row} (counted from 0)",
-        f"{'fill' if wrong.empty else 'correct'} it, or set {setting}",
+        f"has {what} in column '{column}', row {row} (counted from 0)",
+        f"{fix or ('fill it' if empty else 'correct it')}, or set {setting}",
         value=name,
     )

@@ -2,7 +2,8 @@
 
 Common names are recognised (case does not count); anything else must be named in the configuration.
 There is no fallback to the order of the columns, because a wrong order trains without any error. A
-key (a product, a cluster: rows that share it never meet as negatives) is always named.
+key (a product, a cluster: rows that share it never meet as negatives) is always named. The column of
+positives and those of negatives may hold lists, with lists of scores beside them.
 """
 
 from __future__ import annotations
@@ -10,26 +11,34 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from inbatch.data.sources.config_keys import columns_key, path_key, to_set
 from inbatch.errors import ConfigError, did_you_mean
 
 QUERY_NAMES = ("query", "anchor", "question")
-POSITIVE_NAMES = ("positive", "pos", "answer", "document", "passage", "doc")
+POSITIVE_NAMES = ("positive", "positives", "pos", "answer", "document", "passage", "doc")
 LABEL_NAMES = ("label", "labels", "score", "scores", "similarity", "similarity_score")
 # Words for several columns in `prompts`, from the narrow to the wide.
 DOCUMENT_WORDS = ("document", "passage", "corpus")
 
+_SCORES = re.compile(r"(pos|neg)(?:itive|ative)?_scores?")
 _NEGATIVE = re.compile(r"(?:hard_?)?neg(?:ative)?s?(?:_?(\d+))?")
 _NUMBERED = re.compile(r"(sentence|sent|text|question|title|input)_?(\d+|a|b)")
 _SIDED = re.compile(r"(.*?)_?(left|right)")
 _SYNONYMS = {"anchor": "query", "negative": "negatives", "score": "label"}
-MAPPING_KEYS = ("query", "positive", "negatives", "label", "key", *_SYNONYMS)
+SCORES = ("positive_score", "negative_score")
+_SINGLE = ("label", "key", *SCORES)
+MAPPING_KEYS = ("query", "positive", "negatives", *_SINGLE, *_SYNONYMS)
 
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Column names by role; `ignored` are the columns without a role."""
+    """Column names by role; `ignored` are the columns without a role.
+
+    `lists` are the document columns that may give a row any number of texts: lists, and texts of which some
+    are null. Where there are any, the rows are ragged. They follow from the types, see `lists.list_columns`.
+    """
 
     query: str
     positive: str
@@ -37,6 +46,9 @@ class Roles:
     label: str | None = None
     ignored: tuple[str, ...] = ()
     key: str | None = None
+    positive_score: str | None = None
+    negative_score: str | None = None
+    lists: tuple[str, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -45,8 +57,8 @@ class Roles:
 
     @property
     def used(self) -> tuple[str, ...]:
-        """Text columns, and the columns of the label and the key if there are any."""
-        return (*self.texts, *(name for name in (self.label, self.key) if name is not None))
+        """Text columns, and the columns of label, key and scores if there are any."""
+        return (*self.texts, *(name for role in _SINGLE if (name := getattr(self, role))))
 
     def role(self, column: int) -> str:
         """Role of text column number `column`: "query", "positive" or "negative"."""
@@ -60,9 +72,9 @@ def find_roles(
 
     Args:
         names: Columns of the data set.
-        mapping: ``{query, positive, negatives, label, key}`` -> column name (negatives: one or
-            several); anchor, negative and score are other words for three of them. With `query` and
-            `positive` it alone decides; with less, the other columns are found by their names.
+        mapping: ``{query, positive, negatives, label, key, positive_score, negative_score}`` -> column name
+            (negatives: one or several); anchor, negative and score are other words for three of them. With
+            `query` and `positive` it alone decides; with less, the other columns are found by their names.
         field: Configuration key of the source, for messages.
 
     Raises:
@@ -76,7 +88,7 @@ def find_roles(
     if len(layouts) == 1 and len(labels) <= 1:
         texts = [by_lower[name] for name in (*layouts[0], *_negative_names(by_lower))]
         label = labels[0] if labels else None
-        return _roles(list(names), texts, label, None)
+        return _roles(list(names), texts, {"label": label, **_score_names(by_lower)})
     if layouts:
         seen = [by_lower[name] for layout in layouts for name in layout] + labels
         reason = f"match the roles in more than one way ({', '.join(dict.fromkeys(seen))})"
@@ -162,6 +174,12 @@ def _negative_names(by_lower: Mapping[str, str]) -> list[str]:
     return [name for _, name in sorted(numbered)]
 
 
+def _score_names(by_lower: Mapping[str, str]) -> dict[str, str]:
+    """Columns of the scores of documents, by role."""
+    found = {match[1]: name for name in by_lower if (match := _SCORES.fullmatch(name))}
+    return {role: by_lower[found[role[:3]]] for role in SCORES if role[:3] in found}
+
+
 def _completed(
     names: Sequence[str], mapping: Mapping[str, object], *, field: str
 ) -> dict[str, object]:
@@ -172,7 +190,9 @@ def _completed(
             raise ConfigError(
                 f"{columns_key(field)}.{word}",
                 "is not a valid key",
-                suggest(str(word), MAPPING_KEYS),
+                f"set {to_set(field, 'max_negatives=4')}"
+                if word == "max_negatives"
+                else suggest(str(word), MAPPING_KEYS),
             )
         if word != "negatives" and value is not None:
             _one(given, word, field=field)
@@ -182,7 +202,7 @@ def _completed(
     left = [name for name in names if name not in taken]
     if not {"query", "positive"} & given.keys():
         found = find_roles(left, field=field)
-        roles = {"query": found.query, "positive": found.positive, "label": found.label}
+        roles = {role: getattr(found, role) for role in ("query", "positive", "label", *SCORES)}
         return {**roles, "negatives": found.negatives, **given}
     by_lower = {name.lower(): name for name in left}
     missing, words = ("query", QUERY_NAMES) if "positive" in given else ("positive", POSITIVE_NAMES)
@@ -195,28 +215,28 @@ def _completed(
         )
     labels = [by_lower[name] for name in LABEL_NAMES if name in by_lower]
     others = {"negatives": _negative_names(by_lower), "label": labels[0] if labels else None}
-    return {**others, missing: fits[0], **given}
+    return {**others, **_score_names(by_lower), missing: fits[0], **given}
 
 
 def _mapped_roles(names: list[str], mapping: Mapping[str, object], *, field: str) -> Roles:
     query, positive = _one(mapping, "query", field=field), _one(mapping, "positive", field=field)
     negatives = _as_list(mapping.get("negatives"))
-    label, key = (
-        None if mapping.get(name) is None else _one(mapping, name, field=field)
-        for name in ("label", "key")
-    )
-    extra = [name for name in (label, key) if name is not None]
+    single = {
+        role: None if mapping.get(role) is None else _one(mapping, role, field=field)
+        for role in _SINGLE
+    }
+    extra = [name for name in single.values() if name is not None]
     chosen = [_known(name, names, field=field) for name in (query, positive, *negatives, *extra)]
     if len(set(chosen)) < len(chosen):
         raise ConfigError(
             columns_key(field), f"uses a column twice in {chosen}", "name each one once"
         )
-    return _roles(names, [query, positive, *negatives], label, key)
+    return _roles(names, [query, positive, *negatives], single)
 
 
-def _roles(names: list[str], texts: list[str], label: str | None, key: str | None) -> Roles:
-    ignored = tuple(name for name in names if name not in (*texts, label, key))
-    return Roles(texts[0], texts[1], tuple(texts[2:]), label, ignored, key)
+def _roles(names: list[str], texts: list[str], single: Mapping[str, Any]) -> Roles:
+    ignored = tuple(name for name in names if name not in (*texts, *single.values()))
+    return Roles(texts[0], texts[1], tuple(texts[2:]), ignored=ignored, **single)
 
 
 def _known(column: str, names: Sequence[str], *, field: str) -> str:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 
 from inbatch.data.formats.convert import Conversion
 from inbatch.data.formats.read import Formatted, convert_file, read_format
 from inbatch.data.sources.checks import Choice
+from inbatch.data.sources.choice import check_no_choice
 from inbatch.data.sources.columns import Roles, find_roles
 from inbatch.data.sources.config_keys import path_key, source_field
 from inbatch.data.sources.dropped import Dropped
@@ -24,9 +26,10 @@ from inbatch.data.sources.prepared import (
     expand_prepared,
     open_prepared,
 )
+from inbatch.data.sources.ragged_arrays import arrays_of
 from inbatch.data.sources.source import Source
 from inbatch.data.sources.spec import SourceSpec, parse_spec
-from inbatch.data.sources.streamed import LABELS, DecodedFile, StreamedRows
+from inbatch.data.sources.streamed import DROPPED_TEXTS, LABELS, DecodedFile, StreamedRows
 from inbatch.data.sources.tables import Files
 from inbatch.errors import ConfigError
 
@@ -84,6 +87,7 @@ def _load_source(
     spec = parse_spec(value, field=field)
     choices: dict[str, Any] = {"on_empty": spec.empty, "on_bad_row": spec.on_bad_row}
     options: dict[str, Any] = {"prompts": spec.prompts, "field": field, **choices}
+    options["choice"] = spec.choice
     if table is not None:
         return load_table(name, table, columns=spec.columns, cache_dir=cache_dir, **options)
     prepared = open_prepared(spec.path, mapping=spec.columns, field=field, **choices)
@@ -103,7 +107,8 @@ def _load_source(
             options |= {"files": files}
         if spec.streaming:
             streamed = _stream(spec, found, cache_dir=cache_dir, field=field)
-            return _filled(Source(name, streamed, roles, cache_dir=cache_dir, **options))
+            source = Source(name, streamed, roles, cache_dir=cache_dir, **options)
+            return _filled(source, spec.columns)
         if found.table is None:
             assert files is not None
             dataset = load_files(files, roles, cache_dir=cache_dir, workers=workers, field=field)
@@ -113,7 +118,7 @@ def _load_source(
             refuse_list_texts(dataset.data, roles, origin=found.origin, parsed=False, field=field)
     if spec.limit is not None:
         dataset = dataset.select(range(min(spec.limit, dataset.num_rows)))
-    return _filled(Source(name, dataset, roles, cache_dir=cache_dir, **options))
+    return _filled(Source(name, dataset, roles, cache_dir=cache_dir, **options), spec.columns)
 
 
 def load_table(
@@ -138,7 +143,7 @@ def load_table(
     """
     roles = find_roles(table.column_names, mapping=columns, field=field)
     rows = table.select_columns(list(roles.used))
-    return _filled(Source(name, rows, roles, field=field, **options))
+    return _filled(Source(name, rows, roles, field=field, **options), columns)
 
 
 def _check_same_roles(
@@ -165,8 +170,8 @@ def _check_same_roles(
                 )
 
 
-def _filled(source: Source) -> Source:
-    """The source, unless no row is left of it."""
+def _filled(source: Source, columns: Mapping[str, object] | None) -> Source:
+    """The source, unless no row is left of it, or lists are chosen from that it does not have."""
     if source.num_rows == 0:
         reasons = ", ".join(each.describe() for each in source.dropped)
         dropped = f" but those left out: {reasons}" if reasons else ""
@@ -176,6 +181,8 @@ def _filled(source: Source) -> Source:
             "remove it, or fill it",
             value=source.origin,
         )
+    if not source.is_ragged:
+        check_no_choice(source.choice, columns or {}, field=source.field)
     return source
 
 
@@ -237,12 +244,12 @@ def decode_file(
         on_bad_row=on_bad_row,
         field=field,
     )
-    arrays = {
-        TEXT_HASHES: source.text_hashes(),
-        TEXT_LENGTHS: source.text_lengths(),
-        KEY_HASHES: source.keys(),
-        LABELS: source.labels(),
-    }
+    arrays: dict[str, np.ndarray | None] = {KEY_HASHES: source.keys(), LABELS: source.labels()}
+    if source.ragged is None:
+        arrays |= {TEXT_HASHES: source.text_hashes(), TEXT_LENGTHS: source.text_lengths()}
+    else:
+        arrays |= arrays_of(source.ragged)
+        arrays[DROPPED_TEXTS] = np.array([source.num_dropped_texts])
     return DecodedFile(
         source.table(0, source.num_rows),
         {name: array for name, array in arrays.items() if array is not None},

@@ -25,7 +25,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from inbatch.data.sources.columns import Roles, find_roles
+from inbatch.data.sources.columns import MAPPING_KEYS, Roles, find_roles
 from inbatch.data.sources.config_keys import columns_key, path_key
 from inbatch.data.sources.dropped import Dropped, from_json
 from inbatch.data.sources.tokens import TokenStore
@@ -35,6 +35,9 @@ FORMAT = 2
 MANIFEST = "manifest.json"
 ROWS = "rows.arrow"
 TEXT_HASHES, KEY_HASHES, TEXT_LENGTHS = "text_hashes", "key_hashes", "text_lengths"
+# Of rows with lists, whose hashes and lengths are flat, see lists.py.
+TEXT_OFFSETS, POSITIVE_COUNTS = "text_offsets", "positive_counts"
+CONFLICT_HASHES, CONFLICT_OFFSETS = "conflict_hashes", "conflict_offsets"
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,9 @@ class Prepared:
     @property
     def roles(self) -> Roles:
         """The part each column plays."""
-        roles = dict(self.manifest["roles"])
-        return Roles(
-            **{**roles, "negatives": tuple(roles["negatives"]), "ignored": tuple(roles["ignored"])}
-        )
+        roles = self.manifest["roles"]
+        several = {key: tuple(value) for key, value in roles.items() if isinstance(value, list)}
+        return Roles(**{**roles, **several})
 
     @property
     def num_dropped(self) -> int:
@@ -64,16 +66,32 @@ class Prepared:
         return from_json(self.manifest["dropped"])
 
     @property
+    def num_dropped_texts(self) -> int:
+        """Texts of the raw data that were left out of the lists of other rows."""
+        return int(self.manifest.get("num_dropped_texts", 0))
+
+    @property
     def shards(self) -> list[Path]:
         """Folders of the shards, in order."""
         return [self.folder / shard["name"] for shard in self.manifest["shards"]]
 
     def array(self, name: str) -> np.ndarray:
-        """An array over all rows [..., N], memory-mapped."""
+        """An array over all rows [..., N], memory-mapped; of rows with lists see ragged_arrays.py."""
         array: np.ndarray = self._checked(np.load, self.folder / f"{name}.npy", mmap_mode="r")
-        if array.shape[-1] != self.manifest["num_rows"]:
+        if array.shape[-1] != self._length(name):
             raise self._damaged()
         return array
+
+    def _length(self, name: str) -> int:
+        """Entries of an array: one for each row, or, of rows with lists, what its offsets say."""
+        num_rows = int(self.manifest["num_rows"])
+        if name in (TEXT_OFFSETS, CONFLICT_OFFSETS):
+            return num_rows + 1
+        if name == CONFLICT_HASHES:
+            return int(self.array(CONFLICT_OFFSETS)[-1])
+        if self.roles.lists and name in (TEXT_HASHES, TEXT_LENGTHS):
+            return int(self.array(TEXT_OFFSETS)[-1])
+        return num_rows
 
     def dataset(self) -> datasets.Dataset:
         """The rows, memory-mapped."""
@@ -90,10 +108,13 @@ class Prepared:
         if self.manifest["tokens"] is None:
             return None
         counts = [shard["num_rows"] for shard in self.manifest["shards"]]
+        starts, num_columns = np.cumsum([0, *counts[:-1]]), len(self.roles.texts)
+        if self.roles.lists:  # all texts of a row stand one behind another, as one column
+            starts, num_columns = self.array(TEXT_OFFSETS)[starts], 1
         return TokenStore(
             self.shards,
-            np.cumsum([0, *counts[:-1]]),
-            num_columns=len(self.roles.texts),
+            starts,
+            num_columns=num_columns,
             description=self.manifest["tokens"],
             prompt_lengths=self.manifest["prompt_lengths"],
         )
@@ -175,7 +196,7 @@ def open_prepared(
         )
     prepared = Prepared(_local(path), manifest, field)
     stored_roles = prepared.roles
-    stored = {name: value for name, value in manifest["roles"].items() if name != "ignored"}
+    stored = {role: name for role, name in manifest["roles"].items() if role in MAPPING_KEYS}
     wanted = find_roles(stored_roles.used, mapping={**stored, **(mapping or {})}, field=field)
     if wanted.used != stored_roles.used:
         raise ConfigError(

@@ -20,6 +20,9 @@ import pyarrow as pa
 from datasets import Dataset
 from datasets.table import InMemoryTable
 
+from inbatch.batch.documents import Documents
+from inbatch.data.copies import by_role, role_of_texts
+from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.prepared import (
     FORMAT,
     KEY_HASHES,
@@ -28,6 +31,8 @@ from inbatch.data.sources.prepared import (
     TEXT_HASHES,
     TEXT_LENGTHS,
 )
+from inbatch.data.sources.ragged_arrays import NAMES, OFFSETS, arrays_of
+from inbatch.data.sources.ragged_rows import ListRows
 from inbatch.data.sources.source import Source
 from inbatch.data.sources.tokens import write_tokens
 from inbatch.errors import ConfigError
@@ -78,7 +83,7 @@ class ShardJob:
         return {
             "format": FORMAT,
             "source": source.fingerprint,
-            "roles": {key: _plain(value) for key, value in asdict(source.roles).items()},
+            "roles": _plain_roles(source.roles),
             "on_empty": source.on_empty,
             "on_bad_row": source.on_bad_row,
             "num_rows": source.num_rows,
@@ -165,8 +170,12 @@ def _fill_shard(folder: Path, job: ShardJob, start: int, stop: int) -> None:
         origin=job.source.origin,
         field=job.source.field,
     )
-    np.save(folder / f"{TEXT_HASHES}.npy", hashed.text_hashes())
-    np.save(folder / f"{TEXT_LENGTHS}.npy", hashed.text_lengths())
+    if hashed.ragged is None:
+        arrays = {TEXT_HASHES: hashed.text_hashes(), TEXT_LENGTHS: hashed.text_lengths()}
+    else:
+        arrays = arrays_of(hashed.ragged)
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
     if (keys := hashed.keys()) is not None:
         np.save(folder / f"{KEY_HASHES}.npy", keys)
     if job.tokenize is not None and job.tokens is not None:
@@ -179,9 +188,10 @@ def finish_job(job: ShardJob, *, versions: Mapping[str, str]) -> None:
     if (job.folder / MANIFEST).exists():
         return
     shards = [job.shard(number) for number in range(job.num_shards)]
-    names = [TEXT_HASHES, TEXT_LENGTHS, *([KEY_HASHES] if job.source.roles.key else [])]
+    names = list(NAMES) if job.source.is_ragged else [TEXT_HASHES, TEXT_LENGTHS]
+    names += [KEY_HASHES] if job.source.roles.key else []
     for name in names:
-        _join([shard / f"{name}.npy" for shard in shards], job.folder / f"{name}.npy", job)
+        _join([shard / f"{name}.npy" for shard in shards], job.folder / f"{name}.npy")
     prompts = [] if job.tokens is None else job.tokens["prompts"]
     manifest = {
         **job.describe(),
@@ -190,6 +200,7 @@ def finish_job(job: ShardJob, *, versions: Mapping[str, str]) -> None:
         "prompts": job.source.prompts,
         "num_dropped": job.source.num_dropped,
         "dropped": [asdict(each) for each in job.source.dropped],
+        "num_dropped_texts": job.source.num_dropped_texts,
         "prompt_lengths": [job.tokenize([], prompt)[1] for prompt in prompts if job.tokenize],
         "shards": [
             {"name": shard.name, "num_rows": job.rows_of(number)[1] - job.rows_of(number)[0]}
@@ -203,30 +214,60 @@ def finish_job(job: ShardJob, *, versions: Mapping[str, str]) -> None:
             (shard / f"{name}.npy").unlink()
 
 
-def _join(parts: Sequence[Path], target: Path, job: ShardJob) -> None:
-    first = np.load(parts[0], mmap_mode="r")
-    shape = (*first.shape[:-1], job.source.num_rows)
+def _join(parts: Sequence[Path], target: Path) -> None:
+    arrays = [np.load(path, mmap_mode="r") for path in parts]
+    is_offsets = (
+        target.stem in OFFSETS
+    )  # one more than rows, and counted from the shard's first text
+    first, extra = arrays[0], int(is_offsets)
+    length = sum(array.shape[-1] - extra for array in arrays) + extra
     with replaced_file(target) as file:
+        shape = (*first.shape[:-1], length)
         out = np.lib.format.open_memmap(file.name, "w+", first.dtype, shape)
-        for number, path in enumerate(parts):
-            start, stop = job.rows_of(number)
-            out[..., start:stop] = np.load(path, mmap_mode="r")
+        start, moved = 0, 0
+        for array in arrays:
+            stop = start + array.shape[-1]
+            out[..., start:stop] = array + array.dtype.type(moved) if is_offsets else array
+            start, moved = stop - extra, moved + int(array[-1]) if is_offsets else 0
         out.flush()
 
 
 def _tokenize(
     tokenize: Tokenize, source: Source, prompts: Sequence[str], dtype: str
 ) -> list[list[np.ndarray]]:
-    columns: list[list[np.ndarray]] = [[] for _ in prompts]
+    """Ids by column and text; rows with lists have one column, of all texts of a row and then the next."""
+    columns: list[list[np.ndarray]] = [[] for _ in prompts[: 1 if source.is_ragged else None]]
     for start in range(0, source.num_rows, _BLOCK_ROWS):
         rows = np.arange(start, min(start + _BLOCK_ROWS, source.num_rows))
+        if source.ragged is not None:
+            columns[0] += _tokenize_lists(tokenize, source.ragged.read(rows), prompts, dtype)
+            continue
         for column, texts, prompt in zip(columns, source.read(rows)[0], prompts, strict=True):
             column += [np.asarray(ids, dtype=dtype) for ids in tokenize(texts, prompt)[0]]
     return columns
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _tokenize_lists(
+    tokenize: Tokenize, rows: ListRows, prompts: Sequence[str], dtype: str
+) -> list[np.ndarray]:
+    """Ids of all texts of the first row, then of those of the next."""
+    documents = Documents(rows.picks.counts, rows.picks.positives)
+    texts, roles_T = [*rows.queries, *rows.documents], role_of_texts(documents)
+    ids: list[np.ndarray] = [np.zeros(0)] * len(texts)
+    for role, prompt in enumerate(by_role(prompts)):
+        places = np.flatnonzero(roles_T == role).tolist()
+        found, _ = tokenize([texts[place] for place in places], prompt)
+        for place, found_ids in zip(places, found):
+            ids[place] = np.asarray(found_ids, dtype=dtype)
+    owner_T = np.concatenate([np.arange(len(rows.queries)), documents.owner])
+    return [ids[place] for place in np.argsort(owner_T, kind="stable").tolist()]
+
+
+def _plain_roles(roles: Roles) -> dict[str, Any]:
+    """Roles for JSON; those that only rows with lists have are left out elsewhere, as they always were."""
+    new = {"positive_score", "negative_score", "lists"}
+    plain = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(roles).items()}
+    return {key: value for key, value in plain.items() if value or key not in new}
 
 
 _jobs: list[ShardJob] = []  # of a worker: the job comes once, with the process

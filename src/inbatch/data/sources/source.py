@@ -4,33 +4,37 @@ Shape letters: C text columns, N rows, B rows of a batch.
 
 A `Source` holds no row in memory: its table is a memory-mapped Arrow file that all processes of a
 machine share, and it pickles as a path. Rows are checked once, at loading (checks.py). Arrays that were
-computed ahead (prepared.py) and rows in other places (streamed.py) are read from there.
+computed ahead (prepared.py) and rows in other places (streamed.py) are read from there. Rows with lists of
+documents are read through `Source.ragged` (ragged_rows.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any, final
 
 import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from inbatch.data.hashing import hash_column, hash_texts
+from inbatch.data.hashing import hash_texts
+from inbatch.data.sources.cached import Allocate, cached_array
 from inbatch.data.sources.checks import Choice, Place, kept_rows, read_labels
+from inbatch.data.sources.choice import ListChoice
 from inbatch.data.sources.columns import Roles, find_roles, resolve_prompts
-from inbatch.data.sources.config_keys import path_key
 from inbatch.data.sources.dropped import Dropped
 from inbatch.data.sources.indexed import IndexedRows
+from inbatch.data.sources.list_checks import checked_lists
+from inbatch.data.sources.lists import with_lists
 from inbatch.data.sources.prepared import KEY_HASHES, TEXT_HASHES, TEXT_LENGTHS, Prepared
+from inbatch.data.sources.ragged_rows import RaggedRows
 from inbatch.data.sources.streamed import LABELS, StreamedRows
+from inbatch.data.sources.table import RowTable
 from inbatch.data.sources.tables import Files
-from inbatch.data.sources.texts import TextColumn
 from inbatch.data.sources.tokens import TokenStore
 from inbatch.errors import ConfigError
-from inbatch.files import replaced_file
 
 
 @final
@@ -47,15 +51,17 @@ class Source:
         read_as: How its format was read, for people; "" for plain columns.
         prompts: Prompts of this source only, see `columns.resolve_prompts`.
         on_empty: "error" refuses null and empty texts, null labels and null keys; "drop" leaves out
-            their rows.
+            their rows; of lists such texts, and rows that have no positive then.
         on_bad_row: "drop" leaves out rows whose label is no number, and those that a reader marked.
         left_out: What was left out before, for the report.
+        choice: Which documents of its lists a row brings into a batch.
         cache_dir: Folder for the hashes; None keeps them in memory only.
         prepared: The prepared folder that `rows` come from; its rows were checked when it was written.
         field: Configuration key, for messages.
 
     Raises:
-        ConfigError: A column that holds no texts, an empty text, a null key, a label that is not a number.
+        ConfigError: A column that holds no texts, an empty text, a null key, a label that is not a number; of
+            rows with lists, what `list_checks.checked_lists` says.
     """
 
     def __init__(
@@ -71,35 +77,66 @@ class Source:
         on_empty: Choice = "error",
         on_bad_row: Choice = "error",
         left_out: tuple[Dropped, ...] = (),
+        choice: ListChoice | None = None,
         cache_dir: str | Path | None = None,
         prepared: Prepared | None = None,
         field: str = "data.train",
     ) -> None:
         self.name, self.roles, self.files, self.origin = name, roles, files, origin
         self.read_as = read_as
-        self.prompts = dict(prompts or {})
-        self.on_empty, self.on_bad_row, self._left_out = on_empty, on_bad_row, left_out
+        self.prompts, self.choice = dict(prompts or {}), choice or ListChoice()
+        self.on_empty, self.on_bad_row = on_empty, on_bad_row
         self.cache_dir, self.field = cache_dir, field
         self.streamed = rows if isinstance(rows, StreamedRows) else None
         self.stored: Prepared | StreamedRows | None = self.streamed or prepared
+        self.num_dropped = self.num_dropped_texts = 0
+        self.dropped: tuple[Dropped, ...] = ()  # by reason
+        if self.stored is not None:
+            self.dropped = self.stored.dropped
+            self.num_dropped = self.stored.num_dropped
+            self.num_dropped_texts = self.stored.num_dropped_texts
         resolve_prompts(self.prompts, roles, field=f"{field}.prompts")
         self._hashes: dict[str, np.ndarray] = {}
-        self._columns: dict[str, TextColumn] = {}
-        self._keep: np.ndarray | None = None  # kept rows of the table; None keeps all
-        self._dropped: tuple[Dropped, ...] = ()
-        self._dataset: Any = None
+        self._rows: RowTable | StreamedRows
         if isinstance(rows, StreamedRows):
+            self._rows = rows
+            if rows.is_ragged:
+                self.roles = replace(roles, lists=roles.texts[1:])
             self._labels = rows.array(LABELS) if roles.label and rows.num_rows else None
         else:
             # Columns are read from the table itself, which knows nothing of an indices mapping.
-            self._dataset = rows
+            dataset = rows
             if isinstance(rows, datasets.Dataset) and rows._indices is not None:
-                self._dataset = rows.flatten_indices()
+                dataset = rows.flatten_indices()
             place = Place(origin, files, field)
+            keep = None
             if prepared is None:
-                choices = {"on_empty": on_empty, "on_bad_row": on_bad_row}
-                self._keep, self._dropped = kept_rows(self._dataset, roles, place=place, **choices)
-            self._labels = read_labels(self._dataset, roles, kept=self._kept, place=place)
+                dataset, keep = self._check(dataset, place)
+            self._rows = RowTable(dataset, self.roles, keep, place)
+            self._labels = read_labels(dataset, self.roles, kept=self._rows.kept, place=place)
+        self.dropped += left_out
+        self.ragged: RaggedRows | None = None
+        if self.roles.lists:
+            self.ragged = RaggedRows(name, self._rows, self.roles, self.choice, self._stored)
+
+    def _check(
+        self, dataset: datasets.Dataset, place: Place
+    ) -> tuple[datasets.Dataset, np.ndarray | None]:
+        """The table and the numbers of its rows that can be used; finds lists, and counts what is dropped."""
+        choices = {"on_empty": self.on_empty, "on_bad_row": self.on_bad_row}
+        if not self.roles.lists:
+            # Under on_bad_row a row without negatives is a row; on_empty alone leaves out every null.
+            nulls = self.on_empty == "error" or self.on_bad_row == "drop"
+            self.roles = with_lists(dataset.data.table, self.roles, nulls=nulls)
+        keep = None
+        if self.roles.lists:
+            checked = checked_lists(dataset, self.roles, place=place, **choices)
+            dataset, self.dropped = checked.dataset, checked.dropped
+            self.num_dropped_texts = checked.dropped_texts
+        else:
+            keep, self.dropped = kept_rows(dataset, self.roles, place=place, **choices)
+        self.num_dropped = sum(each.count for each in self.dropped)
+        return dataset, keep
 
     @classmethod
     def from_columns(
@@ -132,24 +169,14 @@ class Source:
         return self.roles.label is not None
 
     @property
+    def is_ragged(self) -> bool:
+        """True if rows have lists of positives or negatives, which are read through `ragged`."""
+        return self.ragged is not None
+
+    @property
     def num_rows(self) -> int:
         """Rows N that can be read."""
-        if self.streamed is not None:
-            return self.streamed.num_rows
-        return self._dataset.num_rows if self._keep is None else len(self._keep)
-
-    @property
-    def num_dropped(self) -> int:
-        """Rows that `on_bad_row` or `on_empty` left out."""
-        if self.stored is not None:
-            return self.stored.num_dropped
-        return self._dataset.num_rows - self.num_rows
-
-    @property
-    def dropped(self) -> tuple[Dropped, ...]:
-        """Everything that was left out, by reason."""
-        own = self._dropped if self.stored is None else self.stored.dropped
-        return (*self._left_out, *own)
+        return self._rows.num_rows
 
     @property
     def num_near_rows(self) -> int:
@@ -166,36 +193,30 @@ class Source:
         """Changes with the data, the columns and the rows that are kept."""
         if self.streamed is not None:
             return self.streamed.fingerprint
-        key = f"{self._dataset._fingerprint}:{self.roles.used}:{self.on_empty}:{self.on_bad_row}"
+        key = f"{self._rows.fingerprint}:{self.roles.used}:{self.on_empty}:{self.on_bad_row}"
         return f"{int(hash_texts([key])[0]):016x}"
 
     def read(self, rows: np.ndarray) -> tuple[list[list[str]], np.ndarray | None]:
         """Texts of each column, and float32 labels [B], of the rows with these numbers.
 
         Raises:
+            TypeError: The rows have lists.
             IndexError: A row number outside ``range(num_rows)``.
             ConfigError: A text that is not UTF-8.
         """
+        self._refuse_lists()
         rows = np.asarray(rows, dtype=np.int64)
         if len(rows) and (rows.min() < 0 or rows.max() >= self.num_rows):
             raise IndexError(f"rows of '{self.name}' must lie in [0, {self.num_rows})")
-        if self.streamed is not None:
-            return self.streamed.read(rows), self.labels(rows)
-        table_rows = rows if self._keep is None else self._keep[rows]
-        try:
-            texts = [self._texts(name).read(table_rows) for name in self.columns]
-        except UnicodeDecodeError as error:
-            raise self._not_utf8() from error
-        return texts, self.labels(rows)
+        return self._rows.read(rows), self.labels(rows)
+
+    def _refuse_lists(self) -> None:
+        if self.is_ragged:
+            raise TypeError(f"rows of '{self.name}' have lists, which are read through 'ragged'")
 
     def table(self, start: int, stop: int) -> pa.Table:
-        """Texts, label and key of the rows ``start .. stop - 1``."""
-        table = self._dataset.data.table.select(list(self.roles.used)).replace_schema_metadata()
-        if self._keep is None or stop <= start:
-            return table.slice(start, stop - start)
-        rows = self._keep[start:stop]
-        first = int(rows[0])
-        return table.slice(first, int(rows[-1]) + 1 - first).take(pa.array(rows - first))
+        """Texts, label, key and scores of the rows ``start .. stop - 1``."""
+        return self._table.slice(start, stop)
 
     def labels(self, rows: np.ndarray | slice = np.s_[:]) -> np.ndarray | None:
         """Labels of some rows [B] or of all [N], float32; None without labels."""
@@ -205,81 +226,54 @@ class Source:
         """xxhash64 of every text, uint64 [C, N]; 8 C N bytes, memory-mapped with a `cache_dir`.
 
         Raises:
+            TypeError: The rows have lists.
             ConfigError: A text that is not UTF-8.
         """
-        return self._stored(TEXT_HASHES, self._hash_texts)
+        self._refuse_lists()
+        return self._stored(TEXT_HASHES, lambda _: self._table.hash_texts())[:, : self.num_rows]
 
     def keys(self) -> np.ndarray | None:
         """xxhash64 of every row's key as a text, uint64 [N]; None where the rows have no key.
 
         A number and the text that it reads as are one key, so that csv and parquet files agree.
         """
-        return None if self.roles.key is None else self._stored(KEY_HASHES, self._hash_keys)
+        if self.roles.key is None:
+            return None
+        return self._stored(KEY_HASHES, lambda _: self._table.hash_keys())[: self.num_rows]
 
     def text_lengths(self) -> np.ndarray:
-        """Characters of every text without white space around it, int32 [C, N]."""
+        """Characters of every text without white space around it, int32 [C, N].
+
+        Raises:
+            TypeError: The rows have lists.
+        """
+        self._refuse_lists()
         if self.stored is not None:
             return self.stored.array(TEXT_LENGTHS)[:, : self.num_rows]
-        arrays = [
-            pc.utf8_length(pc.utf8_trim_whitespace(self._filled(name))).to_numpy()
-            for name in self.columns
-        ]
-        return self._kept(np.stack(arrays).astype(np.int32, copy=False))
+        return self._table.lengths()
 
-    def _column(self, name: str) -> pa.ChunkedArray:
-        return self._dataset.data.column(name)
+    @property
+    def _table(self) -> RowTable:
+        assert isinstance(self._rows, RowTable), "streamed rows have their arrays in the index"
+        return self._rows
 
-    def _filled(self, name: str) -> pa.ChunkedArray:
-        """The column without the nulls of dropped rows."""
-        column = self._column(name)
-        return pc.fill_null(column, "") if column.null_count else column
+    def _stored(self, name: str, compute: Callable[[Allocate], np.ndarray]) -> np.ndarray:
+        """An array that is computed once, and kept in a file where there is a `cache_dir`.
 
-    def _kept(self, values: np.ndarray) -> np.ndarray:
-        return values if self._keep is None else values[..., self._keep]
-
-    def _texts(self, name: str) -> TextColumn:
-        if name not in self._columns:
-            self._columns[name] = TextColumn(self._column(name))
-        return self._columns[name]
-
-    def _hash_texts(self) -> np.ndarray:
-        try:
-            for name in self.columns:
-                self._column(name).validate(full=True)
-        except pa.ArrowInvalid as error:
-            raise self._not_utf8() from error
-        return self._kept(np.stack([hash_column(self._filled(name)) for name in self.columns]))
-
-    def _hash_keys(self) -> np.ndarray:
-        column = self._column(cast(str, self.roles.key))
-        text = column.type if pa.types.is_large_string(column.type) else pa.string()
-        return self._kept(hash_column(pc.fill_null(pc.cast(column, text), "")))
-
-    def _stored(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """An array that is computed once, and kept in a file where there is a `cache_dir`."""
+        One that was computed ahead goes on behind a `limit` of rows.
+        """
         if name not in self._hashes and self.stored is not None:
-            self._hashes[name] = self.stored.array(name)[..., : self.num_rows]
+            self._hashes[name] = self.stored.array(name)
         elif name not in self._hashes:
-            self._hashes[name] = (
-                compute() if self.cache_dir is None else self._cached(name, compute)
-            )
+            path = None
+            if self.cache_dir is not None:
+                path = Path(self.cache_dir) / f"{name}-{self.fingerprint}.npy"
+            self._hashes[name] = cached_array(path, compute)
         return self._hashes[name]
 
-    def _cached(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        path = Path(cast(str, self.cache_dir)) / f"{name}-{self.fingerprint}.npy"
-        if not path.exists():
-            values = compute()  # several ranks may do so at once; they write the same
-            with replaced_file(path) as file:
-                np.save(file, values)
-        return np.load(path, mmap_mode="r")
-
-    def _not_utf8(self) -> ConfigError:
-        """The error for texts that are not UTF-8; those of files were checked when they were read."""
-        return ConfigError(path_key(self.field), "is not UTF-8", "convert it", value=self.origin)
-
     def __getstate__(self) -> dict[str, Any]:
-        """Without the chunk handles and hashes: a DataLoader worker maps the file again."""
-        return self.__dict__ | {"_columns": {}, "_hashes": {}}
+        """Without the hashes: a DataLoader worker maps their files again."""
+        return self.__dict__ | {"_hashes": {}}
 
 
 def label_range(source: Source) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from inbatch.data.formats.choose import AUTO, check_format
+from inbatch.data.sources.choice import ListChoice, check_choice
 from inbatch.data.sources.columns import suggest
 from inbatch.data.sources.reading import Reading, parse_rules
 from inbatch.errors import ConfigError
@@ -21,18 +22,19 @@ class SourceSpec:
     subset: str | None = None  # its configuration, where it has several
     split: str = "train"
     revision: str | None = None
-    columns: Mapping[str, object] | None = None  # {query, positive, negatives, label, key}
-    lists: bool | None = (
-        None  # whether texts like "['a', 'b']" are lists; null asks where there are any
-    )
+    # {query, positive, negatives, label, key, positive_score, negative_score}
+    columns: Mapping[str, object] | None = None
+    lists: bool | None = None  # whether texts like "['a', 'b']" are lists; null refuses them
     limit: int | None = None  # the first rows only
     prompts: Mapping[str, str] | None = None  # see columns.resolve_prompts
     on_bad_row: Literal["error", "drop"] = "error"  # rows that cannot be used, for whatever reason
-    on_empty: Literal["error", "drop"] | None = (
-        None  # only those with nothing in a field; see empty
-    )
+    on_empty: Literal["error", "drop"] | None = None  # rows with nothing in a field, see empty
     format: str | Mapping[str, object] = AUTO  # its name, or its keys; see data/formats
-    csv: Mapping[str, str | None] | None = None  # {quote, delimiter, escape}, see csv_rules.py
+    csv: Mapping[str, str | None] | None = None  # {quote, delimiter, escape}, see reading.py
+    # Which documents of its lists a row brings into a batch, see choice.ListChoice.
+    max_negatives: int | None = None
+    negatives: Literal["first", "sample"] = "first"
+    positives: Literal["all", "sample", "first"] = "all"
     streaming: bool = False  # leave the rows where they are, see streamed.py
     buffer_files: int = 8  # files whose rows are mixed, with streaming
 
@@ -48,6 +50,13 @@ class SourceSpec:
             ConfigError: Rules for csv files that none can have.
         """
         return Reading(parse_rules(self.csv, field=field), self.on_bad_row, self.lists)
+
+    @property
+    def choice(self) -> ListChoice:
+        """Which documents of its lists a row brings into a batch."""
+        return ListChoice(
+            max_negatives=self.max_negatives, negatives=self.negatives, positives=self.positives
+        )
 
 
 def parse_spec(value: Any, *, field: str) -> SourceSpec:
@@ -84,6 +93,7 @@ def parse_spec(value: Any, *, field: str) -> SourceSpec:
             "set one, or null for all rows",
             value=spec.limit,
         )
+    check_choice(spec.choice, field=field)
     _check_streaming(spec, values, field=field)
     return spec
 

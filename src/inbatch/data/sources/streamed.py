@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import fsspec
 import numpy as np
@@ -30,12 +30,16 @@ from datasets import Dataset
 from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.config_keys import path_key
 from inbatch.data.sources.dropped import Dropped, from_json, merge
+from inbatch.data.sources.prepared import TEXT_HASHES, TEXT_LENGTHS, TEXT_OFFSETS
+from inbatch.data.sources.ragged_arrays import NAMES, arrays_of_columns, join
 from inbatch.data.sources.tables import Files
 from inbatch.data.sources.texts import TextColumn
 from inbatch.errors import ConfigError
 from inbatch.files import new_folder, replaced_file, write_json
 
-LABELS = "labels"
+T = TypeVar("T")
+
+LABELS, DROPPED_TEXTS = "labels", "dropped_texts"
 _COUNTS = "counts"  # rows, dropped rows
 _DROPPED = "dropped.json"
 
@@ -119,6 +123,21 @@ class StreamedRows:
         return merge(from_json(json.loads(text)) for text in texts)
 
     @property
+    def num_dropped_texts(self) -> int:
+        """Texts that were left out of the lists of other rows."""
+        return sum(int(np.load(path).sum()) for path in self._paths(DROPPED_TEXTS))
+
+    @cached_property
+    def is_ragged(self) -> bool:
+        """True if rows of any file have lists of documents; texts of the others count as lists of one."""
+        return bool(self._paths(TEXT_OFFSETS))
+
+    def _paths(self, name: str) -> list[Path]:
+        """An index array in those files of the index that have it."""
+        paths = [self._index(number) / f"{name}.npy" for number in self._filled]
+        return [path for path in paths if path.exists()]
+
+    @property
     def num_rows(self) -> int:
         """N."""
         return sum(self.file_rows)
@@ -129,23 +148,40 @@ class StreamedRows:
         return sum(self.file_rows[: self.buffer_files])
 
     def array(self, name: str) -> np.ndarray:
-        """An index array of all rows [..., N], memory-mapped."""
+        """An index array of all rows [..., N], memory-mapped; of rows with lists see ragged_arrays.py."""
         path = self._folder / f"{name}.npy"
         if not path.exists():
-            parts = [np.load(self._index(number) / f"{name}.npy") for number in self._filled]
+            parts = [self._part(name, self._index(number)) for number in self._filled]
             with replaced_file(path) as file:
-                np.save(file, np.concatenate(parts, axis=-1))
+                np.save(file, join(name, parts))
         return np.load(path, mmap_mode="r")
+
+    def _part(self, name: str, index: Path) -> np.ndarray:
+        has_lists = (index / f"{TEXT_OFFSETS}.npy").exists()
+        if name not in NAMES or has_lists == self.is_ragged:
+            part: np.ndarray = np.load(index / f"{name}.npy")
+            return part
+        columns = {each: np.load(index / f"{each}.npy") for each in (TEXT_HASHES, TEXT_LENGTHS)}
+        return arrays_of_columns(name, columns)
 
     def read(self, rows: np.ndarray) -> list[list[str]]:
         """Texts of some rows, by column."""
+        return self._each_column(rows, TextColumn.read)
+
+    def read_lists(self, rows: np.ndarray) -> list[list[list[str]]]:
+        """Texts of some rows, by column, row and place in the list."""
+        return self._each_column(rows, TextColumn.read_lists)
+
+    def _each_column(
+        self, rows: np.ndarray, read: Callable[[TextColumn, np.ndarray], list[T]]
+    ) -> list[list[T]]:
         files_B = np.searchsorted(self._starts, rows, side="right") - 1
-        columns = [[""] * len(rows) for _ in self._roles.texts]
+        columns: list[list[Any]] = [[None] * len(rows) for _ in self._roles.texts]
         for file in np.unique(files_B).tolist():
             places = np.flatnonzero(files_B == file)
             inside = rows[places] - self._starts[file]
             for column, texts in zip(columns, self._copy(self._filled[file])):
-                for place, text in zip(places.tolist(), texts.read(inside)):
+                for place, text in zip(places.tolist(), read(texts, inside)):
                     column[place] = text
         return columns
 
@@ -184,8 +220,8 @@ class StreamedRows:
 
     def _write_copy(self, number: int, path: Path) -> None:
         decoded = self._decode_file(number)
-        indexed = np.load(self._index(number) / "text_hashes.npy")
-        if not np.array_equal(decoded.arrays["text_hashes"], indexed):
+        indexed = np.load(self._index(number) / f"{TEXT_HASHES}.npy")
+        if not np.array_equal(decoded.arrays[TEXT_HASHES], indexed):
             raise ConfigError(
                 path_key(self._field),
                 "has changed since it was indexed",

@@ -69,7 +69,7 @@ class TokenStore:
     Args:
         shards: folders of the shards, in order.
         shard_starts: row number at which each shard begins, int64.
-        num_columns: C.
+        num_columns: C; 1 for rows with lists, each of whose texts counts as a row here.
         description: from `describe_tokens`.
         prompt_lengths: leading tokens of each column's texts that belong to its prompt [C].
     """

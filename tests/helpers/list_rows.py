@@ -1,0 +1,38 @@
+"""Made-up rows with lists of documents, and what a batch of them should hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from helpers.tiny import tiny_texts
+from inbatch.batch.batch import Batch
+
+
+def list_rows(num_rows: int = 40, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Rows with 1 to 3 positives and 0 to 5 negatives, a third of which are texts of other rows."""
+    rng = np.random.default_rng(seed)
+    texts = [f"{text} {number}" for number, text in enumerate(tiny_texts(num_rows, seed=seed))]
+    shared = texts[: num_rows // 3]
+
+    def some(row: int, kind: str, low: int, high: int) -> list[str]:
+        own = [f"{kind} {texts[row]} {place}" for place in range(int(rng.integers(low, high + 1)))]
+        return [str(rng.choice(shared)) if rng.random() < 0.3 else text for text in own]
+
+    rows = []
+    for row, query in enumerate(texts):
+        positives, negatives = some(row, "red", 1, 3), some(row, "blue", 0, 5)
+        scores = {"pos_scores": [0.5] * len(positives), "neg_scores": [0.25] * len(negatives)}
+        rows.append({"query": query, "pos": positives, "neg": negatives, **scores})
+    return rows
+
+
+def texts_of_batch(batch: Batch) -> list[list[int]]:
+    """Token ids of all texts in the flat order, from the chunks and the copies."""
+    ids: dict[int, list[int]] = {}
+    for chunk in batch.chunks:
+        for place, tokens, mask in zip(chunk.index.tolist(), chunk.input_ids, chunk.attention_mask):
+            ids[place] = tokens[mask.bool()].tolist()
+    copies = range(len(ids)) if batch.copies is None else batch.copies.tolist()
+    return [ids[place] for place in copies]
