@@ -14,6 +14,7 @@ import pytest
 
 from inbatch.data.formats.read import Formatted, read_format
 from inbatch.data.formats.text_index import RepeatedIdError, write_index
+from inbatch.data.hashing import hash_texts
 from inbatch.data.sources.indexed import IndexedRows
 from inbatch.data.sources.load import load_sources
 from inbatch.data.sources.spec import parse_spec
@@ -239,6 +240,24 @@ def test_no_text_is_copied(tmp_path: Path) -> None:
     assert len(pickle.dumps(table)) < 1000
     assert again.data.table.equals(table.data.table)
     assert again.select(range(1)).data.table.to_pylist() == table.data.table.to_pylist()[:1]
+
+
+def test_a_source_reads_the_texts_of_its_ids(tmp_path: Path) -> None:
+    path = marco(tmp_path / "ms", "2\t20\t10", "1\t10\t30", "2\t20\t30")
+    (source,) = load_sources({"ids": str(path)}, cache_dir=str(tmp_path / "cache"))
+    source = pickle.loads(pickle.dumps(source))  # as a loader's worker gets it
+    assert source.ragged is not None
+    found = source.ragged.read(np.array([1, 0]))
+    assert (found.queries, found.documents) == (
+        ["two", "one"],
+        ["twenty", "ten", "thirty", "ten", "thirty"],
+    )
+    wanted = ["one", "ten", "thirty", "two", "twenty", "ten", "thirty"]
+    assert source.ragged.hashes().values.tolist() == hash_texts(wanted).tolist()
+    assert source.ragged.lengths().values.tolist() == list(map(len, wanted))
+    table = source.table(0, 2)
+    assert table.column("query").type == pa.large_string()
+    assert table.column("negative").to_pylist() == [["thirty"], ["ten", "thirty"]]
 
 
 def test_ids_are_found_among_many(tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from helpers.distributed import run
 from inbatch.data.formats.base import Head, Row
 from inbatch.data.formats.convert import Conversion, convert
 from inbatch.data.formats.read import Formatted, read_format
+from inbatch.data.sources.load import load_sources
 from inbatch.data.sources.spec import parse_spec
 from inbatch.errors import ConfigError
 
@@ -284,6 +286,21 @@ def test_a_hub_data_set_is_recognised_too(tmp_path: Path) -> None:
     spec = parse_spec({"hub": str(tmp_path / "hub"), "format": "beir"}, field="data.train")
     with pytest.raises(ConfigError, match="format='beir' reads several files, and a hub data set"):
         read_format(spec, field="data.train", cache_dir=str(tmp_path / "cache"))
+
+
+def test_streamed_records_are_rows_with_lists(tmp_path: Path) -> None:
+    lines(tmp_path / "a.jsonl", ["q", "p"], ["q"], ["r", "o", "n"])
+    lines(tmp_path / "b.jsonl", ["s", "m", "l", "k"])
+    keys = {"path": f"{tmp_path}/*.jsonl", "streaming": True, "on_bad_row": "drop"}
+    (source,) = load_sources({"pairs": keys}, cache_dir=str(tmp_path / "cache"))
+    assert source.read_as.startswith("read as arrays")
+    assert source.ragged is not None
+    found = source.ragged.read(np.arange(3))
+    assert (found.queries, found.documents) == (["q", "r", "s"], ["p", "o", "n", "m", "l", "k"])
+    assert found.picks.counts.tolist() == [1, 2, 3]
+    assert [(each.count, each.places) for each in source.dropped] == [
+        (1, (f"{tmp_path}/a.jsonl, line 2",))
+    ]
 
 
 def test_a_key_of_another_format_is_refused(tmp_path: Path) -> None:
