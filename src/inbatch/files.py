@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import fcntl
 import io
 import json
 import os
@@ -134,6 +135,21 @@ def new_folder(path: Path) -> Iterator[Path]:
             if not path.is_dir():
                 raise
         _sync_folder(path.parent)
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Let one process at a time into the block, of those that name this lock file, which stays.
+
+    For work that others then find done. Where the file system has no locks, all enter at once.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    with file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+        yield
 
 
 def put_in_place(fresh: Path, path: Path) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from fnmatch import fnmatch
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -38,7 +37,7 @@ def name_of(file: str) -> str:
     own = [line for line in (ROOT / file).read_text().splitlines() if line.startswith(MODELINE)]
     if own:
         return own[0].removeprefix(MODELINE).removesuffix(".json")
-    (found,) = [path for path, globs in EDITOR.items() if any(fnmatch(file, g) for g in globs)]
+    (found,) = [p for p, globs in EDITOR.items() if any(map(PurePosixPath(file).match, globs))]
     return Path(found).stem
 
 

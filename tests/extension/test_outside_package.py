@@ -14,6 +14,8 @@ from helpers.runs import metrics, run_train, weights, write_triplets
 
 HERE = Path(__file__).parent
 PARTS = (
+    "data.train.format._target_=extension_parts.records.Questions",
+    "data.train.format.mark=?",
     "loss=plain_infonce",
     "sampler=in_order",
     "optimizer=scaled_sgd",
@@ -41,9 +43,8 @@ def _train(rank: int, world_size: int, overrides: list[str]) -> None:
 def _options(folder: Path) -> list[str]:
     rows = write_triplets(folder / "rows.jsonl")
     pairs = [json.loads(line) for line in rows.read_text().splitlines()]
-    for pair in pairs:
-        del pair["negative"]
-    rows.write_text("\n".join(map(json.dumps, pairs)))
+    records = [{"ask": pair["query"], "reply": pair["positive"]} for pair in pairs]
+    rows.write_text("\n".join(map(json.dumps, records)))
     return [f"data.train={rows}", *PARTS]
 
 

@@ -1,8 +1,9 @@
 """JSON schemas of the YAML files, from which editors complete keys, show what they mean and mark mistakes.
 
-``python -m inbatch.config.json_schema`` writes conf/schema/*.json: one for each group, `train` for what
-starts at the top of a run (conf/train.yaml, experiments) and `evaluate`. Everything in them comes from
-the dataclasses of schema.py and from the signatures and docstrings of the targets that the YAML files name.
+``python -m inbatch.config.json_schema`` writes conf/schema/*.json: one for each group, `format` for
+conf/data/format, `train` for what starts at the top of a run (conf/train.yaml, experiments) and `evaluate`.
+Everything in them comes from the dataclasses of schema.py and from the signatures and docstrings of the
+targets that the YAML files name.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def make_schemas() -> dict[str, Schema]:
     schemas = {
         "train": _keys_schema(RunConfig, targets),
         "evaluate": _keys_schema(EvaluateConfig, targets),
+        "format": _group_schema(_targets("data/format")),
     }
     hints = typing.get_type_hints(RunConfig)
     for group in groups:

@@ -97,7 +97,8 @@ def _known_positives(
 def _source_text(source: Source) -> str:
     left_out = sum(each.count for each in source.dropped)
     without = f" ({left_out:,} left out)" if left_out else ""
-    return f"{source.num_rows:,} rows{without}: {', '.join(source.columns)}"
+    how = f"; {source.read_as}" if source.read_as else ""
+    return f"{source.num_rows:,} rows{without}: {', '.join(source.columns)}{how}"
 
 
 def _encoder_rows(encoder: Encoder) -> dict[str, str]:

@@ -163,6 +163,7 @@ def _source_report(
     return SourceReport(
         name=source.name,
         origin=source.origin,
+        read_as=source.read_as,
         num_rows=source.num_rows,
         num_dropped=source.num_dropped,
         dropped=source.dropped,

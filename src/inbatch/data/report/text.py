@@ -147,6 +147,8 @@ def _row_warnings(report: SourceReport) -> list[str]:
 
 def _source_markdown(report: SourceReport) -> list[str]:
     lines = [f"## {report.name}", "", f"{report.num_rows:,} rows from `{report.origin}`."]
+    if report.read_as:
+        lines.append(f"{report.read_as[0].upper()}{report.read_as[1:]}.")
     if report.ignored_columns:
         lines.append(f"Ignored columns: {', '.join(report.ignored_columns)}.")
     lines += ["", *_column_table(report), "", *_counts(report), ""]

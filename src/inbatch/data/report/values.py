@@ -134,6 +134,7 @@ class SourceReport:
 
     name: str
     origin: str
+    read_as: str  # the format and why it was taken; "" for plain columns
     num_rows: int
     num_dropped: int
     dropped: tuple[Dropped, ...]  # the same by reason, and what the format left out

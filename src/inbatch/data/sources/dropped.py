@@ -32,11 +32,17 @@ def mark(place: str, reason: str) -> str:
     return f"{place}{_BETWEEN}{reason}"
 
 
+def read_mark(text: str) -> tuple[str, str]:
+    """The place and the reason of a text in `BAD_ROW`."""
+    place, _, reason = text.partition(_BETWEEN)
+    return place, reason
+
+
 def count_marks(marks: Iterable[str]) -> tuple[Dropped, ...]:
     """Rows that cannot be read, by reason."""
     places: dict[str, list[str]] = {}
     for text in marks:
-        place, _, reason = text.partition(_BETWEEN)
+        place, reason = read_mark(text)
         places.setdefault(reason, []).append(place)
     return tuple(
         Dropped(reason, len(found), tuple(found[:PLACES])) for reason, found in places.items()

@@ -10,11 +10,14 @@ from typing import Any
 import datasets
 import numpy as np
 
+from inbatch.data.formats.convert import Conversion
+from inbatch.data.formats.read import Formatted, convert_file, read_format
 from inbatch.data.sources.checks import Choice
 from inbatch.data.sources.choice import check_no_choice
 from inbatch.data.sources.columns import Roles, find_roles
 from inbatch.data.sources.config_keys import path_key, source_field
-from inbatch.data.sources.files import load_files, load_hub, peek_columns, resolve_files
+from inbatch.data.sources.dropped import Dropped
+from inbatch.data.sources.files import load_files, peek_columns
 from inbatch.data.sources.list_texts import refuse_list_texts
 from inbatch.data.sources.prepared import (
     KEY_HASHES,
@@ -93,24 +96,26 @@ def _load_source(
         options |= {"origin": str(spec.path), "prepared": prepared}
         if spec.prompts is None:
             options["prompts"] = prepared.manifest["prompts"]
-    elif spec.path is not None:
-        files = resolve_files(spec.path, field=field, reading=spec.reading(field=field))
-        roles = find_roles(peek_columns(files, field=field), mapping=spec.columns, field=field)
-        _check_same_roles(files, roles, spec.columns, field=field)
-        options |= {"files": files, "origin": str(spec.path)}
+    else:
+        found = read_format(spec, field=field, cache_dir=cache_dir)
+        roles, files = found.roles, found.files
+        options |= {"origin": found.origin, "prompts": found.prompts}
+        options |= {"read_as": found.read_as, "left_out": found.left_out}
+        if found.table is None and found.conversion is None:
+            assert files is not None
+            _check_same_roles(files, roles, spec.columns, field=field)
+            options |= {"files": files}
         if spec.streaming:
-            streamed = _stream(spec, files, roles, cache_dir=cache_dir, field=field)
+            streamed = _stream(spec, found, cache_dir=cache_dir, field=field)
             source = Source(name, streamed, roles, cache_dir=cache_dir, **options)
             return _filled(source, spec.columns)
-        dataset = load_files(files, roles, cache_dir=cache_dir, workers=workers, field=field)
-    else:
-        dataset = load_hub(spec, field=field, cache_dir=cache_dir)
-        roles = find_roles(dataset.column_names, mapping=spec.columns, field=field)
-        dataset = dataset.select_columns(list(roles.used))
-        origin = f"hub {spec.hub}, split {spec.split}"
-        if spec.lists is None:
-            refuse_list_texts(dataset.data, roles, origin=origin, parsed=False, field=field)
-        options |= {"origin": origin}
+        if found.table is None:
+            assert files is not None
+            dataset = load_files(files, roles, cache_dir=cache_dir, workers=workers, field=field)
+        else:
+            dataset = found.table
+        if spec.hub is not None and spec.lists is None:
+            refuse_list_texts(dataset.data, roles, origin=found.origin, parsed=False, field=field)
     if spec.limit is not None:
         dataset = dataset.select(range(min(spec.limit, dataset.num_rows)))
     return _filled(Source(name, dataset, roles, cache_dir=cache_dir, **options), spec.columns)
@@ -182,8 +187,9 @@ def _filled(source: Source, columns: Mapping[str, object] | None) -> Source:
 
 
 def _stream(
-    spec: SourceSpec, files: Files, roles: Roles, *, cache_dir: str | None, field: str
+    spec: SourceSpec, found: Formatted, *, cache_dir: str | None, field: str
 ) -> StreamedRows:
+    assert found.files is not None
     if cache_dir is None:
         raise ConfigError(
             f"{field}.streaming",
@@ -191,19 +197,21 @@ def _stream(
             "name one in data.cache_dir",
             value=True,
         )
+    rule = "" if found.conversion is None else found.conversion.describe()
     return StreamedRows(
-        files,
-        roles,
+        found.files,
+        found.roles,
         partial(
             decode_file,
-            roles=roles,
+            roles=found.roles,
+            conversion=found.conversion,
             on_empty=spec.empty,
             on_bad_row=spec.on_bad_row,
             field=field,
         ),
         folder=Path(cache_dir),
         buffer_files=spec.buffer_files,
-        variant=f"{spec.empty}:{files.reading}",
+        variant=f"{spec.empty}:{found.files.reading}{rule}",
         field=field,
     )
 
@@ -213,19 +221,25 @@ def decode_file(
     folder: str,
     *,
     roles: Roles,
+    conversion: Conversion | None,
     on_empty: Choice,
     on_bad_row: Choice,
     field: str,
 ) -> DecodedFile:
     """The rows of one file and what is known of them."""
-    dataset = load_files(files, roles, cache_dir=folder, field=field)
+    left_out: tuple[Dropped, ...] = ()
+    if conversion is None:
+        dataset = load_files(files, roles, cache_dir=folder, field=field)
+    else:
+        dataset, left_out = convert_file(files, folder, conversion=conversion, roles=roles)
     origin = files.paths[0]
     source = Source(
         "file",
         dataset,
         roles,
-        files=files,
+        files=files if conversion is None else None,
         origin=origin,
+        left_out=left_out,
         on_empty=on_empty,
         on_bad_row=on_bad_row,
         field=field,
@@ -239,6 +253,6 @@ def decode_file(
     return DecodedFile(
         source.table(0, source.num_rows),
         {name: array for name, array in arrays.items() if array is not None},
-        source.num_dropped,
+        sum(each.count for each in source.dropped),
         source.dropped,
     )

@@ -25,6 +25,7 @@ from inbatch.data.sources.checks import Choice, Place, kept_rows, read_labels
 from inbatch.data.sources.choice import ListChoice
 from inbatch.data.sources.columns import Roles, find_roles, resolve_prompts
 from inbatch.data.sources.dropped import Dropped
+from inbatch.data.sources.indexed import IndexedRows
 from inbatch.data.sources.list_checks import checked_lists
 from inbatch.data.sources.lists import with_lists
 from inbatch.data.sources.prepared import KEY_HASHES, TEXT_HASHES, TEXT_LENGTHS, Prepared
@@ -47,6 +48,7 @@ class Source:
         roles: The part each column plays.
         files: Where the rows come from, for messages; None for anything but files.
         origin: The name of that place in the report.
+        read_as: How its format was read, for people; "" for plain columns.
         prompts: Prompts of this source only, see `columns.resolve_prompts`.
         on_empty: "error" refuses null and empty texts, null labels and null keys; "drop" leaves out
             their rows; of lists such texts, and rows that have no positive then.
@@ -65,11 +67,12 @@ class Source:
     def __init__(
         self,
         name: str,
-        rows: datasets.Dataset | StreamedRows,
+        rows: datasets.Dataset | IndexedRows | StreamedRows,
         roles: Roles,
         *,
         files: Files | None = None,
         origin: str = "memory",
+        read_as: str = "",
         prompts: Mapping[str, str] | None = None,
         on_empty: Choice = "error",
         on_bad_row: Choice = "error",
@@ -80,6 +83,7 @@ class Source:
         field: str = "data.train",
     ) -> None:
         self.name, self.roles, self.files, self.origin = name, roles, files, origin
+        self.read_as = read_as
         self.prompts, self.choice = dict(prompts or {}), choice or ListChoice()
         self.on_empty, self.on_bad_row = on_empty, on_bad_row
         self.cache_dir, self.field = cache_dir, field
@@ -101,7 +105,9 @@ class Source:
             self._labels = rows.array(LABELS) if roles.label and rows.num_rows else None
         else:
             # Columns are read from the table itself, which knows nothing of an indices mapping.
-            dataset = rows if rows._indices is None else rows.flatten_indices()
+            dataset = rows
+            if isinstance(rows, datasets.Dataset) and rows._indices is not None:
+                dataset = rows.flatten_indices()
             place = Place(origin, files, field)
             keep = None
             if prepared is None:

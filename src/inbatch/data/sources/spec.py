@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from inbatch.data.formats.choose import AUTO, check_format
 from inbatch.data.sources.choice import ListChoice, check_choice
 from inbatch.data.sources.columns import suggest
 from inbatch.data.sources.reading import Reading, parse_rules
@@ -28,6 +29,7 @@ class SourceSpec:
     prompts: Mapping[str, str] | None = None  # see columns.resolve_prompts
     on_bad_row: Literal["error", "drop"] = "error"  # rows that cannot be used, for whatever reason
     on_empty: Literal["error", "drop"] | None = None  # rows with nothing in a field, see empty
+    format: str | Mapping[str, object] = AUTO  # its name, or its keys; see data/formats
     csv: Mapping[str, str | None] | None = None  # {quote, delimiter, escape}, see reading.py
     # Which documents of its lists a row brings into a batch, see choice.ListChoice.
     max_negatives: int | None = None
@@ -74,6 +76,7 @@ def parse_spec(value: Any, *, field: str) -> SourceSpec:
     for key, choice in (("on_bad_row", spec.on_bad_row), ("on_empty", spec.empty)):
         if choice not in ("error", "drop"):
             raise ConfigError(f"{field}.{key}", "is not known", "set error or drop", value=choice)
+    check_format(spec.format, field=f"{field}.format")
     if spec.lists not in (None, True, False):
         raise ConfigError(
             f"{field}.lists", "is not true or false", "set one of them, or null", value=spec.lists

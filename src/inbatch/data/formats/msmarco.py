@@ -1,0 +1,133 @@
+"""MS MARCO's triplets of ids, with its collection and its queries.
+
+::
+
+    triplets      query, positive, negative; or score of the positive, score of the negative, then these three
+    collection    id, text
+    queries       id, text
+
+All with tabs between and without a header. https://microsoft.github.io/msmarco/Datasets.html; with scores:
+https://zenodo.org/records/4068216
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import fsspec
+
+from inbatch.data.formats.base import BadRecordError, Head, IdRequest, Tally
+from inbatch.data.formats.id_files import bad_line, find_file, read_lines, write_texts
+from inbatch.data.formats.id_pairs import PairCollector
+from inbatch.data.formats.id_rows import CORPUS, QUERIES, join_pairs, write_rows
+from inbatch.data.sources.config_keys import path_key
+from inbatch.errors import ConfigError
+
+_ID = re.compile(r"D?\d+")
+_SCORE = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
+_HEADER = re.compile(r"(qid|query[-_ ]?id|query|score)\b.*", re.IGNORECASE)
+
+
+@final
+@dataclass(frozen=True)
+class MsMarco:
+    """Triplets of ids: one row for each query, with its positives and its negatives.
+
+    Texts are looked up in the collection, not copied. Scores of a teacher, where there are any, stay with
+    their documents.
+
+    collection: the file of passages; null for collection.tsv beside the triplets.
+    queries: the file of queries; null for queries.train.tsv or queries.tsv beside the triplets.
+    """
+
+    collection: str | None = None
+    queries: str | None = None
+
+    def recognise(self, head: Head) -> str:
+        """By lines of three ids, or of two scores and three ids."""
+        names = head.names
+        ids = len(names) in (3, 5) and all(_ID.fullmatch(name) for name in names[-3:])
+        if ids and all(_SCORE.fullmatch(name) for name in names[:-3]):
+            kind = "two scores and three ids" if len(names) == 5 else "three ids"
+            return f"its lines are {kind}: query, positive, negative"
+        return ""
+
+    def files(self, request: IdRequest) -> dict[str, str]:
+        """The triplets, the collection and the queries."""
+        folder = request.paths[0].rpartition("/")[0] or "."
+        known = {
+            "collection": (self.collection, ("collection.tsv",)),
+            "queries": (self.queries, ("queries.train.tsv", "queries.tsv")),
+        }
+        found = {str(number): path for number, path in enumerate(request.paths)}
+        for key, (given, names) in known.items():
+            beside = [place for name in names if (place := find_file(folder, name))]
+            path = given or (beside[0] if beside else None)
+            if path is None:
+                raise ConfigError(
+                    f"{request.field}.format.{key}",
+                    f"is not set, and {folder} has no {' or '.join(names)}",
+                    "name the file of ids and texts",
+                )
+            fs, place = fsspec.core.url_to_fs(path)
+            if not fs.isfile(place):
+                key = f"{request.field}.format.{key}"
+                raise ConfigError(key, "is not there", "correct the path", value=path)
+            found[key] = path
+        return found
+
+    def build(
+        self, folder: Path, files: Mapping[str, str], request: IdRequest, tally: Tally
+    ) -> None:
+        """Write the texts, and the rows of the triplets."""
+        field = f"{request.field}.format"
+        corpus = write_texts(
+            folder / CORPUS, files["collection"], _text, field=f"{field}.collection"
+        )
+        queries = write_texts(folder / QUERIES, files["queries"], _text, field=f"{field}.queries")
+        parts = []
+        seen: set[tuple[str, str]] = set()  # lines of one query repeat its positive
+        for path in request.paths:
+            collector = PairCollector(
+                queries,
+                corpus,
+                path=path,
+                request=request,
+                tally=tally,
+            )
+            _take(path, collector, seen, key=path_key(request.field))
+            parts.append(collector.pairs())
+        write_rows(folder, join_pairs(parts), tally)
+
+
+def _take(path: str, collector: PairCollector, seen: set[tuple[str, str]], *, key: str) -> None:
+    for number, line in read_lines(path, field=key):
+        fields = line.split("\t")
+        if number == 1 and _HEADER.fullmatch(fields[0]):
+            continue
+        if len(fields) not in (3, 5):
+            fix = "give query, positive and negative, or two scores before them, with tabs between"
+            raise bad_line(
+                BadRecordError(f"has {len(fields)} fields", fix), path, number, field=key
+            )
+        *scores, query, positive, negative = fields
+        try:
+            of_positive, of_negative = map(float, scores or ("nan", "nan"))
+        except ValueError:
+            error = BadRecordError(f"has the scores {', '.join(scores)}", "give numbers")
+            raise bad_line(error, path, number, field=key) from None
+        if (query, positive) not in seen:
+            seen.add((query, positive))
+            collector.add(number, query, positive, positive=True, score=of_positive)
+        collector.add(number, query, negative, positive=False, score=of_negative)
+
+
+def _text(line: str) -> tuple[str, str]:
+    key, tab, text = line.partition("\t")
+    if not tab:
+        raise BadRecordError("has no tab", "give an id and a text with a tab between")
+    return key, text.strip()

@@ -1,0 +1,152 @@
+"""The records of files, one after the other, and where each one is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import IO, Any
+
+import datasets
+import fsspec
+
+from inbatch.data.formats.base import BadRecordError, Head
+from inbatch.data.sources.config_keys import path_key
+from inbatch.data.sources.diagnose import FaultyFileError
+from inbatch.data.sources.dropped import BAD_ROW, read_mark
+from inbatch.data.sources.files import LOAD_ERRORS, as_error, peek_columns
+from inbatch.data.sources.tables import Files, stream_rows
+from inbatch.errors import ConfigError
+
+Place = Callable[[], str]  # says where a record is
+HEAD_RECORDS = 1000  # that a format is recognised by
+
+
+def head_of(files: Files, *, field: str) -> Head:
+    """The beginning of the first file, up to a fault: who reads the whole file reports it."""
+    path = files.paths[0]
+    by_line = files.kind == "json" and _has_record_a_line(path)
+
+    def records() -> list[Any]:
+        first = files.only(path)
+        values = (r for _, r in _json_records(path, field=field)) if by_line else stream_rows(first)
+        found: list[Any] = []
+        with suppress(FaultyFileError, *LOAD_ERRORS):
+            found.extend(islice(values, HEAD_RECORDS))
+        return [record for record in found if not isinstance(record, BadRecordError)]
+
+    def names() -> Sequence[str]:
+        if by_line and (found := records()):
+            return list(dict.fromkeys(name for r in found if isinstance(r, Mapping) for name in r))
+        return peek_columns(files, field=field)
+
+    return Head(path, names, records)
+
+
+def head_of_table(table: datasets.Dataset, *, origin: str) -> Head:
+    """The beginning of rows in memory or of a hub data set."""
+    return Head(
+        origin, lambda: table.column_names, lambda: list(islice(_rows(table), HEAD_RECORDS))
+    )
+
+
+def read_records(files: Files, *, field: str) -> Iterator[tuple[Place, Any]]:
+    """All records, each with a function that gives its place: the file and the line, or the row.
+
+    A line that is not JSON gives a `BadRecordError` in place of a record.
+
+    Raises:
+        ConfigError: A file that cannot be read.
+    """
+    for path in files.paths:
+        if files.kind == "json":
+            yield from _json_records(path, field=field)
+        else:
+            yield from _table_records(files.only(path), field=field)
+
+
+def _table_records(files: Files, *, field: str) -> Iterator[tuple[Place, Any]]:
+    try:
+        for number, record in enumerate(stream_rows(files)):
+            if (marked := record.pop(BAD_ROW, None)) is None:
+                yield _place(files.paths[0], "row", number), record
+            else:
+                place, reason = read_mark(marked)
+                yield place.__str__, BadRecordError(reason, "correct it")
+    except FaultyFileError as fault:
+        raise as_error(fault, field=field) from None
+
+
+def table_records(table: datasets.Dataset, *, origin: str) -> Iterator[tuple[Place, Any]]:
+    """The rows of a table as records."""
+    for number, record in enumerate(_rows(table)):
+        yield _place(origin, "row", number), record
+
+
+def _rows(table: datasets.Dataset) -> Iterator[dict[str, Any]]:
+    """Rows in which classes have their names: their numbers mean another class in another data set."""
+    classes = {
+        name: dict(enumerate(kind.names))
+        for name, kind in table.features.items()
+        if isinstance(kind, datasets.ClassLabel)
+    }
+    for row in table:
+        yield {**row, **{name: names.get(row[name]) for name, names in classes.items()}}
+
+
+def _place(path: str, what: str, number: int) -> Place:
+    return lambda: f"{path}, {what} {number}"
+
+
+def _has_record_a_line(path: str) -> bool:
+    """Whether a file has a JSON object, or a list of texts, on its first line; else it may be one list."""
+    with suppress(*LOAD_ERRORS), _bytes(path) as file:
+        record = _parsed(next((line for line in file if line.strip()), b""), first=True)
+        of_texts = isinstance(record, list) and record != [] and not isinstance(record[0], Mapping)
+        return of_texts or isinstance(record, Mapping)
+    return False
+
+
+def _json_records(path: str, *, field: str) -> Iterator[tuple[Place, Any]]:
+    if not _has_record_a_line(path):  # the whole file is one list, or not JSON
+        for number, record in enumerate(_whole(path, field=field)):
+            yield _place(path, "record", number), record
+        return
+    with _bytes(path) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield _place(path, "line", number), _parsed(line, first=number == 1)
+
+
+def _parsed(line: bytes, *, first: bool) -> Any:
+    """The record of a line, or the error that its reader raises when it comes to it."""
+    try:
+        return json.loads(line.decode("utf-8-sig" if first else "utf-8"))
+    except json.JSONDecodeError as error:
+        return BadRecordError(f"is not JSON ({error.msg}, column {error.colno})", "correct it")
+    except UnicodeDecodeError:
+        return BadRecordError("is not UTF-8", "convert it")
+
+
+def _whole(path: str, *, field: str) -> list[Any]:
+    try:
+        with _bytes(path) as file:
+            records = json.load(file)
+    except ValueError as error:
+        raise ConfigError(
+            path_key(field), f"cannot be read as json ({error})", "correct it", value=path
+        ) from error
+    if not isinstance(records, list):
+        raise ConfigError(
+            path_key(field),
+            "is one JSON object over several lines",
+            "write one object a line, or a list of objects",
+            value=path,
+        )
+    return records
+
+
+def _bytes(path: str) -> IO[bytes]:
+    file: IO[bytes] = fsspec.open(path, "rb", compression="infer").open()
+    return file

@@ -1,0 +1,140 @@
+"""Pairs with labels of inference, grouped by premise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from inbatch.data.formats.read import Formatted, read_format
+from inbatch.data.sources.load import load_sources
+from inbatch.data.sources.spec import parse_spec
+from inbatch.errors import ConfigError
+
+PAIRS = [
+    ("a", "b", "entailment"),
+    ("c", "d", "contradiction"),
+    ("a", "e", "contradiction"),
+    ("a", "f", "neutral"),
+    ("g", "h", "entailment"),
+    ("a", "i", "entailment"),
+    ("g", "j", "-"),
+    ("a", "b", "entailment"),
+]
+ROWS = [
+    {"query": "a", "positive": ["b", "i"], "negative": ["e"]},
+    {"query": "g", "positive": ["h"], "negative": []},
+]
+
+
+def read(path: Path, **keys: Any) -> Formatted:
+    spec = parse_spec({"path": str(path), **keys}, field="data.train")
+    return read_format(spec, field="data.train", cache_dir=str(path.parent / "cache"))
+
+
+def write(path: Path, names: tuple[str, str, str], label: dict[str, Any] | None = None) -> Path:
+    values = [(p, h, (label or {}).get(word, word)) for p, h, word in PAIRS]
+    records = [dict(zip(names, pair)) for pair in values]
+    if path.suffix == ".parquet":
+        datasets.Dataset.from_list(records).to_parquet(path)
+    elif path.suffix == ".csv":
+        path.write_text("\n".join(",".join(map(str, line)) for line in (names, *values)) + "\n")
+    else:
+        path.write_text("\n".join(map(json.dumps, records)))
+    return path
+
+
+NUMBERS = {"entailment": 0, "neutral": 1, "contradiction": 2, "-": -1}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("label", [None, NUMBERS])
+def test_a_premise_has_what_it_entails_and_what_it_contradicts(
+    suffix: str, label: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    path = write(tmp_path / f"a{suffix}", ("premise", "hypothesis", "label"), label)
+    found = read(path)
+    assert found.read_as.startswith("read as nli, since its ")
+    assert list(found.table or []) == ROWS
+    counts = {each.reason: each.count for each in found.left_out}
+    assert counts == {
+        "with a neutral label": 1,
+        "without a label": 1,
+        "of queries without a positive": 1,
+        "given a second time": 1,
+    }
+
+
+def test_the_names_of_snli(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", ("sentence1", "sentence2", "gold_label"))
+    assert list(read(path).table or []) == ROWS
+
+
+def test_another_order_of_numbers(tmp_path: Path) -> None:
+    order = {"contradiction": 0, "entailment": 1, "neutral": 2, "-": -1}
+    path = write(tmp_path / "a.jsonl", ("premise", "hypothesis", "label"), order)
+    found = read(path, format={"labels": ["contradiction", "entailment", "neutral"]})
+    assert list(found.table or []) == ROWS
+
+
+def test_classes_of_a_data_set_are_known_by_their_names(tmp_path: Path) -> None:
+    names = ["contradiction", "neutral", "entailment"]
+    features = datasets.Features(
+        premise=datasets.Value("string"),
+        hypothesis=datasets.Value("string"),
+        label=datasets.ClassLabel(names=names),
+    )
+    rows = [
+        {"premise": p, "hypothesis": h, "label": names.index(word) if word in names else -1}
+        for p, h, word in PAIRS
+    ]
+    (tmp_path / "hub").mkdir()
+    table = datasets.Dataset.from_list(rows, features=features)
+    table.to_parquet(tmp_path / "hub" / "train.parquet")
+    spec = parse_spec({"hub": str(tmp_path / "hub")}, field="data.train")
+    found = read_format(spec, field="data.train", cache_dir=str(tmp_path / "cache"))
+    assert found.read_as == "read as nli, since its label is entailment, neutral or contradiction"
+    assert list(found.table or []) == ROWS
+
+
+def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("premise,hypothesis,label\na,b,neutral\nc,d,contradiction\n")
+    with pytest.raises(ConfigError, match="holds no rows"):
+        load_sources(str(path), cache_dir=str(tmp_path / "cache"))
+
+
+def test_another_split_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text(
+        "split\tsentence1\tsentence2\tlabel\ntrain\ta\tb\tentailment\ndev\ta\tc\tentailment\n"
+    )
+    found = read(path)
+    assert list(found.table or []) == [{"query": "a", "positive": "b"}]
+    assert [(each.reason, each.count) for each in found.left_out] == [("of another split", 1)]
+    everything = read(path, format={"name": "nli", "split": None})
+    assert list(everything.table or []) == [{"query": "a", "positive": ["b", "c"]}]
+
+
+def test_scored_pairs_stay_scored_pairs(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("premise,hypothesis,label\na,b,1\nc,d,0\n")
+    assert read(path).read_as == ""
+    path.write_text("sentence1,sentence2,score\na,b,2\nc,d,0\n")
+    assert read(path).read_as == ""
+
+
+def test_an_unknown_label_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("premise,hypothesis,label\na,b,entailment\nc,d,maybe\n")
+    with pytest.raises(ConfigError, match="has 'maybe' as label in row 1: give entailment"):
+        read(path)
+
+
+def test_rows_of_several_files_are_not_streamed(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", ("premise", "hypothesis", "label"))
+    with pytest.raises(ConfigError, match="the format nli joins rows of one query over all files"):
+        read(path, streaming=True)
