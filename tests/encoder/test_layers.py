@@ -30,4 +30,4 @@ def test_no_circle() -> None:
 def test_the_encoder_knows_nothing_of_the_data() -> None:
     found = {module for path in FOLDER.glob("*.py") for module in imports(path)}
     parts = {module.split(".")[1] for module in found if module.startswith("inbatch.")}
-    assert parts == {"batch", "encoder", "errors", "files"}
+    assert parts == {"batch", "compat", "device", "encoder", "errors", "files"}

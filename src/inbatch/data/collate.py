@@ -190,6 +190,11 @@ def check_mixable(sources: Sequence[Source], *, one_loss: bool) -> None:
                 )
 
 
+def widest_source(sources: Sequence[Source]) -> Source:
+    """The source whose roles and prompts are those of a batch of several: one with the most columns."""
+    return max(sources, key=lambda source: len(source.columns))
+
+
 def _width(source: Source) -> int:
     """Columns of its batches."""
     return 2 if source.is_ragged else len(source.columns)
@@ -215,7 +220,7 @@ class BatchDataset(Dataset[Batch]):
             name = source.name
             read = read_rows(source, item.rows, want_texts=wants_texts, draw=draw)
         else:
-            source, name = self.sources[0], MIXED
+            source, name = widest_source(self.sources), MIXED
             read = read_mixed(
                 self.sources, item.sources, item.rows, want_texts=wants_texts, draw=draw
             )

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from inbatch.data.collate import widest_source
 from inbatch.data.hashing import hash_texts
 from inbatch.data.sources.columns import resolve_prompts
 from inbatch.data.sources.load import Source
@@ -112,14 +113,15 @@ def columns_by_prompt(
 ) -> dict[str, tuple[SourceColumn, ...]]:
     """Text columns by the prompt that the guide puts in front of them.
 
-    A source that may stand in one batch with the first is there under that one's prompts too, which
-    are those of the batch. They differ where a column has another role's name.
+    A source that may stand in one batch with others is there under the prompts of such a batch too, see
+    `widest_source`. They differ where a column has another role's name.
     """
     columns: dict[str, tuple[SourceColumn, ...]] = {}
     for source in sources:
-        plain, mixed = (resolve_prompts(prompts, each.roles) for each in (source, sources[0]))
-        same_width = len(plain) == len(mixed)
-        pairs = list(zip(plain, mixed if same_width else plain, strict=True))
+        shared = widest_source(sources)
+        plain, mixed = (resolve_prompts(prompts, each.roles) for each in (source, shared))
+        fits = len(plain) == len(mixed) or source.ragged is not None
+        pairs = list(zip(plain, mixed[: len(plain)] if fits else plain))
         if source.ragged is not None:
             pairs = pairs[:3]  # query, positives, and all negatives
         for number, pair in enumerate(pairs):

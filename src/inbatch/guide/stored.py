@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from inbatch.batch.batch import Batch
-from inbatch.data.collate import MIXED
+from inbatch.data.collate import MIXED, widest_source
 from inbatch.data.sources.columns import resolve_prompts
 from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder
@@ -77,7 +77,7 @@ class StoredGuide:
         self._settings = fill
         self._columns = columns_by_prompt(sources, self.prompts)
         self._prompts_of = {s.name: resolve_prompts(self.prompts, s.roles) for s in sources}
-        self._prompts_of[MIXED] = self._prompts_of[sources[0].name]  # as the collator does
+        self._prompts_of[MIXED] = self._prompts_of[widest_source(sources).name]  # as collated
         self._tables: dict[str, OpenTable] = {}
         if self._settings.chunk_tokens < encoder.tokenizer.max_length:
             raise ConfigError(

@@ -177,6 +177,7 @@ class ContrastiveStep:
         if self._seed is not None:
             seed_step(self._seed, epoch, batch.step, self.process.rank)
         loss = self._losses[batch.source] if isinstance(self._losses, Mapping) else self._losses
+        loss = loss.settled(lists=batch.documents is not None)
         visible = visible_rows(batch, loss, mode=self._gather, process=self.process)
         side = SideData(
             *(batch, loss, visible, self._guide),
@@ -260,25 +261,26 @@ class ContrastiveStep:
         """Tokenize this rank's rows of a global batch and move them to the device.
 
         Args:
-            columns: the whole global batch, the same on every rank: texts under names like "query",
-                "positive", "negative", and numbers under "label". Positives and negatives may be lists.
+            columns: the whole global batch, the same on every rank: texts, lists of texts, or numbers, by
+                names like "query", "positive", "negative", "label".
             step: number of the batch, for the random numbers of dropout.
-            chunk_rows: most texts of one forward; None for no limit.
-            chunk_tokens: most computed tokens of one forward; None for no limit.
+            chunk_rows, chunk_tokens: most texts and computed tokens of one forward; None for no limit.
         """
-        guide = self._guide
         collator = Collator(
             tokenizer=self.encoder.tokenizer,
             chunk_rows=chunk_rows,
             chunk_tokens=chunk_tokens,
             prompts=self.encoder.role_prompts,
-            guide_tokenizer=None if guide is None else guide.tokenizer,
-            guide_prompts=None if guide is None else guide.prompts,
+            guide_tokenizer=None if self._guide is None else self._guide.tokenizer,
+            guide_prompts=None if self._guide is None else self._guide.prompts,
         )
         source = Source.from_columns("rows", columns)
-        rows = np.arange(source.num_rows)
-        own = slice_rows(rows, self.process.rank, self.process.world_size)
-        batch = collator(source, own, step=step, num_global_rows=len(rows))
+        ranks, rows = range(self.process.world_size), np.arange(source.num_rows)
+        parts = [slice_rows(rows, rank, len(ranks)) for rank in ranks]
+        batch = collator(source, parts[self.process.rank], step=step, num_global_rows=len(rows))
+        if source.ragged is not None and batch.documents is not None:
+            of_ranks = tuple(int(source.ragged.document_counts(part).sum()) for part in parts)
+            batch = batch._replace(documents=batch.documents._replace(of_ranks=of_ranks))
         return pack(batch).open(self.process.device)
 
 

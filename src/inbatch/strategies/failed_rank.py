@@ -20,6 +20,9 @@ from inbatch.console import record
 
 _LOOK_S = 0.2
 _WAIT_S = 30.0  # at the end, for ranks that end too
+_OWN_WAIT_S = (
+    15.0  # for a rank of this machine to end after its connection; a busy one takes seconds
+)
 _GLOO = re.compile(r"\[\S*gloo/transport/\S+\] (.*?)(\. |$)", re.DOTALL)
 _NCCL = re.compile(r"ncclRemoteError: (.*?)(\. |$)", re.DOTALL)
 _ending = threading.Event()  # the ranks end because this process does
@@ -64,7 +67,7 @@ def signal_ranks(number: int) -> None:
 
 def is_told() -> bool:
     """Wait for what the first process has to say of a rank that is gone; return whether it has."""
-    return _told.wait(GRACE_S)
+    return _told.wait(_OWN_WAIT_S if _started else GRACE_S)
 
 
 def _watch() -> None:
