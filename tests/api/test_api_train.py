@@ -233,3 +233,15 @@ def test_mistakes_are_one_sentence(
         inbatch.train(**{"train": rows(), **small, **changes})
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_keys_of_rows_in_memory(small: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    inbatch.train(rows(), data={"train": {"limit": 9}}, **small)
+    assert "9 rows: query, positive, negative" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="bogus is not a valid key"):
+        inbatch.train(rows(), data={"train": {"bogus": 1}}, **small)
+    two = {"a": rows(), "b": rows(seed=9)}
+    with pytest.raises(ConfigError, match=r"does not say of which source .*: name one of a, b"):
+        inbatch.train(two, data={"train": {"limit": 9}}, **small)
+    with pytest.raises(ConfigError, match=r"data\.train\.b\.limit"):
+        inbatch.train(two, data={"train": {"b": {"limit": 0}}}, **small)

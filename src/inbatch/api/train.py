@@ -151,8 +151,38 @@ def _add_sources(names: dict[str, Any], train: Any) -> dict[str, datasets.Datase
         specs[name] = {"path": placeholder(table)} if table is not None else file_spec(value)
         if table is not None:
             tables[name] = table
+    for name, further in _further_keys(names, specs).items():
+        specs[name] = {**_as_keys(specs[name]), **further}
     names["data.train"] = specs
     return tables
+
+
+def _further_keys(names: dict[str, Any], specs: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Take the keys of sources, by name, out of ``data={"train": {...}}``.
+
+    Raises:
+        ConfigError: they are those of a source that the argument `train` does not have.
+    """
+    data = names.get("data")
+    if not isinstance(data, Mapping) or not isinstance(data.get("train"), Mapping):
+        return {}
+    names["data"] = {key: value for key, value in data.items() if key != "train"}
+    given = data["train"]
+    by_source = (
+        all(isinstance(value, Mapping) for value in given.values()) and given.keys() <= specs.keys()
+    )
+    found = given if by_source else {name: given for name in specs if len(specs) == 1}
+    if given and not found:
+        raise ConfigError(
+            "data.train",
+            "does not say of which source its keys are",
+            f"name one of {', '.join(specs)}",
+        )
+    return dict(found)
+
+
+def _as_keys(spec: Any) -> dict[str, Any]:
+    return dict(spec) if isinstance(spec, Mapping) else {"path": spec}
 
 
 def _add_evaluators(

@@ -21,7 +21,7 @@ from hydra.errors import OverrideParseException
 from inbatch.config.check import check_local
 from inbatch.data.sources.config_keys import RETRIEVAL_KEYS
 from inbatch.data.sources.spec import SourceSpec
-from inbatch.errors import ConfigError
+from inbatch.errors import ConfigError, did_you_mean
 
 _PLAIN = re.compile(r"(?P<group>[A-Za-z_][\w/]*)(?P<key>@?[\w.\-]*)=(?P<value>.*)", re.DOTALL)
 _FOLDERS = ("output_dir", "guide.store_dir", "data.cache_dir")
@@ -100,8 +100,12 @@ def _with_paths(arguments: Sequence[str]) -> list[str]:
 
 def _check_keys_of_one(key: str, argument: str, further: Sequence[str]) -> None:
     for named in (each for each in further if not _KEY_OF_ONE.match(each)):
+        name = named.partition("=")[0]
+        last = name.removeprefix(f"{key}.")
+        if "." not in last and (meant := did_you_mean(last, _SPEC.split("|"))):
+            raise ConfigError(name, "is not a valid key", meant)
         raise ConfigError(
-            named.partition("=")[0],
+            name,
             f"belongs to a data set with a name, and {argument} has none",
             f"set {key}.NAME=FILE, or the key alone, as {key}.limit=100",
         )

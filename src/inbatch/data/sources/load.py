@@ -89,6 +89,8 @@ def _load_source(
     options: dict[str, Any] = {"prompts": spec.prompts, "field": field, **choices}
     options["choice"] = spec.choice
     if table is not None:
+        if spec.limit is not None:
+            table = table.select(range(min(spec.limit, table.num_rows)))
         return load_table(name, table, columns=spec.columns, cache_dir=cache_dir, **options)
     prepared = open_prepared(spec.path, mapping=spec.columns, field=field, **choices)
     if prepared is not None:
