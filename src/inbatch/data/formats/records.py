@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from typing import IO, Any
 
@@ -24,17 +25,25 @@ HEAD_RECORDS = 1000  # that a format is recognised by
 
 
 def head_of(files: Files, *, field: str) -> Head:
-    """The beginning of the first file, up to a fault: who reads the whole file reports it."""
+    """The beginning of the first file without the records that cannot be read.
+
+    Whoever reads the whole file reports those; here they must not hide what the others are.
+    """
     path = files.paths[0]
     by_line = files.kind == "json" and _has_record_a_line(path)
 
     def records() -> list[Any]:
-        first = files.only(path)
+        first = replace(files.only(path), reading=replace(files.reading, on_bad_row="drop"))
         values = (r for _, r in _json_records(path, field=field)) if by_line else stream_rows(first)
         found: list[Any] = []
         with suppress(FaultyFileError, *LOAD_ERRORS):
             found.extend(islice(values, HEAD_RECORDS))
-        return [record for record in found if not isinstance(record, BadRecordError)]
+        return [
+            record
+            for record in found
+            if not isinstance(record, BadRecordError)
+            and (not isinstance(record, dict) or record.pop(BAD_ROW, None) is None)
+        ]
 
     def names() -> Sequence[str]:
         if by_line and (found := records()):

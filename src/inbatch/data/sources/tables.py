@@ -150,7 +150,7 @@ def _read_stored(files: Files, path: str, schema: pa.Schema) -> Iterator[pa.Tabl
 
 
 def stream_rows(files: Files) -> Iterator[dict[str, Any]]:
-    """The rows of files one by one, as Python values of all columns.
+    """The rows of files one by one, as Python values of all columns, and `BAD_ROW` where rows may be dropped.
 
     Raises:
         FaultyFileError: What is wrong with a file.
@@ -166,7 +166,8 @@ def stream_rows(files: Files) -> Iterator[dict[str, Any]]:
             else:
                 names = arrow_schema(file, path=path).names
                 file.seek(0)
-                tables = arrow_tables(file, names, path=path)
+                drop = files.reading.on_bad_row == "drop"
+                tables = arrow_tables(file, names, path=path, drop=drop)
             for table in tables:
                 yield from table.to_pylist()
 
