@@ -86,7 +86,7 @@ def read_format(spec: SourceSpec, *, field: str, cache_dir: str | None) -> Forma
     conversion = _conversion(spec, chosen, field=field)
     if spec.streaming:
         return _streamed(spec, chosen, files, conversion)
-    parts = [*map(_state, files.paths), conversion.describe()]
+    parts = [*map(_state, files.paths), repr(files.reading), conversion.describe()]
     converted = convert(
         conversion,
         lambda: read_records(files, field=field),

@@ -1,0 +1,33 @@
+"""Records that are easily misread: in another way than before, as text in place of lists, or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inbatch.data.formats.read import Formatted, read_format
+from inbatch.data.sources.load import load_sources
+from inbatch.data.sources.spec import parse_spec
+from inbatch.errors import ConfigError
+
+
+def read(path: Path, **keys: Any) -> Formatted:
+    spec = parse_spec({"path": str(path), **keys}, field="data.train")
+    return read_format(spec, field="data.train", cache_dir=str(path.parent / "cache"))
+
+
+def rows(found: Formatted) -> list[dict[str, Any]]:
+    assert found.table is not None
+    return [dict(row) for row in found.table]
+
+
+def test_other_marks_of_a_csv_file_make_other_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("query,response\n'a,b',c\n")
+    marked = rows(read(path, csv={"quote": "'"}, format="query_response"))
+    assert marked == [{"query": "a,b", "positive": "c"}]
+    with pytest.raises(ConfigError):
+        read(path, csv={"quote": "none"}, format="query_response")
