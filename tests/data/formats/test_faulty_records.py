@@ -31,3 +31,14 @@ def test_other_marks_of_a_csv_file_make_other_rows(tmp_path: Path) -> None:
     assert marked == [{"query": "a,b", "positive": "c"}]
     with pytest.raises(ConfigError):
         read(path, csv={"quote": "none"}, format="query_response")
+
+
+def test_a_prompt_is_read_in_the_cache_of_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "default")
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"query": "q", "pos": ["p"], "neg": [], "prompt": "Find: "}) + "\n")
+    assert read(path).prompts == {"query": "Find: "}
+    assert (tmp_path / "cache").is_dir()
+    assert not (tmp_path / "default").exists()

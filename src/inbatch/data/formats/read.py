@@ -76,13 +76,13 @@ def read_format(spec: SourceSpec, *, field: str, cache_dir: str | None) -> Forma
         return _of_ids(spec, chosen, (folder,), field=field, cache_dir=cache_dir)
     files = resolve_files(spec.path, field=field, reading=spec.reading(field=field))
     if _is_named(spec):
-        return _of_columns(spec, NAMED, files, field=field)
+        return _of_columns(spec, NAMED, files, field=field, cache_dir=cache_dir)
     head = head_of(files, field=field)
     chosen = choose(spec.format, head, field=f"{field}.format")
     if isinstance(chosen.format, IdFormat):
         return _of_ids(spec, chosen, files.paths, field=field, cache_dir=cache_dir)
     if isinstance(chosen.format, ColumnFormat):
-        return _of_columns(spec, chosen, files, field=field)
+        return _of_columns(spec, chosen, files, field=field, cache_dir=cache_dir)
     conversion = _conversion(spec, chosen, field=field)
     if spec.streaming:
         return _streamed(spec, chosen, files, conversion)
@@ -148,14 +148,18 @@ def _of_ids(
     return _made(spec, chosen, table, read_left_out(target), str(spec.path), field=field)
 
 
-def _of_columns(spec: SourceSpec, chosen: Chosen, files: Files, *, field: str) -> Formatted:
+def _of_columns(
+    spec: SourceSpec, chosen: Chosen, files: Files, *, field: str, cache_dir: str | None
+) -> Formatted:
     made = chosen.format
     assert isinstance(made, ColumnFormat)
     names = peek_columns(files, field=field)
     prompts, column = spec.prompts, made.prompt_column(names)
     # An evaluator has the encoder's prompts, and a prompt that is set is the one that counts.
     if column is not None and field.startswith("data.train") and "query" not in (prompts or {}):
-        prompt = queries_prompt(files, column, streaming=spec.streaming, field=field)
+        prompt = queries_prompt(
+            files, column, streaming=spec.streaming, field=field, cache_dir=cache_dir
+        )
         prompts = {**(prompts or {}), **({"query": prompt} if prompt else {})} or None
     return Formatted(
         roles=find_roles(names, mapping=spec.columns, field=field),
