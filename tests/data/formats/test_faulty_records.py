@@ -42,3 +42,16 @@ def test_a_prompt_is_read_in_the_cache_of_the_source(
     assert read(path).prompts == {"query": "Find: "}
     assert (tmp_path / "cache").is_dir()
     assert not (tmp_path / "default").exists()
+
+
+def test_records_are_counted_by_one_reason_for_each_kind_of_fault(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    good = json.dumps({"query": "q", "response": "p"})
+    others = ['{"query": "r"', '{"query": 1, "x"}', '{"query": 1}', '{"query": 2, "response": 3}']
+    path.write_text("\n".join([good, *others]))
+    left = read(path, on_bad_row="drop").left_out
+    assert {each.reason: each.count for each in left} == {
+        "that are no JSON": 2,
+        "that no row can be made of": 2,
+    }
+    assert left[1].places[1] == f"{path}, line 5, which has 2 as query"

@@ -32,6 +32,7 @@ ROWS, LEFT_OUT = "rows.arrow", "left_out.json"
 _BATCH = 10_000  # rows of a record batch
 _LISTS = ("positive", "negative")
 _NO_POSITIVE = "without a positive"
+_NO_ROW = "that no row can be made of"
 
 
 class Converted(NamedTuple):
@@ -76,7 +77,8 @@ class Conversion:
             elif self.format.joined:
                 self.tally.add("of queries without a positive", place, len(row.negative))
             else:
-                self._refuse(BadRecordError("has no positive", "give one"), place, _NO_POSITIVE)
+                error = BadRecordError("has no positive", "give one", reason=_NO_POSITIVE)
+                self._refuse(error, place)
 
     def _each(self, records: Iterable[tuple[Place, Any]]) -> Iterator[tuple[Place, Row, Any]]:
         for place, record in records:
@@ -89,7 +91,7 @@ class Conversion:
                     continue
                 key = _key_of(record, self.key)
             except BadRecordError as error:
-                self._refuse(error, place, f"that no row can be made of ({error.problem})")
+                self._refuse(error, place)
                 continue
             if all(map(str.strip, (row.query, *row.positive, *row.negative))):
                 yield place, row, key
@@ -121,10 +123,13 @@ class Conversion:
                     self.tally.add("given a second time", place)
         yield from groups.values()
 
-    def _refuse(self, error: BadRecordError, place: Place, reason: str) -> None:
+    def _refuse(self, error: BadRecordError, place: Place) -> None:
         if self.on_bad_row == "error":
             raise self._error(error, place)
-        self.tally.add(reason, place)
+        if error.reason:
+            self.tally.add(error.reason, place)
+        else:
+            self.tally.add(_NO_ROW, lambda: f"{place()}, which {error.problem}")
 
     def _error(self, error: BadRecordError, place: Place) -> ConfigError:
         path, _, line = place().rpartition(", ")

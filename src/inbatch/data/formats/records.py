@@ -82,7 +82,7 @@ def _table_records(files: Files, *, field: str) -> Iterator[tuple[Place, Any]]:
                 yield _place(files.paths[0], "row", number), record
             else:
                 place, reason = read_mark(marked)
-                yield place.__str__, BadRecordError(reason, "correct it")
+                yield place.__str__, BadRecordError(reason, "correct it", reason=reason)
     except FaultyFileError as fault:
         raise as_error(fault, field=field) from None
 
@@ -133,9 +133,10 @@ def _parsed(line: bytes, *, first: bool) -> Any:
     try:
         return json.loads(line.decode("utf-8-sig" if first else "utf-8"))
     except json.JSONDecodeError as error:
-        return BadRecordError(f"is not JSON ({error.msg}, column {error.colno})", "correct it")
+        problem = f"is not JSON ({error.msg}, column {error.colno})"
+        return BadRecordError(problem, "correct it", reason="that are no JSON")
     except UnicodeDecodeError:
-        return BadRecordError("is not UTF-8", "convert it")
+        return BadRecordError("is not UTF-8", "convert it", reason="that are not UTF-8")
 
 
 def _whole(path: str, *, field: str) -> list[Any]:
