@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from inbatch.data.formats.read import Formatted, read_format
+from inbatch.data.formats.records import HEAD_RECORDS
 from inbatch.data.sources.load import load_sources
 from inbatch.data.sources.spec import parse_spec
 from inbatch.errors import ConfigError
@@ -55,3 +56,15 @@ def test_records_are_counted_by_one_reason_for_each_kind_of_fault(tmp_path: Path
         "that no row can be made of": 2,
     }
     assert left[1].places[1] == f"{path}, line 5, which has 2 as query"
+
+
+def test_a_late_label_of_a_streamed_source_is_refused(tmp_path: Path) -> None:
+    plain = json.dumps({"query": "q", "response": "p"})
+    late = json.dumps({"query": "q", "response": "p", "label": 1})
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join([*[plain] * HEAD_RECORDS, late]))
+    keys = {"path": str(path), "streaming": True}
+    with pytest.raises(ConfigError, match=f"has a label, .* in line {HEAD_RECORDS + 1}: label all"):
+        load_sources({"pairs": keys}, cache_dir=str(tmp_path / "cache"))
+    path.write_text("\n".join([late, *[plain] * 2]))
+    assert read(path, streaming=True).roles.label == "label"

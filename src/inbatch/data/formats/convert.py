@@ -51,6 +51,8 @@ class Conversion:
     on_empty: "drop" leaves out empty texts, and records that have no query or positive then.
     on_bad_row: "drop" leaves out records that the format does not allow.
     field: configuration key of the source, for messages.
+    labels: whether a record may have a label, for which a streamed source has no column where its first
+        records have none.
     """
 
     format: RecordFormat
@@ -58,6 +60,7 @@ class Conversion:
     on_empty: Literal["error", "drop"] = "error"
     on_bad_row: Literal["error", "drop"] = "error"
     field: str = "data.train"
+    labels: bool = True
     tally: Tally = dataclasses.field(default_factory=Tally)
 
     def describe(self) -> str:
@@ -93,6 +96,10 @@ class Conversion:
             except BadRecordError as error:
                 self._refuse(error, place)
                 continue
+            if row.label is not None and not self.labels:
+                problem = "has a label, and the first records of the source have none,"
+                fix = f"label all or none, or remove {self.field}.streaming"
+                raise self._error(BadRecordError(problem, fix), place)
             if all(map(str.strip, (row.query, *row.positive, *row.negative))):
                 yield place, row, key
             elif (shorter := self._without_empty(row, place)) is not None:

@@ -211,8 +211,8 @@ def _streamed(spec: SourceSpec, chosen: Chosen, files: Files, conversion: Conver
         raise _not_streamed(chosen, "joins rows of one query over all files", field=field)
     first = islice(read_records(files, field=field), HEAD_RECORDS)
     rows = replace(conversion, tally=Tally()).rows(first)
-    names = ["query", "positive", "negative"]
-    names += ["label"] if any(row.label is not None for row, _ in rows) else []
+    labels = any(row.label is not None for row, _ in rows)
+    names = ["query", "positive", "negative", *(["label"] if labels else [])]
     names += [] if conversion.key is None else [conversion.key]
     return Formatted(
         roles=find_roles(names, mapping=spec.columns, field=field),
@@ -220,7 +220,7 @@ def _streamed(spec: SourceSpec, chosen: Chosen, files: Files, conversion: Conver
         prompts=spec.prompts,
         read_as=_says(chosen),
         files=files,
-        conversion=conversion,
+        conversion=replace(conversion, labels=labels),
     )
 
 
