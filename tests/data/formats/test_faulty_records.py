@@ -68,3 +68,46 @@ def test_a_late_label_of_a_streamed_source_is_refused(tmp_path: Path) -> None:
         load_sources({"pairs": keys}, cache_dir=str(tmp_path / "cache"))
     path.write_text("\n".join([late, *[plain] * 2]))
     assert read(path, streaming=True).roles.label == "label"
+
+
+TWICE = '{"query": "q", "query": "r", "response": "p"}'
+HALF = '{"query": "\\ud800", "response": "p"}'
+
+
+@pytest.mark.parametrize(
+    ("bad", "problem"),
+    [
+        (TWICE, "has 'query' twice in "),
+        ('{"query": "q", "response": "p", "more": [{"a": 1, "a": 2}]}', "has 'a' twice in "),
+        (HALF, r"has half of a character \(a lone surrogate\) in "),
+        ('{"query": "q"', "is not JSON"),
+    ],
+)
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_faulty_line_is_refused_or_left_out(
+    bad: str, problem: str, at: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.jsonl"
+    lines = [json.dumps({"query": f"q{i}", "response": "\ud83d\ude00"}) for i in range(3)]
+    lines[at] = bad
+    path.write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match=f"{problem}.*line {at + 1}"):
+        read(path)
+    found = read(path, on_bad_row="drop")
+    assert [row["query"] for row in rows(found)] == [f"q{i}" for i in range(3) if i != at]
+    assert [each.count for each in found.left_out] == [1]
+
+
+@pytest.mark.parametrize("record", [TWICE, HALF])
+def test_a_faulty_record_of_a_list_is_refused(record: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(f"[{record},\n {record}]")
+    with pytest.raises(ConfigError, match=r"twice in one of its|half of a character .* in record 0"):
+        read(path, format="query_response")
+
+
+def test_an_object_over_several_lines_is_still_refused_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"data": [\n {"query": "q", "response": "p"}\n]}')
+    with pytest.raises(ConfigError, match="is one JSON object over several lines"):
+        read(path, format="query_response", on_bad_row="drop")
