@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from inbatch.data.formats.read import Formatted, read_format
@@ -111,3 +112,38 @@ def test_an_object_over_several_lines_is_still_refused_as_such(tmp_path: Path) -
     path.write_text('{"data": [\n {"query": "q", "response": "p"}\n]}')
     with pytest.raises(ConfigError, match="is one JSON object over several lines"):
         read(path, format="query_response", on_bad_row="drop")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_lists_in_fields_are_asked_about(streaming: bool, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("query,response,tags\n" + "q,\"['x', 'y']\",\"['t']\"\n" * 2)
+    with pytest.raises(ConfigError, match=r"lists written as text in column 'response' \(\['x', 'y'"):
+        read(path, streaming=streaming)
+    (source,) = load_sources(
+        {"a": {"path": str(path), "streaming": streaming, "lists": True}},
+        cache_dir=str(tmp_path / "cache"),
+    )
+    assert source.ragged is not None
+    assert source.ragged.read(np.arange(1)).documents == ["x", "y"]
+
+
+def test_lists_in_fields_are_texts_on_request(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("query,response,tags\nq,\"['x', 'y']\",\"['t']\"\n")
+    assert rows(read(path, lists=False)) == [{"query": "q", "positive": "['x', 'y']"}]
+
+
+def test_lists_that_are_not_trained_on_are_not_asked_about(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("query,response,tags\nq,p,\"['t']\"\n")
+    assert rows(read(path)) == [{"query": "q", "positive": "p"}]
+
+
+def test_a_broken_list_is_left_out_on_request(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("query,response\n" + "q,\"['x', 'y']\"\n" * 2 + "r,\"['x', y\"\n")
+    with pytest.raises(ConfigError, match="has a broken list in column 'response', row 2"):
+        read(path, lists=True)
+    left = read(path, lists=True, on_bad_row="drop").left_out
+    assert [(each.reason, each.count) for each in left] == [("with a broken list in 'response'", 1)]

@@ -28,6 +28,7 @@ from inbatch.data.sources.columns import Roles, find_roles
 from inbatch.data.sources.dropped import Dropped
 from inbatch.data.sources.files import load_hub, peek_columns, resolve_files
 from inbatch.data.sources.indexed import IndexedRows
+from inbatch.data.sources.list_texts import SAMPLE, refuse_lists_of
 from inbatch.data.sources.spec import SourceSpec
 from inbatch.data.sources.tables import Files
 from inbatch.errors import ConfigError
@@ -84,6 +85,8 @@ def read_format(spec: SourceSpec, *, field: str, cache_dir: str | None) -> Forma
     if isinstance(chosen.format, ColumnFormat):
         return _of_columns(spec, chosen, files, field=field, cache_dir=cache_dir)
     conversion = _conversion(spec, chosen, field=field)
+    if files.reading.lists is None:
+        _refuse_lists(files, conversion)
     if spec.streaming:
         return _streamed(spec, chosen, files, conversion)
     parts = [*map(_state, files.paths), repr(files.reading), conversion.describe()]
@@ -202,6 +205,20 @@ def _conversion(spec: SourceSpec, chosen: Chosen, *, field: str) -> Conversion:
         on_bad_row=spec.on_bad_row,
         field=field,
     )
+
+
+def _refuse_lists(files: Files, conversion: Conversion) -> None:
+    """Refuse columns that would be trained on as texts and are lists, in the first records."""
+    field = conversion.field
+    first = list(islice(read_records(files, field=field), SAMPLE))
+    rows = replace(conversion, tally=Tally()).rows(first)
+    used = {text for row, _ in rows for text in (row.query, *row.positive, *row.negative)}
+    records = [record for _, record in first if isinstance(record, Mapping)]
+    for name in dict.fromkeys(name for record in records for name in record):
+        texts = [text for record in records if isinstance(text := record.get(name), str)]
+        if not used.isdisjoint(texts):
+            parsed = files.kind != "json"
+            refuse_lists_of(texts, name, origin=files.paths[0], parsed=parsed, field=field)
 
 
 def _streamed(spec: SourceSpec, chosen: Chosen, files: Files, conversion: Conversion) -> Formatted:
