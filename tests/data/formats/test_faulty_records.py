@@ -103,7 +103,9 @@ def test_a_faulty_line_is_refused_or_left_out(
 def test_a_faulty_record_of_a_list_is_refused(record: str, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(f"[{record},\n {record}]")
-    with pytest.raises(ConfigError, match=r"twice in one of its|half of a character .* in record 0"):
+    with pytest.raises(
+        ConfigError, match=r"twice in one of its|half of a character .* in record 0"
+    ):
         read(path, format="query_response")
 
 
@@ -118,7 +120,9 @@ def test_an_object_over_several_lines_is_still_refused_as_such(tmp_path: Path) -
 def test_lists_in_fields_are_asked_about(streaming: bool, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("query,response,tags\n" + "q,\"['x', 'y']\",\"['t']\"\n" * 2)
-    with pytest.raises(ConfigError, match=r"lists written as text in column 'response' \(\['x', 'y'"):
+    with pytest.raises(
+        ConfigError, match=r"lists written as text in column 'response' \(\['x', 'y'"
+    ):
         read(path, streaming=streaming)
     (source,) = load_sources(
         {"a": {"path": str(path), "streaming": streaming, "lists": True}},
@@ -147,3 +151,11 @@ def test_a_broken_list_is_left_out_on_request(tmp_path: Path) -> None:
         read(path, lists=True)
     left = read(path, lists=True, on_bad_row="drop").left_out
     assert [(each.reason, each.count) for each in left] == [("with a broken list in 'response'", 1)]
+
+
+@pytest.mark.parametrize("lists", [None, True])
+def test_lists_in_texts_of_json_are_asked_about(lists: bool | None, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"query": "q", "response": "['x', 'y']"}))
+    with pytest.raises(ConfigError, match=r"'response' .*: store lists, or set .*lists=false"):
+        read(path, lists=lists)

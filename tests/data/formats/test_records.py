@@ -205,7 +205,10 @@ def test_such_records_are_counted_on_request(tmp_path: Path) -> None:
     assert left == {
         "that no row can be made of": (
             2,
-            (f"{path}, line 2, which holds a list of 1", f"{path}, line 4, which holds a list of 1"),
+            (
+                f"{path}, line 2, which holds a list of 1",
+                f"{path}, line 4, which holds a list of 1",
+            ),
         ),
         "with an empty text": (1, (f"{path}, line 5",)),
         "with empty texts beside others, which are left out": (1, (f"{path}, line 6",)),

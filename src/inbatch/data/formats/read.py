@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import datasets
 import fsspec
@@ -19,6 +20,7 @@ from inbatch.data.formats.convert import Conversion, Converted, convert, read_le
 from inbatch.data.formats.prompts import queries_prompt
 from inbatch.data.formats.records import (
     HEAD_RECORDS,
+    Place,
     head_of,
     head_of_table,
     read_records,
@@ -85,8 +87,10 @@ def read_format(spec: SourceSpec, *, field: str, cache_dir: str | None) -> Forma
     if isinstance(chosen.format, ColumnFormat):
         return _of_columns(spec, chosen, files, field=field, cache_dir=cache_dir)
     conversion = _conversion(spec, chosen, field=field)
-    if files.reading.lists is None:
-        _refuse_lists(files, conversion)
+    is_table = files.kind != "json"  # whose texts `lists=true` parses
+    if files.reading.lists is None or (files.reading.lists and not is_table):
+        first = read_records(files, field=field)
+        _refuse_lists(first, conversion, origin=files.paths[0], parsed=is_table)
     if spec.streaming:
         return _streamed(spec, chosen, files, conversion)
     parts = [*map(_state, files.paths), repr(files.reading), conversion.describe()]
@@ -124,6 +128,9 @@ def _of_hub(spec: SourceSpec, *, field: str, cache_dir: str | None) -> Formatted
     if isinstance(chosen.format, ColumnFormat):
         return _made(spec, chosen, table, (), origin, field=field)
     conversion = _conversion(spec, chosen, field=field)
+    if spec.lists is None:
+        records = table_records(table, origin=origin)
+        _refuse_lists(records, conversion, origin=origin, parsed=False)
     converted = convert(
         conversion,
         lambda: table_records(table, origin=origin),
@@ -207,18 +214,18 @@ def _conversion(spec: SourceSpec, chosen: Chosen, *, field: str) -> Conversion:
     )
 
 
-def _refuse_lists(files: Files, conversion: Conversion) -> None:
-    """Refuse columns that would be trained on as texts and are lists, in the first records."""
-    field = conversion.field
-    first = list(islice(read_records(files, field=field), SAMPLE))
+def _refuse_lists(
+    records: Iterable[tuple[Place, Any]], conversion: Conversion, *, origin: str, parsed: bool
+) -> None:
+    """Refuse columns whose texts would be trained on and are lists, in the first records."""
+    first = list(islice(records, SAMPLE))
     rows = replace(conversion, tally=Tally()).rows(first)
     used = {text for row, _ in rows for text in (row.query, *row.positive, *row.negative)}
-    records = [record for _, record in first if isinstance(record, Mapping)]
-    for name in dict.fromkeys(name for record in records for name in record):
-        texts = [text for record in records if isinstance(text := record.get(name), str)]
+    named = [record for _, record in first if isinstance(record, Mapping)]
+    for name in dict.fromkeys(name for record in named for name in record):
+        texts = [text for record in named if isinstance(text := record.get(name), str)]
         if not used.isdisjoint(texts):
-            parsed = files.kind != "json"
-            refuse_lists_of(texts, name, origin=files.paths[0], parsed=parsed, field=field)
+            refuse_lists_of(texts, name, origin=origin, parsed=parsed, field=conversion.field)
 
 
 def _streamed(spec: SourceSpec, chosen: Chosen, files: Files, conversion: Conversion) -> Formatted:

@@ -124,7 +124,9 @@ def _has_record_a_line(path: str) -> bool:
         first = next(lines, b"")
         record = _parsed(first, first=True, checked=False)
         if isinstance(record, BadRecordError) and not _GOES_ON.search(first):
-            return any(map(_is_record, (_parsed(line, first=False, checked=False) for line in lines)))
+            return any(
+                map(_is_record, (_parsed(line, first=False, checked=False) for line in lines))
+            )
         return _is_record(record)
     return False
 
