@@ -82,7 +82,10 @@ HALF = '{"query": "\\ud800", "response": "p"}'
         ('{"query": "q", "response": "p", "more": [{"a": 1, "a": 2}]}', "has 'a' twice in "),
         (HALF, r"has half of a character \(a lone surrogate\) in "),
         ('{"query": "q"', "is not JSON"),
+        ('{"query": ' + "[" * 100_000 + "0", "is too deep"),
+        ('{"query": ' + "9" * 5_000 + "}", "has a number that is too long"),
     ],
+    ids=["twice", "twice-inside", "surrogate", "broken", "deep", "long-number"],
 )
 @pytest.mark.parametrize("at", [0, 1])
 def test_a_faulty_line_is_refused_or_left_out(
@@ -159,3 +162,11 @@ def test_lists_in_texts_of_json_are_asked_about(lists: bool | None, tmp_path: Pa
     path.write_text(json.dumps({"query": "q", "response": "['x', 'y']"}))
     with pytest.raises(ConfigError, match=r"'response' .*: store lists, or set .*lists=false"):
         read(path, lists=lists)
+
+
+def test_a_name_twice_in_a_column_that_is_not_in_use_does_not_hide_the_prompt(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"query": "q", "pos": ["p"], "prompt": "Find: ", "more": 1, "more": 2}\n')
+    assert read(path).prompts == {"query": "Find: "}

@@ -39,7 +39,11 @@ def head_of(files: Files, *, field: str) -> Head:
 
     def records() -> list[Any]:
         first = replace(files.only(path), reading=replace(files.reading, on_bad_row="drop"))
-        values = (r for _, r in _json_records(path, field=field)) if by_line else stream_rows(first)
+        values = (
+            (r for _, r in _json_records(path, field=field, checked=False))
+            if by_line
+            else stream_rows(first)
+        )
         found: list[Any] = []
         with suppress(FaultyFileError, *LOAD_ERRORS):
             found.extend(islice(values, HEAD_RECORDS))
@@ -136,7 +140,7 @@ def _is_record(value: object) -> bool:
     return of_texts or isinstance(value, Mapping)
 
 
-def _json_records(path: str, *, field: str) -> Iterator[tuple[Place, Any]]:
+def _json_records(path: str, *, field: str, checked: bool = True) -> Iterator[tuple[Place, Any]]:
     if not _has_record_a_line(path):  # the whole file is one list, or not JSON
         for number, record in enumerate(_whole(path, field=field)):
             yield _place(path, "record", number), record
@@ -144,7 +148,10 @@ def _json_records(path: str, *, field: str) -> Iterator[tuple[Place, Any]]:
     with _bytes(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield _place(path, "line", number), _parsed(line, first=number == 1)
+                yield (
+                    _place(path, "line", number),
+                    _parsed(line, first=number == 1, checked=checked),
+                )
 
 
 def _parsed(line: bytes, *, first: bool, checked: bool = True) -> Any:
@@ -157,6 +164,9 @@ def _parsed(line: bytes, *, first: bool, checked: bool = True) -> Any:
         return BadRecordError(problem, "correct it", reason="that are no JSON")
     except UnicodeDecodeError:
         return BadRecordError("is not UTF-8", "convert it", reason="that are not UTF-8")
+    except (RecursionError, ValueError):
+        problem = "is too deep, or has a number that is too long,"
+        return BadRecordError(problem, "correct it", reason="that are no JSON")
     except BadRecordError as error:
         return error
     return _encodable(record) if checked and _SURROGATE.search(line) else record
@@ -190,7 +200,7 @@ def _whole(path: str, *, field: str) -> list[Any]:
     except BadRecordError as error:
         problem = f"{error.problem} in one of its records"
         raise ConfigError(path_key(field), problem, error.fix, value=path) from None
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ConfigError(
             path_key(field), f"cannot be read as json ({error})", "correct it", value=path
         ) from error
