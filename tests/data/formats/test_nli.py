@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from inbatch.data.formats.read import Formatted, read_format
@@ -66,6 +68,25 @@ def test_a_premise_has_what_it_entails_and_what_it_contradicts(
         "of queries without a positive": 1,
         "given a second time": 1,
     }
+
+
+@pytest.mark.parametrize("on_bad_row", ["error", "drop"])
+def test_a_bad_text_does_not_hide_the_format(on_bad_row: str, tmp_path: Path) -> None:
+    pairs = [*((p, h, NUMBERS[word]) for p, h, word in PAIRS), ("k", b"\xff", 0)]
+    columns = {
+        "premise": [p for p, _, _ in pairs],
+        "hypothesis": [h if isinstance(h, bytes) else h.encode() for _, h, _ in pairs],
+        "label": [label for _, _, label in pairs],
+    }
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(columns), path)
+    if on_bad_row == "error":
+        with pytest.raises(ConfigError, match="not UTF-8 in column 'hypothesis', row 8"):
+            read(path)
+        return
+    found = read(path, on_bad_row="drop")
+    assert list(found.table or []) == ROWS
+    assert {each.reason: each.count for each in found.left_out}["that are not UTF-8"] == 1
 
 
 def test_the_names_of_snli(tmp_path: Path) -> None:

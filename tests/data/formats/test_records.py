@@ -203,9 +203,12 @@ def test_such_records_are_counted_on_request(tmp_path: Path) -> None:
     assert [row["query"] for row in rows(found)] == ["q", "r", "u"]
     left = {each.reason: (each.count, each.places) for each in found.left_out}
     assert left == {
-        "that no row can be made of (holds a list of 1)": (
+        "that no row can be made of": (
             2,
-            (f"{path}, line 2", f"{path}, line 4"),
+            (
+                f"{path}, line 2, which holds a list of 1",
+                f"{path}, line 4, which holds a list of 1",
+            ),
         ),
         "with an empty text": (1, (f"{path}, line 5",)),
         "with empty texts beside others, which are left out": (1, (f"{path}, line 6",)),
@@ -299,7 +302,7 @@ def test_streamed_records_are_rows_with_lists(tmp_path: Path) -> None:
     assert (found.queries, found.documents) == (["q", "r", "s"], ["p", "o", "n", "m", "l", "k"])
     assert found.picks.counts.tolist() == [1, 2, 3]
     assert [(each.count, each.places) for each in source.dropped] == [
-        (1, (f"{tmp_path}/a.jsonl, line 2",))
+        (1, (f"{tmp_path}/a.jsonl, line 2, which holds a list of 1",))
     ]
 
 

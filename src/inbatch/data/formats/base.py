@@ -27,11 +27,18 @@ class Row(NamedTuple):
 
 
 class BadRecordError(Exception):
-    """A record that its format does not allow: the problem, a predicate, and the fix."""
+    """A record that its format does not allow.
 
-    def __init__(self, problem: str, fix: str) -> None:
+    Args:
+        problem: A predicate, with values of the record.
+        fix: What to do about it.
+        reason: Why the record is left out, without its values, so that records are counted by it. "": no row
+            can be made of it, and the problem stands beside its place.
+    """
+
+    def __init__(self, problem: str, fix: str, *, reason: str = "") -> None:
         super().__init__(problem, fix)
-        self.problem, self.fix = problem, fix
+        self.problem, self.fix, self.reason = problem, fix, reason
 
 
 @dataclass

@@ -32,6 +32,7 @@ ROWS, LEFT_OUT = "rows.arrow", "left_out.json"
 _BATCH = 10_000  # rows of a record batch
 _LISTS = ("positive", "negative")
 _NO_POSITIVE = "without a positive"
+_NO_ROW = "that no row can be made of"
 
 
 class Converted(NamedTuple):
@@ -50,6 +51,8 @@ class Conversion:
     on_empty: "drop" leaves out empty texts, and records that have no query or positive then.
     on_bad_row: "drop" leaves out records that the format does not allow.
     field: configuration key of the source, for messages.
+    labels: whether a record may have a label, for which a streamed source has no column where its first
+        records have none.
     """
 
     format: RecordFormat
@@ -57,6 +60,7 @@ class Conversion:
     on_empty: Literal["error", "drop"] = "error"
     on_bad_row: Literal["error", "drop"] = "error"
     field: str = "data.train"
+    labels: bool = True
     tally: Tally = dataclasses.field(default_factory=Tally)
 
     def describe(self) -> str:
@@ -76,7 +80,8 @@ class Conversion:
             elif self.format.joined:
                 self.tally.add("of queries without a positive", place, len(row.negative))
             else:
-                self._refuse(BadRecordError("has no positive", "give one"), place, _NO_POSITIVE)
+                error = BadRecordError("has no positive", "give one", reason=_NO_POSITIVE)
+                self._refuse(error, place)
 
     def _each(self, records: Iterable[tuple[Place, Any]]) -> Iterator[tuple[Place, Row, Any]]:
         for place, record in records:
@@ -89,8 +94,12 @@ class Conversion:
                     continue
                 key = _key_of(record, self.key)
             except BadRecordError as error:
-                self._refuse(error, place, f"that no row can be made of ({error.problem})")
+                self._refuse(error, place)
                 continue
+            if row.label is not None and not self.labels:
+                problem = "has a label, and the first records of the source have none,"
+                fix = f"label all or none, or remove {self.field}.streaming"
+                raise self._error(BadRecordError(problem, fix), place)
             if all(map(str.strip, (row.query, *row.positive, *row.negative))):
                 yield place, row, key
             elif (shorter := self._without_empty(row, place)) is not None:
@@ -121,10 +130,13 @@ class Conversion:
                     self.tally.add("given a second time", place)
         yield from groups.values()
 
-    def _refuse(self, error: BadRecordError, place: Place, reason: str) -> None:
+    def _refuse(self, error: BadRecordError, place: Place) -> None:
         if self.on_bad_row == "error":
             raise self._error(error, place)
-        self.tally.add(reason, place)
+        if error.reason:
+            self.tally.add(error.reason, place)
+        else:
+            self.tally.add(_NO_ROW, lambda: f"{place()}, which {error.problem}")
 
     def _error(self, error: BadRecordError, place: Place) -> ConfigError:
         path, _, line = place().rpartition(", ")

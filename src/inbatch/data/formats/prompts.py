@@ -11,8 +11,17 @@ from inbatch.data.sources.tables import Files
 from inbatch.errors import ConfigError
 
 
-def queries_prompt(files: Files, column: str, *, streaming: bool, field: str) -> str:
+def queries_prompt(
+    files: Files, column: str, *, streaming: bool, field: str, cache_dir: str | None
+) -> str:
     """The one prompt of all records; "" where none has one.
+
+    Args:
+        files: Of the source.
+        column: That holds the prompts.
+        streaming: Whether the files are streamed.
+        field: Configuration key of the source.
+        cache_dir: Where the copy of the files is kept; None for the default of `datasets`.
 
     Raises:
         ConfigError: Records have different prompts, or their files are streamed.
@@ -21,7 +30,7 @@ def queries_prompt(files: Files, column: str, *, streaming: bool, field: str) ->
     if streaming:
         problem = f"has prompts in the column '{column}', which streaming does not read"
         raise ConfigError(path_key(field), problem, fix, value=files.paths[0])
-    table = load_files(files, Roles("query", column), field=field)
+    table = load_files(files, Roles("query", column), cache_dir=cache_dir, field=field)
     found = sorted({value or "" for value in pc.unique(table.data.column(column)).to_pylist()})
     if len(found) > 1:
         raise ConfigError(

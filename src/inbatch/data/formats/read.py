@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import datasets
 import fsspec
@@ -19,6 +20,7 @@ from inbatch.data.formats.convert import Conversion, Converted, convert, read_le
 from inbatch.data.formats.prompts import queries_prompt
 from inbatch.data.formats.records import (
     HEAD_RECORDS,
+    Place,
     head_of,
     head_of_table,
     read_records,
@@ -28,6 +30,7 @@ from inbatch.data.sources.columns import Roles, find_roles
 from inbatch.data.sources.dropped import Dropped
 from inbatch.data.sources.files import load_hub, peek_columns, resolve_files
 from inbatch.data.sources.indexed import IndexedRows
+from inbatch.data.sources.list_texts import SAMPLE, refuse_lists_of
 from inbatch.data.sources.spec import SourceSpec
 from inbatch.data.sources.tables import Files
 from inbatch.errors import ConfigError
@@ -76,17 +79,21 @@ def read_format(spec: SourceSpec, *, field: str, cache_dir: str | None) -> Forma
         return _of_ids(spec, chosen, (folder,), field=field, cache_dir=cache_dir)
     files = resolve_files(spec.path, field=field, reading=spec.reading(field=field))
     if _is_named(spec):
-        return _of_columns(spec, NAMED, files, field=field)
+        return _of_columns(spec, NAMED, files, field=field, cache_dir=cache_dir)
     head = head_of(files, field=field)
     chosen = choose(spec.format, head, field=f"{field}.format")
     if isinstance(chosen.format, IdFormat):
         return _of_ids(spec, chosen, files.paths, field=field, cache_dir=cache_dir)
     if isinstance(chosen.format, ColumnFormat):
-        return _of_columns(spec, chosen, files, field=field)
+        return _of_columns(spec, chosen, files, field=field, cache_dir=cache_dir)
     conversion = _conversion(spec, chosen, field=field)
+    is_table = files.kind != "json"  # whose texts `lists=true` parses
+    if files.reading.lists is None or (files.reading.lists and not is_table):
+        first = read_records(files, field=field)
+        _refuse_lists(first, conversion, origin=files.paths[0], parsed=is_table)
     if spec.streaming:
         return _streamed(spec, chosen, files, conversion)
-    parts = [*map(_state, files.paths), conversion.describe()]
+    parts = [*map(_state, files.paths), repr(files.reading), conversion.describe()]
     converted = convert(
         conversion,
         lambda: read_records(files, field=field),
@@ -121,6 +128,9 @@ def _of_hub(spec: SourceSpec, *, field: str, cache_dir: str | None) -> Formatted
     if isinstance(chosen.format, ColumnFormat):
         return _made(spec, chosen, table, (), origin, field=field)
     conversion = _conversion(spec, chosen, field=field)
+    if spec.lists is None:
+        records = table_records(table, origin=origin)
+        _refuse_lists(records, conversion, origin=origin, parsed=False)
     converted = convert(
         conversion,
         lambda: table_records(table, origin=origin),
@@ -148,14 +158,18 @@ def _of_ids(
     return _made(spec, chosen, table, read_left_out(target), str(spec.path), field=field)
 
 
-def _of_columns(spec: SourceSpec, chosen: Chosen, files: Files, *, field: str) -> Formatted:
+def _of_columns(
+    spec: SourceSpec, chosen: Chosen, files: Files, *, field: str, cache_dir: str | None
+) -> Formatted:
     made = chosen.format
     assert isinstance(made, ColumnFormat)
     names = peek_columns(files, field=field)
     prompts, column = spec.prompts, made.prompt_column(names)
     # An evaluator has the encoder's prompts, and a prompt that is set is the one that counts.
     if column is not None and field.startswith("data.train") and "query" not in (prompts or {}):
-        prompt = queries_prompt(files, column, streaming=spec.streaming, field=field)
+        prompt = queries_prompt(
+            files, column, streaming=spec.streaming, field=field, cache_dir=cache_dir
+        )
         prompts = {**(prompts or {}), **({"query": prompt} if prompt else {})} or None
     return Formatted(
         roles=find_roles(names, mapping=spec.columns, field=field),
@@ -200,6 +214,20 @@ def _conversion(spec: SourceSpec, chosen: Chosen, *, field: str) -> Conversion:
     )
 
 
+def _refuse_lists(
+    records: Iterable[tuple[Place, Any]], conversion: Conversion, *, origin: str, parsed: bool
+) -> None:
+    """Refuse columns whose texts would be trained on and are lists, in the first records."""
+    first = list(islice(records, SAMPLE))
+    rows = replace(conversion, tally=Tally()).rows(first)
+    used = {text for row, _ in rows for text in (row.query, *row.positive, *row.negative)}
+    named = [record for _, record in first if isinstance(record, Mapping)]
+    for name in dict.fromkeys(name for record in named for name in record):
+        texts = [text for record in named if isinstance(text := record.get(name), str)]
+        if not used.isdisjoint(texts):
+            refuse_lists_of(texts, name, origin=origin, parsed=parsed, field=conversion.field)
+
+
 def _streamed(spec: SourceSpec, chosen: Chosen, files: Files, conversion: Conversion) -> Formatted:
     """Columns of lists, whatever a file holds, and a label where one of the first records has one."""
     field = conversion.field
@@ -207,8 +235,8 @@ def _streamed(spec: SourceSpec, chosen: Chosen, files: Files, conversion: Conver
         raise _not_streamed(chosen, "joins rows of one query over all files", field=field)
     first = islice(read_records(files, field=field), HEAD_RECORDS)
     rows = replace(conversion, tally=Tally()).rows(first)
-    names = ["query", "positive", "negative"]
-    names += ["label"] if any(row.label is not None for row, _ in rows) else []
+    labels = any(row.label is not None for row, _ in rows)
+    names = ["query", "positive", "negative", *(["label"] if labels else [])]
     names += [] if conversion.key is None else [conversion.key]
     return Formatted(
         roles=find_roles(names, mapping=spec.columns, field=field),
@@ -216,7 +244,7 @@ def _streamed(spec: SourceSpec, chosen: Chosen, files: Files, conversion: Conver
         prompts=spec.prompts,
         read_as=_says(chosen),
         files=files,
-        conversion=conversion,
+        conversion=replace(conversion, labels=labels),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,16 +98,24 @@ def refuse_list_texts(table: Any, roles: Roles, *, origin: str, parsed: bool, fi
             continue
         rows = np.unique(np.linspace(0, max(len(column) - 1, 0), SAMPLE).astype(np.int64))
         texts = column.take(pa.array(rows[: len(column)])).to_pylist()
-        if is_written_as_lists(texts):
-            first = next(text for text in texts if text and parse_list(text) is not None)
-            shown = first if len(first) <= 60 else first[:59] + "…"
-            how = f"set {to_set(field, 'lists=true')} to read lists" if parsed else "store lists"
-            raise ConfigError(
-                path_key(field),
-                f"has lists written as text in column '{name}' ({shown})",
-                f"{how}, or set {to_set(field, 'lists=false')} if they are texts to train on",
-                value=origin,
-            )
+        refuse_lists_of(texts, name, origin=origin, parsed=parsed, field=field)
+
+
+def refuse_lists_of(
+    texts: Sequence[str | None], name: str, *, origin: str, parsed: bool, field: str
+) -> None:
+    """Refuse the texts of one column where they are lists, see `refuse_list_texts`."""
+    if not is_written_as_lists(texts):
+        return
+    first = next(text for text in texts if text and parse_list(text) is not None)
+    shown = first if len(first) <= 60 else first[:59] + "…"
+    how = f"set {to_set(field, 'lists=true')} to read lists" if parsed else "store lists"
+    raise ConfigError(
+        path_key(field),
+        f"has lists written as text in column '{name}' ({shown})",
+        f"{how}, or set {to_set(field, 'lists=false')} if they are texts to train on",
+        value=origin,
+    )
 
 
 def _printed(inner: str) -> list[Any] | None:

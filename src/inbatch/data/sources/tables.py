@@ -92,7 +92,12 @@ def find_schema(files: Files, roles: Roles) -> pa.Schema:
         return schema
     tables = read_tables(files, files.paths[0], schema)
     first = next(tables, schema.empty_table()).slice(0, SAMPLE)
-    others = {name: first.column(name).to_pylist() for name in roles.used if name != roles.query}
+    return _with_lists(schema, first, [name for name in roles.used if name != roles.query])
+
+
+def _with_lists(schema: pa.Schema, first: pa.Table, names: Sequence[str]) -> pa.Schema:
+    """The schema with lists for those of the columns `names` whose texts are lists in the first rows."""
+    others = {name: first.column(name).to_pylist() for name in names}
     fields = [
         pa.field(f.name, list_type(others[f.name]), metadata=AS_LISTS)
         if _is_text(f.type) and is_written_as_lists(others.get(f.name, ()))
@@ -150,7 +155,9 @@ def _read_stored(files: Files, path: str, schema: pa.Schema) -> Iterator[pa.Tabl
 
 
 def stream_rows(files: Files) -> Iterator[dict[str, Any]]:
-    """The rows of files one by one, as Python values of all columns.
+    """The rows of files one by one, as Python values of all columns, and `BAD_ROW` where rows may be dropped.
+
+    Texts of a table that are lists are parsed on request, see `Reading`.
 
     Raises:
         FaultyFileError: What is wrong with a file.
@@ -166,9 +173,21 @@ def stream_rows(files: Files) -> Iterator[dict[str, Any]]:
             else:
                 names = arrow_schema(file, path=path).names
                 file.seek(0)
-                tables = arrow_tables(file, names, path=path)
-            for table in tables:
+                drop = files.reading.on_bad_row == "drop"
+                tables = arrow_tables(file, names, path=path, drop=drop)
+            for table in _lists_parsed(tables, path) if files.reading.lists else tables:
                 yield from table.to_pylist()
+
+
+def _lists_parsed(tables: Iterator[pa.Table], path: str) -> Iterator[pa.Table]:
+    schema: pa.Schema | None = None
+    start = 0
+    for table in tables:
+        if schema is None:
+            names = [name for name in table.column_names if name != BAD_ROW]
+            schema = _with_lists(table.select(names).schema, table.slice(0, SAMPLE), names)
+        yield _parse_lists(table, schema, path, start)
+        start += table.num_rows
 
 
 def find_fault(files: Files, roles: Roles) -> FaultyFileError | None:
