@@ -101,6 +101,28 @@ def test_arrays_are_computed_once_and_mapped(tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 6
 
 
+@pytest.mark.parametrize("positive", ["p", ["p", "r"]], ids=["texts", "lists"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_arrays_follow_the_roles_of_the_columns(
+    positive: Any, streaming: bool, tmp_path: Path
+) -> None:
+    rows = [{"query": f"q{i}", "positive": positive, "c": f"c{i}"} for i in range(3)]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    empty = write_jsonl(tmp_path / "b.jsonl", [*rows, {**rows[0], "positive": ""}])
+    for files in (path, empty):
+        for role, columns in (("negative", 3), ("key", 2)):
+            spec = {"path": str(files), "columns": {role: "c"}, "streaming": streaming}
+            [source] = load_sources(
+                {"x": {**spec, "on_bad_row": "drop"}}, cache_dir=str(tmp_path / "cache")
+            )
+            assert len(source.columns) == columns
+            if source.ragged is None:
+                assert source.text_hashes().shape == (columns, 3)
+                continue
+            documents = source.ragged.document_counts(np.arange(3))
+            assert documents.tolist() == [len(positive) + columns - 2] * 3
+
+
 @pytest.mark.parametrize("layout", ["one positive", "two columns of negatives", "no list"])
 def test_a_text_beside_lists_is_a_list_of_one(layout: str) -> None:
     """Also a null among negatives is a row without one."""

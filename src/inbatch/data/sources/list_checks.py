@@ -204,7 +204,7 @@ def _cleaned(
         (block,) = table.combine_chunks().to_batches()
         return _clean(block, roles)
 
-    key = f"{dataset._fingerprint}:{roles.used}:{kinds}:cleaned"
+    key = f"{dataset._fingerprint}:{roles.signature}:{kinds}:cleaned"
     fingerprint = f"{int(hash_texts([key])[0]):016x}"
     kept = dataset.select_columns(list(roles.used)).select(
         rows, new_fingerprint=f"{fingerprint}-rows"

@@ -190,10 +190,10 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the data, the columns and the rows that are kept."""
+        """Changes with the data, the roles of the columns and the rows that are kept."""
         if self.streamed is not None:
             return self.streamed.fingerprint
-        key = f"{self._rows.fingerprint}:{self.roles.used}:{self.on_empty}:{self.on_bad_row}"
+        key = f"{self._rows.fingerprint}:{self.roles.signature}:{self.on_empty}:{self.on_bad_row}"
         return f"{int(hash_texts([key])[0]):016x}"
 
     def read(self, rows: np.ndarray) -> tuple[list[list[str]], np.ndarray | None]:

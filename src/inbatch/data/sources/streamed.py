@@ -258,7 +258,7 @@ def _opened(path: Path) -> float:
 
 
 def _fingerprint(files: Files, roles: Roles, variant: str) -> str:
-    """Changes with names, sizes and times of the files, and with the columns in use."""
+    """Changes with names, sizes and times of the files, and with the roles of the columns."""
     keys = [fsspec.core.url_to_fs(path) for path in files.paths]
     parts = [f"{path}:{fs.ukey(place)}" for path, (fs, place) in zip(files.paths, keys)]
-    return xxhash.xxh3_64_hexdigest("\n".join([*parts, *roles.used, variant]).encode())
+    return xxhash.xxh3_64_hexdigest("\n".join([*parts, roles.signature, variant]).encode())
