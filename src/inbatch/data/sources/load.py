@@ -90,7 +90,7 @@ def _load_source(
     options["choice"] = spec.choice
     if table is not None:
         return load_table(name, table, columns=spec.columns, cache_dir=cache_dir, **options)
-    prepared = open_prepared(spec.path, mapping=spec.columns, field=field, **choices)
+    prepared = open_prepared(spec.path, mapping=spec.columns, raw=spec.raw, field=field, **choices)
     if prepared is not None:
         dataset, roles = prepared.dataset(), prepared.roles
         options |= {"origin": str(spec.path), "prepared": prepared}
