@@ -19,6 +19,7 @@ from helpers.list_rows import list_rows
 from inbatch.api.rows import to_table
 from inbatch.data.hashing import hash_texts
 from inbatch.data.ragged import RaggedValues
+from inbatch.data.sources.checks import is_blank
 from inbatch.data.sources.load import load_sources, load_table
 from inbatch.data.sources.source import Source
 from inbatch.errors import ConfigError
@@ -212,6 +213,18 @@ def test_columns_that_are_refused(change: str) -> None:
     row: dict[str, Any] = {"query": "a", "pos": ["b"], "neg": ["c"], **columns}
     with pytest.raises(ConfigError, match=message):
         Source.from_columns("x", {name: [value] for name, value in row.items()})
+
+
+def test_texts_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def counted(texts: pa.Array) -> np.ndarray:
+        seen.append(len(texts))
+        return is_blank(texts)
+
+    monkeypatch.setattr("inbatch.data.sources.list_checks.is_blank", counted)
+    load(write_jsonl(tmp_path / "a.jsonl", ROWS))
+    assert sum(seen) == sum(1 + len(row["pos"]) + len(row["neg"]) for row in ROWS)
 
 
 def test_what_on_empty_drops(tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ def checked_lists(
             keep_n[wrong] = False
             if len(wrong):
                 found.append([drop_rows(fault.what, fault.column, first + wrong)])
-        texts += int(_num_blank(block, roles)[keep_n].sum())
+        if on_empty == "drop":  # else an empty text has ended the run
+            texts += int(_num_blank(block, roles)[keep_n].sum())
         first += block.num_rows
     dropped = merge(found)
     if dropped or texts:
