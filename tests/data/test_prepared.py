@@ -236,8 +236,8 @@ def test_what_was_decided_when_preparing(tmp_path: Path) -> None:
         ({"columns": {"key": "other"}}, "names 'other'"),
         ({"on_empty": "drop"}, "on_empty='drop' takes effect when data are prepared"),
         ({"csv": {"delimiter": ";"}}, "x.csv=.* takes effect when data are prepared"),
-        ({"lists": False}, "x.lists=False takes effect when data are prepared"),
-        ({"format": "pairs"}, "x.format='pairs' takes effect when data are prepared"),
+        ({"lists": False}, "x.lists=false takes effect when data are prepared"),
+        ({"format": "beir"}, "x.format='beir' takes effect when data are prepared"),
     ):
         with pytest.raises(ConfigError, match=word):
             opened(tmp_path / "out", **options)
