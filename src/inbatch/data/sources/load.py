@@ -253,6 +253,5 @@ def decode_file(
     return DecodedFile(
         source.table(0, source.num_rows),
         {name: array for name, array in arrays.items() if array is not None},
-        sum(each.count for each in source.dropped),
         source.dropped,
     )

@@ -56,13 +56,8 @@ class Prepared:
         return Roles(**{**roles, **several})
 
     @property
-    def num_dropped(self) -> int:
-        """Rows of the raw data that were left out."""
-        return int(self.manifest["num_dropped"])
-
-    @property
     def dropped(self) -> tuple[Dropped, ...]:
-        """The same by reason."""
+        """What was left out of the raw data, by reason."""
         return from_json(self.manifest["dropped"])
 
     @property
