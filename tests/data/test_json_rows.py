@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.files import load_files, resolve_files
+from inbatch.data.sources.json_types import infer
 from inbatch.data.sources.load import Source, load_sources
 from inbatch.data.sources.tables import stream_rows
 from inbatch.errors import ConfigError
@@ -67,6 +69,38 @@ def test_columns_that_begin_with_nulls(tmp_path: Path) -> None:
     source = load(path, on_empty="drop")
     assert (source.num_rows, source.num_dropped) == (2, 2000)
     assert source.labels().tolist() == [1.0, 0.5]  # type: ignore[union-attr]
+
+
+VALUES: list[list[Any]] = [
+    [None, [], [None], "a", ["b"], 1],
+    [[], "a", [1], [0.5], ["b"]],
+    [None, True, False, 3, 0.5],
+    [True, 2, None],
+    [1, [], [[]], [["a"]]],
+    [{"a": None}, {}, {"b": [], "a": True}, {"b": [2], "a": 1}, {"b": "c"}],
+]
+
+
+@pytest.mark.parametrize("values", VALUES, ids=str)
+def test_a_type_is_the_same_found_part_by_part(values: list[Any]) -> None:
+    for cut in range(len(values) + 1):
+        assert infer(values[cut:], infer(values[:cut])) == infer(values)
+
+
+def test_a_column_without_values_is_looked_at_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at = []
+
+    def counted(values: Iterable[Any], known: pa.DataType) -> pa.DataType:
+        values = list(values)
+        looked_at.append(len(values))
+        return infer(values, known)
+
+    monkeypatch.setattr("inbatch.data.sources.tables.infer", counted)
+    rows = [{**PAIR, "negative": [] if i % 2 else None} for i in range(5500)]
+    assert load(write(tmp_path / "a.jsonl", rows)).num_rows == 5500
+    assert looked_at == [1000] * 15 + [500] * 3
 
 
 BROKEN = [

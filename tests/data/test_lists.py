@@ -19,6 +19,7 @@ from helpers.list_rows import list_rows
 from inbatch.api.rows import to_table
 from inbatch.data.hashing import hash_texts
 from inbatch.data.ragged import RaggedValues
+from inbatch.data.sources.checks import is_blank
 from inbatch.data.sources.load import load_sources, load_table
 from inbatch.data.sources.source import Source
 from inbatch.errors import ConfigError
@@ -99,6 +100,28 @@ def test_arrays_are_computed_once_and_mapped(tmp_path: Path) -> None:
         assert source.ragged is not None
         assert isinstance(source.ragged.hashes().values.base, np.memmap)
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 6
+
+
+@pytest.mark.parametrize("positive", ["p", ["p", "r"]], ids=["texts", "lists"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_arrays_follow_the_roles_of_the_columns(
+    positive: Any, streaming: bool, tmp_path: Path
+) -> None:
+    rows = [{"query": f"q{i}", "positive": positive, "c": f"c{i}"} for i in range(3)]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    empty = write_jsonl(tmp_path / "b.jsonl", [*rows, {**rows[0], "positive": ""}])
+    for files in (path, empty):
+        for role, columns in (("negative", 3), ("key", 2)):
+            spec = {"path": str(files), "columns": {role: "c"}, "streaming": streaming}
+            [source] = load_sources(
+                {"x": {**spec, "on_bad_row": "drop"}}, cache_dir=str(tmp_path / "cache")
+            )
+            assert len(source.columns) == columns
+            if source.ragged is None:
+                assert source.text_hashes().shape == (columns, 3)
+                continue
+            documents = source.ragged.document_counts(np.arange(3))
+            assert documents.tolist() == [len(positive) + columns - 2] * 3
 
 
 @pytest.mark.parametrize("layout", ["one positive", "two columns of negatives", "no list"])
@@ -190,6 +213,18 @@ def test_columns_that_are_refused(change: str) -> None:
     row: dict[str, Any] = {"query": "a", "pos": ["b"], "neg": ["c"], **columns}
     with pytest.raises(ConfigError, match=message):
         Source.from_columns("x", {name: [value] for name, value in row.items()})
+
+
+def test_texts_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def counted(texts: pa.Array) -> np.ndarray:
+        seen.append(len(texts))
+        return is_blank(texts)
+
+    monkeypatch.setattr("inbatch.data.sources.list_checks.is_blank", counted)
+    load(write_jsonl(tmp_path / "a.jsonl", ROWS))
+    assert sum(seen) == sum(1 + len(row["pos"]) + len(row["neg"]) for row in ROWS)
 
 
 def test_what_on_empty_drops(tmp_path: Path) -> None:

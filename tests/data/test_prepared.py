@@ -235,10 +235,13 @@ def test_what_was_decided_when_preparing(tmp_path: Path) -> None:
         ({"columns": {"query": "pos", "positive": "query"}}, "columns asks for"),
         ({"columns": {"key": "other"}}, "names 'other'"),
         ({"on_empty": "drop"}, "on_empty='drop' takes effect when data are prepared"),
+        ({"csv": {"delimiter": ";"}}, "x.csv=.* takes effect when data are prepared"),
+        ({"lists": False}, "x.lists=false takes effect when data are prepared"),
+        ({"format": "beir"}, "x.format='beir' takes effect when data are prepared"),
     ):
         with pytest.raises(ConfigError, match=word):
             opened(tmp_path / "out", **options)
-    assert opened(tmp_path / "out", columns={"key": "sku"}).num_rows == 4
+    assert opened(tmp_path / "out", columns={"key": "sku"}, format="auto").num_rows == 4
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
         open_job(job_of(raw(tmp_path), tmp_path / "file"))

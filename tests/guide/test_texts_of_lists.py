@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from helpers.ragged_batches import Rows, make_rows
 from inbatch.data.hashing import hash_texts
 from inbatch.data.ragged import RaggedValues
-from inbatch.guide.missing import SourceColumn, find_missing
+from inbatch.guide import missing as missing_texts
+from inbatch.guide.missing import SourceColumn, find_missing, keys_to_check
 from inbatch.guide.store import Table
 
 
@@ -48,19 +51,30 @@ class _Source:
         self.num_rows = len(self.ragged.rows)
 
 
-def test_texts_of_each_role_and_their_rows(tmp_path: Any) -> None:
+@pytest.mark.parametrize("block_rows", [1, 4, 1 << 18])
+def test_texts_of_each_role_and_their_rows(
+    block_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(missing_texts, "_BLOCK_ROWS", block_rows)
     rows = make_rows(9)
     source: Any = _Source(_Lists(rows))
     by_role = [[[q] for q, _, _ in rows], [p for _, p, _ in rows], [n for _, _, n in rows]]
-    for chosen in (None, np.array([4, 0, 7])):
+    for chosen in (None, np.array([4, 0, 7]), np.arange(0)):
         for number, lists in enumerate(by_role):
             column = SourceColumn(source, number, chosen)
             numbers = range(9) if chosen is None else chosen.tolist()
             wanted = [(i, text) for i in numbers for text in lists[i]]
-            hashes = column.hashes()
+            hashes, found = map(np.concatenate, zip(*column.blocks()))
             np.testing.assert_array_equal(hashes, hash_texts([text for _, text in wanted]))
-            found = column.rows_at(np.arange(len(hashes)))
+            assert (hashes.dtype, found.dtype) == (np.uint64, np.int64)
             np.testing.assert_array_equal(found, [i for i, _ in wanted])
+            assert column.num_texts == len(wanted)
     columns = [SourceColumn(source, number) for number in range(3)]
+    assert len(keys_to_check(columns)) == sum(len(p) + len(n) + 1 for _, p, n in rows)
+    monkeypatch.setattr(missing_texts, "CHECKED_TEXTS", 20)
+    stride = -(-sum(column.num_texts for column in columns) // 20)
+    spaced = [[text for i in range(0, 9, stride) for text in texts[i]] for texts in by_role]
+    keys = hash_texts([text for texts in spaced for text in texts])
+    np.testing.assert_array_equal(keys_to_check(columns), keys)
     missing = find_missing(columns, Table(tmp_path, 8, "float32"))
     assert sorted(missing.read()) == sorted({t for q, p, n in rows for t in (q, *p, *n)})

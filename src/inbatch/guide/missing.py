@@ -1,4 +1,6 @@
-"""The distinct texts that a run needs from a table. Shape letters: N texts of a column, n missing texts.
+"""The distinct texts that a run needs from a table.
+
+Shape letters: N texts of a column, b texts of a block of its rows, n missing texts.
 
 Ranks divide the texts by hash: rank r of W embeds those whose hash leaves the remainder r. So each
 rank finds its part without communication, parts are equal up to chance, and no text is embedded twice.
@@ -7,7 +9,7 @@ rank finds its part without communication, parts are equal up to chance, and no 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ from inbatch.errors import ConfigError
 from inbatch.guide.store import Table
 
 CHECKED_TEXTS = 4_000_000  # texts that are looked up before the first step, about 1 s
+_BLOCK_ROWS = 1 << 18  # whose texts are looked at together
 
 
 class SourceColumn(NamedTuple):
@@ -34,24 +37,31 @@ class SourceColumn(NamedTuple):
     number: int
     rows: np.ndarray | None = None
 
-    def hashes(self) -> np.ndarray:
-        """Of all texts, uint64 [N]."""
+    @property
+    def num_texts(self) -> int:
+        """Texts N, repeated ones included."""
         ragged = self.source.ragged
-        if ragged is not None:
-            return np.asarray(ragged.hashes().values[self._places(ragged)])
-        hashes_N: np.ndarray = self.source.text_hashes()[self.number]
-        return hashes_N if self.rows is None else hashes_N[self.rows]
+        if ragged is None:
+            return self.source.num_rows if self.rows is None else len(self.rows)
+        return sum(int(self._bounds(ragged, rows)[1].sum()) for rows in self._row_blocks())
 
-    def rows_at(self, places: np.ndarray) -> np.ndarray:
-        """Row numbers of some of the N texts."""
+    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Hashes (uint64) and row numbers (int64) of all texts, in order, those of some rows at a time."""
         ragged = self.source.ragged
-        if ragged is not None:
-            offsets = ragged.hashes().offsets
-            of: np.ndarray = (
-                np.searchsorted(offsets, self._places(ragged)[places], side="right") - 1
-            )
-            return of
-        return places if self.rows is None else self.rows[places]
+        for rows in self._row_blocks():
+            if ragged is None:
+                yield self.source.text_hashes()[self.number, rows], rows
+                continue
+            starts, lengths = self._bounds(ragged, rows)
+            within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+            places = np.repeat(starts, lengths) + within
+            yield ragged.hashes().values[places], np.repeat(rows, lengths)
+
+    def spaced(self, stride: int) -> SourceColumn:
+        """The same column of every `stride`-th row."""
+        if self.rows is None:
+            return self._replace(rows=np.arange(0, self.source.num_rows, stride))
+        return self._replace(rows=self.rows[::stride])
 
     def read(self, rows: np.ndarray, keys: np.ndarray) -> list[str]:
         """The texts of some rows that have these hashes."""
@@ -62,16 +72,20 @@ class SourceColumn(NamedTuple):
         by_key = dict(zip(hash_texts(texts).tolist(), texts))
         return [by_key.get(key, "") for key in keys.tolist()]
 
-    def _places(self, ragged: RaggedRows) -> np.ndarray:
-        """Places of the N texts among those of all rows: queries, positives or negatives."""
+    def _row_blocks(self) -> Iterator[np.ndarray]:
+        """Numbers of the rows, block by block; of no rows one block, which has their type."""
+        num_rows = self.source.num_rows if self.rows is None else len(self.rows)
+        for start in range(0, max(num_rows, 1), _BLOCK_ROWS):
+            stop = min(start + _BLOCK_ROWS, num_rows)
+            yield np.arange(start, stop) if self.rows is None else self.rows[start:stop]
+
+    def _bounds(self, ragged: RaggedRows, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Place of each row's first text among those of all rows, and how many it has in this column."""
         offsets = ragged.hashes().offsets
-        rows = np.arange(self.source.num_rows) if self.rows is None else self.rows
         behind_query = offsets[rows] + 1
         behind_positives = behind_query + ragged.positive_counts()[rows]
         bounds = [offsets[rows], behind_query, behind_positives, offsets[rows + 1]]
-        starts, lengths = bounds[self.number], bounds[self.number + 1] - bounds[self.number]
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        return np.repeat(starts, lengths) + within
+        return bounds[self.number], bounds[self.number + 1] - bounds[self.number]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +153,11 @@ def find_missing(
     """
     keys, numbers, rows = [], [], []
     for number, column in enumerate(columns):
-        hashes_N = column.hashes()
-        mine = np.flatnonzero(hashes_N % np.uint64(world_size) == rank)
-        keys.append(hashes_N[mine])
-        numbers.append(np.full(len(mine), number, dtype=np.int32))
-        rows.append(column.rows_at(mine))
+        for hashes_b, rows_b in column.blocks():
+            mine = np.flatnonzero(hashes_b % np.uint64(world_size) == rank)
+            keys.append(hashes_b[mine])
+            numbers.append(np.full(len(mine), number, dtype=np.int32))
+            rows.append(rows_b[mine])
     all_keys = np.concatenate(keys)
     distinct, first = np.unique(all_keys, return_index=True)
     chosen = np.sort(first[~table.present(distinct, table.shards())])
@@ -172,7 +186,7 @@ def wait_for_others(columns: Sequence[SourceColumn], table: Table, *, patience_s
 
 
 def keys_to_check(columns: Sequence[SourceColumn]) -> np.ndarray:
-    """Hashes of all texts, or of about `CHECKED_TEXTS` evenly spaced ones, uint64."""
-    hashes = [column.hashes() for column in columns]
-    stride = -(-sum(map(len, hashes)) // CHECKED_TEXTS)
-    return np.concatenate([hashes_N[::stride] for hashes_N in hashes])
+    """Hashes of all texts, or of about `CHECKED_TEXTS`, those of evenly spaced rows, uint64."""
+    stride = max(1, -(-sum(column.num_texts for column in columns) // CHECKED_TEXTS))
+    spaced = (column.spaced(stride) for column in columns)
+    return np.concatenate([hashes for column in spaced for hashes, _ in column.blocks()])

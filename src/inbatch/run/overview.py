@@ -95,8 +95,7 @@ def _known_positives(
 
 
 def _source_text(source: Source) -> str:
-    left_out = sum(each.count for each in source.dropped)
-    without = f" ({left_out:,} left out)" if left_out else ""
+    without = f" ({source.num_dropped:,} left out)" if source.num_dropped else ""
     how = f"; {source.read_as}" if source.read_as else ""
     return f"{source.num_rows:,} rows{without}: {', '.join(source.columns)}{how}"
 

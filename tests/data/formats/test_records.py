@@ -16,6 +16,7 @@ from helpers.distributed import run
 from inbatch.data.formats.base import Head, Row
 from inbatch.data.formats.convert import Conversion, convert
 from inbatch.data.formats.read import Formatted, read_format
+from inbatch.data.sources.dropped import OF_TEXTS
 from inbatch.data.sources.load import load_sources
 from inbatch.data.sources.spec import parse_spec
 from inbatch.errors import ConfigError
@@ -304,6 +305,25 @@ def test_streamed_records_are_rows_with_lists(tmp_path: Path) -> None:
     assert [(each.count, each.places) for each in source.dropped] == [
         (1, (f"{tmp_path}/a.jsonl, line 2, which holds a list of 1",))
     ]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_rows_that_are_left_out_are_counted_without_texts(streaming: bool, tmp_path: Path) -> None:
+    lines(tmp_path / "a.jsonl", ["q", "p", ""], ["r", "o", "n"], ["s", "m", "l"])
+    lines(tmp_path / "b.jsonl", ["s"], ["t", " "], ["u", "m", "", "k"])
+    keys = {"path": f"{tmp_path}/*.jsonl", "streaming": streaming, "on_bad_row": "drop"}
+    (source,) = load_sources({"pairs": keys}, cache_dir=str(tmp_path / "cache"))
+    assert (source.num_rows, source.num_dropped) == (4, 2)
+    assert sum(each.count for each in source.dropped) == 4
+
+
+def test_pairs_without_a_row_are_texts(tmp_path: Path) -> None:
+    pairs = [("a", "b", 0), ("a", "b", 0), ("a", "c", 2), ("d", "e", 2)]
+    rows = [dict(zip(("premise", "hypothesis", "label"), pair)) for pair in pairs]
+    path = lines(tmp_path / "a.jsonl", *rows)
+    (source,) = load_sources({"nli": str(path)}, cache_dir=str(tmp_path / "cache"))
+    assert (source.num_rows, source.num_dropped) == (1, 0)
+    assert sorted(each.reason for each in source.dropped) == sorted(OF_TEXTS[1:])
 
 
 def test_a_key_of_another_format_is_refused(tmp_path: Path) -> None:

@@ -48,11 +48,6 @@ class SourceInfo:
         kept out of each other's batches by samplers that avoid duplicates.
     stream: for a source that is read file by file.
     labels: gives the label of each row, [N]; no plan depends on them, but a resumed run needs the same.
-
-    Where rows have lists of documents, `hashes` is None, and instead there are
-    conflicts: gives the hashes of each row's query and positives, which no other row of its batch may have.
-    ragged: gives the hashes of all its texts.
-    lists: which documents of a row a batch gets, in plain values.
     """
 
     name: str

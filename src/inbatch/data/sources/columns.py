@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from inbatch.data.sources.config_keys import columns_key, path_key, to_set
@@ -59,6 +59,11 @@ class Roles:
     def used(self) -> tuple[str, ...]:
         """Text columns, and the columns of label, key and scores if there are any."""
         return (*self.texts, *(name for role in _SINGLE if (name := getattr(self, role))))
+
+    @property
+    def signature(self) -> str:
+        """Differs where any column has another role, for the keys of what is computed from the columns."""
+        return repr(replace(self, ignored=()))
 
     def role(self, column: int) -> str:
         """Role of text column number `column`: "query", "positive" or "negative"."""

@@ -10,12 +10,18 @@ from typing import Any
 # against it. So a row that cannot be read stays a row of the table, and is counted there.
 BAD_ROW = "__bad_row__"
 PLACES = 5  # that are kept for each reason
+# What formats leave out of rows, or of which they make none: these reasons count texts, all others rows.
+OF_TEXTS = (
+    "with empty texts beside others, which are left out",
+    "given a second time",
+    "of queries without a positive",
+)
 _BETWEEN = "\t"
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Rows that were left out for one reason."""
+    """Rows that were left out for one reason, or texts for one of `OF_TEXTS`."""
 
     reason: str  # after "rows": "with an empty text in column 'query'"
     count: int
@@ -47,6 +53,11 @@ def count_marks(marks: Iterable[str]) -> tuple[Dropped, ...]:
     return tuple(
         Dropped(reason, len(found), tuple(found[:PLACES])) for reason, found in places.items()
     )
+
+
+def num_rows(dropped: Iterable[Dropped]) -> int:
+    """Rows that were left out, whatever the reason, without texts of other rows."""
+    return sum(each.count for each in dropped if each.reason not in OF_TEXTS)
 
 
 def merge(parts: Iterable[Sequence[Dropped]]) -> tuple[Dropped, ...]:

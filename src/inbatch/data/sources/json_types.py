@@ -9,28 +9,41 @@ from typing import Any
 import pyarrow as pa
 
 _INT64 = range(-(2**63), 2**63)
+_UNKNOWN = pa.null()
 
 
-def infer(values: Iterable[Any]) -> pa.DataType:
+def infer(values: Iterable[Any], known: pa.DataType = _UNKNOWN) -> pa.DataType:
     """The type of values: that of the first text, list or object among them, else numbers or truth values.
 
     What is not known yet (no value but null, lists that are all empty) is of type null.
+
+    Args:
+        values: Values of one column.
+        known: The type of the values before them, so that a column can be looked at part by part.
     """
+    is_list, is_object = pa.types.is_list(known), pa.types.is_struct(known)
     found = [value for value in values if value is not None]
-    first = next((v for v in found if isinstance(v, str | list | dict)), None)
-    if isinstance(first, str):
+    first = None
+    if not (is_list or is_object or pa.types.is_string(known)):
+        first = next((v for v in found if isinstance(v, str | list | dict)), None)
+    if isinstance(first, str) or pa.types.is_string(known):
         return pa.string()
-    if isinstance(first, list):
-        return pa.list_(infer(each for v in found if isinstance(v, list) for each in v))
-    if isinstance(first, dict):
+    if isinstance(first, list) or is_list:
+        items = (each for v in found if isinstance(v, list) for each in v)
+        return pa.list_(infer(items, known.value_type if is_list else _UNKNOWN))
+    if isinstance(first, dict) or is_object:
         objects = [value for value in found if isinstance(value, dict)]
-        names = dict.fromkeys(name for value in objects for name in value)
-        return pa.struct([(name, infer(v.get(name) for v in objects)) for name in names])
+        kinds = {part.name: part.type for part in _parts(known)}
+        names = dict.fromkeys([*kinds, *(name for value in objects for name in value)])
+        return pa.struct(
+            [(n, infer((v.get(n) for v in objects), kinds.get(n, _UNKNOWN))) for n in names]
+        )
     if not found:
-        return pa.null()
-    if all(isinstance(value, bool) for value in found):
+        return known
+    if all(isinstance(value, bool) for value in found) and known in (_UNKNOWN, pa.bool_()):
         return pa.bool_()
-    return pa.int64() if all(isinstance(value, int) for value in found) else pa.float64()
+    is_whole = all(isinstance(value, int) for value in found) and known != pa.float64()
+    return pa.int64() if is_whole else pa.float64()
 
 
 def is_open(kind: pa.DataType) -> bool:

@@ -88,7 +88,8 @@ def checked_lists(
             keep_n[wrong] = False
             if len(wrong):
                 found.append([drop_rows(fault.what, fault.column, first + wrong)])
-        texts += int(_num_blank(block, roles)[keep_n].sum())
+        if on_empty == "drop":  # else an empty text has ended the run
+            texts += int(_num_blank(block, roles)[keep_n].sum())
         first += block.num_rows
     dropped = merge(found)
     if dropped or texts:
@@ -204,7 +205,7 @@ def _cleaned(
         (block,) = table.combine_chunks().to_batches()
         return _clean(block, roles)
 
-    key = f"{dataset._fingerprint}:{roles.used}:{kinds}:cleaned"
+    key = f"{dataset._fingerprint}:{roles.signature}:{kinds}:cleaned"
     fingerprint = f"{int(hash_texts([key])[0]):016x}"
     kept = dataset.select_columns(list(roles.used)).select(
         rows, new_fingerprint=f"{fingerprint}-rows"

@@ -92,7 +92,7 @@ def _load_source(
         if spec.limit is not None:
             table = table.select(range(min(spec.limit, table.num_rows)))
         return load_table(name, table, columns=spec.columns, cache_dir=cache_dir, **options)
-    prepared = open_prepared(spec.path, mapping=spec.columns, field=field, **choices)
+    prepared = open_prepared(spec.path, mapping=spec.columns, raw=spec.raw, field=field, **choices)
     if prepared is not None:
         dataset, roles = prepared.dataset(), prepared.roles
         options |= {"origin": str(spec.path), "prepared": prepared}
@@ -255,6 +255,5 @@ def decode_file(
     return DecodedFile(
         source.table(0, source.num_rows),
         {name: array for name, array in arrays.items() if array is not None},
-        sum(each.count for each in source.dropped),
         source.dropped,
     )

@@ -56,13 +56,8 @@ class Prepared:
         return Roles(**{**roles, **several})
 
     @property
-    def num_dropped(self) -> int:
-        """Rows of the raw data that were left out."""
-        return int(self.manifest["num_dropped"])
-
-    @property
     def dropped(self) -> tuple[Dropped, ...]:
-        """The same by reason."""
+        """What was left out of the raw data, by reason."""
         return from_json(self.manifest["dropped"])
 
     @property
@@ -169,9 +164,17 @@ def open_prepared(
     mapping: Mapping[str, object] | None,
     on_empty: str,
     on_bad_row: str,
+    raw: Mapping[str, object],
     field: str,
 ) -> Prepared | None:
     """The prepared source at a path; None where the path is anything else.
+
+    Args:
+        path: Of its folder.
+        mapping: See `columns.find_roles`.
+        on_empty: As in the configuration; likewise `on_bad_row`.
+        raw: Other keys of the configuration that say how raw data are read.
+        field: Configuration key of the source, for messages.
 
     Raises:
         ConfigError: it was written in another format, or columns or rows are asked for that it does
@@ -203,6 +206,13 @@ def open_prepared(
             columns_key(field),
             f"asks for {list(wanted.used)}, but {path} was prepared with {list(stored_roles.used)}",
             "prepare the data again, or remove the columns",
+        )
+    for key, value in raw.items():
+        raise ConfigError(
+            f"{field}.{key}",
+            f"takes effect when data are prepared, and {path} is prepared already",
+            "prepare the data again, or remove it",
+            value=value,
         )
     for key, choice in (("on_bad_row", on_bad_row), ("on_empty", on_empty)):
         if choice == "drop" and manifest[key] != "drop":

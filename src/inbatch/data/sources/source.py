@@ -24,7 +24,7 @@ from inbatch.data.sources.cached import Allocate, cached_array
 from inbatch.data.sources.checks import Choice, Place, kept_rows, read_labels
 from inbatch.data.sources.choice import ListChoice
 from inbatch.data.sources.columns import Roles, find_roles, resolve_prompts
-from inbatch.data.sources.dropped import Dropped
+from inbatch.data.sources.dropped import Dropped, num_rows
 from inbatch.data.sources.indexed import IndexedRows
 from inbatch.data.sources.list_checks import checked_lists
 from inbatch.data.sources.lists import with_lists
@@ -89,11 +89,10 @@ class Source:
         self.cache_dir, self.field = cache_dir, field
         self.streamed = rows if isinstance(rows, StreamedRows) else None
         self.stored: Prepared | StreamedRows | None = self.streamed or prepared
-        self.num_dropped = self.num_dropped_texts = 0
+        self.num_dropped_texts = 0
         self.dropped: tuple[Dropped, ...] = ()  # by reason
         if self.stored is not None:
             self.dropped = self.stored.dropped
-            self.num_dropped = self.stored.num_dropped
             self.num_dropped_texts = self.stored.num_dropped_texts
         resolve_prompts(self.prompts, roles, field=f"{field}.prompts")
         self._hashes: dict[str, np.ndarray] = {}
@@ -115,6 +114,7 @@ class Source:
             self._rows = RowTable(dataset, self.roles, keep, place)
             self._labels = read_labels(dataset, self.roles, kept=self._rows.kept, place=place)
         self.dropped += left_out
+        self.num_dropped = num_rows(self.dropped)
         self.ragged: RaggedRows | None = None
         if self.roles.lists:
             self.ragged = RaggedRows(name, self._rows, self.roles, self.choice, self._stored)
@@ -135,7 +135,6 @@ class Source:
             self.num_dropped_texts = checked.dropped_texts
         else:
             keep, self.dropped = kept_rows(dataset, self.roles, place=place, **choices)
-        self.num_dropped = sum(each.count for each in self.dropped)
         return dataset, keep
 
     @classmethod
@@ -190,10 +189,10 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the data, the columns and the rows that are kept."""
+        """Changes with the data, the roles of the columns and the rows that are kept."""
         if self.streamed is not None:
             return self.streamed.fingerprint
-        key = f"{self._rows.fingerprint}:{self.roles.used}:{self.on_empty}:{self.on_bad_row}"
+        key = f"{self._rows.fingerprint}:{self.roles.signature}:{self.on_empty}:{self.on_bad_row}"
         return f"{int(hash_texts([key])[0]):016x}"
 
     def read(self, rows: np.ndarray) -> tuple[list[list[str]], np.ndarray | None]:

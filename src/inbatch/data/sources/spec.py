@@ -43,6 +43,12 @@ class SourceSpec:
         """What is done with a row that has no text, label or key; as with any bad row, unless said."""
         return self.on_bad_row if self.on_empty is None else self.on_empty
 
+    @property
+    def raw(self) -> dict[str, object]:
+        """The keys that are set of those that say how raw data are read."""
+        keys = {"format": self.format, "csv": self.csv, "lists": self.lists}
+        return {key: value for key, value in keys.items() if value not in (None, AUTO)}
+
     def reading(self, *, field: str) -> Reading:
         """How the files are read.
 

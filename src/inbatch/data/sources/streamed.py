@@ -40,7 +40,7 @@ from inbatch.files import new_folder, replaced_file, write_json
 T = TypeVar("T")
 
 LABELS, DROPPED_TEXTS = "labels", "dropped_texts"
-_COUNTS = "counts"  # rows, dropped rows
+_NUM_ROWS = "num_rows"
 _DROPPED = "dropped.json"
 
 
@@ -50,7 +50,6 @@ class DecodedFile:
 
     table: pa.Table
     arrays: dict[str, np.ndarray]
-    num_dropped: int
     dropped: tuple[Dropped, ...] = ()
 
 
@@ -91,34 +90,29 @@ class StreamedRows:
         self._open: dict[int, list[TextColumn]] = {}
 
     @cached_property
-    def _counts(self) -> np.ndarray:
-        """Rows and dropped rows of each file [F, 2]; makes the index where there is none."""
+    def _num_rows(self) -> np.ndarray:
+        """Rows of each file [F]; makes the index where there is none."""
         numbers = range(len(self._files.paths))
         # Each process begins elsewhere, so that several share the work.
         for number in np.roll(numbers, -(os.getpid() * 7919) % len(numbers)).tolist():
             if not self._index(number).exists():
                 self._add_to_index(number)
-        return np.stack([np.load(self._index(number) / f"{_COUNTS}.npy") for number in numbers])
+        return np.stack([np.load(self._index(number) / f"{_NUM_ROWS}.npy") for number in numbers])
 
     @cached_property
     def _filled(self) -> list[int]:
         """Numbers of the files that hold a row."""
-        return np.flatnonzero(self._counts[:, 0]).tolist()
+        return np.flatnonzero(self._num_rows).tolist()
 
     @cached_property
     def file_rows(self) -> tuple[int, ...]:
         """Rows of each file that holds any."""
-        return tuple(self._counts[self._filled, 0].tolist())
-
-    @property
-    def num_dropped(self) -> int:
-        """Rows that were left out."""
-        return int(self._counts[:, 1].sum())
+        return tuple(self._num_rows[self._filled].tolist())
 
     @cached_property
     def dropped(self) -> tuple[Dropped, ...]:
-        """The same by reason."""
-        numbers = np.flatnonzero(self._counts[:, 1]).tolist()
+        """What was left out, by reason."""
+        numbers = range(len(self._num_rows))
         texts = [(self._index(number) / _DROPPED).read_text("utf-8") for number in numbers]
         return merge(from_json(json.loads(text)) for text in texts)
 
@@ -196,7 +190,7 @@ class StreamedRows:
         self._folder.mkdir(parents=True, exist_ok=True)
         decoded = self._decode_file(number)
         with new_folder(self._index(number)) as folder:
-            np.save(folder / f"{_COUNTS}.npy", [decoded.table.num_rows, decoded.num_dropped])
+            np.save(folder / f"{_NUM_ROWS}.npy", decoded.table.num_rows)
             write_json(folder / _DROPPED, [asdict(each) for each in decoded.dropped])
             for name, array in decoded.arrays.items():
                 np.save(folder / f"{name}.npy", array)
@@ -258,7 +252,7 @@ def _opened(path: Path) -> float:
 
 
 def _fingerprint(files: Files, roles: Roles, variant: str) -> str:
-    """Changes with names, sizes and times of the files, and with the columns in use."""
+    """Changes with names, sizes and times of the files, and with the roles of the columns."""
     keys = [fsspec.core.url_to_fs(path) for path in files.paths]
     parts = [f"{path}:{fs.ukey(place)}" for path, (fs, place) in zip(files.paths, keys)]
-    return xxhash.xxh3_64_hexdigest("\n".join([*parts, *roles.used, variant]).encode())
+    return xxhash.xxh3_64_hexdigest("\n".join([*parts, roles.signature, variant]).encode())

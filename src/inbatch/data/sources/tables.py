@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import IO, Any
 
@@ -42,7 +43,7 @@ KINDS = {
     ".arrow": "arrow",
 }
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_LOOK_ROWS = 1000  # of a JSON file, whose values decide on the type of a column
+_LOOK_ROWS = 1000  # of a JSON file, whose values are looked at together for the type of a column
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,16 +208,12 @@ def find_fault(files: Files, roles: Roles) -> FaultyFileError | None:
 def _infer_more(kinds: dict[str, pa.DataType], reader: JsonReader, used: Sequence[str]) -> None:
     """Add the types of columns that are not known yet, as far as a file tells them."""
     left = [name for name in used if name not in kinds or is_open(kinds[name])]
-    values: dict[str, list[Any]] = {name: [] for name in left}
-    for number, row in enumerate(reader.values(), 1):
-        for name, column in values.items():
-            if (value := row.get(name)) is not None:
-                column.append(value)
-        if number % _LOOK_ROWS == 0:
-            kinds |= {name: infer(column) for name, column in values.items()}
-            if not any(is_open(kinds[name]) for name in left):
-                return
-    kinds |= {name: infer(column) for name, column in values.items()}
+    rows = reader.values()
+    while part := list(islice(rows, _LOOK_ROWS)):
+        for name in left:
+            kinds[name] = infer((row.get(name) for row in part), kinds.get(name, pa.null()))
+        if len(part) == _LOOK_ROWS and not any(is_open(kinds[name]) for name in left):
+            return
 
 
 def _conform(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
