@@ -28,11 +28,11 @@ ALL: Any = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 LOSSES: dict[str, Loss] = {
     "each": MultipleNegativesRanking(mask_duplicates=True),
     "all directions": MultipleNegativesRanking(
-        directions=ALL, positive_form="mean", negatives="own"
+        directions=ALL, positive_form="mean", negatives="own", mask_duplicates=False
     ),
     "sum": MultipleNegativesRanking(positive_form="sum", mask_duplicates=True),
     "gist": GIST(temperature=0.05, mask_duplicates=True),
-    "matryoshka": Matryoshka(MultipleNegativesRanking(), dims=[32, 8]),
+    "matryoshka": Matryoshka(MultipleNegativesRanking(mask_duplicates=False), dims=[32, 8]),
 }
 CACHED: dict[str, Any] = {"chunk_rows": 5, "keep_gib": 0}
 
