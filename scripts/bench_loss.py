@@ -206,6 +206,10 @@ def make_loss(args: argparse.Namespace) -> Loss:
     return Matryoshka(loss, dims=args.matryoshka) if args.matryoshka else loss
 
 
+# Of the library's, and oneDNN's, see device/cpu_products.py.
+PRODUCTS = (torch.mm, torch.addmm, torch.Tensor.addmm_, torch.ops.mkldnn._linear_pointwise)
+
+
 class Products(TorchFunctionMode):
     """Notes matrix products, to compute them again."""
 
@@ -215,7 +219,7 @@ class Products(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         product = partial(func, *args, **(kwargs or {}))
-        if func in (torch.mm, torch.addmm, torch.Tensor.addmm_):
+        if func in PRODUCTS:
             self.calls.append(product)
         return product()
 
