@@ -24,7 +24,7 @@ from datasets.table import MemoryMappedTable
 from inbatch.data.formats.base import BadRecordError, RecordFormat, Row, Tally
 from inbatch.data.formats.records import Place
 from inbatch.data.sources.config_keys import path_key, to_set
-from inbatch.data.sources.dropped import Dropped, from_json
+from inbatch.data.sources.dropped import EMPTY_BESIDE_OTHERS, Dropped, from_json
 from inbatch.errors import ConfigError
 from inbatch.files import new_folder, one_at_a_time, write_json
 
@@ -114,7 +114,7 @@ class Conversion:
             [text for text in texts if text.strip()] for texts in (row.positive, row.negative)
         )
         if row.query.strip() and (positive or not row.positive):
-            self.tally.add("with empty texts beside others, which are left out", place)
+            self.tally.add(EMPTY_BESIDE_OTHERS, place)
             return row._replace(positive=positive, negative=negative)
         self.tally.add("with an empty text", place)
         return None

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from inbatch.data.formats.base import Tally
+from inbatch.data.sources.dropped import GIVEN_AGAIN, WITHOUT_POSITIVE
 
 QUERIES, CORPUS, ROWS = "queries", "corpus", "rows.arrow"
 _BATCH = 1 << 16  # rows of a record batch
@@ -61,8 +62,8 @@ def write_rows(folder: Path, pairs: Pairs, tally: Tally) -> None:
             columns = [pa.array(rows, pa.int32()), *_lists(pairs, values, inside, rows)]
             out.write_batch(pa.record_batch(columns, schema=schema))
     for reason, marked_P in (
-        ("given a second time", repeated_P),
-        ("of queries without a positive", lonely_P),
+        (GIVEN_AGAIN, repeated_P),
+        (WITHOUT_POSITIVE, lonely_P),
     ):
         if count := int(marked_P.sum()):
             tally.add(reason, lambda: "all files", count)

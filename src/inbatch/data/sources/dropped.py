@@ -11,11 +11,10 @@ from typing import Any
 BAD_ROW = "__bad_row__"
 PLACES = 5  # that are kept for each reason
 # What formats leave out of rows, or of which they make none: these reasons count texts, all others rows.
-OF_TEXTS = (
-    "with empty texts beside others, which are left out",
-    "given a second time",
-    "of queries without a positive",
-)
+EMPTY_BESIDE_OTHERS = "with empty texts beside others, which are left out"
+GIVEN_AGAIN = "given a second time"
+WITHOUT_POSITIVE = "of queries without a positive"
+OF_TEXTS = (EMPTY_BESIDE_OTHERS, GIVEN_AGAIN, WITHOUT_POSITIVE)
 _BETWEEN = "\t"
 
 

@@ -198,7 +198,6 @@ def finish_job(job: ShardJob, *, versions: Mapping[str, str]) -> None:
         "name": job.source.name,
         "origin": job.source.origin,
         "prompts": job.source.prompts,
-        "num_dropped": job.source.num_dropped,
         "dropped": [asdict(each) for each in job.source.dropped],
         "num_dropped_texts": job.source.num_dropped_texts,
         "prompt_lengths": [job.tokenize([], prompt)[1] for prompt in prompts if job.tokenize],

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from inbatch.losses.softmax.gathered import gathered_cross_entropy
-from inbatch.losses.softmax.panels import Arithmetic, Block, GuideFilter, SoftmaxSpec
+from inbatch.losses.softmax.panels import Arithmetic, Block, GuideFilter, SoftmaxSpec, in_float64
 from inbatch.losses.softmax.torch_panels import TorchArithmetic
 
 Implementation = Literal["auto", "tiled", "triton"]
@@ -30,9 +30,8 @@ def choose_arithmetic(
         ValueError: kernels are asked for on another device than CUDA or in float64.
     """
     if implementation == "auto":
-        others = () if guide is None else (*guide.columns, guide.threshold)
-        double = any(tensor.dtype == torch.float64 for tensor in (*columns, *others))
-        chosen = not double and columns[0].is_cuda and _kernels_work(columns[0].device)
+        suitable = columns[0].is_cuda and not in_float64(columns, guide)
+        chosen = suitable and _kernels_work(columns[0].device)
         implementation = "triton" if chosen else "tiled"
     if implementation == "tiled":
         return TorchArithmetic()

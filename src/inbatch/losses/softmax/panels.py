@@ -156,6 +156,12 @@ class Reduced(NamedTuple):
     removed: Tensor  # int64 scalar
 
 
+def in_float64(columns: Sequence[Tensor], guide: GuideFilter | None) -> bool:
+    """Whether a column, or anything of the guide, is in float64."""
+    of_guide = () if guide is None else (*guide.columns, guide.threshold)
+    return any(tensor.dtype == torch.float64 for tensor in (*columns, *of_guide))
+
+
 class Arithmetic(Protocol):
     """What is done to a panel between its products."""
 

@@ -29,6 +29,7 @@ from inbatch.losses.softmax.panels import (
     SoftmaxSpec,
     guide_scores,
     guide_threshold,
+    in_float64,
 )
 from inbatch.losses.softmax.products import Factor, multiply_raw, row_scale
 from inbatch.losses.softmax.triton_kernels import reduce_kernel, weigh_kernel
@@ -71,8 +72,7 @@ class TritonArithmetic:
         Raises:
             ValueError: they are on another device than CUDA, or something is in float64.
         """
-        others = () if guide is None else (*guide.columns, guide.threshold)
-        if any(tensor.dtype == torch.float64 for tensor in (*columns, *others)):
+        if in_float64(columns, guide):
             raise ValueError(
                 "the Triton kernels compute in float32: use the tiled form for float64"
             )
