@@ -22,7 +22,7 @@ from inbatch.losses.softmax.forms import FORMS, Form
 from inbatch.losses.softmax.implementation import IMPLEMENTATIONS, Implementation
 from inbatch.losses.softmax.panels import Block, GuideFilter
 from inbatch.losses.softmax.products import product_form
-from inbatch.losses.softmax.ragged_spec import DOCUMENTS, NEGATIVES, Negatives, make_lists
+from inbatch.losses.softmax.ragged_spec import DOCUMENTS, NEGATIVES, Negatives, make_pairs
 
 # Two equal texts score equal in exact arithmetic but not in floating point, where it depends on the
 # place in a matrix product. Scores this close to the threshold count as equal to it.
@@ -165,7 +165,7 @@ class GIST(Loss):
     def _of_lists(self, inputs: LossInput) -> LossOutput:
         """The same of rows with lists of documents."""
         assert inputs.documents is not None
-        pairs = make_lists(inputs.documents, inputs.columns[0]).pairs
+        pairs = make_pairs(inputs.documents, inputs.columns[0])
         blocks = self._blocks(num_columns=2)
         loss, stats, possible = list_cross_entropy(
             inputs,

@@ -104,33 +104,45 @@ class Panel(NamedTuple):
     softmaxes: Pairs
 
 
+def make_pairs(documents: VisibleDocuments, like: Tensor) -> Entries:
+    """Each row of this rank with its positives, on the device of a tensor."""
+    rows_B = np.arange(len(documents.counts))
+    lengths_B = documents.positives
+    return _entries(rows_B, _first_documents(documents), lengths_B, lengths_B, like)
+
+
 def make_lists(documents: VisibleDocuments, like: Tensor) -> Lists:
     """The lists, on the device of a tensor; weights in its type."""
     counts_B, positives_B = documents.counts, documents.positives
-    rows_B = np.arange(len(counts_B))
-    first_B = documents.first + np.cumsum(counts_B) - counts_B
-
-    def entries(
-        row: np.ndarray, first: np.ndarray, lengths: np.ndarray, per_row: np.ndarray
-    ) -> Entries:
-        """Each of `row` with so many documents from its first on."""
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        doc = np.repeat(first, lengths) + within
-        bounds = np.concatenate([[0], np.cumsum(per_row)])
-        return Entries(_on(np.repeat(row, lengths), like), _on(doc, like), bounds)
-
+    rows_B, first_B = np.arange(len(counts_B)), _first_documents(documents)
+    negatives_B = counts_B - positives_B
     pair_row = np.repeat(rows_B, positives_B)
+    pairs = np.arange(len(pair_row))
     return Lists(
-        pairs=entries(rows_B, first_B, positives_B, positives_B),
-        negatives=entries(
-            rows_B, first_B + positives_B, counts_B - positives_B, counts_B - positives_B
-        ),
-        siblings=entries(
-            np.arange(len(pair_row)), first_B[pair_row], counts_B[pair_row], counts_B * positives_B
+        pairs=make_pairs(documents, like),
+        negatives=_entries(rows_B, first_B + positives_B, negatives_B, negatives_B, like),
+        siblings=_entries(
+            pairs, first_B[pair_row], counts_B[pair_row], counts_B * positives_B, like
         ),
         starts=_on(np.cumsum(positives_B) - positives_B, like),
         weight=_on(1 / positives_B[pair_row], like).to(like.dtype),
     )
+
+
+def _first_documents(documents: VisibleDocuments) -> np.ndarray:
+    """First document of each row of this rank, int64 [B]."""
+    first_B: np.ndarray = documents.first + np.cumsum(documents.counts) - documents.counts
+    return first_B
+
+
+def _entries(
+    row: np.ndarray, first: np.ndarray, lengths: np.ndarray, per_row: np.ndarray, like: Tensor
+) -> Entries:
+    """Each of `row` with so many documents from its first on."""
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    doc = np.repeat(first, lengths) + within
+    bounds = np.concatenate([[0], np.cumsum(per_row)])
+    return Entries(_on(np.repeat(row, lengths), like), _on(doc, like), bounds)
 
 
 def _on(values: np.ndarray, like: Tensor) -> Tensor:
