@@ -18,8 +18,6 @@ from inbatch.callbacks.evaluation import Evaluation
 from inbatch.cluster.stop_request import Preempted, StopRequest
 from inbatch.folder.model import step_of
 
-STEPS = 12  # three epochs of four
-
 
 class KilledError(Exception):
     """In place of a signal that leaves no time to do anything."""
@@ -88,8 +86,8 @@ def options_of(folder: Path, name: str) -> list[str]:
     [
         ("plain", "null", [4, 8]),  # at the end of epochs, where the only checkpoints are
         ("plain", "null", [5, 6, 9, 11]),  # in the middle of one, which is trained again
-        ("plain", "1", list(range(1, STEPS))),
-        ("rows of five steps", "1", [2, 3, 5, 7, 10, 11]),
+        ("plain", "1", [1, 3, 4, 5, 8, 11]),
+        ("rows of five steps", "1", [2, 5, 7, 10]),
         ("rows of accumulated steps", "1", [2, 3, 5]),
         ("accumulated", "1", [1, 2, 3, 4, 5]),
         ("evaluated", "2", [4, 7, 8, 10]),
@@ -109,9 +107,8 @@ def test_killed_many_times(
     for step in kills:
         run_until(step, *options, parts)
     assert_same_run(whole, run_train(*options, parts))
-    # A finished run has nothing to do, however often it is started.
-    for _ in range(2):
-        assert_same_run(whole, run_train(*options, parts))
+    # A finished run has nothing to do.
+    assert_same_run(whole, run_train(*options, parts))
 
 
 class StopAfter(Callback):
@@ -141,7 +138,7 @@ def test_a_row_that_a_stop_cuts_in_two(tmp_path: Path, options: list[str], strat
     ranks = 1 if strategy == "auto" else 2
     run(_train, ranks, [*options, f"output_dir={tmp_path / 'whole'}"])
     parts = [*options, f"output_dir={tmp_path / 'parts'}"]
-    for step in (2, 6, 10):
+    for step in (2, 6):
         run(_stopped, ranks, step, parts)
     run(_train, ranks, parts)
     steps = [row["step"] for row in metrics(tmp_path / "parts")]
@@ -154,7 +151,7 @@ def _train(rank: int, world_size: int, overrides: list[str]) -> None:
     run_train(*overrides)
 
 
-@pytest.mark.parametrize("strategy", ["auto", "fsdp", "deepspeed_stage_2"])
+@pytest.mark.parametrize("strategy", ["auto", "fsdp"])
 def test_made_longer_twice(tmp_path: Path, options: list[str], strategy: str) -> None:
     options = [*options, f"strategy={strategy}"]
     ranks = 1 if strategy == "auto" else 2

@@ -15,7 +15,8 @@ class Fault(Logger):
     """Something happens when a rank logs a step.
 
     Args:
-        kind: "raise", "wait" for ever, or the name of a signal that the rank sends to itself.
+        kind: "raise", "wait" for ever, "hold" until a signal to stop has come, or the name of a signal that
+            the rank sends to itself.
         rank: which.
         step: when.
     """
@@ -34,12 +35,31 @@ class Fault(Logger):
             return
         if self._kind == "raise":
             raise RuntimeError("broken on purpose")
+        if self._kind == "hold":
+            return hold()
         while self._kind == "wait":
             time.sleep(1)
         os.kill(os.getpid(), signal.Signals[self._kind])
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing."""
+
+
+def hold() -> None:
+    """Wait until the process has handled a signal to stop."""
+    arrived: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+
+    def handle(number: int, frame: Any) -> None:
+        arrived.append(number)
+        handlers[signal.Signals(number)](number, frame)  # type: ignore[operator, misc]
+
+    for number in handlers:
+        signal.signal(number, handle)
+    while not arrived:
+        time.sleep(0.05)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def fault(kind: str, *, rank: int = 0, step: int, name: str = "fault") -> list[str]:

@@ -26,6 +26,8 @@ DIRECTIONS: list[tuple[str, ...]] = [
     (ALL[0], ALL[3]),
     ALL,
 ]
+# Rows, share of texts that are equal to others, and whether these are masked.
+SHARED = [(1, 0.5, True), (2, 0.15, True), (7, 0.0, False), (7, 0.5, True)]
 HARDNESS = ["in_batch_negatives", "hard_negatives", "all_negatives"]
 
 
@@ -83,9 +85,7 @@ def gist(d: Definition) -> GIST:
 @pytest.mark.parametrize("form", ["each", "mean", "sum"])
 @pytest.mark.parametrize("directions", DIRECTIONS, ids="+".join)
 def test_ranking_by_its_definition(form: str, directions: tuple[str, ...]) -> None:
-    for num_rows, (shared, masked), negatives in itertools.product(
-        [1, 2, 7], [(0.0, False), (0.15, True), (0.5, True)], ["all", "own"]
-    ):
+    for (num_rows, shared, masked), negatives in itertools.product(SHARED, ["all", "own"]):
         batch = make_batch(num_rows, shared=shared, seed=num_rows)
         definition = Definition(
             form=form,
@@ -123,11 +123,8 @@ def test_hardness(mode: str, form: str) -> None:
 @pytest.mark.parametrize("form", ["each", "mean", "sum"])
 @pytest.mark.parametrize("blocks", [(), ALL[1:2], ALL[3:], (ALL[1], ALL[3])], ids="+".join)
 def test_gist_by_its_definition(form: str, blocks: tuple[str, ...]) -> None:
-    for num_rows, (shared, masked), negatives, (margin, relative) in itertools.product(
-        [1, 7],
-        [(0.0, False), (0.2, True), (0.5, True)],
-        ["all", "own"],
-        [(0.0, False), (0.1, False), (0.2, True)],
+    for (num_rows, shared, masked), negatives, (margin, relative) in itertools.product(
+        SHARED, ["all", "own"], [(0.0, False), (0.1, False), (0.2, True)]
     ):
         batch = make_batch(num_rows, shared=shared, seed=num_rows + 1)
         definition = Definition(

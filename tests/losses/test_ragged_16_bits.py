@@ -31,7 +31,7 @@ def _as_on_a_gpu() -> Iterator[None]:
 
 def rounded(dtype: torch.dtype) -> RaggedBatch:
     """Embeddings that a type holds, of various lengths."""
-    batch = make_batch(30, shared=0.1, dim=64)
+    batch = make_batch(14, shared=0.1, dim=64)
     queries, documents = batch.columns
     lengths = 10 ** (torch.arange(len(documents)) % 4 - 1.0)[:, None].double()
     low = (queries.to(dtype).double(), (documents * lengths).to(dtype).double())

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.faults import fault
 from helpers.launching import ROOT, command, processes, run
 from helpers.runs import TINY, metrics, weights, write_triplets
 from helpers.slurm_cluster import Cluster
@@ -21,7 +22,7 @@ from inbatch.cli.submit import compose_job, submit, write
 from inbatch.sweep.trials import read_trials
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm"), pytest.mark.timeout(1200)]
-NUM_STEPS = 300  # some ten seconds, so that what is sent in the middle arrives in the middle
+NUM_STEPS = 20
 JOB = ["slurm.nodes=2", "slurm.gpus_per_node=0", "slurm.cpus_per_task=1", "slurm.time=10"]
 
 
@@ -43,8 +44,8 @@ def options(data: Path, output: Path) -> list[str]:
     return [*files, *length, "strategy.timeout_s=60"]
 
 
-def send(cluster: Cluster, data: Path, output: Path) -> Submitted:
-    arguments = [*TINY, *JOB, *options(data, output)]
+def send(cluster: Cluster, data: Path, output: Path, *more: str) -> Submitted:
+    arguments = [*TINY, *JOB, *options(data, output), *more]
     job = compose_job(arguments, now=datetime.now(), cwd=output.parent)
     sbatch = ["env", f"SLURM_CONF={cluster.environ['SLURM_CONF']}", *cluster.on("login", "sbatch")]
     job_id = submit(write(job), sbatch=sbatch)
@@ -89,7 +90,7 @@ def assert_same_model(one: Path, two: Path) -> None:
 def test_a_preempted_job_goes_on_as_if_nothing_had_happened(
     cluster: Cluster, data: Path, tmp_path: Path, whole: Submitted
 ) -> None:
-    sent = send(cluster, data, tmp_path / "run")
+    sent = send(cluster, data, tmp_path / "run", *fault("hold", step=3))
     wait_for_rows(cluster, sent, 3)
     cluster.ask("scancel", "--signal=USR1", sent.job_id)
     ended = cluster.wait_for_end(sent.job_id, seconds=600)
@@ -106,7 +107,7 @@ def test_a_preempted_job_goes_on_as_if_nothing_had_happened(
 def test_a_cancelled_job_saves_and_stays_cancelled(
     cluster: Cluster, data: Path, tmp_path: Path
 ) -> None:
-    sent = send(cluster, data, tmp_path / "run")
+    sent = send(cluster, data, tmp_path / "run", *fault("hold", step=3))
     wait_for_rows(cluster, sent, 3)
     cluster.ask("scancel", sent.job_id)
     ended = cluster.wait_for_end(sent.job_id, seconds=600)
@@ -121,7 +122,7 @@ def test_a_cancelled_job_saves_and_stays_cancelled(
 def test_a_killed_rank_ends_the_job_with_the_cause(
     cluster: Cluster, data: Path, tmp_path: Path
 ) -> None:
-    sent = send(cluster, data, tmp_path / "run")
+    sent = send(cluster, data, tmp_path / "run", *fault("wait", step=3))
     wait_for_rows(cluster, sent, 3)
     here = f"SLURM_CONF={cluster.environ['SLURM_CONF']}"  # other clusters number their jobs alike
     rank_1 = {here, f"SLURM_JOB_ID={sent.job_id}", "SLURM_PROCID=1", "SLURM_STEP_ID=0"}
