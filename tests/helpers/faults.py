@@ -36,7 +36,8 @@ class Fault(Logger):
         if self._kind == "raise":
             raise RuntimeError("broken on purpose")
         if self._kind == "hold":
-            return hold()
+            hold()
+            return
         while self._kind == "wait":
             time.sleep(1)
         os.kill(os.getpid(), signal.Signals[self._kind])
