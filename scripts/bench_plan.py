@@ -1,4 +1,4 @@
-"""What `inbatch plan` computes, beside steps of 1, 2 and 4 ranks of this machine.
+"""What `inbatch plan` computes, beside steps of 1, 2, 4 and 8 ranks of this machine.
 
     python scripts/bench_plan.py
     torchrun --nproc-per-node 2 -m inbatch doctor && python scripts/bench_plan.py --rates doctor.json
@@ -39,7 +39,7 @@ from side_by_side import environment
 
 CASES: dict[str, tuple[int, str, Any]] = {
     f"{ranks}/{strategy}/{gather}": (ranks, strategy, gather)
-    for ranks in (1, 2, 4)
+    for ranks in (1, 2, 4, 8)
     for strategy in (("ddp", "fsdp", "deepspeed_stage_2") if ranks > 1 else ("ddp",))
     for gather in (("global", "ring") if ranks > 1 and strategy == "ddp" else ("global",))
 }
