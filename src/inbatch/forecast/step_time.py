@@ -28,8 +28,8 @@ _OPTIMIZER_BYTES = (
 _CAST_BYTES = 6  # of a weight that is read in float32 and written in 16 bit
 _LAUNCH_S = 5e-6  # of a kernel on the host
 _KERNELS = 75  # of a layer in both passes of a chunk
-# CPU time of a rank for a unit of sharded parameters to be gathered and freed once, beside its bytes; measured
-# under fsdp and gloo with layers so small that nothing else counts.
+# CPU time of a rank for a unit of sharded parameters to be gathered and freed once, beside its bytes; of fsdp
+# over gloo, with layers so small that nothing else counts.
 _UNIT_S = 2.5e-3
 
 
@@ -119,7 +119,7 @@ def step_time(
     gathers = passes + strategy.gathers_step
     gradients = rates.seconds(strategy.reduces, trainable, world)
     gathered = gathers * rates.seconds("all_gather", parameters, world)
-    copied = 2 * (1 + 1 / world) * parameters  # into and out of the buffer that travels, read and written
+    copied = 2 * (1 + 1 / world) * parameters  # into the buffer that travels and out, read and written
     copying = passes * copied / rates.memory_bytes_per_s
     if rates.device == "cpu":
         copying += passes * strategy.units(model.layers, precision) * _UNIT_S
