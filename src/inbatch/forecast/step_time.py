@@ -119,7 +119,9 @@ def step_time(
     gathers = passes + strategy.gathers_step
     gradients = rates.seconds(strategy.reduces, trainable, world)
     gathered = gathers * rates.seconds("all_gather", parameters, world)
-    copied = 2 * (1 + 1 / world) * parameters  # into the buffer that travels and out, read and written
+    copied = (
+        2 * (1 + 1 / world) * parameters
+    )  # into the buffer that travels and out, read and written
     copying = passes * copied / rates.memory_bytes_per_s
     if rates.device == "cpu":
         copying += passes * strategy.units(model.layers, precision) * _UNIT_S
