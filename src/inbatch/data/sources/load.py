@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import numpy as np
 
-from inbatch.data.formats.convert import Conversion
+from inbatch.data.formats.conversion import Conversion
 from inbatch.data.formats.read import Formatted, convert_file, read_format
 from inbatch.data.sources.checks import Choice
 from inbatch.data.sources.choice import check_no_choice
@@ -233,7 +233,7 @@ def decode_file(
     if conversion is None:
         dataset = load_files(files, roles, cache_dir=folder, field=field)
     else:
-        dataset, left_out = convert_file(files, folder, conversion=conversion, roles=roles)
+        dataset, left_out, _ = convert_file(files, folder, conversion=conversion, roles=roles)
     origin = files.paths[0]
     source = Source(
         "file",
