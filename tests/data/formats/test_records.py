@@ -17,8 +17,11 @@ from inbatch.data.formats.base import Head, Row
 from inbatch.data.formats.conversion import Conversion
 from inbatch.data.formats.convert import convert
 from inbatch.data.formats.read import Formatted, read_format
+from inbatch.data.report.build import build_report
+from inbatch.data.report.text import to_markdown
 from inbatch.data.sources.dropped import OF_TEXTS
 from inbatch.data.sources.load import load_sources
+from inbatch.data.sources.shards import ShardJob, finish_job, open_job, write_shards
 from inbatch.data.sources.spec import parse_spec
 from inbatch.errors import ConfigError
 
@@ -359,6 +362,30 @@ def test_pairs_without_a_row_are_texts(tmp_path: Path) -> None:
     (source,) = load_sources({"nli": str(path)}, cache_dir=str(tmp_path / "cache"))
     assert (source.num_rows, source.num_dropped) == (1, 0)
     assert sorted(each.reason for each in source.dropped) == sorted(OF_TEXTS[1:])
+    said = "4 pairs read, 2 used in 1 rows, 2 left out"
+    assert source.intake.describe() == said
+    page = to_markdown(build_report([source]))
+    assert f"\n{said}.\n" in page
+    assert "2 pairs of source 'nli' were left out: 1 " in page
+    assert "- pairs left out: 1 given a second time" in page
+    job = ShardJob(source=source, folder=tmp_path / "p", shard_rows=9)
+    list(write_shards(job, open_job(job), workers=1))
+    finish_job(job, versions={})
+    (prepared,) = load_sources({"nli": str(tmp_path / "p")})
+    assert (prepared.intake, prepared.dropped) == (source.intake, source.dropped)
+
+
+def test_texts_of_rows_are_no_rows_that_are_left_out(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", ["q", "p", ""], ["r", "o", "n"], ["s"])
+    keys = {"path": str(path), "on_bad_row": "drop"}
+    (source,) = load_sources({"a": keys}, cache_dir=str(tmp_path / "cache"))
+    report = build_report([source])
+    assert report.sources[0].intake.describe() == "3 rows read, 2 used, 1 left out"
+    assert report.warnings[:2] == (
+        f"1 rows of source 'a' were left out: 1 without a positive ({path}, line 3).",
+        "1 rows of source 'a' are used without some of their texts: 1 with empty texts beside others, "
+        f"which are left out ({path}, line 1).",
+    )
 
 
 def test_a_key_of_another_format_is_refused(tmp_path: Path) -> None:

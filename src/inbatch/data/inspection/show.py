@@ -77,10 +77,7 @@ def _source(
 
 def _origin(facts: SourceFacts, report: SourceReport) -> RenderableType:
     lines = [*_files(facts.place), *([report.read_as] if report.read_as else [])]
-    read = f"{facts.num_read:,} rows read, {report.num_rows:,} used"
-    if report.num_dropped:
-        read += f", {report.num_dropped:,} left out"
-    lines.append(read)
+    lines.append(report.intake.describe())
     lines += _scripts(facts.scripts)
     return layout.lines(lines)
 

@@ -90,7 +90,6 @@ class SourceFacts:
 
     name: str
     place: Place
-    num_read: int  # rows used and dropped
     roles: tuple[RoleOf, ...]
     overlaps: tuple[Overlap, ...]
     scripts: dict[

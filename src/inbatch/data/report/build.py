@@ -165,7 +165,7 @@ def _source_report(
         origin=source.origin,
         read_as=source.read_as,
         num_rows=source.num_rows,
-        num_dropped=source.num_dropped,
+        intake=source.intake,
         dropped=source.dropped,
         columns=columns,
         ignored_columns=source.roles.ignored,

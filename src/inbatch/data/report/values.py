@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from inbatch.data.sources.dropped import Dropped
+from inbatch.data.sources.dropped import Dropped, Intake
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +126,8 @@ class SourceReport:
     origin: str
     read_as: str  # the format and why it was taken; "" for plain columns
     num_rows: int
-    num_dropped: int
-    dropped: tuple[Dropped, ...]  # the same by reason, and what the format left out
+    intake: Intake
+    dropped: tuple[Dropped, ...]  # what the intake did not use, by reason, and texts of rows
     columns: tuple[ColumnReport, ...]
     ignored_columns: tuple[str, ...]
     label: LabelReport | None

@@ -49,10 +49,20 @@ class Intake:
     num_rows: int
     beside: tuple[tuple[str, int], ...] = ()
 
+    @classmethod
+    def of_rows(cls, used: int, dropped: int) -> Intake:
+        """Where the rows are what was read."""
+        return cls(ROWS, used + dropped, used, used)
+
+    @property
+    def is_rows(self) -> bool:
+        """Whether the rows are what was read."""
+        return self.unit == ROWS
+
     def describe(self) -> str:
         """One line."""
         beside = ", ".join(f"{count:,} {unit}" for unit, count in self.beside)
-        rows = "" if self.unit == ROWS else f" in {self.num_rows:,} rows"
+        rows = "" if self.is_rows else f" in {self.num_rows:,} rows"
         out = f", {self.read - self.used:,} left out" if self.read > self.used else ""
         with_them = f" ({beside})" if beside else ""
         return f"{self.read:,} {self.unit} read{with_them}, {self.used:,} used{rows}{out}"

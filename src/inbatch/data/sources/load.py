@@ -102,7 +102,7 @@ def _load_source(
         found = read_format(spec, field=field, cache_dir=cache_dir)
         roles, files = found.roles, found.files
         options |= {"origin": found.origin, "prompts": found.prompts}
-        options |= {"read_as": found.read_as, "left_out": found.left_out}
+        options |= {"read_as": found.read_as, "left_out": found.left_out, "intake": found.intake}
         if found.table is None and found.conversion is None:
             assert files is not None
             _check_same_roles(files, roles, spec.columns, field=field)

@@ -199,6 +199,7 @@ def finish_job(job: ShardJob, *, versions: Mapping[str, str]) -> None:
         "origin": job.source.origin,
         "prompts": job.source.prompts,
         "dropped": [asdict(each) for each in job.source.dropped],
+        "intake": None if job.source.intake.is_rows else asdict(job.source.intake),
         "num_dropped_texts": job.source.num_dropped_texts,
         "prompt_lengths": [job.tokenize([], prompt)[1] for prompt in prompts if job.tokenize],
         "shards": [
