@@ -206,7 +206,7 @@ def test_scored_pairs_stay_scored_pairs(tmp_path: Path) -> None:
 def test_an_unknown_label_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("premise,hypothesis,label\na,b,entailment\nc,d,maybe\n")
-    with pytest.raises(ConfigError, match="has 'maybe' as label in row 1: give entailment"):
+    with pytest.raises(ConfigError, match="has 'maybe' as label in line 3: give entailment"):
         read(path)
 
 

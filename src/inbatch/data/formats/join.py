@@ -23,7 +23,7 @@ from inbatch.data.formats.records import Place
 from inbatch.data.hashing import hash_texts
 from inbatch.data.sources.dropped import GIVEN_AGAIN, PLACES
 
-IN_MEMORY = 1 << 17  # rows that are grouped without a file
+IN_MEMORY = 1 << 16  # rows that are grouped without a file
 _PARTS = 128  # files
 _MERGED = 256  # rows of each file that are in memory while they are merged
 _SCHEMA = pa.schema(
@@ -77,6 +77,7 @@ def join_rows(
         joined: Iterable[Found] = groups.of(first)
     else:
         joined = _by_files(chain(first, found), groups, folder)
+    del first  # the files hold them
     for each in joined:
         row = Row(each.query, list(each.positive), list(each.negative))
         yield Joined(each.place, row, each.key)

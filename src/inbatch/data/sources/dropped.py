@@ -9,6 +9,8 @@ from typing import Any
 # A column beside those of a file: null for a row that was read, else its place and the reason
 # against it. So a row that cannot be read stays a row of the table, and is counted there.
 BAD_ROW = "__bad_row__"
+# A column beside those of a csv or json file, where it is asked for: the line of each row, from 1.
+LINE = "__line__"
 PLACES = 5  # that are kept for each reason
 # What formats leave out of rows, or of which they make none. Where a format reads rows (see `Intake`) these
 # reasons count texts, all others rows.
@@ -74,6 +76,11 @@ def intake_from_json(value: Mapping[str, Any] | None) -> Intake | None:
         return None
     beside = tuple((str(unit), int(count)) for unit, count in value["beside"])
     return Intake(**{**value, "beside": beside})
+
+
+def place_in_file(row: int, line: int | None = None) -> str:
+    """The place of a row in its file, by the line where there is one."""
+    return f"row {row} (counted from 0)" if line is None else f"line {line}"
 
 
 def mark(place: str, reason: str) -> str:
