@@ -6,21 +6,23 @@ import numpy as np
 import pytest
 
 from inbatch.data.hashing import hash_texts
-from inbatch.data.inspection.false_negatives import (
+from inbatch.data.ragged import RaggedValues
+from inbatch.data.report.false_negatives import (
     LOOKED_AT_ROWS,
-    FalseNegatives,
+    BatchCounts,
+    Cells,
     cells_of,
     cells_of_lists,
     count_false_negatives,
+    find_examples,
     joined,
 )
-from inbatch.data.ragged import RaggedValues
 from inbatch.data.sources.load import Source
 
 Row = tuple[str, list[str], list[str], str]  # query, positives, negatives, key
 
 
-def by_sets(rows: list[Row]) -> FalseNegatives:
+def by_sets(rows: list[Row]) -> BatchCounts:
     """The definition, written out."""
     documents = [text for _, pos, neg, _ in rows for text in (*pos, *neg)]
     found = with_one = negatives = 0
@@ -33,7 +35,7 @@ def by_sets(rows: list[Row]) -> FalseNegatives:
         wrong = sum(text in known for text in documents) - len(positives)
         found, with_one = found + wrong, with_one + (wrong > 0)
         negatives += len(documents) - len(positives)
-    return FalseNegatives(found > 0, len(rows), with_one, negatives, found)
+    return BatchCounts(found > 0, len(rows), with_one, negatives, found)
 
 
 def random_rows(rng: np.random.Generator, *, lists: bool, texts: int, keys: int) -> list[Row]:
@@ -59,15 +61,31 @@ def test_counts_against_sets(texts: int, lists: bool, keys: int) -> None:
     rng = np.random.default_rng(texts + keys + lists)
     for _ in range(40):
         rows = random_rows(rng, lists=lists, texts=texts, keys=keys)
-        found = count_false_negatives(
-            cells_of_lists(
-                cells(rows),
-                np.array([len(positives) for _, positives, _, _ in rows]),
-                hash_texts([key for *_, key in rows]) if keys else None,
-            ),
-            len(rows),
+        arguments = (
+            cells(rows),
+            np.array([len(positives) for _, positives, _, _ in rows]),
+            hash_texts([key for *_, key in rows]) if keys else None,
         )
+        found = count_false_negatives(cells_of_lists(*arguments), len(rows))
         assert found == by_sets(rows), rows
+        check_examples(rows, cells_of_lists(*arguments))
+
+
+def check_examples(rows: list[Row], found: Cells) -> None:
+    """Each row that has a false negative gives one, and it is one."""
+    expected = by_sets(rows)
+    examples = find_examples(found, len(rows), most=len(rows))
+    assert len({row for row, _ in examples}) == len(examples) == expected.num_rows_with
+    for row, cell in examples:
+        owner = int(found.row_A[cell])
+        place = cell - int(np.argmax(found.row_A == owner))
+        query, positives, negatives, _ = rows[owner]
+        text = [query, *positives, *negatives][place]
+        assert place > 0
+        assert owner != row or place > len(positives)
+        own, key = {rows[row][0], *rows[row][1]}, rows[row][3]
+        related = [{q, *p} for q, p, _, k in rows if own & {q, *p} or (key and key == k)]
+        assert text in own.union(*related)
 
 
 def test_columns_of_a_source_are_lists_of_one_length() -> None:

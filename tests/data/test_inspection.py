@@ -12,7 +12,6 @@ from helpers.runs import compose_run
 from helpers.tiny import tiny_tokenizer
 from inbatch.config.check import check_config
 from inbatch.config.instantiate import instantiate
-from inbatch.data.inspection import layout
 from inbatch.data.inspection.advice import advise
 from inbatch.data.inspection.examine import place_of
 from inbatch.data.inspection.overlap import overlaps
@@ -23,6 +22,8 @@ from inbatch.data.inspection.seen import kept_characters, seen_rows
 from inbatch.data.inspection.values import Advice, SamplerFacts
 from inbatch.data.plan.samplers import NoDuplicates, Proportional, Shuffled
 from inbatch.data.report.build import build_report
+from inbatch.data.report.cells import share
+from inbatch.data.report.values import FalseNegatives
 from inbatch.data.sources.columns import find_roles
 from inbatch.data.sources.load import Source
 from inbatch.encoder.tokenize import TextTokenizer
@@ -150,11 +151,11 @@ def test_samplers_of_one_source() -> None:
     plain, apart = compared([source], "no_duplicates", NoDuplicates(), 100)
     assert (plain.sampler, plain.configured, plain.num_steps) == ("batch", False, 40)
     assert (apart.sampler, apart.configured, apart.num_steps) == ("no_duplicates", True, 40)
-    assert plain.batch_share > 0.9
+    assert plain.false_negatives.batch_share > 0.9
     # A row meets 99 of 3,999 others, of which 3 have its positive; 1,600 rows are looked at.
-    assert plain.row_share == pytest.approx(1 - (1 - 99 / 3999) ** 3, abs=0.03)
-    assert plain.negative_share == pytest.approx(3 / 3999, rel=0.4)
-    assert (apart.batch_share, apart.row_share, apart.negative_share) == (0, 0, 0)
+    assert plain.false_negatives.row_share == pytest.approx(1 - (1 - 99 / 3999) ** 3, abs=0.03)
+    assert plain.false_negatives.negative_share == pytest.approx(3 / 3999, rel=0.4)
+    assert apart.false_negatives == FalseNegatives(40, 0, 0, 0)
 
 
 def test_another_configured_sampler_is_compared_too() -> None:
@@ -174,9 +175,9 @@ def test_samplers_of_several_sources() -> None:
     assert [f.configured for f in facts.values()] == [False] * 6 + [True] * 2
     assert facts["round_robin", "a"].num_skipped == 100
     assert facts["proportional", "a"].num_skipped == 0
-    assert facts["proportional of batch", "a"].row_share > 0.1
-    assert facts["proportional of batch", "b"].row_share == 0
-    assert facts["proportional", "a"].row_share == 0
+    assert facts["proportional of batch", "a"].false_negatives.row_share > 0.1
+    assert facts["proportional of batch", "b"].false_negatives.row_share == 0
+    assert facts["proportional", "a"].false_negatives.row_share == 0
     mixed = Proportional(within=Shuffled(), mixed=True)
     found = compared(sources, "proportional", mixed, 10)
     assert [f.source for f in found if f.configured] == ["all"]
@@ -188,7 +189,7 @@ def test_a_sampler_that_refuses_the_data_says_why() -> None:
     refused, apart = compared([source], "no_duplicates", NoDuplicates(), 2)
     assert refused.problem is not None
     assert "keeps rows apart only with NoDuplicates" in refused.problem
-    assert (apart.problem, apart.batch_share) == (None, 0)
+    assert (apart.problem, apart.false_negatives.batch_share) == (None, 0)
 
 
 # --- advice ----------------------------------------------------------------------------------------------
@@ -290,8 +291,9 @@ def test_rows_of_the_same_numbers() -> None:
     """Shares of an empty comparison are 0, and not a division by it."""
     source = Source.from_columns("mine", {"query": ["a"], "positive": ["b"]})
     plain, _ = compared([source], "batch", Shuffled(), 4)
-    assert (plain.num_steps, plain.row_share, plain.negative_share) == (1, 0, 0)
-    assert np.isfinite(plain.batch_share)
+    found = plain.false_negatives
+    assert (plain.num_steps, found.row_share, found.negative_share) == (1, 0, 0)
+    assert np.isfinite(found.batch_share)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +304,7 @@ def test_rows_of_the_same_numbers() -> None:
     ],
 )
 def test_shares_as_they_are_shown(value: float | None, shown: str) -> None:
-    assert layout.share(value) == shown
+    assert share(value) == shown
 
 
 def test_columns_without_a_role() -> None:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from inbatch.data.sources.columns import Roles
+from inbatch.data.sources.dropped import LINE
 from inbatch.data.sources.files import load_files, resolve_files
 from inbatch.data.sources.json_types import infer
 from inbatch.data.sources.load import Source, load_sources
@@ -64,7 +65,7 @@ def test_columns_that_begin_with_nulls(tmp_path: Path) -> None:
     rows = [{**PAIR, "label": None, "negative": None} for _ in range(2000)]
     rows += [{**PAIR, "label": 1, "negative": "n"}, {**PAIR, "label": 0.5, "negative": "n"}]
     path = write(tmp_path / "a.jsonl", rows)
-    with pytest.raises(ConfigError, match=r"no label \(null\) in column 'label', row 0"):
+    with pytest.raises(ConfigError, match=r"no label \(null\) in column 'label', line 1"):
         load(path)
     source = load(path, on_empty="drop")
     assert (source.num_rows, source.num_dropped) == (2, 2000)
@@ -176,6 +177,7 @@ def test_one_row_of_many_in_its_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_labels_that_are_not_finite(label: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a.{suffix}"
+    where = {"csv": "line 4", "jsonl": "line 3", "parquet": r"row 2 \(counted from 0\)"}[suffix]
     labels = ["0", "1", label, "0.5"]
     if suffix == "csv":
         path.write_text("left,right,label\n" + "".join(f"a,b,{value}\n" for value in labels))
@@ -185,7 +187,7 @@ def test_labels_that_are_not_finite(label: str, suffix: str, tmp_path: Path) -> 
         number = {"much": float("nan"), "": None}
         values = [number[v] if v in number else float(v) for v in labels]
         pq.write_table(pa.table({"left": ["a"] * 4, "right": ["b"] * 4, "label": values}), path)
-    with pytest.raises(ConfigError, match=r"label.*row 2 \(counted from 0\)"):
+    with pytest.raises(ConfigError, match=rf"label.*{where}: "):
         load(path)
     found = load(path, on_bad_row="drop")
     assert found.labels().tolist() == [0, 1, 0.5]  # type: ignore[union-attr]
@@ -247,7 +249,7 @@ def test_lists_and_rows_as_python_values(tmp_path: Path) -> None:
     assert list(stream_rows(files)) == rows
     (tmp_path / "a.csv").write_text('query,pos\na,"b\nc"\n')
     assert list(stream_rows(resolve_files(str(tmp_path / "a.csv")))) == [
-        {"query": "a", "pos": "b\nc"}
+        {"query": "a", "pos": "b\nc", LINE: 2}
     ]
 
 
@@ -274,15 +276,15 @@ def test_rows_with_lists_that_are_left_out(tmp_path: Path) -> None:
     assert [each.describe() for each in source.dropped] == [
         "1 that are no JSON (a.jsonl, line 2)",
         "1 without lists of texts in 'pos' (a.jsonl, line 3)",
-        "1 with an empty text in column 'query' (row 3 (counted from 0))",
-        "1 with no positive in column 'pos' (row 4 (counted from 0))",
-        "1 with a label that is not a finite number in column 'label' (row 5 (counted from 0))",
-        "1 with another number of scores than of positives in column 'pos_scores' (row 6 (counted from 0))",
+        "1 with an empty text in column 'query' (a.jsonl, line 4)",
+        "1 with no positive in column 'pos' (a.jsonl, line 5)",
+        "1 with a label that is not a finite number in column 'label' (a.jsonl, line 6)",
+        "1 with another number of scores than of positives in column 'pos_scores' (a.jsonl, line 7)",
     ]
     streamed = load(path, on_bad_row="drop", streaming=True)
     assert streamed.dropped == source.dropped
     with pytest.raises(
-        ConfigError, match=r"a label that is not a finite number in column 'label', row 1"
+        ConfigError, match=r"a label that is not a finite number in column 'label', line 2"
     ):
         load(write(path, [good, rows[5]]))
 

@@ -91,16 +91,14 @@ def test_asked_about_and_read(suffix: str, convert: Any, tmp_path: Path) -> None
     assert load_files(files, roles, cache_dir=str(tmp_path / "cache"))["neg"][:] == NEGATIVES
 
 
-def test_a_broken_list_has_its_row(tmp_path: Path) -> None:
+def test_a_broken_list_has_its_line(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(
         "query,pos\n" + "".join(f"q,{text}\n" for text in ("['a']", "b", "['c", "['d']", ""))
     )
     roles = Roles("query", "pos")
     files = resolve_files(str(path), reading=Reading(lists=True))
-    with pytest.raises(
-        ConfigError, match=r"has a broken list in column 'pos', row 2 \(counted from 0\)"
-    ):
+    with pytest.raises(ConfigError, match=r"has a broken list in column 'pos', line 4: correct it"):
         load_files(files, roles, cache_dir=str(tmp_path))
     files = resolve_files(str(path), reading=Reading(lists=True, on_bad_row="drop"))
     table = load_files(files, roles, cache_dir=str(tmp_path))

@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from datasets.table import InMemoryTable
 
+from helpers.distributed import run
 from helpers.list_rows import list_rows
 from inbatch.api.rows import to_table
 from inbatch.data.hashing import hash_texts
 from inbatch.data.ragged import RaggedValues
+from inbatch.data.sources import list_checks
 from inbatch.data.sources.checks import is_blank
 from inbatch.data.sources.load import load_sources, load_table
 from inbatch.data.sources.source import Source
@@ -173,13 +175,16 @@ def test_plural_names(name: str) -> None:
 
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "no positive": ({"pos": []}, "no positive in column 'pos', row 3"),
-    "null positive": ({"pos": None}, "no positive in column 'pos', row 3"),
-    "null text": ({"pos": ["b", None]}, "an empty text in column 'pos', row 3"),
-    "blank text": ({"neg": ["b", " \n"]}, "an empty text in column 'neg', row 3"),
-    "null query": ({"query": None}, "an empty text in column 'query', row 3"),
-    "scores": ({"pos_scores": [1.0, 2.0]}, "another number of scores than of positives .*row 3"),
-    "no score": ({"pos_scores": [None]}, "a score that is no number in column 'pos_scores', row 3"),
+    "no positive": ({"pos": []}, "no positive in column 'pos', line 4"),
+    "null positive": ({"pos": None}, "no positive in column 'pos', line 4"),
+    "null text": ({"pos": ["b", None]}, "an empty text in column 'pos', line 4"),
+    "blank text": ({"neg": ["b", " \n"]}, "an empty text in column 'neg', line 4"),
+    "null query": ({"query": None}, "an empty text in column 'query', line 4"),
+    "scores": ({"pos_scores": [1.0, 2.0]}, "another number of scores than of positives .*line 4"),
+    "no score": (
+        {"pos_scores": [None]},
+        "a score that is no number in column 'pos_scores', line 4",
+    ),
 }
 
 
@@ -225,6 +230,28 @@ def test_texts_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("inbatch.data.sources.list_checks.is_blank", counted)
     load(write_jsonl(tmp_path / "a.jsonl", ROWS))
     assert sum(seen) == sum(1 + len(row["pos"]) + len(row["neg"]) for row in ROWS)
+
+
+def _documents(rank: int, world_size: int, folder: Path) -> list[str]:
+    clean = list_checks._clean
+
+    def logged(*args: Any) -> pa.Table:
+        with (folder / "log").open("a") as file:
+            file.write("cleaned\n")
+        return clean(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(list_checks, "_clean", logged)
+        source = load(folder / "a.jsonl", on_empty="drop")
+    assert source.ragged is not None
+    return source.ragged.read(np.arange(2)).documents
+
+
+def test_one_of_several_ranks_copies_rows_without_empty_texts(tmp_path: Path) -> None:
+    rows = [{"query": "q", "pos": ["a", ""]}, {"query": "r", "pos": ["b"]}]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    assert run(_documents, 2, tmp_path) == [["a", "b"]] * 2
+    assert (tmp_path / "log").read_text() == "cleaned\n"
 
 
 def test_what_on_empty_drops(tmp_path: Path) -> None:

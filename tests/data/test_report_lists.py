@@ -13,16 +13,16 @@ import pytest
 
 from helpers.tiny import tiny_tokenizer
 from inbatch.data.hashing import hash_texts
-from inbatch.data.plan.plan import Plan, SourceInfo, duplicate_share
+from inbatch.data.inspection.samplers import Configured, compare_samplers
+from inbatch.data.plan.plan import Plan, SourceInfo
 from inbatch.data.plan.samplers import NoDuplicates, Shuffled
 from inbatch.data.ragged import RaggedValues
 from inbatch.data.report import list_counts
 from inbatch.data.report.build import build_report, write
-from inbatch.data.report.false_negatives import false_negatives, find_false_negatives
 from inbatch.data.report.list_counts import count_lists, list_lengths
 from inbatch.data.report.list_source import lists_of
 from inbatch.data.report.text import to_markdown
-from inbatch.data.report.values import DataReport
+from inbatch.data.report.values import DataReport, FalseNegatives
 from inbatch.data.sources.source import Source
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.run.datamodule import source_info
@@ -103,54 +103,51 @@ def report_of(rows: Sequence[Row], **options: Any) -> DataReport:
     return build_report([source_of(rows)], **options)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_false_negatives_of_a_batch_against_sets(seed: int) -> None:
-    rows = random_rows(12, words=60, seed=seed)
-    known, negatives = lists_of(InMemory(rows)).split(np.arange(12))
-    found = find_false_negatives(known, negatives)
-    sets = [{query, *positives} for query, positives, _ in rows]
-    others = [
-        set().union(*(held for number, held in enumerate(sets) if number != row))
-        for row in range(12)
-    ]
-    assert found.shared_B.tolist() == [bool(sets[row] & others[row]) for row in range(12)]
-    flat = [(row, text) for row in range(12) for text in rows[row][2]]
-    assert found.owner_M.tolist() == [row for row, _ in flat]
-    assert found.own_M.tolist() == [text in sets[row] for row, text in flat]
-    assert found.others_M.tolist() == [text in others[row] for row, text in flat]
-    for (row, text), other, holder in zip(flat, found.others_M, found.holder_M.tolist()):
-        if other:
-            assert holder != row
-            assert text in sets[holder]
-
-
 @pytest.mark.parametrize("sampler", [Shuffled(), NoDuplicates()])
-def test_shares_under_a_sampler_against_sets(sampler: Any) -> None:
+def test_false_negatives_are_those_that_an_inspection_counts(sampler: Any) -> None:
     rows = random_rows(256, words=2000)  # 16 batches: all are looked at
-    plan = plan_of(sampler, rows)
-    [found] = false_negatives(lists_of(InMemory(rows)), {"mine": plan}, source="mine")
-    shared_rows = own = other = negatives = 0
-    shared_batches = []
+    apart = isinstance(sampler, NoDuplicates)  # which alone keeps keys apart
+    keys = [f"k{number % 100 if apart else number}" for number in range(len(rows))]
+    columns: dict[str, Any] = dict(zip(("query", "pos", "neg"), zip(*rows)))
+    columns = {name: list(values) for name, values in columns.items()} | {"sku": keys}
+    source = Source.from_columns("mine", columns, mapping={"key": "sku"} if apart else None)
+    infos = [source_info(source)]
+    plan = sampler.plan(infos, global_batch_size=16, seed=0, epoch=0, drop_last=True)
+    [report] = build_report([source], plans={"mine": plan}).sources
+    assert report.lists is not None
+    found = report.lists.false_negatives["mine"]
+    [seen] = [
+        fact.false_negatives
+        for fact in compare_samplers(
+            [source],
+            infos,
+            contrasted=["mine"],
+            configured=Configured("mine", sampler, plan),
+            global_batch_size=16,
+            seed=0,
+            drop_last=True,
+        )
+        if fact.configured
+    ]
+    assert found == seen
+    wrong = num_negatives = 0
     for batch in plan:
-        sets = {row: {rows[row][0], *rows[row][1]} for row in batch.rows.tolist()}
-        shared = [any(sets[row] & sets[far] for far in sets if far != row) for row in sets]
-        shared_rows += sum(shared)
-        shared_batches.append(any(shared))
-        for row in sets:
-            for text in rows[row][2]:
-                negatives += 1
-                own += text in sets[row]
-                other += any(text in sets[far] for far in sets if far != row)
+        texts = [rows[row] for row in batch.rows.tolist()]
+        documents = [text for _, positives, negatives in texts for text in (*positives, *negatives)]
+        for row, (query, positives, _) in zip(batch.rows.tolist(), texts):
+            own = {query, *positives}
+            known = own.union(
+                *(
+                    {rows[far][0], *rows[far][1]}
+                    for far in batch.rows.tolist()
+                    if own & {rows[far][0], *rows[far][1]} or keys[far] == keys[row]
+                )
+            )
+            wrong += sum(text in known for text in documents) - len(positives)
+            num_negatives += len(documents) - len(positives)
     assert found.num_batches == plan.num_steps
-    assert found.batch_share == np.mean(shared_batches)
-    assert found.batch_share == duplicate_share(InMemory(rows).conflict_hashes(), plan)
-    assert found.row_share == pytest.approx(shared_rows / (16 * plan.num_steps))
-    assert found.own_share == pytest.approx(own / negatives)
-    assert found.other_share == pytest.approx(other / negatives)
-    assert other > 0
-    assert (shared_rows == 0) == isinstance(sampler, NoDuplicates)
-    for row, place, holder in found.examples:
-        assert rows[row][2][place] in {rows[holder][0], *rows[holder][1]}
+    assert found.negative_share == pytest.approx(wrong / num_negatives)
+    assert wrong > 0
 
 
 def test_counts_against_sets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,9 +205,11 @@ def test_the_report_says_what_lists_are_like(tmp_path: Path) -> None:
     assert source.columns[1].tokens is not None
     assert source.lists.num_without_negatives == 1
     assert source.num_negative_is_own == 1
-    [found] = source.lists.false_negatives
-    assert (found.own_share, found.other_share) == (1 / 5, 1 / 5)
-    assert source.lists.examples == ({"negative": "d", "of": "a", "positive of": "c"},)
+    [found] = source.lists.false_negatives.values()
+    # f of e for e, d of a for c; each row has ten documents, of which its own positives are none.
+    assert found == FalseNegatives(1, 1.0, 2 / 4, 2 / 35)
+    assert sorted(each["document"] for each in source.lists.examples) == ["d", "f"]
+    assert {"document": "d", "of": "a", "known positive of": "c"} in source.lists.examples
     write(report, tmp_path / "data_report.md")
     stored = json.loads((tmp_path / "data_report.json").read_text(encoding="utf-8"))
     assert stored["sources"][0]["lists"]["positives"]["bins"][1] == {
@@ -223,8 +222,8 @@ def test_the_report_says_what_lists_are_like(tmp_path: Path) -> None:
         "| positives | 1 | 1.25 | 1 | 2 | 1: 3, 2: 1 |",
         "| negatives | 0 | 1.25 | 1 | 2 | 0: 1, 1: 1, 2: 2 |",
         "- rows without negatives: 1",
-        "| Shuffled, 1 looked at | 0.0% | 0.0% | 20.0% | 20.0% |",
-        "- negative: d; of: a; positive of: c",
+        "| Shuffled, 1 looked at | 100.0% | 50.0% | 5.7% |",
+        "- document: d; of: a; known positive of: c",
         "['f', 'n2 \\| n3']",
     ):
         assert line in page
@@ -235,14 +234,14 @@ def test_known_positives_are_warned_about_unless_masked() -> None:
     plans = {"Shuffled": plan_of(Shuffled(), ROWS, batch=4)}
     [own, other] = sorted(report_of(ROWS, plans=plans).warnings, reverse=True)
     assert other.startswith("1 rows of source 'mine' have a negative equal to their query or a pos")
-    assert own.startswith("20.0% of the negatives of source 'mine' are the query or a positive")
+    assert own.startswith("50% of the rows of source 'mine' have a known positive among the negat")
     assert "loss.mask_duplicates=true" in own
     kept_apart = report_of(ROWS, plans=plans, duplicate_share=lambda source: 0.0)
     assert own in kept_apart.warnings  # of which negatives are no part
     assert report_of(ROWS, plans=plans, masked=["mine"]).warnings == (other,)
     assert "the loss leaves them out" in to_markdown(report_of(ROWS, plans=plans, masked=["mine"]))
     assert report_of(ROWS, plans=plans, in_batch=[]).warnings == (other,)
-    assert "of another row" not in to_markdown(report_of(ROWS, plans=plans, in_batch=[]))
+    assert "negatives that are one" not in to_markdown(report_of(ROWS, plans=plans, in_batch=[]))
 
 
 def test_rows_without_any_negatives() -> None:

@@ -169,7 +169,8 @@ def test_an_empty_text_names_file_column_and_row(tmp_path: Path, suffix: str, te
     write(tmp_path / f"a.{suffix}", [{"query": "q", "pos": "p"}] * 5)
     write(tmp_path / f"b.{suffix}", [{"query": "q", "pos": p} for p in ("x", "y", text, "z")])
     spec = {"path": f"{tmp_path}/*.{suffix}"}
-    with pytest.raises(ConfigError, match=rf"b\.{suffix}' .*column 'pos', row 2 .*on_empty=drop"):
+    where = "line 3: " if suffix == "jsonl" else r"row 2 \(counted from 0\)"
+    with pytest.raises(ConfigError, match=rf"b\.{suffix}' .*column 'pos', {where}.*on_empty=drop"):
         load_one(spec, tmp_path, field="data.train")
     assert load_one({**spec, "on_empty": "drop"}, tmp_path).num_dropped == 1
 
@@ -190,7 +191,7 @@ def test_null_text_names_file_column_and_row(tmp_path: Path) -> None:
 
 def test_empty_csv_field_is_null_and_a_column_of_them_too(tmp_path: Path) -> None:
     path = str(write(tmp_path / "a.csv", [{"query": "q", "pos": ""}, {"query": "r", "pos": ""}]))
-    with pytest.raises(ConfigError, match="column 'pos', row 0"):
+    with pytest.raises(ConfigError, match="column 'pos', line 2"):
         load_one(path, tmp_path)
     with pytest.raises(ConfigError, match="holds no rows"):
         load_one({"path": path, "on_empty": "drop"}, tmp_path)
@@ -206,7 +207,7 @@ def test_truth_values_of_a_csv_file(tmp_path: Path) -> None:
 def test_white_space_is_no_text(tmp_path: Path) -> None:
     rows = [{"query": query, "pos": "p"} for query in ("red phone", " \t", " usb ")]
     path = str(write(tmp_path / "a.jsonl", rows))
-    with pytest.raises(ConfigError, match="column 'query', row 1"):
+    with pytest.raises(ConfigError, match="column 'query', line 2"):
         load_one(path, tmp_path)
     kept = load_one({"path": path, "on_empty": "drop"}, tmp_path)
     assert kept.text_lengths()[0].tolist() == [9, 3]

@@ -263,7 +263,7 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
         for positive in ('"p"', "null"):
             file.write(f'{{"query": "q", "positive": {positive}, "score": 1, "sku": 1}}\n')
     with pytest.raises(
-        ConfigError, match=r"part-9\.jsonl\.gz' has an empty \(null\) text .* row 1"
+        ConfigError, match=r"part-9\.jsonl\.gz' has an empty \(null\) text .* line 2"
     ):
         assert load(path, tmp_path).num_rows
 

@@ -146,7 +146,7 @@ def test_rows_that_are_left_out_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text("query,positive\na,b\nc,\nd,e\n")
     found = inspection(f"data.train={path}", "data.train.on_empty=drop", "++inspect.rows=0")
-    assert (found.sources[0].num_read, found.sources[0].rows) == (3, ())
+    assert (found.report.sources[0].intake.read, found.sources[0].rows) == (3, ())
     assert "3 rows read, 2 used, 1 left out" in shown(found)
 
 

@@ -14,9 +14,9 @@ from rich.console import Console
 from helpers.list_rows import list_rows
 from helpers.runs import TINY, compose_run
 from inbatch.cli.inspect import inspect_data, read_config
-from inbatch.data.inspection.false_negatives import cells_of, count_false_negatives
 from inbatch.data.inspection.show import show
 from inbatch.data.inspection.values import Inspection
+from inbatch.data.report.false_negatives import cells_of, count_false_negatives
 from inbatch.data.sources.load import load_sources
 
 
@@ -89,7 +89,7 @@ def test_false_negatives_among_lists_against_sets(tmp_path: Path) -> None:
 def test_every_sampler_can_be_inspected(tmp_path: Path, sampler: str) -> None:
     path = write_rows(tmp_path / "rows.jsonl")
     found = inspection(f"data.train={path}", f"sampler={sampler}", "global_batch_size=10")
-    facts = {fact.sampler: fact for fact in found.samplers}
-    assert facts["batch"].negative_share > facts["no_duplicates"].negative_share > 0, (
+    shares = {fact.sampler: fact.false_negatives.negative_share for fact in found.samplers}
+    assert shares["batch"] > shares["no_duplicates"] > 0, (
         "negatives that are popular stay, and are left to the mask"
     )

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
+from inbatch.device.capability import AMPERE
+
 #: Instructions of CPUs that multiply bfloat16, as torch and /proc/cpuinfo call them; the fastest first.
 CPU_INSTRUCTIONS = {"amx_bf16": "AMX-BF16", "avx512_bf16": "AVX512-BF16"}
-CUDA_CAPABILITY = (8, 0)  # of the first GPUs with tensor cores for bfloat16 (Ampere)
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -25,7 +26,7 @@ def native_bfloat16_of(
     """
     if capability is not None:
         name = f"compute capability {capability[0]}.{capability[1]}"
-        if capability < CUDA_CAPABILITY:
+        if capability < AMPERE:
             return False, f"this GPU has no native bfloat16 ({name})"
         return True, f"this GPU has native bfloat16 ({name})"
     found = [name for flag, name in CPU_INSTRUCTIONS.items() if flag in (cpu_flags or ())]

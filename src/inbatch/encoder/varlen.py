@@ -23,11 +23,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from inbatch import compat
+from inbatch.device.capability import AMPERE
 from inbatch.encoder.masks import sdpa_mask
 
 ATTENTION = "inbatch_varlen"
 KERNEL_DTYPES = (torch.float16, torch.bfloat16)
-_KERNEL_CAPABILITY = (8, 0)  # compute capability of the first GPUs that flash attention runs on
 
 
 class TextLengths(NamedTuple):
@@ -89,7 +89,7 @@ def compute_dtype(device_type: str, dtype: torch.dtype) -> torch.dtype:
 @lru_cache
 def kernel_runs_on(device: torch.device) -> bool:
     """Tell whether the device has a kernel for packed attention."""
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < _KERNEL_CAPABILITY:
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < AMPERE:
         return False
     return _has_flash_attn() or torch.backends.cuda.is_flash_attention_available()
 

@@ -95,7 +95,10 @@ def _known_positives(
 
 
 def _source_text(source: Source) -> str:
-    without = f" ({source.num_dropped:,} left out)" if source.num_dropped else ""
+    read = source.intake
+    left_out = read.read - read.used
+    unit = "" if read.is_rows else f"{read.unit} "
+    without = f" ({left_out:,} {unit}left out)" if left_out else ""
     how = f"; {source.read_as}" if source.read_as else ""
     return f"{source.num_rows:,} rows{without}: {', '.join(source.columns)}{how}"
 

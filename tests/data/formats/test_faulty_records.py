@@ -107,7 +107,7 @@ def test_a_faulty_record_of_a_list_is_refused(record: str, tmp_path: Path) -> No
     path = tmp_path / "a.json"
     path.write_text(f"[{record},\n {record}]")
     with pytest.raises(
-        ConfigError, match=r"twice in one of its|half of a character .* in record 0"
+        ConfigError, match=r"twice in one of its|half of a character .* in row 0 \(counted"
     ):
         read(path, format="query_response")
 
@@ -150,7 +150,7 @@ def test_lists_that_are_not_trained_on_are_not_asked_about(tmp_path: Path) -> No
 def test_a_broken_list_is_left_out_on_request(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("query,response\n" + "q,\"['x', 'y']\"\n" * 2 + "r,\"['x', y\"\n")
-    with pytest.raises(ConfigError, match="has a broken list in column 'response', row 2"):
+    with pytest.raises(ConfigError, match="has a broken list in column 'response', line 4"):
         read(path, lists=True)
     left = read(path, lists=True, on_bad_row="drop").left_out
     assert [(each.reason, each.count) for each in left] == [("with a broken list in 'response'", 1)]

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from inbatch.data.formats import id_lines, id_pairs
 from inbatch.data.formats.read import Formatted, read_format
 from inbatch.data.formats.text_index import RepeatedIdError, write_index
 from inbatch.data.hashing import hash_texts
@@ -94,6 +95,10 @@ def test_negatives_of_a_file(name: str, content: str, tmp_path: Path) -> None:
         {"query": "uno", "positive": ["One first", "third"], "negative": ["second"]},
         {"query": "due", "positive": ["second"], "negative": ["One first", "third"]},
     ]
+    assert found.intake is not None
+    assert found.intake.describe() == (
+        "9 judgements and negatives read (3 queries, 4 documents), 6 used in 2 rows, 3 left out"
+    )
     # d1 is a positive of q1, and q3 has none.
     assert left_out(found) == {
         "of a document judged 0": 1,
@@ -216,6 +221,62 @@ def test_scores_stay_with_their_documents(tmp_path: Path) -> None:
         "positive_score": [9.5],
         "negative_score": [1.5, 0.25],
     }
+
+
+@pytest.mark.parametrize("read_pairs", [id_pairs._READ_PAIRS, 1, 40])
+def test_many_triplets_give_the_rows_of_a_dictionary(
+    read_pairs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(id_pairs, "_READ_PAIRS", read_pairs)
+    monkeypatch.setattr(id_lines, "_BLOCK", 64)
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "ms"
+    folder.mkdir()
+    (folder / "collection.tsv").write_text("".join(f"{n}\td{n}\n" for n in range(30)))
+    (folder / "queries.tsv").write_text("".join(f"{n}\tq{n}\n" for n in range(20)))
+    triplets = [
+        (int(query), int(query) + int(rng.integers(2)), int(rng.integers(33)))
+        for query in rng.integers(0, 22, size=600)  # of which some have no text
+    ]
+    lines = ["\t".join(map(str, triplet)) for triplet in triplets]
+    lines[1] = "1\t2"
+    path = folder / "triples.tsv"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ConfigError, match=r"has 2 fields in line 2: .*on_bad_row=drop"):
+        read(path, tmp_path / "cache")
+    found = read(path, tmp_path / "cache", on_bad_row="drop")
+    positives: dict[int, dict[str, None]] = {}
+    negatives: dict[int, list[str]] = {}
+    told: set[tuple[int, int]] = set()
+    absent = 0
+    for number, (query, positive, negative) in enumerate(triplets):
+        if number == 1:
+            continue
+        if query < 20:
+            positives.setdefault(query, {})[f"d{positive}"] = None
+        absent += (query >= 20) * (((query, positive) not in told) + 1)
+        told.add((query, positive))
+        if query < 20 and negative < 30:
+            negatives.setdefault(query, []).append(f"d{negative}")
+    expected = []
+    again = 0
+    for query in sorted(positives):
+        distinct = dict.fromkeys(negatives[query])
+        kept = [text for text in distinct if text not in positives[query]]
+        again += len(negatives[query]) - len(kept)
+        expected.append({"query": f"q{query}", "positive": [*positives[query]], "negative": kept})
+    assert rows(found) == expected
+    left = left_out(found)
+    assert left["given a second time"] == again
+    assert left["of a query without a text"] == absent
+    assert left["that no row can be made of"] == 1
+    used = sum(len(row["positive"]) + len(row["negative"]) for row in expected)
+    assert found.intake is not None
+    assert (found.intake.used, found.intake.num_rows) == (used, 20)
+    assert found.intake.read == used + sum(left.values())
+    assert found.intake.beside == (("triplets", 600), ("queries", 20), ("documents", 30))
+    [folder] = (tmp_path / "cache").glob("format-*")
+    assert not (folder / "pairs.bin").exists()
 
 
 def test_a_collection_that_is_not_there_is_asked_for(tmp_path: Path) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from inbatch.data.formats import join
 from inbatch.data.formats.read import Formatted, read_format
+from inbatch.data.sources.dropped import Intake
 from inbatch.data.sources.load import load_sources
 from inbatch.data.sources.spec import parse_spec
 from inbatch.errors import ConfigError
@@ -68,6 +72,57 @@ def test_a_premise_has_what_it_entails_and_what_it_contradicts(
         "of queries without a positive": 1,
         "given a second time": 1,
     }
+
+
+@pytest.mark.parametrize("in_memory", [join.IN_MEMORY, 16])
+def test_pairs_are_joined_alike_in_memory_and_by_files(
+    in_memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(join, "IN_MEMORY", in_memory)
+    rng = np.random.default_rng(0)
+    words = [*("entailment", "contradiction", "neutral", "-")]
+    pairs = [
+        (
+            f"p{rng.integers(60)}",
+            ["", " ", "h"][min(n % 31, 2)] + str(rng.integers(9) or ""),
+            words[rng.integers(4)],
+        )
+        for n in range(400)
+    ]
+    path = tmp_path / "a.jsonl"
+    names = ("premise", "hypothesis", "label")
+    path.write_text("\n".join(json.dumps(dict(zip(names, pair))) for pair in pairs))
+    groups: dict[str, tuple[list[str], list[str]]] = {}
+    left: Counter[str] = Counter()
+    again: list[int] = []
+    for line, (premise, hypothesis, word) in enumerate(pairs, 1):
+        if word not in words[:2]:
+            left["with a neutral label" if word == "neutral" else "without a label"] += 1
+        elif not hypothesis.strip():
+            left["with an empty text"] += 1
+        else:
+            own = groups.setdefault(premise, ([], []))[words.index(word)]
+            if hypothesis in own:
+                again.append(line)
+            else:
+                own.append(hypothesis)
+    expected = [
+        {"query": premise, "positive": positive, "negative": negative}
+        for premise, (positive, negative) in groups.items()
+        if positive
+    ]
+    left["given a second time"] = len(again)
+    left["of queries without a positive"] = sum(len(n) for p, n in groups.values() if not p)
+    found = read(path, on_empty="drop")
+    assert list(found.table or []) == expected
+    assert {each.reason: each.count for each in found.left_out} == +left
+    places = {each.reason: each.places for each in found.left_out}
+    assert places["given a second time"] == tuple(f"{path}, line {n}" for n in again[:5])
+    used = sum(len(row["positive"]) + len(row["negative"]) for row in expected)
+    assert found.intake == Intake("pairs", 400, used, len(expected))
+    assert found.intake.read == used + left.total()
+    [folder] = (tmp_path / "cache").glob("format-*")
+    assert sorted(each.name for each in folder.iterdir()) == ["left_out.json", "rows.arrow"]
 
 
 @pytest.mark.parametrize("on_bad_row", ["error", "drop"])
@@ -151,7 +206,7 @@ def test_scored_pairs_stay_scored_pairs(tmp_path: Path) -> None:
 def test_an_unknown_label_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("premise,hypothesis,label\na,b,entailment\nc,d,maybe\n")
-    with pytest.raises(ConfigError, match="has 'maybe' as label in row 1: give entailment"):
+    with pytest.raises(ConfigError, match="has 'maybe' as label in line 3: give entailment"):
         read(path)
 
 

@@ -14,10 +14,14 @@ import pytest
 
 from helpers.distributed import run
 from inbatch.data.formats.base import Head, Row
-from inbatch.data.formats.convert import Conversion, convert
+from inbatch.data.formats.conversion import Conversion
+from inbatch.data.formats.convert import convert
 from inbatch.data.formats.read import Formatted, read_format
+from inbatch.data.report.build import build_report
+from inbatch.data.report.text import to_markdown
 from inbatch.data.sources.dropped import OF_TEXTS
 from inbatch.data.sources.load import load_sources
+from inbatch.data.sources.shards import ShardJob, finish_job, open_job, write_shards
 from inbatch.data.sources.spec import parse_spec
 from inbatch.errors import ConfigError
 
@@ -127,7 +131,7 @@ class Logged:
     """Writes a line to a file for each record."""
 
     path: str
-    joined = False
+    joined = ""
 
     def recognise(self, head: Head) -> str:
         return ""
@@ -162,19 +166,24 @@ def test_a_key_stays_with_its_row(tmp_path: Path) -> None:
 
 
 BAD = [
-    (["q", "p"], ["q"], "holds a list of 1 in line 2", "give a query and a positive"),
+    (["q", "p"], ["q"], "has no positive in line 2", "data.train.pairs.on_empty=drop"),
     (["q", "p"], {"query": "q"}, "holds an object in line 2", "give a list of texts"),
-    (["q", "p"], ["q", 3], "has 3 as one of its texts in line 2", "give a text"),
-    ({"set": ["q", "p"]}, {"set": ["q"]}, "has a set of 1 in line 2", "at least two texts"),
-    (TEVATRON, {**TEVATRON, "positive_passages": []}, "has no positive in line 2", "give one"),
+    (
+        ["q", "p"],
+        ["q", 3],
+        "has 3 as one of its texts in line 2",
+        "set data.train.pairs.on_bad_row=drop",
+    ),
+    ({"set": ["q", "p"]}, {"set": ["q"]}, "has no positive in line 2", "on_empty=drop"),
+    (TEVATRON, {**TEVATRON, "positive_passages": []}, "has no positive in line 2", "on_empty=drop"),
     (
         TEVATRON,
         {**TEVATRON, "positive_passages": ["p"]},
         "has 'p' in positive_passages in line 2",
         "give objects with a title and a text",
     ),
-    (TEVATRON, {**TEVATRON, "query": None}, "has null as query in line 2", "give a text"),
-    (TEVATRON, {**TEVATRON, "query": " "}, "has an empty text in line 2", "on_empty=drop"),
+    (TEVATRON, {**TEVATRON, "query": None}, "has an empty text as its query in line 2", "fill it"),
+    (TEVATRON, {**TEVATRON, "query": " "}, "has an empty text as its query", "on_empty=drop"),
     (
         MESSAGES,
         {**MESSAGES, "positive_messages": user("p")},
@@ -196,6 +205,41 @@ def test_a_record_that_no_row_can_be_made_of_is_refused_with_its_line(
     assert (caught.value.key, caught.value.value) == ("data.train.pairs.path", str(path))
 
 
+NLI = {"premise": "q", "hypothesis": "p", "label": "entailment"}
+# A good record of each format, what in it is empty, and what in it is broken.
+WITHOUT = [
+    (TEVATRON, {"positive_passages": []}, {"positive_passages": "p"}),
+    (TEVATRON, {"positive_passages": None}, {"positive_passages": [1]}),
+    (TEVATRON, {"positive_passages": [None]}, {"query": 3}),
+    (MESSAGES, {"positive_messages": []}, {"positive_messages": 1}),
+    (MESSAGES, {"messages": None}, {"images": ["a.png"]}),
+    (MESSAGES, {"messages": user("")}, {"messages": ["q"]}),
+    ({"query": "q", "response": "p"}, {"response": None}, {"response": 1}),
+    ({"query": "q", "response": "p"}, {"response": []}, {"response": "o", "rejected_response": 2}),
+    ({"set": ["q", "p"]}, {"set": ["q"]}, {"set": "q"}),
+    ({"set": ["q", "p"]}, {"set": []}, {"set": [1, 2]}),
+    ({"set": {"query": "q", "pos": ["p"]}}, {"set": {"query": "q", "pos": []}}, {"set": 1}),
+    (NLI, {"hypothesis": None}, {"hypothesis": 2}),
+    (NLI, {"premise": ""}, {"label": "perhaps"}),
+]
+
+
+@pytest.mark.parametrize(("good", "empty", "broken"), WITHOUT, ids=range(len(WITHOUT)))
+def test_every_format_obeys_on_empty_and_on_bad_row(
+    good: dict[str, Any], empty: dict[str, Any], broken: dict[str, Any], tmp_path: Path
+) -> None:
+    for key, other, change in (
+        ("on_empty", "on_bad_row", empty),
+        ("on_bad_row", "on_empty", broken),
+    ):
+        path = lines(tmp_path / f"{key}.jsonl", good, {**good, **change})
+        with pytest.raises(ConfigError, match=f"in line 2: .*data.train.pairs.{key}=drop"):
+            read(path, **{other: "drop", key: "error"})
+        found = read(path, **{key: "drop", other: "error"})
+        assert len(rows(found)) == 1
+        assert [each.count for each in found.left_out] == [1]
+
+
 def test_such_records_are_counted_on_request(tmp_path: Path) -> None:
     path = lines(
         tmp_path / "a.jsonl", ["q", "p"], ["q"], ["r", "o"], ["s"], ["t", " "], ["u", "n", ""]
@@ -204,13 +248,7 @@ def test_such_records_are_counted_on_request(tmp_path: Path) -> None:
     assert [row["query"] for row in rows(found)] == ["q", "r", "u"]
     left = {each.reason: (each.count, each.places) for each in found.left_out}
     assert left == {
-        "that no row can be made of": (
-            2,
-            (
-                f"{path}, line 2, which holds a list of 1",
-                f"{path}, line 4, which holds a list of 1",
-            ),
-        ),
+        "without a positive": (2, (f"{path}, line 2", f"{path}, line 4")),
         "with an empty text": (1, (f"{path}, line 5",)),
         "with empty texts beside others, which are left out": (1, (f"{path}, line 6",)),
     }
@@ -303,7 +341,7 @@ def test_streamed_records_are_rows_with_lists(tmp_path: Path) -> None:
     assert (found.queries, found.documents) == (["q", "r", "s"], ["p", "o", "n", "m", "l", "k"])
     assert found.picks.counts.tolist() == [1, 2, 3]
     assert [(each.count, each.places) for each in source.dropped] == [
-        (1, (f"{tmp_path}/a.jsonl, line 2, which holds a list of 1",))
+        (1, (f"{tmp_path}/a.jsonl, line 2",))
     ]
 
 
@@ -324,6 +362,30 @@ def test_pairs_without_a_row_are_texts(tmp_path: Path) -> None:
     (source,) = load_sources({"nli": str(path)}, cache_dir=str(tmp_path / "cache"))
     assert (source.num_rows, source.num_dropped) == (1, 0)
     assert sorted(each.reason for each in source.dropped) == sorted(OF_TEXTS[1:])
+    said = "4 pairs read, 2 used in 1 rows, 2 left out"
+    assert source.intake.describe() == said
+    page = to_markdown(build_report([source]))
+    assert f"\n{said}.\n" in page
+    assert "2 pairs of source 'nli' were left out: 1 " in page
+    assert "- pairs left out: 1 given a second time" in page
+    job = ShardJob(source=source, folder=tmp_path / "p", shard_rows=9)
+    list(write_shards(job, open_job(job), workers=1))
+    finish_job(job, versions={})
+    (prepared,) = load_sources({"nli": str(tmp_path / "p")})
+    assert (prepared.intake, prepared.dropped) == (source.intake, source.dropped)
+
+
+def test_texts_of_rows_are_no_rows_that_are_left_out(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", ["q", "p", ""], ["r", "o", "n"], ["s"])
+    keys = {"path": str(path), "on_bad_row": "drop"}
+    (source,) = load_sources({"a": keys}, cache_dir=str(tmp_path / "cache"))
+    report = build_report([source])
+    assert report.sources[0].intake.describe() == "3 rows read, 2 used, 1 left out"
+    assert report.warnings[:2] == (
+        f"1 rows of source 'a' were left out: 1 without a positive ({path}, line 3).",
+        "1 rows of source 'a' are used without some of their texts: 1 with empty texts beside others, "
+        f"which are left out ({path}, line 1).",
+    )
 
 
 def test_a_key_of_another_format_is_refused(tmp_path: Path) -> None:

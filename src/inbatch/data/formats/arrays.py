@@ -16,7 +16,7 @@ from inbatch.data.formats.base import BadRecordError, Head, Row, shown, texts_of
 class Arrays:
     """Lines of a query, a positive, and any number of negatives."""
 
-    joined = False
+    joined = ""
 
     def recognise(self, head: Head) -> str:
         """By a first record that is a list."""
@@ -30,7 +30,5 @@ class Arrays:
             raise BadRecordError(
                 f"holds {shown(record)}", "give a list of texts, as the others are"
             )
-        texts = texts_of(record, "its texts")
-        if len(texts) < 2:
-            raise BadRecordError(f"holds a list of {len(texts)}", "give a query and a positive")
+        texts = texts_of(record, "its texts") or [""]
         return Row(texts[0], texts[1:2], texts[2:])

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import fsspec
 
-from inbatch.data.sources.dropped import PLACES, Dropped
+from inbatch.data.sources.dropped import PLACES, Dropped, Intake
 
 _LONG = 40  # characters of a value that a message shows
 OnBad = Literal["error", "drop"]
@@ -34,19 +34,24 @@ class BadRecordError(Exception):
         fix: What to do about it.
         reason: Why the record is left out, without its values, so that records are counted by it. "": no row
             can be made of it, and the problem stands beside its place.
+        empty: Whether nothing is there, so that `on_empty` leaves it out, not `on_bad_row`.
     """
 
-    def __init__(self, problem: str, fix: str, *, reason: str = "") -> None:
+    def __init__(self, problem: str, fix: str, *, reason: str = "", empty: bool = False) -> None:
         super().__init__(problem, fix)
-        self.problem, self.fix, self.reason = problem, fix, reason
+        self.problem, self.fix, self.reason, self.empty = problem, fix, reason, empty
 
 
 @dataclass
 class Tally:
-    """Counts what is left out, by reason."""
+    """Counts what is left out, by reason.
+
+    intake: what was read, once all of it is; None where that is rows.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     places: dict[str, list[str]] = field(default_factory=dict)
+    intake: Intake | None = None
 
     def add(self, reason: str, place: Callable[[], str], count: int = 1) -> None:
         """Count `count` records; `place` is called for the first ones only."""
@@ -123,8 +128,8 @@ class RecordFormat(Format, Protocol):
     """Records that are turned into rows."""
 
     @property
-    def joined(self) -> bool:
-        """Whether rows of one query, wherever they are, become one."""
+    def joined(self) -> str:
+        """What records are called, as "pairs", if those of one query, wherever they are, become one row."""
 
     def row(self, record: Any) -> Row | str:
         """The row of a record, or why the format leaves it out, as "with a neutral label".
@@ -140,7 +145,7 @@ class IdRequest:
 
     paths: the files of the source, or its folder.
     split: name of the judgements, where there are several.
-    on_bad_row: "drop" counts lines of ids that have no text, "error" refuses them.
+    on_bad_row: "drop" counts lines that hold no ids, and ids that have no text, "error" refuses them.
     on_empty: the same for ids whose text is empty.
     field: configuration key of the source, for messages.
     """
@@ -174,11 +179,13 @@ class IdFormat(Format, Protocol):
 
 
 def text_of(value: object, what: str) -> str:
-    """A text of a record.
+    """A text of a record; null is an empty one.
 
     Raises:
         BadRecordError: It is anything else.
     """
+    if value is None:
+        return ""
     if not isinstance(value, str):
         raise BadRecordError(f"has {shown(value)} as {what}", "give a text")
     return value

@@ -14,23 +14,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 from inbatch.data.formats.base import BadRecordError, Head, IdRequest, Tally, fields_of, shown
-from inbatch.data.formats.id_files import (
-    bad_line,
-    find_file,
-    read_lines,
-    required_file,
-    write_texts,
-)
-from inbatch.data.formats.id_pairs import PairCollector
-from inbatch.data.formats.id_rows import CORPUS, QUERIES, join_pairs, write_rows
+from inbatch.data.formats.id_files import find_file, read_lines, required_file, write_texts
+from inbatch.data.formats.id_lines import PairCollector
+from inbatch.data.formats.id_pairs import PairFile
+from inbatch.data.formats.id_rows import CORPUS, PAIRS, QUERIES, write_rows
 from inbatch.data.formats.negatives import read_negatives
 from inbatch.data.formats.passages import TITLE_AND_TEXT, check_template, passage_text
 from inbatch.data.sources.config_keys import path_key
+from inbatch.data.sources.dropped import Intake
 
 QRELS, NEGATIVES = "qrels", "negatives"
 
@@ -78,43 +73,40 @@ class Beir:
         key = path_key(request.field)
         corpus = write_texts(folder / CORPUS, files[CORPUS], self._document, field=key)
         queries = write_texts(folder / QUERIES, files[QUERIES], _query, field=key)
-        collect = partial(
-            PairCollector,
-            queries,
-            corpus,
-            request=request,
-            tally=tally,
-        )
-        collectors = [_judged(collect(path=files[QRELS]), files[QRELS], key, tally)]
-        if NEGATIVES in files:
-            collector = collect(path=files[NEGATIVES])
-            for line, query, document in read_negatives(files[NEGATIVES], field=key):
-                collector.add(line, query, document, positive=False)
-            collectors.append(collector)
-        write_rows(folder, join_pairs([each.pairs() for each in collectors]), tally)
+        with PairFile(folder / PAIRS, queries.num_texts) as pairs:
+            collector = PairCollector(queries, corpus, pairs, request=request, tally=tally)
+            _judge(collector, files[QRELS], key)
+            if NEGATIVES in files:
+                collector.open(files[NEGATIVES])
+                lines = read_negatives(files[NEGATIVES], field=key, refuse=collector.refuse)
+                for line, query, document in lines:
+                    collector.add(line, query, document, positive=False)
+            collector.open("")
+            found = write_rows(folder, pairs, tally)
+        unit = "judgements and negatives" if NEGATIVES in files else "judgements"
+        beside = ((QUERIES, queries.num_texts), ("documents", corpus.num_texts))
+        tally.intake = Intake(unit, collector.num_read, found.used, found.rows, beside)
 
     def _document(self, line: str) -> tuple[str, str]:
         record = _record(line)
         return _id(record), passage_text(self.template, record, "a document")
 
 
-def _judged(collector: PairCollector, path: str, key: str, tally: Tally) -> PairCollector:
+def _judge(collector: PairCollector, path: str, key: str) -> None:
     """Take the documents that are judged above 0."""
+    collector.open(path)
     for number, line in read_lines(path, field=key):
         fields = line.split("\t")
         if number == 1 and not _is_number(fields[-1]):
             continue  # the names of the columns
         if len(fields) not in (3, 4) or not _is_number(fields[-1]):
-            error = BadRecordError(
-                f"has {len(fields)} fields, of which the last is {shown(fields[-1])}",
-                "give a query, a document and a grade, with tabs between",
-            )
-            raise bad_line(error, path, number, field=key)
-        if float(fields[-1]) > 0:
+            problem = f"has {len(fields)} fields, of which the last is {shown(fields[-1])}"
+            fix = "give a query, a document and a grade, with tabs between"
+            collector.refuse(BadRecordError(problem, fix), number)
+        elif float(fields[-1]) > 0:
             collector.add(number, fields[0], fields[-2], positive=True)
         else:
-            tally.add("of a document judged 0", partial("{}, line {}".format, path, number))
-    return collector
+            collector.leave_out("of a document judged 0", number)
 
 
 def _query(line: str) -> tuple[str, str]:

@@ -1,113 +1,80 @@
-"""Collects pairs of ids from lines, as numbers of texts; ids without a text are counted or refused."""
+"""Pairs of a query and a document, as numbers of texts, on the disk until rows are made of them.
+
+Shape letters: P pairs, Q queries.
+
+A block of pairs is written in the order of its queries. So all pairs of some queries stand in one piece of
+each block, and no more of them are read together than fit well in memory.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-from typing import final
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Self, final
 
 import numpy as np
 
-from inbatch.data.formats.base import BadRecordError, IdRequest, Tally
-from inbatch.data.formats.id_files import bad_line
-from inbatch.data.formats.id_rows import Pairs, join_pairs
-from inbatch.data.formats.text_index import TextIndex
-from inbatch.data.sources.config_keys import path_key, to_set
-from inbatch.errors import ConfigError
+_PAIR = np.dtype([("query", "i4"), ("document", "i4"), ("positive", "?"), ("score", "f4")])
+_READ_PAIRS = 1 << 20  # that are read together, or all of one query
 
-_BLOCK = 1 << 16  # pairs that are looked up at a time
+
+class Pairs(NamedTuple):
+    """Documents of queries."""
+
+    queries: np.ndarray  # int32 [P], numbers
+    documents: np.ndarray  # int32 [P]
+    positive: np.ndarray  # bool [P]
+    scores: np.ndarray  # float32 [P], NaN for none
 
 
 @final
-class PairCollector:
-    """Pairs of a query and a document from one file.
+class PairFile:
+    """A file of pairs, which is written, then read once, and removed at the end of its ``with`` block.
 
     Args:
-        queries, corpus: the texts.
-        path: the file, for messages.
-        request: whether ids without a text, or with an empty one, are refused or counted.
-        tally: counts what is left out.
+        path: of the file.
+        num_queries: Q.
     """
 
-    def __init__(
-        self,
-        queries: TextIndex,
-        corpus: TextIndex,
-        *,
-        path: str,
-        request: IdRequest,
-        tally: Tally,
-    ) -> None:
-        self._queries, self._corpus = queries, corpus
-        self._path, self._request, self._tally = path, request, tally
-        self._waiting: list[tuple[int, str, str, bool, float]] = []
-        self._parts: list[Pairs] = []
+    def __init__(self, path: Path, num_queries: int) -> None:
+        self._path, self._file = path, path.open("wb")
+        self._counts_Q = np.zeros(num_queries, dtype=np.int32)
+        self._blocks = [0]  # where each begins, and where the last ends
+        self.has_scores = True  # each pair has one
 
-    def add(
-        self, line: int, query: str, document: str, *, positive: bool, score: float = np.nan
-    ) -> None:
-        """Take a pair; a score of NaN is none."""
-        self._waiting.append((line, query, document, positive, score))
-        if len(self._waiting) == _BLOCK:
-            self._look_up()
+    def __enter__(self) -> Self:
+        return self
 
-    def pairs(self) -> Pairs:
-        """All pairs whose texts are there; scores where each pair has one.
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._path.unlink()
 
-        Raises:
-            ConfigError: An id without a text, unless such pairs are counted.
-        """
-        self._look_up()
-        return join_pairs(self._parts)
+    def write(self, pairs: Pairs) -> None:
+        """Add a block."""
+        order = np.argsort(pairs.queries, kind="stable")
+        block = np.empty(len(order), dtype=_PAIR)
+        for name, values in zip(_PAIR.names or (), pairs):
+            block[name] = values[order]
+        block.tofile(self._file)
+        np.add.at(self._counts_Q, pairs.queries, 1)
+        self._blocks.append(self._blocks[-1] + len(block))
+        self.has_scores &= not bool(np.isnan(pairs.scores).any())
 
-    def _look_up(self) -> None:
-        lines, queries, documents, positive, scores = (
-            zip(*self._waiting) if self._waiting else [()] * 5
-        )
-        queries_P, documents_P = self._queries.numbers(queries), self._corpus.numbers(documents)
-        kept_P = np.ones(len(lines), dtype=bool)
-        for what, ids, index, numbers_P in (
-            ("query", queries, self._queries, queries_P),
-            ("document", documents, self._corpus, documents_P),
-        ):
-            kept_P &= self._known(what, ids, lines, numbers_P, index, kept_P)
-        self._parts.append(
-            Pairs(
-                queries_P[kept_P],
-                documents_P[kept_P],
-                np.array(positive, dtype=bool)[kept_P],
-                np.array(scores, dtype=np.float32)[kept_P],  # NaN where there is none
-            )
-        )
-        self._waiting.clear()
-
-    def _known(
-        self,
-        what: str,
-        ids: Sequence[str],
-        lines: Sequence[int],
-        numbers_P: np.ndarray,
-        index: TextIndex,
-        kept_P: np.ndarray,
-    ) -> np.ndarray:
-        """Mark the pairs of which this id has a text that is not empty."""
-        absent_P = numbers_P < 0
-        empty_P = ~absent_P & index.empty[numbers_P] if index.num_texts else np.zeros_like(absent_P)
-        for wrong_P, name, key, choice in (
-            (absent_P, "without a text", "on_bad_row", self._request.on_bad_row),
-            (empty_P, "with an empty text", "on_empty", self._request.on_empty),
-        ):
-            for place in np.flatnonzero(wrong_P & kept_P).tolist():
-                line = lines[place]
-                if choice == "error":
-                    raise self._refusal(f"{what} {ids[place]!r} {name}", key, line)
-                self._tally.add(
-                    f"of a {what} {name}", partial("{}, line {}".format, self._path, line)
-                )
-        return ~absent_P & ~empty_P
-
-    def _refusal(self, subject: str, key: str, line: int) -> ConfigError:
-        field = self._request.field
-        fix = f"give it one, or set {to_set(field, f'{key}=drop')} to leave such lines out"
-        error = BadRecordError(f"names the {subject}", fix)
-        return bad_line(error, self._path, line, field=path_key(field))
+    def read(self) -> Iterator[Pairs]:
+        """All pairs of some queries, then those of the next ones; of each query as they were written."""
+        self._file.flush()
+        if self._blocks[-1] == 0:
+            return
+        mapped = np.memmap(self._path, _PAIR, "r")
+        blocks = [mapped[start:stop] for start, stop in zip(self._blocks, self._blocks[1:])]
+        ends_Q = np.cumsum(self._counts_Q, dtype=np.int64)
+        first, taken = 0, 0
+        while taken < ends_Q[-1]:
+            fit = int(np.searchsorted(ends_Q, taken + _READ_PAIRS, side="right"))
+            stop = max(fit, first + 1)
+            bounds = np.array([first, stop], dtype=np.int32)
+            pieces = [np.searchsorted(block["query"], bounds) for block in blocks]
+            found = np.concatenate([block[low:high] for block, (low, high) in zip(blocks, pieces)])
+            found = found[np.argsort(found["query"], kind="stable")]
+            yield Pairs(*(np.ascontiguousarray(found[name]) for name in _PAIR.names or ()))
+            first, taken = stop, int(ends_Q[stop - 1])

@@ -18,55 +18,67 @@ import numpy as np
 import pyarrow as pa
 
 from inbatch.data.formats.base import Tally
+from inbatch.data.formats.id_pairs import PairFile, Pairs
 from inbatch.data.sources.dropped import GIVEN_AGAIN, WITHOUT_POSITIVE
 
 QUERIES, CORPUS, ROWS = "queries", "corpus", "rows.arrow"
+PAIRS = "pairs.bin"  # while rows are made of them
 _BATCH = 1 << 16  # rows of a record batch
 
 
-class Pairs(NamedTuple):
-    """Documents of queries."""
+class RowCounts(NamedTuple):
+    """What became of pairs."""
 
-    queries: np.ndarray  # int32 [P], numbers
-    documents: np.ndarray  # int32 [P]
-    positive: np.ndarray  # bool [P]
-    scores: np.ndarray  # float32 [P], NaN for none
-
-
-def join_pairs(parts: Sequence[Pairs]) -> Pairs:
-    """Pairs one after the other."""
-    return Pairs(*(np.concatenate(arrays) for arrays in zip(*parts)))
+    used: int
+    rows: int
+    repeats: int  # of positives, which are one pair where lines repeat them
 
 
-def write_rows(folder: Path, pairs: Pairs, tally: Tally) -> None:
+def write_rows(folder: Path, pairs: PairFile, tally: Tally, *, once: bool = False) -> RowCounts:
     """Write one row for each query that has a positive, in the order of queries; documents as they come.
 
     A document that is a positive of a query is none of its negatives.
+
+    Args:
+        folder: Where the file is written.
+        pairs: All of them.
+        tally: Counts pairs that are no part of a row.
+        once: Whether lines repeat the positives of their query, which then is no matter to count.
     """
-    repeated_P = _repeated(pairs)
-    has_positive = np.zeros(int(pairs.queries.max(initial=-1)) + 1, dtype=bool)
-    has_positive[pairs.queries[pairs.positive]] = True
-    lonely_P = ~has_positive[pairs.queries] & ~repeated_P
-    kept = np.flatnonzero(~repeated_P & ~lonely_P)
-    kept = kept[np.argsort(pairs.queries[kept], kind="stable")]
-    queries_R, starts_R = np.unique(pairs.queries[kept], return_index=True)
-    bounds = np.append(starts_R, len(kept))
-    values = [pairs.documents] + ([] if np.isnan(pairs.scores).any() else [pairs.scores])
     names = ("query", "positive", "negative", "positive_score", "negative_score")
     kinds = [pa.int32()] + [pa.list_(kind) for kind in 2 * [pa.int32()] + 2 * [pa.float32()]]
-    schema = pa.schema(zip(names[: 1 + 2 * len(values)], kinds))
+    schema = pa.schema(zip(names[: 5 if pairs.has_scores else 3], kinds))
+    used = rows = repeats = again = lonely = 0
     with (folder / ROWS).open("wb") as file, pa.ipc.new_stream(file, schema) as out:
-        for first in range(0, len(queries_R), _BATCH):
-            rows = queries_R[first : first + _BATCH]
-            inside = kept[bounds[first] : bounds[first + len(rows)]]
-            columns = [pa.array(rows, pa.int32()), *_lists(pairs, values, inside, rows)]
-            out.write_batch(pa.record_batch(columns, schema=schema))
-    for reason, marked_P in (
-        (GIVEN_AGAIN, repeated_P),
-        (WITHOUT_POSITIVE, lonely_P),
-    ):
-        if count := int(marked_P.sum()):
+        for part in pairs.read():
+            repeated_P = _repeated(part)
+            quiet = int((repeated_P & part.positive).sum()) if once else 0
+            has_positive_P = np.isin(part.queries, part.queries[part.positive])
+            lonely_P = ~has_positive_P & ~repeated_P
+            kept = np.flatnonzero(~repeated_P & ~lonely_P)
+            found = _write(out, schema, part, kept)
+            repeats, again = repeats + quiet, again + int(repeated_P.sum()) - quiet
+            lonely += int(lonely_P.sum())
+            used, rows = used + len(kept), rows + found
+    for reason, count in ((GIVEN_AGAIN, again), (WITHOUT_POSITIVE, lonely)):
+        if count:
             tally.add(reason, lambda: "all files", count)
+    return RowCounts(used, rows, repeats)
+
+
+def _write(
+    out: pa.ipc.RecordBatchStreamWriter, schema: pa.Schema, pairs: Pairs, kept: np.ndarray
+) -> int:
+    """Write the rows of the pairs with these places, which stand in the order of queries; how many."""
+    queries_R, starts_R = np.unique(pairs.queries[kept], return_index=True)
+    bounds = np.append(starts_R, len(kept))
+    values = [pairs.documents] + ([pairs.scores] if len(schema) > 3 else [])
+    for first in range(0, len(queries_R), _BATCH):
+        rows = queries_R[first : first + _BATCH]
+        inside = kept[bounds[first] : bounds[first + len(rows)]]
+        columns = [pa.array(rows, pa.int32()), *_lists(pairs, values, inside, rows)]
+        out.write_batch(pa.record_batch(columns, schema=schema))
+    return len(queries_R)
 
 
 def _repeated(pairs: Pairs) -> np.ndarray:

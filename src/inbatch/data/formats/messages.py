@@ -31,7 +31,7 @@ class Messages:
     """
 
     separator: str = "\n"
-    joined = False
+    joined = ""
 
     def recognise(self, head: Head) -> str:
         """By the columns messages and positive_messages."""
@@ -60,7 +60,9 @@ class Messages:
         return [self._text(item, what) for item in value]
 
     def _text(self, value: object, what: str) -> str:
-        if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        if value is None:
+            return ""
+        if not isinstance(value, Sequence) or isinstance(value, str):
             is_one = "a single message" if isinstance(value, Mapping) else shown(value)
             raise BadRecordError(
                 f"has {is_one} where {what} needs a list of messages",

@@ -21,10 +21,12 @@ from typing import final
 import fsspec
 
 from inbatch.data.formats.base import BadRecordError, Head, IdRequest, Tally
-from inbatch.data.formats.id_files import bad_line, find_file, read_lines, write_texts
-from inbatch.data.formats.id_pairs import PairCollector
-from inbatch.data.formats.id_rows import CORPUS, QUERIES, join_pairs, write_rows
+from inbatch.data.formats.id_files import find_file, read_lines, write_texts
+from inbatch.data.formats.id_lines import PairCollector
+from inbatch.data.formats.id_pairs import PairFile
+from inbatch.data.formats.id_rows import CORPUS, PAIRS, QUERIES, write_rows
 from inbatch.data.sources.config_keys import path_key
+from inbatch.data.sources.dropped import Intake
 from inbatch.errors import ConfigError
 
 _ID = re.compile(r"D?\d+")
@@ -89,41 +91,51 @@ class MsMarco:
             folder / CORPUS, files["collection"], _text, field=f"{field}.collection"
         )
         queries = write_texts(folder / QUERIES, files["queries"], _text, field=f"{field}.queries")
-        parts = []
-        seen: set[tuple[str, str]] = set()  # lines of one query repeat its positive
-        for path in request.paths:
+        with PairFile(folder / PAIRS, queries.num_texts) as pairs:
             collector = PairCollector(
-                queries,
-                corpus,
-                path=path,
-                request=request,
-                tally=tally,
+                queries, corpus, pairs, request=request, tally=tally, once=True
             )
-            _take(path, collector, seen, key=path_key(request.field))
-            parts.append(collector.pairs())
-        write_rows(folder, join_pairs(parts), tally)
+            num_lines = sum(
+                _take(path, collector, key=path_key(request.field)) for path in request.paths
+            )
+            collector.open("")
+            found = write_rows(folder, pairs, tally, once=True)
+        tally.intake = Intake(
+            "pairs of ids",
+            collector.num_read - found.repeats,
+            found.used,
+            found.rows,
+            (
+                ("triplets", num_lines),
+                (QUERIES, queries.num_texts),
+                ("documents", corpus.num_texts),
+            ),
+        )
 
 
-def _take(path: str, collector: PairCollector, seen: set[tuple[str, str]], *, key: str) -> None:
+def _take(path: str, collector: PairCollector, *, key: str) -> int:
+    """Give the pairs of a file to a collector; returns its triplets."""
+    collector.open(path)
+    count = 0
     for number, line in read_lines(path, field=key):
         fields = line.split("\t")
         if number == 1 and _HEADER.fullmatch(fields[0]):
             continue
+        count += 1
         if len(fields) not in (3, 5):
             fix = "give query, positive and negative, or two scores before them, with tabs between"
-            raise bad_line(
-                BadRecordError(f"has {len(fields)} fields", fix), path, number, field=key
-            )
+            collector.refuse(BadRecordError(f"has {len(fields)} fields", fix), number)
+            continue
         *scores, query, positive, negative = fields
         try:
             of_positive, of_negative = map(float, scores or ("nan", "nan"))
         except ValueError:
             error = BadRecordError(f"has the scores {', '.join(scores)}", "give numbers")
-            raise bad_line(error, path, number, field=key) from None
-        if (query, positive) not in seen:
-            seen.add((query, positive))
-            collector.add(number, query, positive, positive=True, score=of_positive)
+            collector.refuse(error, number)
+            continue
+        collector.add(number, query, positive, positive=True, score=of_positive)
         collector.add(number, query, negative, positive=False, score=of_negative)
+    return count
 
 
 def _text(line: str) -> tuple[str, str]:

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from inbatch.data.formats.base import BadRecordError, fields_of, shown
-from inbatch.data.formats.id_files import bad_line, read_lines
+from inbatch.data.formats.id_files import read_lines
 
 _QUERY_IDS = ("qid", "query_id", "query-id", "_id", "id")
 _NEGATIVES = ("neg", "negatives", "negative", "negative_ids", "neg_ids")
 
 
-def read_negatives(path: str, *, field: str) -> Iterator[tuple[int, str, str]]:
+def read_negatives(
+    path: str, *, field: str, refuse: Callable[[BadRecordError, int], None]
+) -> Iterator[tuple[int, str, str]]:
     """Line, query and document of each negative.
 
     Args:
         path: Lines of two or more fields (query, document), of six (a TREC run), or of JSON: a query with a
             list of documents, or with lists by the system that found them, as in msmarco-hard-negatives.
         field: Configuration key, for messages.
-
-    Raises:
-        ConfigError: A line that is none of these.
+        refuse: Called with what is wrong with a line that is none of these, and its number.
     """
     is_json = path.removesuffix(".gz").endswith((".jsonl", ".json", ".ndjson"))
     for number, line in read_lines(path, field=field):
         try:
             found = _of_json(line) if is_json else _of_fields(line, first=number == 1)
-            for query, document in found:
-                yield number, query, document
         except BadRecordError as error:
-            raise bad_line(error, path, number, field=field) from error
+            refuse(error, number)
+            continue
+        yield from ((number, query, document) for query, document in found)
 
 
 def _of_fields(line: str, *, first: bool) -> list[tuple[str, str]]:

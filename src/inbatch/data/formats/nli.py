@@ -24,8 +24,7 @@ class Nli:
     """Pairs with one of three labels: a premise is the query of what it entails, and of what it contradicts.
 
     Entailments are positives and contradictions negatives, all of one premise in one row. Neutral pairs,
-    pairs without a label and premises that entail nothing are left out and counted. The pairs are in memory
-    while they are grouped.
+    pairs without a label and premises that entail nothing are left out and counted.
 
     labels: what numbers stand for, from 0; the default is the order of SNLI, MultiNLI, XNLI and all-nli.
     split: pairs that name another split, as those of AllNLI.tsv do, are left out and counted; null takes all.
@@ -33,7 +32,7 @@ class Nli:
 
     labels: tuple[str, ...] = _WORDS
     split: str | None = "train"
-    joined = True
+    joined = "pairs"
 
     def __post_init__(self) -> None:
         if sorted(self.labels) != sorted(_WORDS):

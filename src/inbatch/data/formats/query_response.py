@@ -17,7 +17,7 @@ from inbatch.data.formats.messages import refuse_media
 class QueryResponse:
     """A query, its positive (response) and negatives (rejected_response)."""
 
-    joined = False
+    joined = ""
 
     def recognise(self, head: Head) -> str:
         """By the columns query and response."""

@@ -16,7 +16,8 @@ import xxhash
 from inbatch.data.formats.base import ColumnFormat, Head, IdFormat, IdRequest, RecordFormat, Tally
 from inbatch.data.formats.choose import AS_SET, PLAIN, Chosen, choose, is_auto
 from inbatch.data.formats.columns import Columns
-from inbatch.data.formats.convert import Conversion, Converted, convert, read_left_out, write_once
+from inbatch.data.formats.conversion import Conversion
+from inbatch.data.formats.convert import Converted, convert, read_left_out, write_once
 from inbatch.data.formats.prompts import queries_prompt
 from inbatch.data.formats.records import (
     HEAD_RECORDS,
@@ -27,7 +28,7 @@ from inbatch.data.formats.records import (
     table_records,
 )
 from inbatch.data.sources.columns import Roles, find_roles
-from inbatch.data.sources.dropped import Dropped
+from inbatch.data.sources.dropped import Dropped, Intake
 from inbatch.data.sources.files import load_hub, peek_columns, resolve_files
 from inbatch.data.sources.indexed import IndexedRows
 from inbatch.data.sources.list_texts import SAMPLE, refuse_lists_of
@@ -37,7 +38,7 @@ from inbatch.errors import ConfigError
 
 NAMED = Chosen(PLAIN, Columns(), "")
 # Of what is kept on the disk: a format that makes other rows of the same records raises it.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,7 @@ class Formatted:
     prompts: of the source, by role.
     read_as: one line for people; "" for plain columns.
     left_out: records that gave no row.
+    intake: what was read, where that is no rows.
     files: the files; None for a hub data set or a folder.
     table: the rows; None where they are the columns of the files, or come file by file.
     conversion: makes the rows of a file, where the files are streamed.
@@ -59,6 +61,7 @@ class Formatted:
     prompts: Mapping[str, str] | None
     read_as: str
     left_out: tuple[Dropped, ...] = ()
+    intake: Intake | None = None
     files: Files | None = None
     table: datasets.Dataset | IndexedRows | None = None
     conversion: Conversion | None = None
@@ -100,7 +103,7 @@ def read_format(spec: SourceSpec, *, field: str, cache_dir: str | None) -> Forma
         folder=_cache(cache_dir),
         fingerprint=_fingerprint(parts),
     )
-    return _made(spec, chosen, converted.table, converted.left_out, str(spec.path), field=field)
+    return _made(spec, chosen, converted, str(spec.path), field=field)
 
 
 def convert_file(files: Files, folder: str, *, conversion: Conversion, roles: Roles) -> Converted:
@@ -118,7 +121,7 @@ def _of_hub(spec: SourceSpec, *, field: str, cache_dir: str | None) -> Formatted
     table = load_hub(spec, field=field, cache_dir=cache_dir)
     origin = f"hub {spec.hub}, split {spec.split}"
     if _is_named(spec):
-        return _made(spec, NAMED, table, (), origin, field=field)
+        return _made(spec, NAMED, Converted(table, (), None), origin, field=field)
     head = head_of_table(table, origin=origin)
     chosen = choose(spec.format, head, field=f"{field}.format")
     if isinstance(chosen.format, IdFormat):
@@ -126,7 +129,7 @@ def _of_hub(spec: SourceSpec, *, field: str, cache_dir: str | None) -> Formatted
         fix = "give a path, or choose another format"
         raise ConfigError(f"{field}.format", problem, fix, value=chosen.name)
     if isinstance(chosen.format, ColumnFormat):
-        return _made(spec, chosen, table, (), origin, field=field)
+        return _made(spec, chosen, Converted(table, (), None), origin, field=field)
     conversion = _conversion(spec, chosen, field=field)
     if spec.lists is None:
         records = table_records(table, origin=origin)
@@ -137,7 +140,7 @@ def _of_hub(spec: SourceSpec, *, field: str, cache_dir: str | None) -> Formatted
         folder=_cache(cache_dir),
         fingerprint=_fingerprint([table._fingerprint, conversion.describe()]),
     )
-    return _made(spec, chosen, converted.table, converted.left_out, origin, field=field)
+    return _made(spec, chosen, converted, origin, field=field)
 
 
 def _of_ids(
@@ -155,7 +158,8 @@ def _of_ids(
     write = partial(made.build, files=parts, request=request, tally=tally)
     target = write_once(_cache(cache_dir), fingerprint, write, tally)
     table = IndexedRows(target, fingerprint=fingerprint)
-    return _made(spec, chosen, table, read_left_out(target), str(spec.path), field=field)
+    made_of = Converted(table, *read_left_out(target))
+    return _made(spec, chosen, made_of, str(spec.path), field=field)
 
 
 def _of_columns(
@@ -183,12 +187,12 @@ def _of_columns(
 def _made(
     spec: SourceSpec,
     chosen: Chosen,
-    table: datasets.Dataset | IndexedRows,
-    left_out: tuple[Dropped, ...],
+    converted: Converted,
     origin: str,
     *,
     field: str,
 ) -> Formatted:
+    table = converted.table
     roles = find_roles(table.column_names, mapping=spec.columns, field=field)
     if isinstance(table, datasets.Dataset):
         table = table.select_columns(list(roles.used))
@@ -197,7 +201,8 @@ def _made(
         origin=origin,
         prompts=spec.prompts,
         read_as=_says(chosen),
-        left_out=left_out,
+        left_out=converted.left_out,
+        intake=converted.intake,
         table=table,
     )
 

@@ -17,7 +17,7 @@ import fsspec
 from inbatch.data.formats.base import BadRecordError, Head
 from inbatch.data.sources.config_keys import path_key
 from inbatch.data.sources.diagnose import FaultyFileError
-from inbatch.data.sources.dropped import BAD_ROW, read_mark
+from inbatch.data.sources.dropped import BAD_ROW, LINE, place_in_file, read_mark
 from inbatch.data.sources.files import LOAD_ERRORS, as_error, peek_columns
 from inbatch.data.sources.tables import Files, stream_rows
 from inbatch.errors import ConfigError
@@ -48,7 +48,7 @@ def head_of(files: Files, *, field: str) -> Head:
         with suppress(FaultyFileError, *LOAD_ERRORS):
             found.extend(islice(values, HEAD_RECORDS))
         return [
-            record
+            _without_line(record)
             for record in found
             if not isinstance(record, BadRecordError)
             and (not isinstance(record, dict) or record.pop(BAD_ROW, None) is None)
@@ -60,6 +60,12 @@ def head_of(files: Files, *, field: str) -> Head:
         return peek_columns(files, field=field)
 
     return Head(path, names, records)
+
+
+def _without_line(record: Any) -> Any:
+    if isinstance(record, dict):
+        record.pop(LINE, None)
+    return record
 
 
 def head_of_table(table: datasets.Dataset, *, origin: str) -> Head:
@@ -87,8 +93,9 @@ def read_records(files: Files, *, field: str) -> Iterator[tuple[Place, Any]]:
 def _table_records(files: Files, *, field: str) -> Iterator[tuple[Place, Any]]:
     try:
         for number, record in enumerate(stream_rows(files)):
+            where = place_in_file(number, record.pop(LINE, None))
             if (marked := record.pop(BAD_ROW, None)) is None:
-                yield _place(files.paths[0], "row", number), record
+                yield _place(files.paths[0], where), record
             else:
                 place, reason = read_mark(marked)
                 yield place.__str__, BadRecordError(reason, "correct it", reason=reason)
@@ -99,7 +106,7 @@ def _table_records(files: Files, *, field: str) -> Iterator[tuple[Place, Any]]:
 def table_records(table: datasets.Dataset, *, origin: str) -> Iterator[tuple[Place, Any]]:
     """The rows of a table as records."""
     for number, record in enumerate(_rows(table)):
-        yield _place(origin, "row", number), record
+        yield _place(origin, place_in_file(number)), record
 
 
 def _rows(table: datasets.Dataset) -> Iterator[dict[str, Any]]:
@@ -113,8 +120,8 @@ def _rows(table: datasets.Dataset) -> Iterator[dict[str, Any]]:
         yield {**row, **{name: names.get(row[name]) for name, names in classes.items()}}
 
 
-def _place(path: str, what: str, number: int) -> Place:
-    return lambda: f"{path}, {what} {number}"
+def _place(path: str, where: str) -> Place:
+    return lambda: f"{path}, {where}"
 
 
 def _has_record_a_line(path: str) -> bool:
@@ -143,13 +150,13 @@ def _is_record(value: object) -> bool:
 def _json_records(path: str, *, field: str, checked: bool = True) -> Iterator[tuple[Place, Any]]:
     if not _has_record_a_line(path):  # the whole file is one list, or not JSON
         for number, record in enumerate(_whole(path, field=field)):
-            yield _place(path, "record", number), record
+            yield _place(path, place_in_file(number)), record
         return
     with _bytes(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield (
-                    _place(path, "line", number),
+                    _place(path, f"line {number}"),
                     _parsed(line, first=number == 1, checked=checked),
                 )
 

@@ -20,7 +20,7 @@ class Sets:
     A set of named parts has a query, positives (pos) and negatives (neg).
     """
 
-    joined = False
+    joined = ""
 
     def recognise(self, head: Head) -> str:
         """By the column set."""
@@ -40,11 +40,7 @@ class Sets:
                 texts_of(value.get("pos"), "pos of its set"),
                 texts_of(value.get("neg"), "neg of its set"),
             )
-        if not isinstance(value, list):
+        if not isinstance(value, list | None):
             raise BadRecordError(f"has {shown(value)} as its set", "give a list of texts")
-        texts = texts_of(value, "the texts of its set")
-        if len(texts) < 2:
-            raise BadRecordError(
-                f"has a set of {len(texts)}", "give at least two texts, or remove it"
-            )
+        texts = texts_of(value, "the texts of its set") or [""]
         return Row(texts[0], texts[1:], [])

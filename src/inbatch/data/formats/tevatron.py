@@ -22,7 +22,7 @@ class Tevatron:
     """
 
     template: str = TITLE_AND_TEXT
-    joined = False
+    joined = ""
 
     def __post_init__(self) -> None:
         check_template(self.template)
@@ -47,9 +47,13 @@ class Tevatron:
             return []
         if not isinstance(value, Sequence) or isinstance(value, str):
             raise BadRecordError(f"has {shown(value)} as {what}", "give a list of passages")
-        for passage in value:
-            if not isinstance(passage, Mapping):
-                raise BadRecordError(
-                    f"has {shown(passage)} in {what}", "give objects with a title and a text"
-                )
-        return [passage_text(self.template, each, f"a passage of {what}") for each in value]
+        return [self._passage(each, what) for each in value]
+
+    def _passage(self, value: object, what: str) -> str:
+        if value is None:
+            return ""
+        if not isinstance(value, Mapping):
+            raise BadRecordError(
+                f"has {shown(value)} in {what}", "give objects with a title and a text"
+            )
+        return passage_text(self.template, value, f"a passage of {what}")

@@ -139,12 +139,13 @@ def _sampler(report: SourceReport, samplers: Mapping[str, SamplerFacts]) -> Advi
         share = apart.num_skipped / report.num_rows
         reason = f"no_duplicates leaves {share:.0%} of the rows out; the loss masks them instead"
         return Advice("sampler", "sampler=batch loss.mask_duplicates=true", reason)
-    if plain is None or plain.problem is not None or plain.batch_share == 0:
+    if plain is None or plain.problem is not None or plain.false_negatives.batch_share == 0:
         reason = "costs nothing; at this batch size hardly a text would meet itself anyway"
     else:
+        found = plain.false_negatives
         reason = (
-            f"in {plain.batch_share:.0%} of plain shuffled batches a query has a known positive "
-            f"among its negatives ({plain.row_share:.1%} of the rows)"
+            f"in {found.batch_share:.0%} of plain shuffled batches a query has a known positive "
+            f"among its negatives ({found.row_share:.1%} of the rows)"
         )
     return Advice("sampler", "sampler=no_duplicates", reason)
 

@@ -163,7 +163,6 @@ def _source_facts(
     return SourceFacts(
         name=source.name,
         place=place_of(source),
-        num_read=source.num_rows + source.num_dropped,
         roles=roles_of(
             source.roles,
             columns,

@@ -10,7 +10,6 @@ from rich.text import Text
 from inbatch.console import printable
 from inbatch.data.report.values import Lengths
 
-LEAST_SHARE = 1e-5  # that is shown as a number
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
@@ -60,15 +59,6 @@ def dim(text: str) -> Text:
 def span(lengths: Lengths | None) -> str:
     """Median, 95th percentile and largest."""
     return "-" if lengths is None else f"{lengths.p50:,.0f} / {lengths.p95:,.0f} / {lengths.max:,}"
-
-
-def share(value: float | None) -> str:
-    """A percentage; a small one has one digit."""
-    if value is None:
-        return "-"
-    if 0 < value < LEAST_SHARE:
-        return f"<{100 * LEAST_SHARE:g}%"
-    return "0%" if value == 0 else f"{value:.1%}" if value >= 0.001 else f"{100 * value:.1g}%"
 
 
 def size(num_bytes: float) -> str:

@@ -7,15 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from inbatch.data.inspection.false_negatives import (
-    FalseNegatives,
-    cells_of,
-    count_false_negatives,
-    joined,
-)
 from inbatch.data.inspection.values import SamplerFacts
 from inbatch.data.plan.plan import GlobalBatch, Plan, Sampler, SourceInfo
 from inbatch.data.plan.samplers import NoDuplicates, Proportional, RoundRobin, Shuffled
+from inbatch.data.report.false_negatives import (
+    BatchCounts,
+    cells_of,
+    count_false_negatives,
+    joined,
+    summed,
+)
 from inbatch.data.sources.source import Source
 from inbatch.errors import ConfigError
 
@@ -139,7 +140,7 @@ def _looked_at(plan: Plan, steps_S: np.ndarray) -> list[int]:
     return looked_at
 
 
-def _count(batch: GlobalBatch, sources: Sequence[Source]) -> FalseNegatives:
+def _count(batch: GlobalBatch, sources: Sequence[Source]) -> BatchCounts:
     if batch.sources is None:
         cells = cells_of(sources[batch.source], batch.rows)
     else:
@@ -156,12 +157,10 @@ def _facts(
     configured: bool,
     *,
     problem: str | None = None,
-    counts: Sequence[FalseNegatives] = (),
+    counts: Sequence[BatchCounts] = (),
     num_steps: int = 0,
     num_skipped: int = 0,
 ) -> SamplerFacts:
-    rows = sum(count.num_rows for count in counts)
-    negatives = sum(count.num_negatives for count in counts)
     return SamplerFacts(
         sampler=sampler,
         source=source,
@@ -169,8 +168,5 @@ def _facts(
         problem=problem,
         num_steps=num_steps,
         num_skipped=num_skipped,
-        batch_share=sum(count.any_in_batch for count in counts) / max(len(counts), 1),
-        row_share=sum(count.num_rows_with for count in counts) / max(rows, 1),
-        negative_share=sum(count.num_false for count in counts) / max(negatives, 1),
-        num_looked_at=len(counts),
+        false_negatives=summed(counts),
     )

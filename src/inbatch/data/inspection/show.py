@@ -20,8 +20,9 @@ from inbatch.data.inspection.values import (
     SeenText,
     SourceFacts,
 )
+from inbatch.data.report.cells import share
 from inbatch.data.report.text import count_lines
-from inbatch.data.report.values import ColumnReport, LabelReport, ListBin, ListReport, SourceReport
+from inbatch.data.report.values import Bin, ColumnReport, LabelReport, ListReport, SourceReport
 
 _FILES_SHOWN = 3
 _HEAD, _TAIL = 200, 60  # characters of a long text that are shown
@@ -76,10 +77,7 @@ def _source(
 
 def _origin(facts: SourceFacts, report: SourceReport) -> RenderableType:
     lines = [*_files(facts.place), *([report.read_as] if report.read_as else [])]
-    read = f"{facts.num_read:,} rows read, {report.num_rows:,} used"
-    if report.num_dropped:
-        read += f", {report.num_dropped:,} left out"
-    lines.append(read)
+    lines.append(report.intake.describe())
     lines += _scripts(facts.scripts)
     return layout.lines(lines)
 
@@ -132,7 +130,7 @@ def _lengths(report: SourceReport, inspection: Inspection) -> Iterator[Renderabl
     for column in report.columns:
         cells = [column.name, layout.span(column.characters)]
         if with_tokens:
-            cells += [layout.span(column.tokens), layout.share(column.truncated_share)]
+            cells += [layout.span(column.tokens), share(column.truncated_share)]
         table.add_row(*layout.cells(*cells, f"{column.num_distinct:,}"))
     yield table
     notes = ["lengths: median / 95th percentile / longest"]
@@ -165,7 +163,7 @@ def _lists(lists: ListReport) -> Iterator[RenderableType]:
     yield from remarks
 
 
-def _number(part: ListBin) -> str:
+def _number(part: Bin) -> str:
     return f"{part.low}" if part.low == part.high else f"{part.low} to {part.high}"
 
 
@@ -223,11 +221,12 @@ def _samplers(inspection: Inspection) -> Iterator[RenderableType]:
         if fact.problem is not None:
             table.add_row(*layout.cells(*names, *["-"] * len(figures)))
             continue
-        shares = (fact.batch_share, fact.row_share, fact.negative_share)
-        cells = [f"{fact.num_steps:,}", f"{fact.num_skipped:,}", *map(layout.share, shares)]
+        found = fact.false_negatives
+        shares = (found.batch_share, found.row_share, found.negative_share)
+        cells = [f"{fact.num_steps:,}", f"{fact.num_skipped:,}", *map(share, shares)]
         table.add_row(*layout.cells(*names, *cells))
     yield table
-    most = max(fact.num_looked_at for fact in facts)
+    most = max(fact.false_negatives.num_batches for fact in facts)
     looked_at = "the one batch was" if most == 1 else f"{most} batches spread over the epoch were"
     yield layout.dim(
         "shares of batches and rows that have one, and of negatives that are one: a document of another "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from inbatch.data.report.values import DataReport
+from inbatch.data.report.values import DataReport, FalseNegatives
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class SeenRow:
 class SamplerFacts:
     """The batches of one source under a sampler, and their known false negatives.
 
-    The shares are those of the batches that were looked at, and of the query's negatives in them.
+    false_negatives: among all documents that a query is contrasted with.
     """
 
     sampler: str  # as it is chosen in the configuration
@@ -72,10 +72,7 @@ class SamplerFacts:
     problem: str | None  # why the sampler refuses the data, in which case the numbers are 0
     num_steps: int
     num_skipped: int  # rows that no batch of the first epoch holds
-    batch_share: float  # batches with a known false negative
-    row_share: float  # rows that have one among their negatives
-    negative_share: float  # negatives that are known positives of their query
-    num_looked_at: int  # batches
+    false_negatives: FalseNegatives
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +90,6 @@ class SourceFacts:
 
     name: str
     place: Place
-    num_read: int  # rows used and dropped
     roles: tuple[RoleOf, ...]
     overlaps: tuple[Overlap, ...]
     scripts: dict[

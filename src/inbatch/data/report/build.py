@@ -31,10 +31,10 @@ from inbatch.data.report.measures import TokenCounter, lengths_of, sample
 from inbatch.data.report.subsample import one_in, subsample
 from inbatch.data.report.unused import unused_columns
 from inbatch.data.report.values import (
+    Bin,
     ColumnReport,
     DataReport,
     KeyReport,
-    LabelBin,
     LabelReport,
     SourceReport,
 )
@@ -147,7 +147,7 @@ def _source_report(
     if ragged is not None:
         counts = count_lists(lists_of(ragged))
         plans = plans if contrasted else {}
-        lists = list_report(ragged, counts, name=source.name, plans=plans, masked=masked)
+        lists = list_report(source, counts, plans=plans, masked=masked)
         columns = list_columns(
             ragged,
             counts,
@@ -165,7 +165,7 @@ def _source_report(
         origin=source.origin,
         read_as=source.read_as,
         num_rows=source.num_rows,
-        num_dropped=source.num_dropped,
+        intake=source.intake,
         dropped=source.dropped,
         columns=columns,
         ignored_columns=source.roles.ignored,
@@ -223,11 +223,11 @@ def _label_report(source: Source) -> LabelReport | None:
         return None
     values, counts = np.unique(labels, return_counts=True)
     if len(values) <= 10:
-        bins = [LabelBin(float(v), float(v), int(n)) for v, n in zip(values, counts)]
+        bins = [Bin(float(v), float(v), int(n)) for v, n in zip(values, counts)]
     else:
         in_bin, edges = np.histogram(labels, bins=10)
         bounds = zip(edges.tolist(), edges.tolist()[1:], in_bin.tolist())
-        bins = [LabelBin(low, high, count) for low, high, count in bounds]
+        bins = [Bin(low, high, count) for low, high, count in bounds]
     mean = float(labels.mean(dtype=np.float64))
     low, high = float(values[0]), float(values[-1])
     return LabelReport(source.roles.label, low, mean, high, len(values), tuple(bins))

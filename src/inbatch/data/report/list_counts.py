@@ -14,13 +14,23 @@ import numpy as np
 
 from inbatch.data.plan.permutation import mix64
 from inbatch.data.ragged import RaggedValues
-from inbatch.data.report.false_negatives import Lists
 from inbatch.data.report.subsample import one_in
-from inbatch.data.report.values import Lengths, ListBin, ListLengths, Shared
+from inbatch.data.report.values import Bin, Lengths, ListLengths, Shared
 
 _BLOCK_ROWS = 1 << 16
 _MOST_BINS = 10
 _ODD = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Lists(NamedTuple):
+    """Texts of rows with lists.
+
+    texts: 64-bit hashes of each row's query, positives and negatives, in this order.
+    positives_N: positives of each row.
+    """
+
+    texts: RaggedValues
+    positives_N: np.ndarray
 
 
 class ListCounts(NamedTuple):
@@ -146,21 +156,21 @@ def list_lengths(rows: np.ndarray) -> ListLengths:
     present = np.flatnonzero(rows)
     half = np.searchsorted(np.cumsum(rows), (rows.sum() + 1) // 2)
     if len(present) <= _MOST_BINS:
-        bins = [ListBin(number, number, int(rows[number])) for number in present.tolist()]
+        bins = [Bin(number, number, int(rows[number])) for number in present.tolist()]
     else:
         bins = _wider_bins(rows, int(present[0]))
     mean = float(np.average(np.arange(len(rows)), weights=rows))
     return ListLengths(int(present[0]), round(mean, 2), float(half), len(rows) - 1, tuple(bins))
 
 
-def _wider_bins(rows: np.ndarray, first: int) -> list[ListBin]:
+def _wider_bins(rows: np.ndarray, first: int) -> list[Bin]:
     """Bins 0, 1, 2 to 3, 4 to 7 and so on."""
     bins, low = [], first
     while low < len(rows):
         high = min(max(low, (1 << low.bit_length()) - 1), len(rows) - 1)
         count = int(rows[low : high + 1].sum())
         if count:
-            bins.append(ListBin(low, high, count))
+            bins.append(Bin(low, high, count))
         low = high + 1
     return bins
 

@@ -8,15 +8,22 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from inbatch.data.plan.plan import Plan
+from inbatch.data.plan.plan import Plan, looked_at
 from inbatch.data.ragged import RaggedValues
-from inbatch.data.report.false_negatives import Lists, false_negatives
-from inbatch.data.report.list_counts import ListCounts, lengths_by_role
+from inbatch.data.report.false_negatives import (
+    cells_of,
+    count_false_negatives,
+    find_examples,
+    summed,
+)
+from inbatch.data.report.list_counts import ListCounts, Lists, lengths_by_role
 from inbatch.data.report.measures import TokenCounter, lengths_of
-from inbatch.data.report.values import ColumnReport, FalseNegatives, ListReport
+from inbatch.data.report.values import ColumnReport, ListReport
 from inbatch.data.sources.checks import numbers_only
 from inbatch.data.sources.list_texts import is_written_as_lists
+from inbatch.data.sources.source import Source
 
+_MOST_EXAMPLES = 3
 _ROLES = ("query", "positive", "negative")
 
 
@@ -107,30 +114,33 @@ def list_columns(
 
 
 def list_report(
-    source: RowsWithLists,
+    source: Source,
     counts: ListCounts,
     *,
-    name: str,
     plans: Mapping[str, Plan],
     masked: bool,
 ) -> ListReport:
-    """What the lists are like, and their false negatives under each plan.
+    """What the lists are like, and their known false negatives in 16 batches of each plan.
 
     Args:
-        source: its texts.
+        source: its rows have lists.
         counts: of it.
-        name: of the source in the plans.
         plans: by the name of their sampler, the one in use first; none where the loss compares no rows.
         masked: whether the loss leaves known positives out.
     """
-    found = false_negatives(lists_of(source), plans, source=name)
+    batches = {name: looked_at(plan, source=source.name) for name, plan in plans.items()}
+    found = {
+        name: summed([count_false_negatives(cells_of(source, rows), len(rows)) for rows in each])
+        for name, each in batches.items()
+    }
+    first = next(iter(batches.values()), [])
     return ListReport(
         positives=counts.positives,
         negatives=counts.negatives,
         num_without_negatives=counts.num_without_negatives,
         false_negatives=found,
         masked=masked,
-        examples=_examples(source, found[0]) if found else (),
+        examples=_examples(source, first[0]) if first else (),
     )
 
 
@@ -154,12 +164,17 @@ def samples_of(rows: Sequence[Row], columns: Sequence[str]) -> tuple[dict[str, A
     return tuple(dict(zip(role_names(columns), row)) for row in rows)
 
 
-def _examples(source: RowsWithLists, found: FalseNegatives) -> tuple[dict[str, str], ...]:
-    """A negative, its query, and the query of the row that has it as a positive or query."""
+def _examples(source: Source, rows_B: np.ndarray) -> tuple[dict[str, str], ...]:
+    """A document, the query of its row, and the query whose known positive it is."""
+    cells = cells_of(source, rows_B)
+    assert source.ragged is not None
     examples = []
-    for row, place, holder in found.examples:
-        own, other = read_rows(source, np.array([row, holder]))
-        text = own.negatives[place]
-        known = "positive of" if text in other.positives else "equal to the query"
-        examples.append({"negative": text, "of": own.query, known: other.query})
+    for row, cell in find_examples(cells, len(rows_B), most=_MOST_EXAMPLES):
+        owner = int(cells.row_A[cell])
+        place = cell - int(np.argmax(cells.row_A == owner))
+        own, other = read_rows(source.ragged, rows_B[[owner, row]])
+        texts = [own.query, *own.positives, *own.negatives]
+        examples.append(
+            {"document": texts[place], "of": own.query, "known positive of": other.query}
+        )
     return tuple(examples)

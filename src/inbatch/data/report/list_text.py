@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from inbatch.data.report.cells import cell
+from inbatch.data.report.cells import cell, share
 from inbatch.data.report.values import FalseNegatives, ListLengths, ListReport, SourceReport
 
-WARN_SHARE = 0.01  # of rows that share a text
-WARN_NEGATIVES = 0.001  # of negatives that are known positives
+WARN_SHARE = 0.01  # of rows that have a known positive among their negatives
 
 
 def list_warnings(report: SourceReport, lists: ListReport) -> list[str]:
     """A line on known positives among the negatives, which no sampler keeps apart."""
     if lists.masked or not lists.false_negatives:
         return []
-    found = lists.false_negatives[0]
-    if found.other_share < WARN_NEGATIVES and found.row_share < WARN_SHARE:
+    found = next(iter(lists.false_negatives.values()))
+    if found.row_share < WARN_SHARE:
         return []
     return [
-        f"{found.other_share:.1%} of the negatives of source '{report.name}' are the query or a positive of "
-        f"another row of their batch, and {found.row_share:.0%} of its rows share a query or positive "
-        "with another: set loss.mask_duplicates=true, or use a guide."
+        f"{found.row_share:.0%} of the rows of source '{report.name}' have a known positive among the "
+        "negatives of their batch: set loss.mask_duplicates=true, or use a guide."
     ]
 
 
@@ -49,12 +47,11 @@ def _cells(lengths: ListLengths) -> str:
 def _false_negatives(lists: ListReport) -> list[str]:
     what = "the loss leaves them out" if lists.masked else "the loss takes them for negatives"
     lines = [
-        f"Known positives that a batch holds besides a row's own ({what}):",
+        f"Known positives of a query among the documents that it is contrasted with ({what}):",
         "",
-        "| sampler | batches with a query or positive twice | rows that share one "
-        "| negatives that are one of their row | of another row |",
-        "|---|---|---|---|---|",
-        *map(_row, lists.false_negatives),
+        "| sampler | batches that hold one | rows that have one | negatives that are one |",
+        "|---|---|---|---|",
+        *map(_row, lists.false_negatives.items()),
         "",
     ]
     for example in lists.examples:
@@ -62,7 +59,8 @@ def _false_negatives(lists: ListReport) -> list[str]:
     return [*lines, ""] if lists.examples else lines
 
 
-def _row(found: FalseNegatives) -> str:
-    name = f"{found.sampler}, {found.num_batches} looked at"
-    shares = (found.batch_share, found.row_share, found.own_share, found.other_share)
-    return f"| {name} | {' | '.join(f'{share:.1%}' for share in shares)} |"
+def _row(found: tuple[str, FalseNegatives]) -> str:
+    sampler, counts = found
+    name = f"{sampler}, {counts.num_batches} looked at"
+    shares = (counts.batch_share, counts.row_share, counts.negative_share)
+    return f"| {name} | {' | '.join(map(share, shares))} |"

@@ -7,7 +7,7 @@ from rich.table import Table
 from inbatch.data.report.cells import cell
 from inbatch.data.report.list_text import list_markdown, list_warnings
 from inbatch.data.report.values import ColumnReport, DataReport, Lengths, SourceReport
-from inbatch.data.sources.dropped import Dropped
+from inbatch.data.sources.dropped import OF_TEXTS, Dropped
 
 # Below this share a peculiarity of the data is counted but not warned about.
 WARN_SHARE = 0.01
@@ -115,12 +115,14 @@ def _batch_warnings(report: SourceReport) -> list[str]:
 def _row_warnings(report: SourceReport) -> list[str]:
     lines = []
     name, rows = f"source '{report.name}'", report.num_rows
-    if report.dropped:
-        total, reasons = (
-            sum(each.count for each in report.dropped),
-            map(Dropped.describe, report.dropped),
-        )
-        lines.append(f"{total:,} rows of {name} were left out: {', '.join(reasons)}.")
+    whole, texts = _left_out(report)
+    for what, dropped in (
+        (f"{report.intake.unit} of {name} were left out", whole),
+        (f"rows of {name} are used without some of their texts", texts),
+    ):
+        if dropped:
+            total = sum(each.count for each in dropped)
+            lines.append(f"{total:,} {what}: {', '.join(map(Dropped.describe, dropped))}.")
     lines += skipped_warnings(name, report.num_skipped, rows)
     if report.num_duplicate_rows >= WARN_SHARE * rows:
         lines.append(
@@ -147,6 +149,8 @@ def _row_warnings(report: SourceReport) -> list[str]:
 
 def _source_markdown(report: SourceReport) -> list[str]:
     lines = [f"## {report.name}", "", f"{report.num_rows:,} rows from `{report.origin}`."]
+    if report.intake.read != report.num_rows:
+        lines.append(f"{report.intake.describe()}.")
     if report.read_as:
         lines.append(f"{report.read_as[0].upper()}{report.read_as[1:]}.")
     if report.ignored_columns:
@@ -205,12 +209,21 @@ def _counts(report: SourceReport) -> list[str]:
             f"- key `{report.key.name}`: {report.key.num_distinct:,} distinct; "
             f"{report.key.num_sharing_rows:,} rows share theirs, at most {report.key.most_rows:,} one"
         )
-    lines += [f"- rows left out: {each.describe()}" for each in report.dropped]
+    whole, texts = _left_out(report)
+    lines += [f"- {report.intake.unit} left out: {each.describe()}" for each in whole]
+    lines += [f"- rows used without some of their texts: {each.describe()}" for each in texts]
     if report.num_skipped:
         lines.append(f"- rows skipped in the first epoch: {report.num_skipped:,}")
     if report.batches_with_duplicates is not None:
         lines.append(f"- global batches with a text twice: {report.batches_with_duplicates:.1%}")
     return lines
+
+
+def _left_out(report: SourceReport) -> tuple[list[Dropped], list[Dropped]]:
+    """What was left out as a whole, and texts of rows that are used."""
+    of_texts = OF_TEXTS if report.intake.is_rows else ()
+    whole = [each for each in report.dropped if each.reason not in of_texts]
+    return whole, [each for each in report.dropped if each.reason in of_texts]
 
 
 def _span(lengths: Lengths | None) -> str:

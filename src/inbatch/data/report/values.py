@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from inbatch.data.sources.dropped import Dropped
+from inbatch.data.sources.dropped import Dropped, Intake
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,11 @@ class Shared:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelBin:
-    """Rows whose label lies between `low` and `high`, both included where they are equal."""
+class Bin:
+    """Rows whose label, or number of texts, lies between `low` and `high`.
+
+    Both are included, of labels only where they are equal.
+    """
 
     low: float
     high: float
@@ -65,7 +68,7 @@ class LabelReport:
     mean: float
     max: float
     num_distinct: int
-    bins: tuple[LabelBin, ...]
+    bins: tuple[Bin, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +82,6 @@ class KeyReport:
 
 
 @dataclass(frozen=True, slots=True)
-class ListBin:
-    """Rows whose lists have `low` to `high` texts, both included."""
-
-    low: int
-    high: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
 class ListLengths:
     """Texts of one role that rows have: one bin a number up to ten numbers, then wider ones."""
 
@@ -95,25 +89,20 @@ class ListLengths:
     mean: float
     p50: float
     max: int
-    bins: tuple[ListBin, ...]
+    bins: tuple[Bin, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class FalseNegatives:
-    """What an in-batch loss takes for negatives although it is a known positive, under one sampler.
+    """Documents that a query is contrasted with although they are its known positives, under one sampler.
 
-    Known are a row's query and positives. Shares are of the batches that were looked at, of their
-    rows and of their negatives.
+    Shares are of the batches that were looked at, of rows looked at in them, and of their negatives.
     """
 
-    sampler: str
     num_batches: int  # looked at
-    batch_share: float  # hold a query or positive in two rows
-    row_share: float  # rows whose query or a positive is one of another row's
-    own_share: float  # negatives equal to the query or a positive of their own row
-    other_share: float  # negatives equal to the query or a positive of another row of the batch
-    # Row, number of its negative, and the row whose known text that is.
-    examples: tuple[tuple[int, int, int], ...]
+    batch_share: float  # batches with a known false negative
+    row_share: float  # rows that have one among their negatives
+    negative_share: float  # negatives that are known positives of their query
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +112,10 @@ class ListReport:
     positives: ListLengths
     negatives: ListLengths
     num_without_negatives: int
-    false_negatives: tuple[FalseNegatives, ...]  # empty where the loss compares no rows
+    # By sampler, the one in use first; empty where the loss compares no rows.
+    false_negatives: dict[str, FalseNegatives]
     masked: bool  # the loss leaves known positives out
-    examples: tuple[dict[str, str], ...]  # those of the first sampler, as texts
+    examples: tuple[dict[str, str], ...]  # of the first batch under the first sampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +126,8 @@ class SourceReport:
     origin: str
     read_as: str  # the format and why it was taken; "" for plain columns
     num_rows: int
-    num_dropped: int
-    dropped: tuple[Dropped, ...]  # the same by reason, and what the format left out
+    intake: Intake
+    dropped: tuple[Dropped, ...]  # what the intake did not use, by reason, and texts of rows
     columns: tuple[ColumnReport, ...]
     ignored_columns: tuple[str, ...]
     label: LabelReport | None

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from inbatch.data.sources.diagnose import Fault, FaultyFileError
-from inbatch.data.sources.dropped import BAD_ROW, mark
+from inbatch.data.sources.dropped import BAD_ROW, mark, place_in_file
 
 _BATCH_ROWS = 1 << 16
 
@@ -66,7 +66,7 @@ def arrow_tables(
             array, wrong = _plain(batch.column(name))
             arrays.append(array)
             for row in wrong:
-                place = f"row {start + row} (counted from 0)"
+                place = place_in_file(start + row)
                 if not drop:
                     problem = f"has a text that is not UTF-8 in column '{name}', {place}"
                     raise FaultyFileError(path, Fault(problem, "store texts in UTF-8"))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import PurePosixPath
 from typing import Literal, NoReturn
 
 import datasets
@@ -19,13 +20,14 @@ import pyarrow.compute as pc
 from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.config_keys import columns_key, path_key, to_set
 from inbatch.data.sources.diagnose import shorten
-from inbatch.data.sources.dropped import BAD_ROW, PLACES, Dropped, count_marks
-from inbatch.data.sources.files import locate_row
+from inbatch.data.sources.dropped import BAD_ROW, PLACES, Dropped, count_marks, place_in_file
+from inbatch.data.sources.files import locate_rows, num_bytes
 from inbatch.data.sources.lists import is_text
 from inbatch.data.sources.tables import Files
 from inbatch.data.sources.texts import plain
 from inbatch.errors import ConfigError
 
+_LOCATED_BYTES = 256 << 20  # of files that are read again for the lines of rows that are dropped
 Choice = Literal["error", "drop"]
 _NUMBER_RE2 = r"^-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
@@ -75,7 +77,8 @@ def kept_rows(
             row = int(np.flatnonzero(wrong_N)[0])
             refuse_row(wrong.what, wrong.column, row, roles, place, empty=wrong.empty)
         left &= ~wrong_N
-        dropped.append(drop_rows(wrong.what, wrong.column, np.flatnonzero(wrong_N)))
+        rows = np.flatnonzero(wrong_N)
+        dropped.append(drop_rows(wrong.what, wrong.column, rows, roles, place))
     return None if left.all() else np.flatnonzero(left), tuple(dropped)
 
 
@@ -227,9 +230,15 @@ def _no_numbers(column: pa.ChunkedArray, name: str, place: Place, reason: str) -
     )
 
 
-def drop_rows(what: str, column: str, rows: np.ndarray) -> Dropped:
-    """Rows with these numbers, left out for one reason."""
-    places = tuple(f"row {row} (counted from 0)" for row in rows[:PLACES].tolist())
+def drop_rows(what: str, column: str, rows: np.ndarray, roles: Roles, place: Place) -> Dropped:
+    """Rows with these numbers, left out for one reason; large files are not read again for their lines."""
+    numbers, files = rows[:PLACES].tolist(), place.files
+    size = None if files is None else num_bytes(files)
+    if files is None or size is None or size > _LOCATED_BYTES:
+        places = tuple(map(place_in_file, numbers))
+    else:
+        found = locate_rows(files, roles, numbers)
+        places = tuple(f"{PurePosixPath(path).name}, {where}" for path, where in found)
     return Dropped(f"with {what} in column '{column}'", len(rows), places)
 
 
@@ -250,11 +259,13 @@ def refuse_row(
     Raises:
         ConfigError: Always.
     """
-    name, row = (place.origin, row) if place.files is None else locate_row(place.files, roles, row)
+    name, where = place.origin, place_in_file(row)
+    if place.files is not None:
+        ((name, where),) = locate_rows(place.files, roles, [row])
     setting = to_set(place.field, f"{'on_empty' if empty else 'on_bad_row'}=drop")
     raise ConfigError(
         path_key(place.field),
-        f"has {what} in column '{column}', row {row} (counted from 0)",
+        f"has {what} in column '{column}', {where}",
         f"{fix or ('fill it' if empty else 'correct it')}, or set {setting}",
         value=name,
     )

@@ -26,7 +26,7 @@ from inbatch.data.sources.csv_faults import (
 from inbatch.data.sources.csv_quotes import QuoteWatch
 from inbatch.data.sources.csv_scan import CR, LF, Scan, StrayQuoteError, scan
 from inbatch.data.sources.diagnose import UTF_16, Fault, FaultyFileError, find_separator, not_utf8
-from inbatch.data.sources.dropped import BAD_ROW, mark
+from inbatch.data.sources.dropped import BAD_ROW, LINE, mark
 from inbatch.data.sources.reading import CsvRules
 
 HEAD_BYTES = 1 << 16  # that hold the header
@@ -63,8 +63,8 @@ class CsvReader:
         self._line_end = LF if b"\n" in self._rest or b"\r" not in self._rest else CR
         self.names = self._header()
 
-    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """The rows, with these columns.
+    def tables(self, columns: Sequence[str], *, lines: bool = False) -> Iterator[pa.Table]:
+        """The rows, with these columns, and on request the column `LINE`.
 
         Raises:
             FaultyFileError: Anything in the file that does not follow its rules.
@@ -87,12 +87,12 @@ class CsvReader:
             if stop:
                 if fault := quotes.watch(found, stop, line=self._line):
                     raise self._fault(fault)
-                yield self._table(block[:stop], found, columns)
+                yield self._table(block[:stop], found, columns, lines=lines)
                 self._line += int(np.searchsorted(found.lines, stop))
         if fault := quotes.judge():
             raise self._fault(fault)
 
-    def _table(self, block: bytes, found: Scan, columns: Sequence[str]) -> pa.Table:
+    def _table(self, block: bytes, found: Scan, columns: Sequence[str], *, lines: bool) -> pa.Table:
         """The records of a block, with one row for each that is not an empty line."""
         starts_R = np.concatenate([[0], found.ends_R[:-1]])
         wrong = np.flatnonzero(found.fields_R != len(self.names)).tolist()
@@ -132,8 +132,9 @@ class CsvReader:
                     "write it again as .jsonl",
                 )
             )
+        lines_of = self._line + np.searchsorted(found.lines, starts_R[rows])
         if not self._drop:
-            return table
+            return table.append_column(LINE, pa.array(lines_of)) if lines else table
         places = {
             i: f"{self._name}, line {self._line + found.line_of(int(starts_R[i]))}" for i in reasons
         }
@@ -141,7 +142,8 @@ class CsvReader:
         order = np.searchsorted(good, rows).astype(np.float64)
         order[np.isin(rows, list(reasons))] = np.nan
         table = table.take(pa.array(order, from_pandas=True).cast(pa.int64())) if reasons else table
-        return table.append_column(BAD_ROW, pa.array(marks, pa.string()))
+        table = table.append_column(BAD_ROW, pa.array(marks, pa.string()))
+        return table.append_column(LINE, pa.array(lines_of)) if lines else table
 
     def _parse(self, block: bytes, columns: Sequence[str]) -> pa.Table:
         places = [str(self.names.index(name)) for name in columns]

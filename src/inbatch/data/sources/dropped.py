@@ -9,12 +9,17 @@ from typing import Any
 # A column beside those of a file: null for a row that was read, else its place and the reason
 # against it. So a row that cannot be read stays a row of the table, and is counted there.
 BAD_ROW = "__bad_row__"
+# A column beside those of a csv or json file, where it is asked for: the line of each row, from 1.
+LINE = "__line__"
 PLACES = 5  # that are kept for each reason
-# What formats leave out of rows, or of which they make none: these reasons count texts, all others rows.
+# What formats leave out of rows, or of which they make none. Where a format reads rows (see `Intake`) these
+# reasons count texts, all others rows.
 EMPTY_BESIDE_OTHERS = "with empty texts beside others, which are left out"
+NO_ROW = "that no row can be made of"
 GIVEN_AGAIN = "given a second time"
 WITHOUT_POSITIVE = "of queries without a positive"
 OF_TEXTS = (EMPTY_BESIDE_OTHERS, GIVEN_AGAIN, WITHOUT_POSITIVE)
+ROWS = "rows"
 _BETWEEN = "\t"
 
 
@@ -30,6 +35,52 @@ class Dropped:
         """One line."""
         more = ", ..." if self.count > len(self.places) else ""
         return f"{self.count:,} {self.reason} ({'; '.join(self.places)}{more})"
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What was read to make the rows of a source: all of it was used, or left out for a reason.
+
+    unit: what is counted, in the plural: rows, or what a format makes rows of. read, used: number of them.
+    num_rows: that were made of those. beside: what else was read, with its unit.
+    """
+
+    unit: str
+    read: int
+    used: int
+    num_rows: int
+    beside: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def of_rows(cls, used: int, dropped: int) -> Intake:
+        """Where the rows are what was read."""
+        return cls(ROWS, used + dropped, used, used)
+
+    @property
+    def is_rows(self) -> bool:
+        """Whether the rows are what was read."""
+        return self.unit == ROWS
+
+    def describe(self) -> str:
+        """One line."""
+        beside = ", ".join(f"{count:,} {unit}" for unit, count in self.beside)
+        rows = "" if self.is_rows else f" in {self.num_rows:,} rows"
+        out = f", {self.read - self.used:,} left out" if self.read > self.used else ""
+        with_them = f" ({beside})" if beside else ""
+        return f"{self.read:,} {self.unit} read{with_them}, {self.used:,} used{rows}{out}"
+
+
+def intake_from_json(value: Mapping[str, Any] | None) -> Intake | None:
+    """What `dataclasses.asdict` has made of one."""
+    if value is None:
+        return None
+    beside = tuple((str(unit), int(count)) for unit, count in value["beside"])
+    return Intake(**{**value, "beside": beside})
+
+
+def place_in_file(row: int, line: int | None = None) -> str:
+    """The place of a row in its file, by the line where there is one."""
+    return f"row {row} (counted from 0)" if line is None else f"line {line}"
 
 
 def mark(place: str, reason: str) -> str:

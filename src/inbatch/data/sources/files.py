@@ -23,6 +23,7 @@ from inbatch.data.sources.arrow_copy import copy_tables
 from inbatch.data.sources.columns import Roles, suggest
 from inbatch.data.sources.config_keys import path_key, to_set
 from inbatch.data.sources.diagnose import FaultyFileError, nearest_name, shorten
+from inbatch.data.sources.dropped import place_in_file
 from inbatch.data.sources.list_texts import refuse_list_texts
 from inbatch.data.sources.reading import Reading
 from inbatch.data.sources.spec import SourceSpec
@@ -32,6 +33,7 @@ from inbatch.data.sources.tables import (
     column_names,
     find_fault,
     find_schema,
+    place_of,
     read_tables,
 )
 from inbatch.errors import ConfigError
@@ -167,18 +169,39 @@ def load_hub(spec: SourceSpec, *, field: str, cache_dir: str | None) -> datasets
         ) from error
 
 
-def locate_row(files: Files, roles: Roles, row: int) -> tuple[str, int]:
-    """The file that holds row number `row` of the whole, and its row number there (from 0).
+def locate_rows(files: Files, roles: Roles, rows: Sequence[int]) -> list[tuple[str, str]]:
+    """The files that hold some rows of the whole, and their places there: a line, or a row (from 0).
 
     Reads file by file, so it is for messages only.
+
+    Args:
+        files: All of them.
+        roles: Of their columns.
+        rows: Rising.
     """
-    for path in files.paths[:-1]:
-        schema = find_schema(files.only(path), roles)
-        num_rows = sum(table.num_rows for table in read_tables(files, path, schema))
-        if row < num_rows:
-            return path, row
-        row -= num_rows
-    return files.paths[-1], row
+    found: list[tuple[str, str]] = []
+    schema = find_schema(files, roles)
+    has_lines, first = files.kind in ("csv", "json"), 0  # row of the whole
+    for path in files.paths:
+        start = first
+        if path == files.paths[-1] and not has_lines:
+            return found + [(path, place_in_file(row - start)) for row in rows[len(found) :]]
+        for table in read_tables(files, path, schema, lines=has_lines):
+            for row in rows[len(found) :]:
+                if row - first < table.num_rows:
+                    found.append((path, place_of(table, row - first, first - start)))
+            if len(found) == len(rows):
+                return found
+            first += table.num_rows
+    return found
+
+
+def num_bytes(files: Files) -> int | None:
+    """Of all files, as they are stored; None where they are not on this machine, or do not say."""
+    if any("://" in path for path in files.paths):
+        return None
+    sizes = [_num_bytes(path) for path in files.paths]
+    return None if None in sizes else sum(size or 0 for size in sizes)
 
 
 def as_error(fault: FaultyFileError, *, field: str) -> ConfigError:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.json as pa_json
 
 from inbatch.data.sources.diagnose import Fault, FaultyFileError, not_utf8
-from inbatch.data.sources.dropped import BAD_ROW, mark
+from inbatch.data.sources.dropped import BAD_ROW, LINE, mark, place_in_file
 from inbatch.data.sources.json_types import describe, fits, name_kind
 
 BLOCK_BYTES = 16 << 20
@@ -69,8 +69,10 @@ class JsonReader:
         for line, block in self._blocks(BLOCK_BYTES):
             yield from (row for _, row in self._records(line, block))
 
-    def tables(self, schema: pa.Schema) -> Iterator[pa.Table]:
+    def tables(self, schema: pa.Schema, *, lines: bool = False) -> Iterator[pa.Table]:
         """The rows, with these columns; one that a row lacks is null there.
+
+        On request the column `LINE` stands beside them, null for the rows of a list.
 
         Raises:
             FaultyFileError: A line that is no object, or a value of another type.
@@ -78,11 +80,13 @@ class JsonReader:
         for line, block in self._blocks(BLOCK_BYTES):
             table = None if _is_list(line, block) else _parse(block, schema)
             if table is None:
-                yield self._table_of(line, block, schema)
-            elif self._drop:
-                yield table.append_column(BAD_ROW, pa.nulls(table.num_rows, pa.string()))
-            else:
-                yield table
+                yield self._table_of(line, block, schema, lines=lines)
+                continue
+            if self._drop:
+                table = table.append_column(BAD_ROW, pa.nulls(table.num_rows, pa.string()))
+            if lines:
+                table = table.append_column(LINE, pa.array(range(line, line + table.num_rows)))
+            yield table
 
     def _blocks(self, size: int) -> Iterator[tuple[int, bytes]]:
         """Blocks of whole lines, each with the number of its first; a list of objects is one block."""
@@ -95,10 +99,11 @@ class JsonReader:
             yield line, block
             line += block.count(b"\n")
 
-    def _table_of(self, line: int, block: bytes, schema: pa.Schema) -> pa.Table:
+    def _table_of(self, line: int, block: bytes, schema: pa.Schema, *, lines: bool) -> pa.Table:
         """The rows of a block, read one by one."""
         rows: list[dict[Any, Any]] = []
         marks: list[str | None] = []
+        places: list[int | None] = []
         for place, row in self._records(line, block, keep=True):
             bad = row if isinstance(row, _Bad) else _misfit(row, schema, place)
             if bad is not None and not self._drop:
@@ -106,9 +111,12 @@ class JsonReader:
             name = PurePosixPath(self._path).name
             marks.append(None if bad is None else mark(f"{name}, {place}", bad.reason))
             rows.append({} if isinstance(row, _Bad) or bad is not None else row)
+            places.append(int(place.removeprefix("line ")) if place.startswith("line ") else None)
         arrays = [pa.array([row.get(f.name) for row in rows], f.type) for f in schema]
         table = pa.table(arrays, schema=schema)
-        return table.append_column(BAD_ROW, pa.array(marks, pa.string())) if self._drop else table
+        if self._drop:
+            table = table.append_column(BAD_ROW, pa.array(marks, pa.string()))
+        return table.append_column(LINE, pa.array(places, pa.int64())) if lines else table
 
     def _records(self, line: int, block: bytes, *, keep: bool = False) -> Iterator[tuple[str, Any]]:
         """Place and object of each row; with `keep` also rows that are none, as what is bad about them."""
@@ -162,7 +170,7 @@ def _list_items(block: bytes) -> Iterator[tuple[str, Any]]:
             yield f"line {error.lineno}", _broken(error, error.lineno)
         return
     for number, item in enumerate(items):
-        place = f"row {number} (counted from 0)"
+        place = place_in_file(number)
         yield place, item if isinstance(item, dict) else _no_object(place)
 
 

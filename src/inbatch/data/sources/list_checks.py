@@ -7,6 +7,8 @@ lists of scores that are longer or shorter than the texts that they belong to.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
@@ -29,6 +31,7 @@ from inbatch.data.sources.config_keys import columns_key, to_set
 from inbatch.data.sources.dropped import BAD_ROW, Dropped, count_marks, merge
 from inbatch.data.sources.lists import Texts, is_list, is_text, texts_of
 from inbatch.errors import ConfigError
+from inbatch.files import one_at_a_time
 
 _BLOCK_ROWS = 1 << 16
 
@@ -87,7 +90,7 @@ def checked_lists(
                 refuse_row(fault.what, fault.column, first + int(wrong[0]), roles, place, **options)
             keep_n[wrong] = False
             if len(wrong):
-                found.append([drop_rows(fault.what, fault.column, first + wrong)])
+                found.append([drop_rows(fault.what, fault.column, first + wrong, roles, place)])
         if on_empty == "drop":  # else an empty text has ended the run
             texts += int(_num_blank(block, roles)[keep_n].sum())
         first += block.num_rows
@@ -207,11 +210,20 @@ def _cleaned(
 
     key = f"{dataset._fingerprint}:{roles.signature}:{kinds}:cleaned"
     fingerprint = f"{int(hash_texts([key])[0]):016x}"
-    kept = dataset.select_columns(list(roles.used)).select(
-        rows, new_fingerprint=f"{fingerprint}-rows"
-    )
-    copied = kept.with_format("arrow").map(clean, batched=True, new_fingerprint=fingerprint)
+    with _alone(dataset, fingerprint):
+        kept = dataset.select_columns(list(roles.used)).select(
+            rows, new_fingerprint=f"{fingerprint}-rows"
+        )
+        copied = kept.with_format("arrow").map(clean, batched=True, new_fingerprint=fingerprint)
     return copied.with_format(None)
+
+
+def _alone(dataset: datasets.Dataset, fingerprint: str) -> AbstractContextManager[None]:
+    """While a copy is written: others find it then. A table in memory has none."""
+    if not dataset.cache_files:
+        return nullcontext()
+    folder = Path(dataset.cache_files[0]["filename"]).parent
+    return one_at_a_time(folder / f".cleaned-{fingerprint}.lock")
 
 
 def _clean(block: pa.RecordBatch, roles: Roles) -> pa.Table:

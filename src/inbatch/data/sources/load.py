@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import numpy as np
 
-from inbatch.data.formats.convert import Conversion
+from inbatch.data.formats.conversion import Conversion
 from inbatch.data.formats.read import Formatted, convert_file, read_format
 from inbatch.data.sources.checks import Choice
 from inbatch.data.sources.choice import check_no_choice
@@ -102,7 +102,7 @@ def _load_source(
         found = read_format(spec, field=field, cache_dir=cache_dir)
         roles, files = found.roles, found.files
         options |= {"origin": found.origin, "prompts": found.prompts}
-        options |= {"read_as": found.read_as, "left_out": found.left_out}
+        options |= {"read_as": found.read_as, "left_out": found.left_out, "intake": found.intake}
         if found.table is None and found.conversion is None:
             assert files is not None
             _check_same_roles(files, roles, spec.columns, field=field)
@@ -233,7 +233,7 @@ def decode_file(
     if conversion is None:
         dataset = load_files(files, roles, cache_dir=folder, field=field)
     else:
-        dataset, left_out = convert_file(files, folder, conversion=conversion, roles=roles)
+        dataset, left_out, _ = convert_file(files, folder, conversion=conversion, roles=roles)
     origin = files.paths[0]
     source = Source(
         "file",

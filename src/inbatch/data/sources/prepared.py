@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from inbatch.data.sources.columns import MAPPING_KEYS, Roles, find_roles
 from inbatch.data.sources.config_keys import columns_key, path_key
-from inbatch.data.sources.dropped import Dropped, from_json
+from inbatch.data.sources.dropped import Dropped, Intake, from_json, intake_from_json
 from inbatch.data.sources.tokens import TokenStore
 from inbatch.errors import ConfigError
 
@@ -59,6 +59,11 @@ class Prepared:
     def dropped(self) -> tuple[Dropped, ...]:
         """What was left out of the raw data, by reason."""
         return from_json(self.manifest["dropped"])
+
+    @property
+    def intake(self) -> Intake | None:
+        """What was read of the raw data, where a format made the rows of something else."""
+        return intake_from_json(self.manifest.get("intake"))
 
     @property
     def num_dropped_texts(self) -> int:

@@ -5,7 +5,8 @@ Shape letters: C text columns, N rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -53,10 +54,27 @@ def arrays_of_columns(name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray
     return flat[name] if name in flat else arrays[name].T.reshape(-1)
 
 
-def join(name: str, parts: Sequence[np.ndarray]) -> np.ndarray:
-    """An array of all rows, from those of parts of them."""
-    if name not in OFFSETS:
-        return np.concatenate(parts, axis=-1)
-    lasts = np.cumsum([0, *(part[-1] for part in parts)])
-    moved = [part[1:] + last for part, last in zip(parts, lasts)]
-    return np.concatenate([parts[0][:1], *moved])
+def join(
+    name: str,
+    parts: Sequence[np.ndarray],
+    allocate: Callable[[tuple[int, ...], np.dtype[Any]], np.ndarray] = np.empty,
+) -> np.ndarray:
+    """An array of all rows, from those of parts of them.
+
+    Args:
+        name: Of the array.
+        parts: [..., n] each; of offsets [n + 1], counted from the first text of the part.
+        allocate: Gives the array for a shape and a type: in memory, or mapped from a file.
+    """
+    is_offsets = name in OFFSETS
+    extra = int(is_offsets)
+    length = sum(part.shape[-1] - extra for part in parts) + extra
+    joined = allocate((*parts[0].shape[:-1], length), parts[0].dtype)
+    start = last = 0
+    for part in parts:
+        stop = start + part.shape[-1]
+        joined[..., start:stop] = part + part.dtype.type(last) if is_offsets else part
+        start = stop - extra
+        if is_offsets:
+            last = int(joined[stop - 1])
+    return joined

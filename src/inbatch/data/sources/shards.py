@@ -31,7 +31,7 @@ from inbatch.data.sources.prepared import (
     TEXT_HASHES,
     TEXT_LENGTHS,
 )
-from inbatch.data.sources.ragged_arrays import NAMES, OFFSETS, arrays_of
+from inbatch.data.sources.ragged_arrays import NAMES, arrays_of, join
 from inbatch.data.sources.ragged_rows import ListRows
 from inbatch.data.sources.source import Source
 from inbatch.data.sources.tokens import write_tokens
@@ -199,6 +199,7 @@ def finish_job(job: ShardJob, *, versions: Mapping[str, str]) -> None:
         "origin": job.source.origin,
         "prompts": job.source.prompts,
         "dropped": [asdict(each) for each in job.source.dropped],
+        "intake": None if job.source.intake.is_rows else asdict(job.source.intake),
         "num_dropped_texts": job.source.num_dropped_texts,
         "prompt_lengths": [job.tokenize([], prompt)[1] for prompt in prompts if job.tokenize],
         "shards": [
@@ -214,20 +215,15 @@ def finish_job(job: ShardJob, *, versions: Mapping[str, str]) -> None:
 
 
 def _join(parts: Sequence[Path], target: Path) -> None:
+    """Write the array of all shards; its pages, not its bytes, are in memory meanwhile."""
     arrays = [np.load(path, mmap_mode="r") for path in parts]
-    is_offsets = (
-        target.stem in OFFSETS
-    )  # one more than rows, and counted from the shard's first text
-    first, extra = arrays[0], int(is_offsets)
-    length = sum(array.shape[-1] - extra for array in arrays) + extra
     with replaced_file(target) as file:
-        shape = (*first.shape[:-1], length)
-        out = np.lib.format.open_memmap(file.name, "w+", first.dtype, shape)
-        start, moved = 0, 0
-        for array in arrays:
-            stop = start + array.shape[-1]
-            out[..., start:stop] = array + array.dtype.type(moved) if is_offsets else array
-            start, moved = stop - extra, moved + int(array[-1]) if is_offsets else 0
+
+        def mapped(shape: tuple[int, ...], kind: np.dtype[Any]) -> np.ndarray:
+            return np.lib.format.open_memmap(file.name, "w+", kind, shape)
+
+        out = join(target.stem, arrays, mapped)
+        assert isinstance(out, np.memmap)
         out.flush()
 
 

@@ -24,7 +24,7 @@ from inbatch.data.sources.cached import Allocate, cached_array
 from inbatch.data.sources.checks import Choice, Place, kept_rows, read_labels
 from inbatch.data.sources.choice import ListChoice
 from inbatch.data.sources.columns import Roles, find_roles, resolve_prompts
-from inbatch.data.sources.dropped import Dropped, num_rows
+from inbatch.data.sources.dropped import Dropped, Intake, num_rows
 from inbatch.data.sources.indexed import IndexedRows
 from inbatch.data.sources.list_checks import checked_lists
 from inbatch.data.sources.lists import with_lists
@@ -53,7 +53,7 @@ class Source:
         on_empty: "error" refuses null and empty texts, null labels and null keys; "drop" leaves out
             their rows; of lists such texts, and rows that have no positive then.
         on_bad_row: "drop" leaves out rows whose label is no number, and those that a reader marked.
-        left_out: What was left out before, for the report.
+        left_out, intake: What a format left out, and what it read where that is no rows.
         choice: Which documents of its lists a row brings into a batch.
         cache_dir: Folder for the hashes; None keeps them in memory only.
         prepared: The prepared folder that `rows` come from; its rows were checked when it was written.
@@ -77,16 +77,16 @@ class Source:
         on_empty: Choice = "error",
         on_bad_row: Choice = "error",
         left_out: tuple[Dropped, ...] = (),
+        intake: Intake | None = None,
         choice: ListChoice | None = None,
         cache_dir: str | Path | None = None,
         prepared: Prepared | None = None,
         field: str = "data.train",
     ) -> None:
         self.name, self.roles, self.files, self.origin = name, roles, files, origin
-        self.read_as = read_as
         self.prompts, self.choice = dict(prompts or {}), choice or ListChoice()
         self.on_empty, self.on_bad_row = on_empty, on_bad_row
-        self.cache_dir, self.field = cache_dir, field
+        self.cache_dir, self.field, self.read_as = cache_dir, field, read_as
         self.streamed = rows if isinstance(rows, StreamedRows) else None
         self.stored: Prepared | StreamedRows | None = self.streamed or prepared
         self.num_dropped_texts = 0
@@ -114,7 +114,9 @@ class Source:
             self._rows = RowTable(dataset, self.roles, keep, place)
             self._labels = read_labels(dataset, self.roles, kept=self._rows.kept, place=place)
         self.dropped += left_out
-        self.num_dropped = num_rows(self.dropped)
+        made_of = intake if prepared is None else prepared.intake
+        self.num_dropped = 0 if made_of else num_rows(self.dropped)  # rows
+        self.intake = made_of or Intake.of_rows(self.num_rows, self.num_dropped)
         self.ragged: RaggedRows | None = None
         if self.roles.lists:
             self.ragged = RaggedRows(name, self._rows, self.roles, self.choice, self._stored)

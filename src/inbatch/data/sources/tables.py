@@ -21,7 +21,7 @@ from inbatch.data.sources.arrow_tables import arrow_schema, arrow_tables
 from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.csv_tables import CsvReader
 from inbatch.data.sources.diagnose import Fault, FaultyFileError
-from inbatch.data.sources.dropped import BAD_ROW, mark
+from inbatch.data.sources.dropped import BAD_ROW, LINE, mark, place_in_file
 from inbatch.data.sources.json_tables import JsonReader
 from inbatch.data.sources.json_types import close, infer, is_open, name_kind
 from inbatch.data.sources.list_texts import (
@@ -130,33 +130,40 @@ def _stored_schema(files: Files, roles: Roles) -> pa.Schema:
     return pa.schema([(name, close(kinds.get(name, pa.null()))) for name in used])
 
 
-def read_tables(files: Files, path: str, schema: pa.Schema) -> Iterator[pa.Table]:
+def read_tables(
+    files: Files, path: str, schema: pa.Schema, *, lines: bool = False
+) -> Iterator[pa.Table]:
     """The rows of one of some files, with the columns of a schema, and `BAD_ROW` where rows may be dropped.
+
+    On request `LINE` stands beside them, if the file has lines.
 
     Raises:
         FaultyFileError: What is wrong with the file.
     """
     fields = [pa.field(f.name, pa.string()) if f.metadata == AS_LISTS else f for f in schema]
+    parsed = any(f.metadata == AS_LISTS for f in schema)
     start = 0
-    for table in _read_stored(files, path, pa.schema(fields)):
-        yield _parse_lists(table, schema, path, start)
+    for table in _read_stored(files, path, pa.schema(fields), lines=lines or parsed):
+        table = _parse_lists(table, schema, path, start)
         start += table.num_rows
+        yield table if lines or LINE not in table.column_names else table.drop_columns(LINE)
 
 
-def _read_stored(files: Files, path: str, schema: pa.Schema) -> Iterator[pa.Table]:
+def _read_stored(files: Files, path: str, schema: pa.Schema, *, lines: bool) -> Iterator[pa.Table]:
     drop = files.reading.on_bad_row == "drop"
     with _opened(path) as file:
         if files.kind == "csv":
-            yield from _csv_reader(files, path, file).tables(schema.names)
+            yield from _csv_reader(files, path, file).tables(schema.names, lines=lines)
         elif files.kind == "json":
-            yield from _json_reader(files, path, file).tables(schema)
+            yield from _json_reader(files, path, file).tables(schema, lines=lines)
         else:
             for table in arrow_tables(file, schema.names, path=path, drop=drop):
                 yield _conform(table, schema, path)
 
 
 def stream_rows(files: Files) -> Iterator[dict[str, Any]]:
-    """The rows of files one by one, as Python values of all columns, and `BAD_ROW` where rows may be dropped.
+    """The rows of files one by one, as Python values of all columns; `LINE` of csv files, and `BAD_ROW` where
+    rows may be dropped.
 
     Texts of a table that are lists are parsed on request, see `Reading`.
 
@@ -170,7 +177,7 @@ def stream_rows(files: Files) -> Iterator[dict[str, Any]]:
                 continue
             if files.kind == "csv":
                 reader = _csv_reader(files, path, file)
-                tables = reader.tables(list(dict.fromkeys(reader.names)))
+                tables = reader.tables(list(dict.fromkeys(reader.names)), lines=True)
             else:
                 names = arrow_schema(file, path=path).names
                 file.seek(0)
@@ -185,7 +192,7 @@ def _lists_parsed(tables: Iterator[pa.Table], path: str) -> Iterator[pa.Table]:
     start = 0
     for table in tables:
         if schema is None:
-            names = [name for name in table.column_names if name != BAD_ROW]
+            names = [name for name in table.column_names if name not in (BAD_ROW, LINE)]
             schema = _with_lists(table.select(names).schema, table.slice(0, SAMPLE), names)
         yield _parse_lists(table, schema, path, start)
         start += table.num_rows
@@ -243,7 +250,7 @@ def _parse_lists(table: pa.Table, schema: pa.Schema, path: str, start: int) -> p
             continue
         lists, wrong = to_lists(table.column(i), column.type)
         table = table.set_column(i, column, lists)
-        places = [f"row {start + row} (counted from 0)" for row in wrong]
+        places = [place_of(table, row, start) for row in wrong]
         if wrong and BAD_ROW not in table.column_names:
             problem = f"has a broken list in column '{column.name}', {places[0]}"
             raise FaultyFileError(
@@ -256,6 +263,12 @@ def _parse_lists(table: pa.Table, schema: pa.Schema, path: str, start: int) -> p
                 marks[row] = mark(f"{name}, {place}", f"with a broken list in '{column.name}'")
             table = table.drop_columns(BAD_ROW).append_column(BAD_ROW, pa.array(marks, pa.string()))
     return table
+
+
+def place_of(table: pa.Table, row: int, start: int) -> str:
+    """The place in its file of a row of a table, which begins with the row `start`."""
+    line = table.column(LINE)[row].as_py() if LINE in table.column_names else None
+    return place_in_file(start + row, line)
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
+from inbatch.device.capability import AMPERE
 from inbatch.device.matmul_precision import allow_tf32, exact_products
 from inbatch.device.native_bf16 import native_bfloat16
 from inbatch.device.rates import copy_bytes_per_s, matmul_flop_per_s
@@ -24,7 +25,6 @@ DATA_SHEETS = {
     r"\bL40S\b": 362e12,
     r"\bL4\b": 121e12,
 }
-TF32_CAPABILITY = (8, 0)  # of the first GPUs that have it
 LEAST_SHARE = 0.4  # of the data sheet; large products reach 0.6 to 0.8
 LEAST_OF_FASTEST = 0.7  # rank
 LEAST_GAIN = 0.9  # of bf16 over float32, where it is in hardware
@@ -47,7 +47,7 @@ def measure_products(device: torch.device) -> dict[str, float | None]:
     with exact_products():
         exact = matmul_flop_per_s(device, torch.float32)
     tf32 = None
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= TF32_CAPABILITY:
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE:
         before = torch.get_float32_matmul_precision()
         allow_tf32()
         tf32 = matmul_flop_per_s(device, torch.float32)

@@ -10,13 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from inbatch.device.capability import AMPERE
 from inbatch.losses.softmax.gathered import gathered_cross_entropy
 from inbatch.losses.softmax.panels import Arithmetic, Block, GuideFilter, SoftmaxSpec, in_float64
 from inbatch.losses.softmax.torch_panels import TorchArithmetic
 
 Implementation = Literal["auto", "tiled", "triton"]
 IMPLEMENTATIONS = ("auto", "tiled", "triton")
-CAPABILITY = (8, 0)  # of a GPU that the Triton kernels are made for
 
 _TOLERANCE = 1e-3  # of the trial; another product than the right one misses it by far
 
@@ -44,8 +44,8 @@ def obstacle_of_kernels(device: torch.device) -> str:
         return "needs a GPU"
     if find_spec("triton") is None:
         return "needs the package triton"
-    if torch.cuda.get_device_capability(device) < CAPABILITY:
-        return f"needs a GPU of compute capability {CAPABILITY[0]}.{CAPABILITY[1]}"
+    if torch.cuda.get_device_capability(device) < AMPERE:
+        return f"needs a GPU of compute capability {AMPERE[0]}.{AMPERE[1]}"
     return ""
 
 
