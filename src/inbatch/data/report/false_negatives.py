@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from inbatch.data.plan.plan import Plan, looked_at
-from inbatch.data.ragged import RaggedValues
+from inbatch.data.ragged import RaggedValues, spans
 from inbatch.data.report.values import FalseNegatives
 
 _MOST_EXAMPLES = 3
@@ -31,7 +31,7 @@ class Lists(NamedTuple):
         """Query and positives of these rows, and their negatives."""
         taken = self.texts.take(rows_B)
         known_B = 1 + np.asarray(self.positives_N[rows_B], dtype=np.int64)
-        place_T = np.arange(len(taken.values)) - np.repeat(taken.offsets[:-1], taken.lengths)
+        place_T = spans(0, taken.lengths)
         known_T = place_T < np.repeat(known_B, taken.lengths)
         return (
             RaggedValues(taken.values[known_T], _offsets(known_B)),
