@@ -79,6 +79,15 @@ class KeyReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreReport:
+    """Scores of a teacher."""
+
+    columns: tuple[str, ...]
+    num_without: int  # rows of which some document has none
+    used: bool | None  # by the loss; None where it is not known
+
+
+@dataclass(frozen=True, slots=True)
 class ListBin:
     """Rows whose lists have `low` to `high` texts, both included."""
 
@@ -154,6 +163,7 @@ class SourceReport:
     samples: tuple[dict[str, Any], ...]
     counted_one_in: int  # k: repeated texts, keys and rows were counted on one text in k, times k
     lists: ListReport | None = None  # of rows with lists
+    scores: ScoreReport | None = None  # where documents have scores
 
 
 @dataclass(frozen=True, slots=True)
