@@ -20,6 +20,7 @@ from helpers.margin_mse import MarginMSE
 from helpers.tiny import tiny_tokenizer
 from inbatch.api.rows import to_table
 from inbatch.data.collate import BatchDataset, Collator, check_mixable
+from inbatch.data.hashing import hash_texts
 from inbatch.data.plan.plan import PlannedSlice
 from inbatch.data.report.build import build_report
 from inbatch.data.report.text import count_lines
@@ -67,10 +68,10 @@ def load(path: Path | str, **options: Any) -> Source:
     return source
 
 
-def from_jsonl(rows: list[dict[str, Any]], folder: Path) -> Source:
+def from_jsonl(rows: list[dict[str, Any]], folder: Path, **options: Any) -> Source:
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return load(path)
+    return load(path, **options)
 
 
 def from_parquet(rows: list[dict[str, Any]], folder: Path) -> Source:
@@ -90,7 +91,9 @@ def from_csv(rows: list[dict[str, Any]], folder: Path) -> Source:
     return load(folder / "rows.csv", **({"lists": True} if "pos" in rows[0] else {}))
 
 
-def prepared(rows: list[dict[str, Any]], folder: Path, *, tokens: bool = False) -> Source:
+def prepared(
+    rows: list[dict[str, Any]], folder: Path, *, tokens: bool = False, **options: Any
+) -> Source:
     raw, extra = from_jsonl(rows, folder), {}
     if tokens:
         prompts = Collator(tokenizer=tokenizer()).column_prompts(raw)
@@ -101,21 +104,25 @@ def prepared(rows: list[dict[str, Any]], folder: Path, *, tokens: bool = False) 
     job = ShardJob(source=raw, folder=folder / "out", shard_rows=16, **extra)  # type: ignore[arg-type]
     list(write_shards(job, open_job(job), workers=1))
     finish_job(job, versions={})
-    source = load(folder / "out")
+    source = load(folder / "out", **options)
     assert isinstance(getattr(source.scores(), "base", None), np.memmap)
     return source
 
 
-def with_tokens(rows: list[dict[str, Any]], folder: Path) -> Source:
-    return prepared(rows, folder, tokens=True)
+def with_tokens(rows: list[dict[str, Any]], folder: Path, **options: Any) -> Source:
+    return prepared(rows, folder, tokens=True, **options)
 
 
-def streamed(rows: list[dict[str, Any]], folder: Path) -> Source:
+def streamed(rows: list[dict[str, Any]], folder: Path, **options: Any) -> Source:
     for number in range(3):
         lines = [json.dumps(row) + "\n" for row in rows[15 * number : 15 * number + 15]]
         (folder / f"part-{number}.jsonl").write_text("".join(lines))
     return load(
-        folder / "part-*.jsonl", streaming=True, buffer_files=2, cache_dir=str(folder / "c")
+        folder / "part-*.jsonl",
+        streaming=True,
+        buffer_files=2,
+        cache_dir=str(folder / "c"),
+        **options,
     )
 
 
@@ -165,6 +172,26 @@ def test_any_data_give_each_document_its_score(way: str, kind: str, tmp_path: Pa
     assert plain_values(batch.scores) == [score for row in wanted for score in row]
     assert plain_values(dataset[PlannedSlice(0, 0, order[:0], 25)].scores) == []
     assert source.num_without_scores() == sum(None in expected(row) for row in rows)
+
+
+@pytest.mark.parametrize("way", ["jsonl", "tokens", "streamed"])
+def test_chosen_documents_keep_their_scores(way: str, tmp_path: Path) -> None:
+    rows = list_rows()
+    source = WAYS[way](rows, tmp_path, max_negatives=2, negatives="sample", positives="sample")
+    dataset = BatchDataset([source], Collator(tokenizer=tokenizer()), seed=3)
+    chosen, drawn = np.arange(40), set()
+    for epoch in range(3):
+        batch = dataset[PlannedSlice(0, 0, chosen, 40, epoch=epoch)]
+        assert batch.documents is not None
+        drawn.add(tuple(batch.text_ids.tolist()))
+        names = {
+            row: {int(hash_texts([t])[0]): t for t in rows[row]["pos"] + rows[row]["neg"]}
+            for row in chosen.tolist()
+        }
+        pairs = zip(batch.documents.owner.tolist(), batch.text_ids[40:].tolist(), strict=True)
+        wanted = [score_of(row, names[row][text]) for row, text in pairs]
+        assert plain_values(batch.scores) == wanted
+    assert len(drawn) == 3
 
 
 def test_streamed_files_of_which_some_have_lists(tmp_path: Path) -> None:
