@@ -14,6 +14,7 @@ import torch
 import yaml
 
 import inbatch
+from helpers.margin_mse import MarginMSE
 from helpers.tiny import tiny_texts
 from inbatch import ConfigError, TrainResult
 from inbatch.evaluation import TripletEvaluator
@@ -90,6 +91,24 @@ def test_kinds_of_data_train_alike(
     assert line in capsys.readouterr().out
     for name, tensor in result.load().state_dict().items():
         assert torch.equal(tensor, whole.load().state_dict()[name])
+
+
+def test_scores_reach_a_loss_of_ones_own(tmp_path: Path, small: dict[str, Any]) -> None:
+    """From memory, and from a file by way of a worker; a row without scores is refused before."""
+    data = [
+        {**row, "positive_score": n / 8, "negative_score": -n / 16} for n, row in enumerate(rows())
+    ]
+    file = tmp_path / "rows.csv"
+    pandas.DataFrame(data).to_csv(file, index=False)
+    options = {**small, "loss": MarginMSE(), "accumulate": 2}
+    found = inbatch.train(data, **options).load()
+    read = {**options, "output_dir": tmp_path / "file", "data.loader.num_workers": 1}
+    for name, tensor in inbatch.train(file, **read).load().state_dict().items():
+        assert torch.equal(tensor, found.state_dict()[name])
+    data[3]["negative_score"] = None  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match="lacks some in 1 of its 24 rows: score every document"):
+        inbatch.train(data, **{**options, "output_dir": tmp_path / "refused"})
+    assert not (tmp_path / "refused" / "model").exists()
 
 
 def test_several_sources_and_evaluation_sets(tmp_path: Path, small: dict[str, Any]) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from helpers.list_rows import list_rows, texts_of_batch
+from helpers.list_rows import list_rows, plain_values, texts_of_batch
 from helpers.tiny import tiny_tokenizer
 from inbatch.batch.batch import Batch
 from inbatch.batch.transfer import pack
@@ -53,6 +54,8 @@ def assert_equal(a: Batch, b: Batch) -> None:
     for one, two in zip(a, b, strict=True):
         if isinstance(one, np.ndarray):
             assert one.tolist() == two.tolist()
+        elif isinstance(one, Tensor):
+            assert plain_values(one) == plain_values(two)
         elif isinstance(one, tuple) and one and hasattr(one[0], "input_ids"):
             for left, right in zip(one, two, strict=True):
                 assert all(torch.equal(x, y) for x, y in zip(left[:4], right[:4]))
@@ -193,6 +196,7 @@ def documents_of(source: Source, world_size: int, *, resume_at: int = 0) -> list
                 np.concatenate([each[: part.num_rows] for each, part in zip(ids, parts)]).tolist(),
                 np.concatenate([each[part.num_rows :] for each, part in zip(ids, parts)]).tolist(),
                 np.concatenate([each.counts for each in documents]).tolist(),
+                [score for part in parts for score in plain_values(part.scores)],
             ]
         )
     return joined

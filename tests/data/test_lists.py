@@ -154,9 +154,9 @@ def test_a_text_beside_lists_is_a_list_of_one(layout: str) -> None:
 
 def test_several_columns_of_texts_stay_columns() -> None:
     columns = {"query": ["a"], "positive": ["b"], "negative_1": ["c"], "negative_2": ["d"]}
-    source = Source.from_columns("x", columns | {"pos_score": [0.5]})
+    source = Source.from_columns("x", columns | {"pos_score": [0.5], "other": [1]})
     assert not source.is_ragged
-    assert source.roles.ignored == ("pos_score",)
+    assert (source.roles.positive_score, source.roles.ignored) == ("pos_score", ("other",))
     assert source.read(np.arange(1))[0] == [["a"], ["b"], ["c"], ["d"]]
     with pytest.raises(TypeError, match="have lists"):
         Source.from_columns("x", {"query": ["a"], "pos": [["b"]]}).read(np.arange(1))
@@ -181,9 +181,9 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "blank text": ({"neg": ["b", " \n"]}, "an empty text in column 'neg', line 4"),
     "null query": ({"query": None}, "an empty text in column 'query', line 4"),
     "scores": ({"pos_scores": [1.0, 2.0]}, "another number of scores than of positives .*line 4"),
-    "no score": (
-        {"pos_scores": [None]},
-        "a score that is no number in column 'pos_scores', line 4",
+    "infinite": (
+        {"pos_scores": [1e39]},
+        "a score that is no finite number in column 'pos_scores', line 4",
     ),
 }
 
@@ -283,7 +283,10 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "negative number": ({"max_negatives": -1}, "whole number"),
     "no number": ({"negatives": "sample"}, "max_negatives=4"),
     "no lists": ({"max_negatives": 2}, "no column holds lists"),
-    "no list of scores": ({"columns": {"negative_score": "other"}}, "no column holds lists"),
+    "scores of nothing": (
+        {"columns": {"negative_score": "other"}},
+        "belongs to one column of negatives",
+    ),
     "among columns": ({"columns": {"max_negatives": 2}}, "set data.train.x.max_negatives=4"),
 }
 

@@ -37,6 +37,7 @@ def make_batch(chunks: tuple[Chunk, ...], guide_chunks: tuple[Chunk, ...] = ()) 
         num_tokens=9,
         num_padded_tokens=12,
         guide_chunks=guide_chunks,
+        scores=torch.tensor([0.25, torch.nan, 1e-30]),
     )
 
 
@@ -48,8 +49,7 @@ def chunks_of(*lengths: int, side: Literal["right", "left"], **limits: Any) -> t
 
 def assert_same(a: Any, b: Any) -> None:
     if isinstance(a, Tensor):
-        assert a.dtype == b.dtype
-        assert torch.equal(a, b)
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
     elif isinstance(a, np.ndarray):
         assert a.dtype == b.dtype
         assert np.array_equal(a, b)

@@ -21,12 +21,13 @@ ROWS = 20_000  # some blocks are not whole, and most rows are far from any sampl
 
 
 def source(name: str = "a", num_rows: int = ROWS, **arrays: np.ndarray) -> SourceInfo:
-    """Two columns of hashes, keys and labels; `arrays` takes the place of some."""
+    """Two columns of hashes, keys, labels and scores; `arrays` takes the place of some."""
     generator = np.random.default_rng(0)
     given = {
         "hashes": generator.integers(0, 1 << 60, (2, num_rows), dtype=np.uint64),
         "keys": np.arange(num_rows, dtype=np.uint64),
         "labels": np.linspace(0, 1, num_rows, dtype=np.float32),
+        "scores": np.linspace(0, 1, num_rows, dtype=np.float32)[None],
         **arrays,
     }
     return SourceInfo(name, num_rows, **{k: partial(np.asarray, v) for k, v in given.items()})  # type: ignore[arg-type]
@@ -77,7 +78,7 @@ def test_the_difference_is_named(words: str, change: dict[str, Any]) -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("kind", ["hashes", "keys", "labels"])
+@pytest.mark.parametrize("kind", ["hashes", "keys", "labels", "scores"])
 @pytest.mark.parametrize("row", [0, 1, 12_345, ROWS - 1])
 def test_every_row_counts(kind: str, row: int) -> None:
     saved, wanted = printed(), {"hashes": "texts"}.get(kind, kind)

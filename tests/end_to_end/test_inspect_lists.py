@@ -64,6 +64,9 @@ def test_lists_are_counted_and_shown_whole(tmp_path: Path) -> None:
     positives = [len(row["pos"]) for row in rows]
     assert re.search(rf"positives\s+1\s+{np.mean(positives):.2f}\s+\d\s+3\n", text)
     assert f"{positives.count(2)} with 2" in text
+    lacking = sum(None in row["pos_scores"] + row["neg_scores"] for row in rows)
+    scores = f"pos_scores, neg_scores, some lacking in {lacking} rows: not used by the loss"
+    assert f"scores of documents in {scores}" in " ".join(text.split())
     assert "leaves them out of the negatives (loss.mask_duplicates)" in text
 
 

@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from helpers.margin_mse import MarginMSE
 from helpers.ragged_batches import collate_lists, flat_texts, make_rows, union_input
 from helpers.tiny import tiny_texts
 from inbatch import losses
@@ -79,6 +80,7 @@ LOSSES: dict[str, Loss] = {
     ),
     "gist": losses.GIST(temperature=0.05),
     "gist_relative": losses.GIST(temperature=0.05, margin_strategy="relative", margin=0.1),
+    "scored": MarginMSE(scope="candidates"),
     "gist_masked": losses.GIST(temperature=0.05, mask_duplicates=True),
 }
 
@@ -93,6 +95,9 @@ def make_source(loss: Loss, num_rows: int) -> Source:
         columns["label"] = [float(i % 2) for i in range(num_rows)]
     elif loss.max_columns is None or loss.max_columns > 2:
         columns["negative"] = tiny_texts(num_rows, seed=3)
+    if loss.needs_scores:
+        for seed, name in enumerate(("positive_score", "negative_score")):
+            columns[name] = np.random.default_rng(seed).uniform(-1, 1, num_rows).tolist()
     if loss.needs_text_ids:  # neighbours are on two ranks
         half = num_rows // 2
         columns["positive"][half] = columns["positive"][half - 1]
@@ -150,7 +155,9 @@ def _union(
 
     def see(values_ND: Tensor, guide_ND: Tensor) -> LossInput:
         both = [v.view(batch.num_columns, num_rows, -1).unbind(0) for v in (values_ND, guide_ND)]
-        return LossInput(both[0], slice(0, num_rows), batch.labels, both[1], ids)
+        return LossInput(
+            both[0], slice(0, num_rows), batch.labels, both[1], ids, scores=batch.scores
+        )
 
     return batch.chunks[0], see
 

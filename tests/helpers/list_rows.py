@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from helpers.tiny import tiny_texts
 from inbatch.batch.batch import Batch
@@ -23,9 +25,24 @@ def list_rows(num_rows: int = 40, *, seed: int = 0) -> list[dict[str, Any]]:
     rows = []
     for row, query in enumerate(texts):
         positives, negatives = some(row, "red", 1, 3), some(row, "blue", 0, 5)
-        scores = {"pos_scores": [0.5] * len(positives), "neg_scores": [0.25] * len(negatives)}
+        scores = {
+            "pos_scores": [score_of(row, text) for text in positives],
+            "neg_scores": [score_of(row, text) for text in negatives],
+        }
         rows.append({"query": query, "pos": positives, "neg": negatives, **scores})
     return rows
+
+
+def score_of(row: int, text: str) -> float | None:
+    """A score that differs from document to document, exact in float32; one in eight has none."""
+    drawn = zlib.crc32(f"{row} {text}".encode())
+    return None if drawn % 8 == 0 else drawn % 4096 / 64
+
+
+def plain_values(scores: Tensor | np.ndarray | None) -> list[float | None]:
+    """Scores as values that can be compared, None for NaN."""
+    assert scores is not None
+    return [None if value != value else value for value in np.asarray(scores).tolist()]
 
 
 def texts_of_batch(batch: Batch) -> list[list[int]]:

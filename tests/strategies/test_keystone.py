@@ -117,7 +117,7 @@ def _error(path: Path, world_size: int, name: str, strategy: str = "ddp", **opti
 UNEVEN = [(name, rows) for name in ("gist", "contrastive", "cosent") for rows in (11, 10, 2)]
 
 
-@pytest.mark.parametrize(("name", "num_rows"), [*UNEVEN, ("gist_masked", 11)])
+@pytest.mark.parametrize(("name", "num_rows"), [*UNEVEN, ("gist_masked", 11), ("scored", 2)])
 def test_uneven_last_batches_are_weighted_by_rows(
     tiny_bert: Path, name: str, num_rows: int
 ) -> None:

@@ -18,7 +18,8 @@ from helpers.keystone import (
     reference,
     relative_error,
 )
-from helpers.ragged_batches import make_rows
+from helpers.margin_mse import MarginMSE
+from helpers.ragged_batches import make_rows, scores_of
 from inbatch.losses import GIST, Matryoshka, MultipleNegativesRanking
 from inbatch.losses.base import Loss
 from inbatch.strategies import SingleDevice
@@ -32,6 +33,8 @@ LOSSES: dict[str, Loss] = {
     ),
     "sum": MultipleNegativesRanking(positive_form="sum", mask_duplicates=True),
     "gist": GIST(temperature=0.05, mask_duplicates=True),
+    "own scores": MarginMSE(),
+    "own scores of gathered rows": MarginMSE(scope="candidates"),
     "matryoshka": Matryoshka(MultipleNegativesRanking(mask_duplicates=False), dims=[32, 8]),
 }
 CACHED: dict[str, Any] = {"chunk_rows": 5, "keep_gib": 0}
@@ -66,6 +69,7 @@ def test_the_rows_are_what_the_tests_are_about() -> None:
     rows = make_rows(10)
     assert max(len(p) for _, p, _ in rows) > 2
     assert sum(not n for _, _, n in rows) > 1
+    assert len(set(scores_of(rows).tolist())) > len(rows)
 
 
 @pytest.mark.parametrize(("strategy", "world_size"), [("single", 1), ("ddp", 2), ("ddp", 3)])
@@ -79,7 +83,8 @@ def test_update_equals_the_union_batch(
 
 @pytest.mark.parametrize("num_rows", [11, 2])
 def test_uneven_last_batches_and_ranks_without_rows(tiny_bert: Path, num_rows: int) -> None:
-    errors = _errors(tiny_bert, 3, "ddp", ["each", "gist"], num_rows=num_rows, **CACHED)
+    names = ["each", "gist", "own scores", "own scores of gathered rows"]
+    errors = _errors(tiny_bert, 3, "ddp", names, num_rows=num_rows, **CACHED)
     assert max(errors.values()) < EXACT, errors
 
 

@@ -76,3 +76,6 @@ class Batch(NamedTuple):
     # Ragged batches embed equal texts once: place among the embedded ones of each text of the flat order,
     # int64 [T]; `index` of the chunks is then a permutation of the embedded ones. None: one for each text.
     copies: np.ndarray | None = None
+    # Scores of a teacher, float32 [M]: those of the documents of the first row, positives first, then of the
+    # next; M = B * (C - 1) of rows in columns. NaN: none; None: the rows have no column of scores.
+    scores: Tensor | None = None

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from inbatch.data.ragged import spans
+
 
 class Documents(NamedTuple):
     """How many documents each row has.
@@ -35,6 +37,4 @@ class Documents(NamedTuple):
     @property
     def is_positive(self) -> np.ndarray:
         """Whether each document is a positive of its row, bool [M]."""
-        first = np.repeat(np.cumsum(self.counts) - self.counts, self.counts)
-        place = np.arange(self.num) - first
-        return place < np.repeat(self.positives, self.counts)
+        return spans(0, self.counts) < np.repeat(self.positives, self.counts)

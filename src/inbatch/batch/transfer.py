@@ -9,7 +9,7 @@ Shape letters: n texts of a chunk, T tokens, as in data/batch.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, final
 
 import torch
@@ -39,12 +39,12 @@ class PackedBatch(NamedTuple):
     numbers: Tensor  # int32, all chunks one behind another
     shapes: tuple[_Shape, ...]  # of the chunks, then of the guide's chunks
     num_chunks: int
-    rest: Batch  # without chunks, and labels as the bits of int32, which no precision plugin rounds
+    # Without chunks, and labels and scores as the bits of int32, which no precision plugin rounds.
+    rest: Batch
 
     def pin_memory(self) -> PackedBatch:
         """Page-locked copy; called by the DataLoader's pinning thread."""
-        labels = self.rest.labels
-        rest = self.rest._replace(labels=None if labels is None else labels.pin_memory())
+        rest = _changed(self.rest, Tensor.pin_memory)
         return self._replace(numbers=self.numbers.pin_memory(), rest=rest)
 
     def open(self, device: torch.device | str) -> Batch:
@@ -56,9 +56,8 @@ class PackedBatch(NamedTuple):
         sizes = [size for shape in self.shapes for size in shape.sizes]
         parts = iter(numbers.split(sizes))
         chunks = tuple(_chunk(shape, *(next(parts) for _ in range(4))) for shape in self.shapes)
-        labels = self.rest.labels
-        return self.rest._replace(
-            labels=None if labels is None else to_device(labels, device).view(torch.float32),
+        rest = _changed(self.rest, lambda bits: to_device(bits, device).view(torch.float32))
+        return rest._replace(
             chunks=chunks[: self.num_chunks],
             guide_chunks=chunks[self.num_chunks :],
         )
@@ -67,13 +66,20 @@ class PackedBatch(NamedTuple):
 def pack(batch: Batch) -> PackedBatch:
     """A batch whose chunks are padded on one side, on the CPU, as one buffer."""
     chunks = (*batch.chunks, *batch.guide_chunks)
-    labels = None if batch.labels is None else batch.labels.view(torch.int32)
     return PackedBatch(
         numbers=_join([part for chunk in chunks for part in _parts(chunk)]),
         shapes=tuple(_shape(chunk) for chunk in chunks),
         num_chunks=len(batch.chunks),
-        rest=batch._replace(chunks=(), guide_chunks=(), labels=labels),
+        rest=_changed(batch, lambda numbers: numbers.view(torch.int32))._replace(
+            chunks=(), guide_chunks=()
+        ),
     )
+
+
+def _changed(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch with its labels and scores changed, where it has some."""
+    labels, scores = (None if t is None else change(t) for t in (batch.labels, batch.scores))
+    return batch._replace(labels=labels, scores=scores)
 
 
 def _shape(chunk: Chunk) -> _Shape:

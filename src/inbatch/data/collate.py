@@ -129,6 +129,7 @@ class Collator:
             guide_chunks=guide_chunks,
             documents=read.documents,
             copies=tokens.copies,
+            scores=None if read.scores is None else torch.from_numpy(read.scores),
         )
 
     def _chunks(

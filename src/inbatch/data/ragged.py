@@ -32,6 +32,11 @@ class RaggedValues(NamedTuple):
         """Places of the values of these rows, and their offsets [B + 1]."""
         starts_B = np.asarray(self.offsets[rows_B], dtype=np.int64)
         lengths_B = np.asarray(self.offsets[rows_B + 1], dtype=np.int64) - starts_B
-        offsets = np.concatenate([[0], np.cumsum(lengths_B)])
-        shift = np.repeat(starts_B - offsets[:-1], lengths_B)
-        return np.arange(offsets[-1]) + shift, offsets
+        return spans(starts_B, lengths_B), np.concatenate([[0], np.cumsum(lengths_B)])
+
+
+def spans(starts_B: np.ndarray | int, lengths_B: np.ndarray) -> np.ndarray:
+    """``start, start + 1, ...`` of each row, as many as its length, one row behind another: int64 [M]."""
+    before_B = np.cumsum(lengths_B) - lengths_B
+    shift_M = np.repeat(starts_B - before_B, lengths_B)
+    return np.arange(len(shift_M)) + shift_M

@@ -1,4 +1,4 @@
-"""Row numbers -> the contents of a batch: texts or stored tokens, labels, hashes.
+"""Row numbers -> the contents of a batch: texts or stored tokens, labels, hashes, scores.
 
 Shape letters: C text columns, B rows, M documents of rows with lists, T = B + M. Where a source has its
 tokens stored, texts are read only on request.
@@ -41,6 +41,7 @@ class ReadRows(NamedTuple):
     text_ids: np.ndarray  # uint64 [C, B], hashes of the texts; of rows with lists [T]
     tokens: StoredTokens | None
     documents: Documents | None = None  # of rows with lists
+    scores: np.ndarray | None = None  # float32 [M], of documents by row, NaN for none
 
     @property
     def num_rows(self) -> int:
@@ -51,6 +52,13 @@ class ReadRows(NamedTuple):
     def num_columns(self) -> int:
         """C."""
         return self.text_ids.shape[0] if self.documents is None else 2
+
+    @property
+    def document_counts(self) -> np.ndarray:
+        """Documents of each row, int64 [B]."""
+        if self.documents is not None:
+            return self.documents.counts
+        return np.full(self.num_rows, self.num_columns - 1)
 
 
 def read_rows(
@@ -81,7 +89,10 @@ def read_rows(
         text_ids = np.asarray(source.text_hashes()[:, rows])
     else:
         text_ids = np.stack([hash_texts(column) for column in texts or []])
-    return ReadRows(texts, labels, text_ids, tokens)
+    scores = source.scores()
+    if scores is not None:
+        scores = np.asarray(scores[:, rows]).T.reshape(-1)
+    return ReadRows(texts, labels, text_ids, tokens, scores=scores)
 
 
 def _read_lists(
@@ -110,7 +121,8 @@ def _read_lists(
             (ids,) = store.read(places)  # which counts texts in place of rows
             tokens = StoredTokens([ids[: len(rows)], ids[len(rows) :]], store.prompt_lengths)
     documents_of_rows = Documents(picks.counts, picks.positives)
-    return ReadRows(texts, source.labels(rows), text_ids, tokens, documents_of_rows)
+    scores = ragged.scores_of(rows, picks)
+    return ReadRows(texts, source.labels(rows), text_ids, tokens, documents_of_rows, scores)
 
 
 def _places_of_texts(texts: RaggedValues, rows: np.ndarray, picks: Picks) -> np.ndarray:
@@ -156,6 +168,7 @@ def read_mixed(
         if tokens
         else None,
         joined_documents,
+        _joined_scores(parts, back),
     )
 
 
@@ -167,6 +180,21 @@ def _order_of_lists(
     offsets = np.concatenate([[0], np.cumsum(counts)])
     places, _ = RaggedValues(offsets, offsets).places(back)
     return [back, places], Documents(counts[back], positives[back])
+
+
+def _joined_scores(parts: Sequence[ReadRows], back: np.ndarray) -> np.ndarray | None:
+    """Scores in the order of the batch; NaN for the documents of sources without any."""
+    if all(part.scores is None for part in parts):
+        return None
+    counts = np.concatenate([part.document_counts for part in parts])
+    scores = [
+        np.full(part.document_counts.sum(), np.nan, np.float32)
+        if part.scores is None
+        else part.scores
+        for part in parts
+    ]
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    return RaggedValues(np.concatenate(scores), offsets).take(back).values
 
 
 def _joined(parts: Sequence[list[list[T]]], orders: Sequence[np.ndarray]) -> list[list[T]]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from inbatch.data.collate import widest_source
 from inbatch.data.hashing import hash_texts
+from inbatch.data.ragged import spans
 from inbatch.data.sources.columns import resolve_prompts
 from inbatch.data.sources.load import Source
 from inbatch.data.sources.ragged_rows import RaggedRows
@@ -53,8 +54,7 @@ class SourceColumn(NamedTuple):
                 yield self.source.text_hashes()[self.number, rows], rows
                 continue
             starts, lengths = self._bounds(ragged, rows)
-            within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-            places = np.repeat(starts, lengths) + within
+            places = spans(starts, lengths)
             yield ragged.hashes().values[places], np.repeat(rows, lengths)
 
     def spaced(self, stride: int) -> SourceColumn:

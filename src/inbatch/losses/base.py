@@ -83,6 +83,10 @@ class LossInput:
     panel_halvings: int = 0
     # Of ragged rows; `columns`, `guide` and `text_ids` are then queries [G, ...] and documents [M, ...].
     documents: VisibleDocuments | None = None
+    # Scores of a teacher, float32, for the documents of the owned rows, B * (C - 1) of rows in C columns: by
+    # row, a row's positives first. They are not gathered, since a row's own candidates are on its rank. NaN:
+    # none, which a loss that `needs_scores` does not see; None: the data have no column of scores.
+    scores: Tensor | None = None
 
     @property
     def num_global(self) -> int:
@@ -153,6 +157,11 @@ class Loss(ABC):
     @property
     def needs_text_ids(self) -> bool:
         """True if `LossInput.text_ids` is needed."""
+        return False
+
+    @property
+    def needs_scores(self) -> bool:
+        """True if every document must have a score, see `LossInput.scores`."""
         return False
 
     @property

@@ -11,7 +11,7 @@ from inbatch.losses.base import Loss, LossInput
 
 
 def check_inputs(loss: Loss, inputs: LossInput) -> None:
-    """Raise ConfigError unless columns, labels and guide are what the loss takes."""
+    """Raise ConfigError unless columns, labels, scores and guide are what the loss takes."""
     refused = partial(ConfigError, "loss", value=type(loss).__name__)
     num_columns = len(inputs.columns)
     num_rows = inputs.columns[0].shape[0]
@@ -36,6 +36,11 @@ def check_inputs(loss: Loss, inputs: LossInput) -> None:
             "labels",
             f"has shape {tuple(inputs.labels.shape)} but the batch has {num_rows} rows",
             "give one number for each row",
+        )
+    if loss.needs_scores and inputs.scores is None:
+        raise refused(
+            "needs a score for each document but the batch has none",
+            "name the columns of scores of the data or choose a loss without scores",
         )
     if loss.needs_guide and (inputs.guide is None or len(inputs.guide) != num_columns):
         num_guide = 0 if inputs.guide is None else len(inputs.guide)

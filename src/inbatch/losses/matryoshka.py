@@ -127,6 +127,11 @@ class Matryoshka(Loss):
         return self.loss.needs_text_ids
 
     @property
+    def needs_scores(self) -> bool:
+        """The inner loss's."""
+        return self.loss.needs_scores
+
+    @property
     def takes_lists(self) -> bool:
         """The inner loss's."""
         return self.loss.takes_lists

@@ -15,7 +15,6 @@ from inbatch.config.schema import DataConfig, GuideConfig
 from inbatch.config.targets import errors_under
 from inbatch.data.collate import MIXED, Collator
 from inbatch.data.sources.load import Source, load_sources
-from inbatch.data.sources.source import check_stored_guide
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.encoder.resolve import resolve_directory
 from inbatch.errors import ConfigError
@@ -24,7 +23,7 @@ from inbatch.guide import Guide, LiveGuide, StoredGuide
 from inbatch.guide.fill import FillSettings
 from inbatch.losses.base import Loss
 from inbatch.run.auto_sizes import guide_chunk_tokens, num_workers
-from inbatch.run.compatibility import check_loss, check_parts
+from inbatch.run.compatibility import check_loss, check_parts, check_stored_guide
 from inbatch.run.datamodule import BatchModule, LoaderSettings
 from inbatch.run.module import BiEncoderModule
 from inbatch.run.parts import OwnObjects, Parts

@@ -11,7 +11,6 @@ import torch
 from inbatch.data.collate import MIXED
 from inbatch.data.sources.config_keys import columns_key, to_set
 from inbatch.data.sources.load import Source
-from inbatch.data.sources.source import label_range
 from inbatch.errors import ConfigError
 from inbatch.losses.base import Loss
 from inbatch.losses.softmax.implementation import obstacle_of_kernels
@@ -55,7 +54,7 @@ def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
     """Check that a source has what its loss needs.
 
     Raises:
-        ConfigError: labels, a guide or columns are missing, or there are too many columns.
+        ConfigError: labels, scores, a guide or columns are missing, or there are too many columns.
     """
     name, columns = type(loss).__name__, len(source.columns)
     refused = partial(ConfigError, "loss", value=name)
@@ -71,6 +70,8 @@ def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
             f"name its label column in {to_set(source.field, 'columns.label')}, or choose a loss for pairs "
             "such as loss=multiple_negatives_ranking",
         )
+    if loss.needs_scores:
+        _check_scores(source, name)
     if loss.label_range is not None:
         _check_labels(source, *loss.label_range, name=name)
     if loss.needs_guide and not guided:
@@ -102,6 +103,53 @@ def check_dims(losses: Mapping[str, Loss], dimension: int) -> None:
                 "lower it",
                 value=list(dims),
             )
+
+
+def _check_scores(source: Source, name: str) -> None:
+    roles = source.roles
+    lacking = source.num_without_scores() if roles.scores else source.num_rows
+    if not lacking:
+        return
+    wanted = ("positive_score", *(["negative_score"] if roles.negatives else []))
+    missing = [role for role in wanted if getattr(roles, role) is None]
+    if "negative_score" in missing and len(roles.negatives) > 1:
+        problem = f"has {len(roles.negatives)} columns of negatives, of which none can have scores"
+        fix = "keep all negatives in one column of lists"
+    elif missing:
+        problem = f"has no {' and no '.join(missing)}"
+        fix = f"name it in {' and '.join(to_set(source.field, f'columns.{role}') for role in missing)}"
+    else:
+        problem = f"lacks some in {lacking:,} of its {source.num_rows:,} rows"
+        fix = "score every document, or leave these rows out"
+    raise ConfigError(
+        "loss",
+        f"needs a score for each document, and source {source.name!r} {problem}",
+        f"{fix}, or choose a loss that needs none",
+        value=name,
+    )
+
+
+def label_range(source: Source) -> tuple[float, float]:
+    """Smallest and largest label of a source that has labels, over all rows."""
+    labels = source.labels()
+    assert labels is not None, source.name
+    return float(labels.min()), float(labels.max())
+
+
+def check_stored_guide(source: Source) -> None:
+    """Check that embeddings of a source can be stored in reasonable time.
+
+    Raises:
+        ConfigError: Its rows are read file by file, and a store reads them in another order.
+    """
+    if source.streamed is not None:
+        raise ConfigError(
+            "guide.mode",
+            f"reads the rows of source '{source.name}' in another order than its files hold "
+            f"them, and {source.field}.streaming=true would fetch each file again and again",
+            "set guide.mode=live, or prepare the data",
+            value="stored",
+        )
 
 
 def _check_labels(source: Source, least: float, most: float, *, name: str) -> None:

@@ -219,6 +219,7 @@ def source_info(source: Source) -> SourceInfo:
         else StreamInfo(source.streamed.file_rows, source.streamed.buffer_files),
         keys=None if source.roles.key is None else cast(Callable[[], np.ndarray], source.keys),
         labels=cast(Callable[[], np.ndarray], source.labels) if source.has_labels else None,
+        scores=cast(Callable[[], np.ndarray], source.scores) if source.roles.scores else None,
         conflicts=None if ragged is None else ragged.conflict_hashes,
         ragged=None if ragged is None else ragged.hashes,
         lists=None if ragged is None else asdict(ragged.choice),

@@ -157,4 +157,14 @@ class SideData:
             exact_in,
             mixed,
             documents=documents,
+            scores=self._scores(),
+        )
+
+    def _scores(self) -> Tensor | None:
+        """Scores of the owned rows; 0 for the row that a rank without rows borrows at weight 0."""
+        scores = self._batch.scores
+        if scores is None or self._batch.num_rows:
+            return scores
+        return scores.new_zeros(
+            1 if self._batch.documents is not None else self._batch.num_columns - 1
         )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from inbatch.data.ragged import spans
 from inbatch.data.report.list_source import read_rows, role_names
 from inbatch.data.sources.source import Source
 
@@ -51,7 +52,7 @@ def hashes_by_column(source: Source) -> dict[str, np.ndarray]:
     """Hashes of all texts of each column, uint64; columns of lists with one role are one."""
     if source.ragged is not None:
         texts, positives_N = source.ragged.hashes(), source.ragged.positive_counts()
-        place_T = np.arange(len(texts.values)) - np.repeat(texts.offsets[:-1], texts.lengths)
+        place_T = spans(0, texts.lengths)
         known_T = place_T <= np.repeat(positives_N, texts.lengths)
         parts = (place_T == 0, known_T & (place_T > 0), ~known_T)
         names = role_names(source.columns)

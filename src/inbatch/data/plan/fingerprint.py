@@ -1,6 +1,6 @@
 """Describes the inputs of a plan as named parts, which a resumed run compares.
 
-Every text, key and label counts: arrays are digested whole, in blocks, so memory stays flat. xxh3 goes
+Every text, key, label and score counts: arrays are digested whole, in blocks, so memory stays flat. xxh3 goes
 through 200 million hashes in about 0.1 s where they are in memory, else as fast as they are read.
 """
 
@@ -31,7 +31,8 @@ def plan_fingerprint(
 ) -> dict[str, Any]:
     """Describe everything that a plan and its labels depend on, as named parts ready for JSON.
 
-    ``content`` digests the hashes of all texts of each source, the lengths of lists, its keys and its labels.
+    ``content`` digests the hashes of all texts of each source, the lengths of lists, its keys, its
+    labels and the scores of its documents.
     """
     lists = {source.name: dict(source.lists) for source in sources if source.lists is not None}
     parts = {
@@ -87,7 +88,11 @@ def _content(source: SourceInfo) -> dict[str, str]:
         texts = source.ragged()
         found |= {"texts": texts.values, "lists": texts.offsets}
         found["positives"] = source.conflicts().offsets
-    for name, array in (("keys", source.keys), ("labels", source.labels)):
+    for name, array in (
+        ("keys", source.keys),
+        ("labels", source.labels),
+        ("scores", source.scores),
+    ):
         if array is not None:
             found[name] = array()
     return {name: digest(array) for name, array in found.items()}

@@ -48,6 +48,7 @@ class SourceInfo:
         kept out of each other's batches by samplers that avoid duplicates.
     stream: for a source that is read file by file.
     labels: gives the label of each row, [N]; no plan depends on them, but a resumed run needs the same.
+    scores: gives the score of each document, [C - 1, N], of rows with lists flat; likewise.
     """
 
     name: str
@@ -59,6 +60,7 @@ class SourceInfo:
     conflicts: Callable[[], RaggedValues] | None = None
     ragged: Callable[[], RaggedValues] | None = None
     lists: Mapping[str, Any] | None = None
+    scores: Callable[[], np.ndarray] | None = None
 
 
 @dataclass(frozen=True, slots=True)

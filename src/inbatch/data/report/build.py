@@ -36,6 +36,7 @@ from inbatch.data.report.values import (
     DataReport,
     KeyReport,
     LabelReport,
+    ScoreReport,
     SourceReport,
 )
 from inbatch.data.sources.checks import numbers_only
@@ -69,7 +70,8 @@ def build_report(
             text that occurs twice there is a false negative; None for all.
         guided: Names of the sources whose false negatives a guide leaves out.
         masked: Names of the sources whose loss leaves out known positives.
-        losses: By source name, for warnings about columns that they do not use; None leaves those out.
+        losses: By source name, for what they use of scores, and warnings about other columns that they do
+            not use; None leaves both out.
         duplicate_share: Share of global batches that would hold a text twice under the sampler and
             batch size in use; None leaves it out.
         plans: In whose batches false negatives among lists are counted, by the name of their sampler, the
@@ -90,6 +92,7 @@ def build_report(
             masked=source.name in masked,
             num_skipped=skipped.get(source.name, 0),
             sample_rows=sample_rows,
+            loss=None if losses is None else losses[source.name],
         )
         for source in sources
     )
@@ -139,6 +142,7 @@ def _source_report(
     masked: bool,
     num_skipped: int,
     sample_rows: int,
+    loss: Loss | None,
 ) -> SourceReport:
     sampled = sample(source.num_near_rows, sample_rows)
     contrasted = in_batch and not source.has_labels
@@ -182,6 +186,7 @@ def _source_report(
         samples=_samples(source),
         counted_one_in=counts.counted_one_in,
         lists=lists,
+        scores=_score_report(source, loss),
     )
 
 
@@ -231,6 +236,13 @@ def _label_report(source: Source) -> LabelReport | None:
     mean = float(labels.mean(dtype=np.float64))
     low, high = float(values[0]), float(values[-1])
     return LabelReport(source.roles.label, low, mean, high, len(values), tuple(bins))
+
+
+def _score_report(source: Source, loss: Loss | None) -> ScoreReport | None:
+    if not source.roles.scores:
+        return None
+    used = None if loss is None else loss.needs_scores
+    return ScoreReport(source.roles.scores, source.num_without_scores(), used)
 
 
 def _key_report(source: Source) -> KeyReport | None:

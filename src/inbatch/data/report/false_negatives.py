@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 
-from inbatch.data.ragged import RaggedValues
+from inbatch.data.ragged import RaggedValues, spans
 from inbatch.data.report.values import FalseNegatives
 from inbatch.data.sources.source import Source
 
@@ -67,7 +67,7 @@ def cells_of_lists(
     """
     lengths_B = texts.lengths
     row_A = np.repeat(np.arange(texts.num_rows), lengths_B)
-    place_A = np.arange(len(row_A)) - np.repeat(texts.offsets[:-1], lengths_B)
+    place_A = spans(0, lengths_B)
     known_A = place_A <= positives_B[row_A]
     cells = Cells(row_A, texts.values, known_A, place_A > 0, known_A & (place_A > 0))
     if keys_B is None:

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from inbatch.data.report.cells import cell
 from inbatch.data.report.list_text import list_markdown, list_warnings
-from inbatch.data.report.values import ColumnReport, DataReport, Lengths, SourceReport
+from inbatch.data.report.values import ColumnReport, DataReport, Lengths, ScoreReport, SourceReport
 from inbatch.data.sources.dropped import OF_TEXTS, Dropped
 
 # Below this share a peculiarity of the data is counted but not warned about.
@@ -209,6 +209,8 @@ def _counts(report: SourceReport) -> list[str]:
             f"- key `{report.key.name}`: {report.key.num_distinct:,} distinct; "
             f"{report.key.num_sharing_rows:,} rows share theirs, at most {report.key.most_rows:,} one"
         )
+    if report.scores is not None:
+        lines.append(f"- {score_line(report.scores)}")
     whole, texts = _left_out(report)
     lines += [f"- {report.intake.unit} left out: {each.describe()}" for each in whole]
     lines += [f"- rows used without some of their texts: {each.describe()}" for each in texts]
@@ -224,6 +226,16 @@ def _left_out(report: SourceReport) -> tuple[list[Dropped], list[Dropped]]:
     of_texts = OF_TEXTS if report.intake.is_rows else ()
     whole = [each for each in report.dropped if each.reason not in of_texts]
     return whole, [each for each in report.dropped if each.reason in of_texts]
+
+
+def score_line(scores: ScoreReport) -> str:
+    """Which columns hold scores of documents, how many lack one, and whether the loss uses them."""
+    line = f"scores of documents in {', '.join(scores.columns)}"
+    if scores.num_without:
+        line += f", some lacking in {scores.num_without:,} rows"
+    return (
+        line if scores.used is None else f"{line}: {'' if scores.used else 'not '}used by the loss"
+    )
 
 
 def _span(lengths: Lengths | None) -> str:

@@ -82,6 +82,15 @@ class KeyReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreReport:
+    """Scores of a teacher."""
+
+    columns: tuple[str, ...]
+    num_without: int  # rows of which some document has none
+    used: bool | None  # by the loss; None where it is not known
+
+
+@dataclass(frozen=True, slots=True)
 class ListLengths:
     """Texts of one role that rows have: one bin a number up to ten numbers, then wider ones."""
 
@@ -144,6 +153,7 @@ class SourceReport:
     samples: tuple[dict[str, Any], ...]
     counted_one_in: int  # k: repeated texts, keys and rows were counted on one text in k, times k
     lists: ListReport | None = None  # of rows with lists
+    scores: ScoreReport | None = None  # where documents have scores
 
 
 @dataclass(frozen=True, slots=True)

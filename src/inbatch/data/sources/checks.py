@@ -23,13 +23,13 @@ from inbatch.data.sources.diagnose import shorten
 from inbatch.data.sources.dropped import BAD_ROW, PLACES, Dropped, count_marks, place_in_file
 from inbatch.data.sources.files import locate_rows, num_bytes
 from inbatch.data.sources.lists import is_text
+from inbatch.data.sources.scores import check_types, faults_of_columns
 from inbatch.data.sources.tables import Files
-from inbatch.data.sources.texts import plain
+from inbatch.data.sources.texts import NUMBER, plain
 from inbatch.errors import ConfigError
 
 _LOCATED_BYTES = 256 << 20  # of files that are read again for the lines of rows that are dropped
 Choice = Literal["error", "drop"]
-_NUMBER_RE2 = r"^-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
@@ -55,12 +55,13 @@ def kept_rows(
         dataset: The rows.
         roles: Of its columns.
         on_empty: "drop" leaves out rows with a null or blank text, or a null label or key.
-        on_bad_row: "drop" leaves out rows that could not be read, and those whose label is not a number.
+        on_bad_row: "drop" leaves out rows that could not be read, and those whose label or score is not a
+            number.
         place: Of the rows, for messages.
 
     Raises:
         ConfigError: A column that does not hold texts, a key column that holds neither texts nor whole
-            numbers; a row of the kinds above that is not to be dropped.
+            numbers, scores that are no numbers; a row of the kinds above that is not to be dropped.
     """
     _check_types(dataset, roles, place)
     left = np.ones(dataset.num_rows, dtype=bool)
@@ -113,6 +114,8 @@ def _find_wrong(dataset: datasets.Dataset, roles: Roles, place: Place) -> Iterat
         )
     if roles.key is not None and table.column(roles.key).null_count:
         yield _Wrong("no key (null)", roles.key, partial(_is_null, table.column(roles.key)))
+    for what, name, wrong_N in faults_of_columns(table.table, roles):
+        yield _Wrong(what, name, partial(np.asarray, wrong_N), empty=False)
 
 
 def _is_null(column: pa.ChunkedArray) -> np.ndarray:
@@ -163,7 +166,7 @@ def label_values(column: pa.ChunkedArray, name: str, place: Place) -> np.ndarray
     numbers = _truths_as_numbers(column)
     if is_text(numbers.type):
         texts = pc.ascii_trim_whitespace(numbers)
-        numbers = pc.if_else(pc.match_substring_regex(texts, _NUMBER_RE2), texts, None)
+        numbers = pc.if_else(pc.match_substring_regex(texts, NUMBER), texts, None)
     try:
         values: np.ndarray = pc.cast(numbers, pa.float32(), safe=False).to_numpy()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -196,6 +199,7 @@ def _check_types(dataset: datasets.Dataset, roles: Roles, place: Place) -> None:
                 f"set {to_set(place.field, f'columns.{_role_of(name, roles)}')} to another "
                 "column, or store it as strings",
             )
+    check_types(dataset.data.table, roles, texts=True, field=place.field)
     check_key_type(dataset.data.table, roles, place)
 
 

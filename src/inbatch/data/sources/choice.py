@@ -8,15 +8,15 @@ epoch, and after any number of epochs the uses of any two texts of a list differ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from inbatch.data.plan.permutation import derive_key, keyed_hash
-from inbatch.data.sources.columns import SCORES
-from inbatch.data.sources.config_keys import columns_key, to_set
+from inbatch.data.ragged import spans
+from inbatch.data.sources.config_keys import to_set
 from inbatch.errors import ConfigError, did_you_mean
 
 _HALF = np.uint64(32)
@@ -81,7 +81,7 @@ class ListChoice:
             draw: seed and epoch.
         """
         kept_P, kept_N = self.counts(positives_B, negatives_B)
-        places_P, places_N = _first(kept_P), _first(kept_N)
+        places_P, places_N = spans(0, kept_P), spans(0, kept_N)
         if self.positives == "sample":
             key = derive_key(draw.seed, source, "positive")
             places_P = _drawn(rows_B, positives_B, 1, key=key, epoch=draw.epoch)
@@ -92,8 +92,8 @@ class ListChoice:
         kept_B = kept_P + kept_N
         starts_B = np.cumsum(kept_B) - kept_B
         places_M = np.empty(len(places_P) + len(places_N), dtype=np.int64)
-        places_M[_first(kept_P) + np.repeat(starts_B, kept_P)] = places_P
-        places_M[_first(kept_N) + np.repeat(starts_B + kept_P, kept_N)] = places_N
+        places_M[spans(starts_B, kept_P)] = places_P
+        places_M[spans(starts_B + kept_P, kept_N)] = places_N
         return Picks(places_M, kept_B, kept_P)
 
 
@@ -136,32 +136,24 @@ def check_choice(choice: ListChoice, *, field: str) -> None:
         )
 
 
-def check_no_choice(choice: ListChoice, columns: Mapping[str, object], *, field: str) -> None:
+def check_no_choice(choice: ListChoice, *, field: str) -> None:
     """Check that nothing is set that only rows with lists have.
 
     Args:
-        choice, columns: as configured, of a source without lists.
+        choice: as configured, of a source without lists.
         field: key of the source.
 
     Raises:
-        ConfigError: Documents are chosen, or a column of scores is named.
+        ConfigError: Documents are chosen.
     """
-    given: dict[str, object] = {
-        f"{field}.{key}": getattr(choice, key)
-        for key, default in asdict(ListChoice()).items()
-        if getattr(choice, key) != default
-    }
-    given |= {f"{columns_key(field)}.{role}": columns[role] for role in SCORES if columns.get(role)}
-    for key, value in given.items():
-        raise ConfigError(
-            key, "is for lists of documents, and no column holds lists", "remove it", value=value
-        )
-
-
-def _first(counts_B: np.ndarray) -> np.ndarray:
-    """0 .. count - 1 of each row, one behind another."""
-    starts_B = np.cumsum(counts_B) - counts_B
-    return np.arange(counts_B.sum()) - np.repeat(starts_B, counts_B)
+    for key, default in asdict(ListChoice()).items():
+        if (value := getattr(choice, key)) != default:
+            raise ConfigError(
+                f"{field}.{key}",
+                "is for lists of documents, and no column holds lists",
+                "remove it",
+                value=value,
+            )
 
 
 def _drawn(
@@ -179,4 +171,4 @@ def _drawn(
         wrong = wrong[np.gcd(factor_B[wrong], n_B[wrong]) != 1]
     kept_B = np.minimum(sizes_B, most)
     n_M, factor_M, shift_M = (np.repeat(each, kept_B) for each in (n_B, factor_B, shift_B))
-    return (factor_M * ((epoch * most + _first(kept_B)) % n_M) + shift_M) % n_M
+    return (factor_M * ((epoch * most + spans(0, kept_B)) % n_M) + shift_M) % n_M

@@ -3,7 +3,7 @@
 Common names are recognised (case does not count); anything else must be named in the configuration.
 There is no fallback to the order of the columns, because a wrong order trains without any error. A
 key (a product, a cluster: rows that share it never meet as negatives) is always named. The column of
-positives and those of negatives may hold lists, with lists of scores beside them.
+positives and those of negatives may hold lists; scores of their texts stand beside them.
 """
 
 from __future__ import annotations
@@ -59,6 +59,11 @@ class Roles:
     def used(self) -> tuple[str, ...]:
         """Text columns, and the columns of label, key and scores if there are any."""
         return (*self.texts, *(name for role in _SINGLE if (name := getattr(self, role))))
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Columns of scores of documents."""
+        return tuple(filter(None, (self.positive_score, self.negative_score)))
 
     @property
     def signature(self) -> str:

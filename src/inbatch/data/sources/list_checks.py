@@ -1,7 +1,7 @@
 """Checks rows with lists of documents once, at loading. Shape letters: n rows of a block, M texts.
 
 As checks.py, for what lists add: rows without a positive, empty texts inside a list, lists inside lists, and
-lists of scores that are longer or shorter than the texts that they belong to.
+lists of scores that are longer or shorter than the texts that they belong to. A text may have no score.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from inbatch.data.hashing import hash_texts
 from inbatch.data.sources.checks import (
@@ -29,11 +28,10 @@ from inbatch.data.sources.checks import (
 from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.config_keys import columns_key, to_set
 from inbatch.data.sources.dropped import BAD_ROW, Dropped, count_marks, merge
-from inbatch.data.sources.lists import Texts, is_list, is_text, texts_of
+from inbatch.data.sources.lists import BLOCK_ROWS, Texts, is_list, is_text, texts_of
+from inbatch.data.sources.scores import check_types, scores_of
 from inbatch.errors import ConfigError
 from inbatch.files import one_at_a_time
-
-_BLOCK_ROWS = 1 << 16
 
 
 class CheckedLists(NamedTuple):
@@ -103,7 +101,7 @@ def checked_lists(
 
 def _blocks(table: pa.Table, roles: Roles) -> Iterator[pa.RecordBatch]:
     marks = [BAD_ROW] if BAD_ROW in table.column_names else []
-    yield from table.select([*roles.used, *marks]).to_batches(max_chunksize=_BLOCK_ROWS)
+    yield from table.select([*roles.used, *marks]).to_batches(max_chunksize=BLOCK_ROWS)
 
 
 def _check_types(table: pa.Table, roles: Roles, place: Place) -> None:
@@ -125,23 +123,7 @@ def _check_types(table: pa.Table, roles: Roles, place: Place) -> None:
             f"uses column '{name}', which holds {problem}",
             f"{fix}, or set {to_set(place.field, f'columns.{role}')} to another column",
         )
-    if roles.negative_score is not None and len(roles.negatives) != 1:
-        raise ConfigError(
-            f"{columns_key(place.field)}.negative_score",
-            f"belongs to one column of negatives, and there are {len(roles.negatives)}",
-            "leave it out, or keep all negatives in one column of lists",
-            value=roles.negative_score,
-        )
-    for name in filter(None, (roles.positive_score, roles.negative_score)):
-        kind = table.column(name).type
-        inner = kind.value_type if is_list(kind) else kind
-        numbers = pa.types
-        if not (numbers.is_floating(inner) or numbers.is_integer(inner) or numbers.is_null(inner)):
-            raise ConfigError(
-                columns_key(place.field),
-                f"uses column '{name}', which holds {kind} instead of lists of scores",
-                "store numbers, one for each text, or leave the column out",
-            )
+    check_types(table, roles, texts=False, field=place.field)
     check_key_type(table, roles, place)
 
 
@@ -163,29 +145,22 @@ def _faults(
         )
     if roles.key is not None:
         yield Fault("no key (null)", roles.key, ~_is_valid(block.column(roles.key)))
-    negatives_n = sum(found[name].counts for name in roles.negatives)
+    negatives_n = sum(
+        (found[name].counts for name in roles.negatives), np.zeros_like(positives.counts)
+    )
     for score, counts_n, what in (
         (roles.positive_score, positives.counts, "positives"),
         (roles.negative_score, negatives_n, "negatives"),
     ):
         if score is not None:
-            scores = texts_of(block.column(score))
-            message = f"another number of scores than of {what}"
-            fix = "give each text one, leave the column out"
-            yield Fault(message, score, scores.counts != counts_n, False, fix)
-            yield Fault(
-                "a score that is no number", score, _missing_of_rows(scores) > 0, False, fix
-            )
+            fix = "give each text a number or null, leave the column out"
+            for message, wrong_n in scores_of(block.column(score)).faults(counts_n, what):
+                yield Fault(message, score, wrong_n, False, fix)
 
 
 def _blanks_of_rows(texts: Texts) -> np.ndarray:
     """Texts of each row that are null, empty or white space only, int64 [n]."""
     return np.bincount(texts.owner[is_blank(texts.values)], minlength=len(texts.counts))
-
-
-def _missing_of_rows(scores: Texts) -> np.ndarray:
-    missing = pc.fill_null(pc.is_nan(pc.cast(scores.values, pa.float64())), True)
-    return np.bincount(scores.owner[missing.to_numpy(False)], minlength=len(scores.counts))
 
 
 def _is_valid(array: pa.Array) -> np.ndarray:
@@ -234,7 +209,8 @@ def _clean(block: pa.RecordBatch, roles: Roles) -> pa.Table:
         columns[name] = _lists(texts, kept)
         score = roles.positive_score if name == roles.positive else roles.negative_score
         if score is not None:
-            columns[score] = _lists(texts_of(columns[score]), kept)
+            scores = scores_of(columns[score]).of(texts.counts)
+            columns[score] = _lists(Texts(texts.counts, pa.array(scores)), kept)
     return pa.table(columns)
 
 

@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from inbatch.data.ragged import RaggedValues
+from inbatch.data.ragged import RaggedValues, spans
 from inbatch.data.sources.cached import Allocate
 from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.texts import plain
 
-_BLOCK_ROWS = 1 << 16
+BLOCK_ROWS = 1 << 16
 
 
 class Texts(NamedTuple):
@@ -51,7 +51,7 @@ def is_list(kind: pa.DataType) -> bool:
 def with_lists(table: pa.Table, roles: Roles, *, nulls: bool) -> Roles:
     """The roles with those document columns in `Roles.lists` that may give a row any number of texts.
 
-    Columns of scores have a role only beside lists.
+    A column of scores of negatives has a role only beside one column of negatives, or beside lists.
 
     Args:
         table: the rows.
@@ -68,9 +68,15 @@ def with_lists(table: pa.Table, roles: Roles, *, nulls: bool) -> Roles:
             found.append(name)
     if found:
         return replace(roles, lists=tuple(found))
-    scores = tuple(name for name in (roles.positive_score, roles.negative_score) if name)
-    ignored = (*roles.ignored, *scores)
-    return replace(roles, positive_score=None, negative_score=None, ignored=ignored)
+    return of_columns(roles)
+
+
+def of_columns(roles: Roles) -> Roles:
+    """The roles where no column holds lists: one column of scores cannot be those of several negatives."""
+    if roles.negative_score is None or len(roles.negatives) == 1:
+        return roles
+    ignored = (*roles.ignored, roles.negative_score)
+    return replace(roles, negative_score=None, ignored=ignored)
 
 
 def texts_of(array: pa.Array) -> Texts:
@@ -85,7 +91,7 @@ def texts_of(array: pa.Array) -> Texts:
 
 def blocks(table: pa.Table, columns: tuple[str, ...]) -> Iterator[list[Texts]]:
     """The texts of some columns, block by block."""
-    for block in table.select(list(columns)).to_batches(max_chunksize=_BLOCK_ROWS):
+    for block in table.select(list(columns)).to_batches(max_chunksize=BLOCK_ROWS):
         yield [texts_of(array) for array in block.columns]
 
 
@@ -133,9 +139,7 @@ def values_of_texts(
         counts_n = counts_of(parts)
         place_n = start + np.cumsum(counts_n) - counts_n
         for part in parts:
-            first_n = np.cumsum(part.counts) - part.counts
-            places = np.arange(len(part.values)) + np.repeat(place_n - first_n, part.counts)
-            out[places] = value_of(part.values)
+            out[spans(place_n, part.counts)] = value_of(part.values)
             place_n = place_n + part.counts
         start += int(counts_n.sum())
     return out
@@ -153,11 +157,9 @@ def conflict_offsets(positives_N: np.ndarray, allocate: Allocate) -> np.ndarray:
 def conflict_values(texts: RaggedValues, offsets: np.ndarray, allocate: Allocate) -> np.ndarray:
     """The values of each row's query and positives, which are its first ones; as `texts.values`, [M]."""
     out = allocate(int(offsets[-1]), texts.values.dtype.type)
-    for start in range(0, texts.num_rows, _BLOCK_ROWS):
-        stop = min(start + _BLOCK_ROWS, texts.num_rows)
+    for start in range(0, texts.num_rows, BLOCK_ROWS):
+        stop = min(start + BLOCK_ROWS, texts.num_rows)
         bounds = np.asarray(offsets[start : stop + 1])
-        counts_n = np.diff(bounds)
-        shift_n = np.asarray(texts.offsets[start:stop]) - bounds[:-1]
-        places = np.arange(bounds[0], bounds[-1]) + np.repeat(shift_n, counts_n)
+        places = spans(np.asarray(texts.offsets[start:stop]), np.diff(bounds))
         out[bounds[0] : bounds[-1]] = texts.values[places]
     return out

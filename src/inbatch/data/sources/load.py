@@ -20,6 +20,7 @@ from inbatch.data.sources.dropped import Dropped
 from inbatch.data.sources.files import load_files, peek_columns
 from inbatch.data.sources.list_texts import refuse_list_texts
 from inbatch.data.sources.prepared import (
+    DOCUMENT_SCORES,
     KEY_HASHES,
     TEXT_HASHES,
     TEXT_LENGTHS,
@@ -27,6 +28,7 @@ from inbatch.data.sources.prepared import (
     open_prepared,
 )
 from inbatch.data.sources.ragged_arrays import arrays_of
+from inbatch.data.sources.scores import check_negatives
 from inbatch.data.sources.source import Source
 from inbatch.data.sources.spec import SourceSpec, parse_spec
 from inbatch.data.sources.streamed import DROPPED_TEXTS, LABELS, DecodedFile, StreamedRows
@@ -184,7 +186,9 @@ def _filled(source: Source, columns: Mapping[str, object] | None) -> Source:
             value=source.origin,
         )
     if not source.is_ragged:
-        check_no_choice(source.choice, columns or {}, field=source.field)
+        check_no_choice(source.choice, field=source.field)
+        if (name := (columns or {}).get("negative_score")) is not None:
+            check_negatives(source.roles, str(name), field=source.field)
     return source
 
 
@@ -213,7 +217,7 @@ def _stream(
         ),
         folder=Path(cache_dir),
         buffer_files=spec.buffer_files,
-        variant=f"{spec.empty}:{found.files.reading}{rule}",
+        variant=f"{spec.empty}:{found.files.reading}{rule}{':scores' if found.roles.scores else ''}",
         field=field,
     )
 
@@ -246,7 +250,11 @@ def decode_file(
         on_bad_row=on_bad_row,
         field=field,
     )
-    arrays: dict[str, np.ndarray | None] = {KEY_HASHES: source.keys(), LABELS: source.labels()}
+    arrays: dict[str, np.ndarray | None] = {
+        KEY_HASHES: source.keys(),
+        LABELS: source.labels(),
+        DOCUMENT_SCORES: source.scores(),
+    }
     if source.ragged is None:
         arrays |= {TEXT_HASHES: source.text_hashes(), TEXT_LENGTHS: source.text_lengths()}
     else:

@@ -4,7 +4,7 @@
 
     DIR/manifest.json                   the names of the sources
     DIR/NAME/manifest.json              rows, roles, prompts, shards, tokenizer of the tokens
-    DIR/NAME/shard-00000/rows.arrow     texts, label and key
+    DIR/NAME/shard-00000/rows.arrow     texts, label, key and scores
     DIR/NAME/shard-00000/token_*.npy    token ids, where they were asked for
     DIR/NAME/text_hashes.npy ...        arrays over all rows
 
@@ -38,6 +38,7 @@ TEXT_HASHES, KEY_HASHES, TEXT_LENGTHS = "text_hashes", "key_hashes", "text_lengt
 # Of rows with lists, whose hashes and lengths are flat, see lists.py.
 TEXT_OFFSETS, POSITIVE_COUNTS = "text_offsets", "positive_counts"
 CONFLICT_HASHES, CONFLICT_OFFSETS = "conflict_hashes", "conflict_offsets"
+DOCUMENT_SCORES = "document_scores"  # where rows have scores, see scores.py
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,9 @@ class Prepared:
             return num_rows + 1
         if name == CONFLICT_HASHES:
             return int(self.array(CONFLICT_OFFSETS)[-1])
-        if self.roles.lists and name in (TEXT_HASHES, TEXT_LENGTHS):
-            return int(self.array(TEXT_OFFSETS)[-1])
+        if self.roles.lists and name in (TEXT_HASHES, TEXT_LENGTHS, DOCUMENT_SCORES):
+            queries = num_rows if name == DOCUMENT_SCORES else 0
+            return int(self.array(TEXT_OFFSETS)[-1]) - queries
         return num_rows
 
     def dataset(self) -> datasets.Dataset:

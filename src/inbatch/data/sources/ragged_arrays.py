@@ -42,7 +42,7 @@ def arrays_of_columns(name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray
 
     Args:
         name: of the array.
-        arrays: hashes and lengths of the columns, [C, N].
+        arrays: hashes and lengths of the columns, [C, N], and scores of documents, [C - 1, N].
     """
     num_columns, num_rows = arrays[TEXT_HASHES].shape
     flat: dict[str, np.ndarray] = {

@@ -21,11 +21,13 @@ from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.prepared import (
     CONFLICT_HASHES,
     CONFLICT_OFFSETS,
+    DOCUMENT_SCORES,
     POSITIVE_COUNTS,
     TEXT_HASHES,
     TEXT_LENGTHS,
     TEXT_OFFSETS,
 )
+from inbatch.data.sources.scores import num_rows_without, scores_of_lists
 from inbatch.data.sources.table import RowTable
 from inbatch.data.sources.texts import characters
 
@@ -140,6 +142,34 @@ class RaggedRows:
             lambda empty: lists.count_positives(self._table.whole, self._roles, empty),
         )
         return counts[: self._rows.num_rows]
+
+    def scores(self) -> np.ndarray | None:
+        """The score of every document of each row, float32 [M], NaN for none; None without scores."""
+        if not self._roles.scores:
+            return None
+
+        def compute(empty: Allocate) -> np.ndarray:
+            table = self._table.whole
+            out = empty(int(self._offsets()[-1]) - table.num_rows, np.float32)
+            return scores_of_lists(table, self._roles, out)
+
+        num_rows = self._rows.num_rows
+        return self._stored(DOCUMENT_SCORES, compute)[: self._offsets()[num_rows] - num_rows]
+
+    def scores_of(self, rows: np.ndarray, picks: Picks) -> np.ndarray | None:
+        """Scores of chosen documents of some rows, float32 [M]; None without scores."""
+        scores = self.scores()
+        if scores is None:
+            return None
+        first_B = self._offsets()[rows] - rows  # each row before has a query among its texts
+        return np.asarray(scores[np.repeat(first_B, picks.counts) + picks.places])
+
+    def num_without_scores(self) -> int:
+        """Rows of which some document has no score; 0 without scores."""
+        scores = self.scores()
+        return (
+            0 if scores is None else num_rows_without(scores, self._offsets(), self._rows.num_rows)
+        )
 
     def _values(
         self,

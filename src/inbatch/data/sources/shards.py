@@ -24,6 +24,7 @@ from inbatch.batch.documents import Documents
 from inbatch.data.copies import by_role, role_of_texts
 from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.prepared import (
+    DOCUMENT_SCORES,
     FORMAT,
     KEY_HASHES,
     MANIFEST,
@@ -89,6 +90,7 @@ class ShardJob:
             "num_rows": source.num_rows,
             "shard_rows": self.shard_rows,
             "tokens": None if self.tokens is None else dict(self.tokens),
+            **({"scores": list(source.roles.scores)} if source.roles.scores else {}),
         }
 
 
@@ -176,8 +178,9 @@ def _fill_shard(folder: Path, job: ShardJob, start: int, stop: int) -> None:
         arrays = arrays_of(hashed.ragged)
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
-    if (keys := hashed.keys()) is not None:
-        np.save(folder / f"{KEY_HASHES}.npy", keys)
+    for name, known in ((KEY_HASHES, hashed.keys()), (DOCUMENT_SCORES, hashed.scores())):
+        if known is not None:
+            np.save(folder / f"{name}.npy", known)
     if job.tokenize is not None and job.tokens is not None:
         ids = _tokenize(job.tokenize, hashed, job.tokens["prompts"], job.tokens["dtype"])
         write_tokens(folder, ids, dtype=job.tokens["dtype"])
@@ -190,6 +193,7 @@ def finish_job(job: ShardJob, *, versions: Mapping[str, str]) -> None:
     shards = [job.shard(number) for number in range(job.num_shards)]
     names = list(NAMES) if job.source.is_ragged else [TEXT_HASHES, TEXT_LENGTHS]
     names += [KEY_HASHES] if job.source.roles.key else []
+    names += [DOCUMENT_SCORES] if job.source.roles.scores else []
     for name in names:
         _join([shard / f"{name}.npy" for shard in shards], job.folder / f"{name}.npy")
     prompts = [] if job.tokens is None else job.tokens["prompts"]
@@ -259,7 +263,7 @@ def _tokenize_lists(
 
 
 def _plain_roles(roles: Roles) -> dict[str, Any]:
-    """Roles for JSON; those that only rows with lists have are left out elsewhere, as they always were."""
+    """Roles for JSON; those that few rows have are left out elsewhere."""
     new = {"positive_score", "negative_score", "lists"}
     plain = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(roles).items()}
     return {key: value for key, value in plain.items() if value or key not in new}

@@ -27,14 +27,19 @@ from inbatch.data.sources.columns import Roles, find_roles, resolve_prompts
 from inbatch.data.sources.dropped import Dropped, Intake, num_rows
 from inbatch.data.sources.indexed import IndexedRows
 from inbatch.data.sources.list_checks import checked_lists
-from inbatch.data.sources.lists import with_lists
-from inbatch.data.sources.prepared import KEY_HASHES, TEXT_HASHES, TEXT_LENGTHS, Prepared
+from inbatch.data.sources.lists import of_columns, with_lists
+from inbatch.data.sources.prepared import (
+    DOCUMENT_SCORES,
+    KEY_HASHES,
+    TEXT_HASHES,
+    TEXT_LENGTHS,
+    Prepared,
+)
 from inbatch.data.sources.ragged_rows import RaggedRows
 from inbatch.data.sources.streamed import LABELS, StreamedRows
 from inbatch.data.sources.table import RowTable
 from inbatch.data.sources.tables import Files
 from inbatch.data.sources.tokens import TokenStore
-from inbatch.errors import ConfigError
 
 
 @final
@@ -99,8 +104,8 @@ class Source:
         self._rows: RowTable | StreamedRows
         if isinstance(rows, StreamedRows):
             self._rows = rows
-            if rows.is_ragged:
-                self.roles = replace(roles, lists=roles.texts[1:])
+            ragged = rows.is_ragged
+            self.roles = replace(roles, lists=roles.texts[1:]) if ragged else of_columns(roles)
             self._labels = rows.array(LABELS) if roles.label and rows.num_rows else None
         else:
             # Columns are read from the table itself, which knows nothing of an indices mapping.
@@ -253,6 +258,22 @@ class Source:
             return self.stored.array(TEXT_LENGTHS)[:, : self.num_rows]
         return self._table.lengths()
 
+    def scores(self) -> np.ndarray | None:
+        """The score of every document, float32 [C - 1, N], of rows with lists flat; NaN: none.
+
+        None where the rows have no column of scores.
+        """
+        if self.ragged is not None or not self.roles.scores:
+            return None if self.ragged is None else self.ragged.scores()
+        return self._stored(DOCUMENT_SCORES, lambda _: self._table.scores())[:, : self.num_rows]
+
+    def num_without_scores(self) -> int:
+        """Rows of which some document has no score; 0 where the rows have no column of scores."""
+        if self.ragged is not None:
+            return self.ragged.num_without_scores()
+        scores = self.scores()
+        return 0 if scores is None else int(np.isnan(scores).any(axis=0).sum())
+
     @property
     def _table(self) -> RowTable:
         assert isinstance(self._rows, RowTable), "streamed rows have their arrays in the index"
@@ -275,26 +296,3 @@ class Source:
     def __getstate__(self) -> dict[str, Any]:
         """Without the hashes: a DataLoader worker maps their files again."""
         return self.__dict__ | {"_hashes": {}}
-
-
-def label_range(source: Source) -> tuple[float, float]:
-    """Smallest and largest label of a source that has labels, over all rows."""
-    labels = source.labels()
-    assert labels is not None, source.name
-    return float(labels.min()), float(labels.max())
-
-
-def check_stored_guide(source: Source) -> None:
-    """Check that embeddings of a source can be stored in reasonable time.
-
-    Raises:
-        ConfigError: Its rows are read file by file, and a store reads them in another order.
-    """
-    if source.streamed is not None:
-        raise ConfigError(
-            "guide.mode",
-            f"reads the rows of source '{source.name}' in another order than its files hold "
-            f"them, and {source.field}.streaming=true would fetch each file again and again",
-            "set guide.mode=live, or prepare the data",
-            value="stored",
-        )

@@ -30,7 +30,12 @@ from datasets import Dataset
 from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.config_keys import path_key
 from inbatch.data.sources.dropped import Dropped, from_json, merge
-from inbatch.data.sources.prepared import TEXT_HASHES, TEXT_LENGTHS, TEXT_OFFSETS
+from inbatch.data.sources.prepared import (
+    DOCUMENT_SCORES,
+    TEXT_HASHES,
+    TEXT_LENGTHS,
+    TEXT_OFFSETS,
+)
 from inbatch.data.sources.ragged_arrays import NAMES, arrays_of_columns, join
 from inbatch.data.sources.tables import Files
 from inbatch.data.sources.texts import TextColumn
@@ -152,10 +157,11 @@ class StreamedRows:
 
     def _part(self, name: str, index: Path) -> np.ndarray:
         has_lists = (index / f"{TEXT_OFFSETS}.npy").exists()
-        if name not in NAMES or has_lists == self.is_ragged:
+        if name not in (*NAMES, DOCUMENT_SCORES) or has_lists == self.is_ragged:
             part: np.ndarray = np.load(index / f"{name}.npy")
             return part
-        columns = {each: np.load(index / f"{each}.npy") for each in (TEXT_HASHES, TEXT_LENGTHS)}
+        flat = (TEXT_HASHES, TEXT_LENGTHS, *([name] if name == DOCUMENT_SCORES else []))
+        columns = {each: np.load(index / f"{each}.npy") for each in flat}
         return arrays_of_columns(name, columns)
 
     def read(self, rows: np.ndarray) -> list[list[str]]:

@@ -14,6 +14,7 @@ from inbatch.data.hashing import hash_column
 from inbatch.data.sources.checks import Place
 from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.config_keys import path_key
+from inbatch.data.sources.scores import scores_of_columns
 from inbatch.data.sources.texts import TextColumn, characters, has_dictionary, without_dictionaries
 from inbatch.errors import ConfigError
 
@@ -119,6 +120,10 @@ class RowTable:
             for name in self._roles.texts
         ]
         return self.kept(np.stack(arrays).astype(np.int32, copy=False))
+
+    def scores(self) -> np.ndarray:
+        """The score of every document, float32 [C - 1, N]; NaN for none."""
+        return self.kept(scores_of_columns(self.whole, self._roles))
 
     def _each_column(
         self, rows: np.ndarray, read: Callable[[TextColumn, np.ndarray], list[T]]

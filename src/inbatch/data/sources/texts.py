@@ -50,6 +50,10 @@ def _decoded(chunk: pa.Array) -> pa.Array:
     return pa.LargeListArray.from_arrays(pa.array(starts.astype(np.int64)), values)
 
 
+#: RE2, of texts that read as a number.
+NUMBER = r"^-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+
+
 @final
 class TextColumn:
     """A memory-mapped column, and where its chunks begin.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, final
 
 import torch
 from torch import Tensor
@@ -72,8 +72,8 @@ class Scoring(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class SoftmaxSpec:
-    """The arguments of `streamed_cross_entropy` that have no gradient."""
+class Softmax:
+    """The arguments without gradient that rows in columns and rows with lists share; a base class."""
 
     blocks: tuple[Block, ...]
     rows: slice
@@ -89,18 +89,24 @@ class SoftmaxSpec:
 
     @property
     def target(self) -> Block:
-        """The block with the positive."""
+        """The block with the positives."""
         return next(block for block in self.blocks if block.own == "positive")
-
-    def of_query(self, by_block: Tensor) -> list[Tensor]:
-        """The parts of a tensor [K, ...] of blocks whose rows are the target's."""
-        rows = self.target.rows
-        return [part for block, part in zip(self.blocks, by_block) if block.rows == rows]
 
     @property
     def harden_factor(self) -> float:
         """What a hardened logit is multiplied by."""
         return 1 + self.hardness_strength * self.temperature
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SoftmaxSpec(Softmax):
+    """The arguments of `streamed_cross_entropy` that have no gradient."""
+
+    def of_query(self, by_block: Tensor) -> list[Tensor]:
+        """The parts of a tensor [K, ...] of blocks whose rows are the target's."""
+        rows = self.target.rows
+        return [part for block, part in zip(self.blocks, by_block) if block.rows == rows]
 
 
 @dataclass(frozen=True, slots=True)

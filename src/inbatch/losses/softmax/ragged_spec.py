@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from inbatch.data.ragged import spans
 from inbatch.device.copies import to_device
 from inbatch.losses.base import VisibleDocuments
 from inbatch.losses.softmax.forms import Form, Pairs
-from inbatch.losses.softmax.panels import Block, GuideFilter
+from inbatch.losses.softmax.panels import Softmax
 from inbatch.losses.softmax.walk import MAX_PANEL_ROWS, panel_rows
 
 Negatives = Literal["all", "own"]
@@ -25,39 +26,20 @@ NEGATIVES = ("all", "own")
 QUERIES, DOCUMENTS = 0, 1  # columns of ragged rows
 
 
+@final
 @dataclass(frozen=True, slots=True)
-class RaggedSpec:
+class RaggedSpec(Softmax):
     """The arguments of `ragged_cross_entropy` that have no gradient.
 
     A block of `QUERIES` has a row for each query, one of `DOCUMENTS` for each positive. Own entries are a
-    query's positives, or a positive's query; of documents against documents, all of the row's.
+    query's positives, or a positive's query; of documents against documents, all of the row's. The guide has
+    the columns queries and documents, and a threshold for each pair, [K].
     """
 
-    blocks: tuple[Block, ...]
     among_positives: frozenset[int]  # numbers of the blocks whose candidates are positives only
-    rows: slice
     documents: VisibleDocuments
     form: Form
     negatives: Negatives
-    temperature: float
-    normalize: bool
-    hardness_strength: float
-    guide: GuideFilter | None  # columns: queries and documents; threshold [K]
-    text_ids: Sequence[Tensor] | None
-    panel_bytes: int | None
-    panel_halvings: int
-    exact_in: torch.dtype | None
-    mixed: bool
-
-    @property
-    def target(self) -> Block:
-        """The block with the positives."""
-        return next(block for block in self.blocks if block.own == "positive")
-
-    @property
-    def harden_factor(self) -> float:
-        """What a hardened logit is multiplied by."""
-        return 1 + self.hardness_strength * self.temperature
 
     @property
     def by_pair(self) -> bool:
@@ -139,10 +121,9 @@ def _entries(
     row: np.ndarray, first: np.ndarray, lengths: np.ndarray, per_row: np.ndarray, like: Tensor
 ) -> Entries:
     """Each of `row` with so many documents from its first on."""
-    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    doc = np.repeat(first, lengths) + within
     bounds = np.concatenate([[0], np.cumsum(per_row)])
-    return Entries(_on(np.repeat(row, lengths), like), _on(doc, like), bounds)
+    docs = spans(first, lengths)
+    return Entries(_on(np.repeat(row, lengths), like), _on(docs, like), bounds)
 
 
 def _on(values: np.ndarray, like: Tensor) -> Tensor:

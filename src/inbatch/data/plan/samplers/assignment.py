@@ -15,6 +15,7 @@ import numpy as np
 
 from inbatch.data.plan.permutation import keyed_hash
 from inbatch.data.plan.samplers.conflicts import Conflicts
+from inbatch.data.ragged import spans
 
 MAX_BATCHES = 64  # bits of a mask
 _EVERY = np.uint64(0xFFFF_FFFF_FFFF_FFFF)  # all batches
@@ -186,7 +187,7 @@ def _first_of_each(batches: np.ndarray, room_K: np.ndarray) -> np.ndarray:
         return np.ones(len(batches), dtype=bool)
     order = np.argsort(batches.astype(np.uint8), kind="stable")
     ranks = np.empty(len(batches), dtype=np.int64)
-    ranks[order] = np.arange(len(batches)) - np.repeat(np.cumsum(counts_K) - counts_K, counts_K)
+    ranks[order] = spans(0, counts_K)
     return ranks < room_K[batches]
 
 

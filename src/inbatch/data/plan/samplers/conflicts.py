@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from inbatch.data.ragged import RaggedValues
+from inbatch.data.ragged import RaggedValues, spans
 
 _MAX_CELLS = 1 << 25  # of `groups_TV` of rows with lists: 256 MiB
 _ODD = np.uint64(0x9E3779B97F4A7C15)
@@ -133,7 +133,7 @@ def _padded(num_rows: int, shared: _Shared) -> Conflicts:
     closed = bool(wide_T.any())
     sizes_G = np.append(shared.sizes_G, [num_rows, 1] if closed else [1])
     groups_TV = np.full((len(rows_T), min(most, counts_T.max(initial=1))), len(sizes_G) - 1)
-    places = np.arange(len(tied)) - np.repeat(np.cumsum(counts_T) - counts_T, counts_T)
+    places = spans(0, counts_T)
     if closed:
         fits = ~wide_T[tied]
         tied, groups, places = tied[fits], groups[fits], places[fits]
