@@ -14,8 +14,8 @@ from inbatch.data.plan.samplers import NoDuplicates, Shuffled
 from inbatch.data.report.build import build_report
 from inbatch.data.sources.load import Source, load_sources
 from inbatch.data.sources.shards import ShardJob, finish_job, open_job, write_shards
-from inbatch.data.sources.source import check_stored_guide, label_range
 from inbatch.errors import ConfigError
+from inbatch.run.compatibility import check_stored_guide, label_range
 from inbatch.run.datamodule import source_info
 
 

@@ -11,7 +11,7 @@ import torch
 from inbatch.data.collate import MIXED
 from inbatch.data.sources.config_keys import columns_key, to_set
 from inbatch.data.sources.load import Source
-from inbatch.data.sources.source import label_range
+from inbatch.data.sources.views import ColumnsOfLists
 from inbatch.errors import ConfigError
 from inbatch.losses.base import Loss
 from inbatch.losses.softmax.implementation import obstacle_of_kernels
@@ -59,12 +59,6 @@ def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
     """
     name, columns = type(loss).__name__, len(source.columns)
     refused = partial(ConfigError, "loss", value=name)
-    if source.is_ragged and not loss.takes_lists:
-        raise refused(
-            f"takes one positive a row, and source {source.name!r} has lists of texts",
-            "choose a loss that takes lists, such as loss=multiple_negatives_ranking, or give each row one "
-            f"positive and as many negatives as any other in {columns_key(source.field)}",
-        )
     if loss.needs_labels and not source.has_labels:
         raise refused(
             f"needs labels, and source {source.name!r} has none",
@@ -80,10 +74,13 @@ def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
         span = (
             f"at least {least}" if most is None else f"{least} to {most}" if most > least else most
         )
+        fix = f"set {columns_key(source.field)}"
+        if isinstance(source.stored, ColumnsOfLists) and most is not None and columns > most:
+            fix = f"set {to_set(source.field, f'max_negatives={most - 2}')}"
         raise refused(
             f"takes {span} text columns, and source {source.name!r} has {columns} "
             f"({', '.join(source.columns)})",
-            f"set {columns_key(source.field)}",
+            fix,
         )
 
 
@@ -112,6 +109,13 @@ def _check_labels(source: Source, least: float, most: float, *, name: str) -> No
             f"has labels from {low:g} to {high:g}, and loss {name} takes {least:g} to {most:g}",
             "scale them, or set loss=cosent, which takes any",
         )
+
+
+def label_range(source: Source) -> tuple[float, float]:
+    """Smallest and largest label of a source that has labels, over all rows."""
+    labels = source.labels()
+    assert labels is not None, source.name
+    return float(labels.min()), float(labels.max())
 
 
 def check_strategy(strategy: Strategy, precision: str, on_nonfinite: str) -> None:
@@ -219,3 +223,19 @@ def check_kernels(losses: Mapping[str, Loss], world: World, precision: str) -> N
             raise ConfigError(
                 "loss.implementation", problem, "set loss.implementation=tiled", value="triton"
             )
+
+
+def check_stored_guide(source: Source) -> None:
+    """Check that embeddings of a source can be stored in reasonable time.
+
+    Raises:
+        ConfigError: Its rows are read file by file, and a store reads them in another order.
+    """
+    if source.streamed is not None:
+        raise ConfigError(
+            "guide.mode",
+            f"reads the rows of source '{source.name}' in another order than its files hold "
+            f"them, and {source.field}.streaming=true would fetch each file again and again",
+            "set guide.mode=live, or prepare the data",
+            value="stored",
+        )

@@ -34,7 +34,7 @@ from inbatch.data.sources.streamed import LABELS, StreamedRows
 from inbatch.data.sources.table import RowTable
 from inbatch.data.sources.tables import Files
 from inbatch.data.sources.tokens import TokenStore
-from inbatch.errors import ConfigError
+from inbatch.data.sources.views import View
 
 
 @final
@@ -43,8 +43,8 @@ class Source:
 
     Args:
         name: The user's name of the source.
-        rows: A table, or rows that are read file by file. A table that was shuffled or filtered is
-            copied once, in its order.
+        rows: A table, rows that are read file by file, or those of another source in another form. A table
+            that was shuffled or filtered is copied once, in its order.
         roles: The part each column plays.
         files: Where the rows come from, for messages; None for anything but files.
         origin: The name of that place in the report.
@@ -67,7 +67,7 @@ class Source:
     def __init__(
         self,
         name: str,
-        rows: datasets.Dataset | IndexedRows | StreamedRows,
+        rows: datasets.Dataset | IndexedRows | StreamedRows | View,
         roles: Roles,
         *,
         files: Files | None = None,
@@ -87,8 +87,13 @@ class Source:
         self.prompts, self.choice = dict(prompts or {}), choice or ListChoice()
         self.on_empty, self.on_bad_row = on_empty, on_bad_row
         self.cache_dir, self.field = cache_dir, field
+        self.stored: Prepared | StreamedRows | View | None = prepared
         self.streamed = rows if isinstance(rows, StreamedRows) else None
-        self.stored: Prepared | StreamedRows | None = self.streamed or prepared
+        self.is_prepared = prepared is not None
+        if isinstance(rows, StreamedRows | View):
+            self.stored = rows
+        if isinstance(rows, View):
+            self.streamed, self.is_prepared = rows.source.streamed, rows.source.is_prepared
         self.num_dropped_texts = 0
         self.dropped: tuple[Dropped, ...] = ()  # by reason
         if self.stored is not None:
@@ -96,8 +101,8 @@ class Source:
             self.num_dropped_texts = self.stored.num_dropped_texts
         resolve_prompts(self.prompts, roles, field=f"{field}.prompts")
         self._hashes: dict[str, np.ndarray] = {}
-        self._rows: RowTable | StreamedRows
-        if isinstance(rows, StreamedRows):
+        self._rows: RowTable | StreamedRows | View
+        if isinstance(rows, StreamedRows | View):
             self._rows = rows
             if rows.is_ragged:
                 self.roles = replace(roles, lists=roles.texts[1:])
@@ -190,8 +195,8 @@ class Source:
     @property
     def fingerprint(self) -> str:
         """Changes with the data, the roles of the columns and the rows that are kept."""
-        if self.streamed is not None:
-            return self.streamed.fingerprint
+        if not isinstance(self._rows, RowTable):
+            return self._rows.fingerprint
         key = f"{self._rows.fingerprint}:{self.roles.signature}:{self.on_empty}:{self.on_bad_row}"
         return f"{int(hash_texts([key])[0]):016x}"
 
@@ -273,26 +278,3 @@ class Source:
     def __getstate__(self) -> dict[str, Any]:
         """Without the hashes: a DataLoader worker maps their files again."""
         return self.__dict__ | {"_hashes": {}}
-
-
-def label_range(source: Source) -> tuple[float, float]:
-    """Smallest and largest label of a source that has labels, over all rows."""
-    labels = source.labels()
-    assert labels is not None, source.name
-    return float(labels.min()), float(labels.max())
-
-
-def check_stored_guide(source: Source) -> None:
-    """Check that embeddings of a source can be stored in reasonable time.
-
-    Raises:
-        ConfigError: Its rows are read file by file, and a store reads them in another order.
-    """
-    if source.streamed is not None:
-        raise ConfigError(
-            "guide.mode",
-            f"reads the rows of source '{source.name}' in another order than its files hold "
-            f"them, and {source.field}.streaming=true would fetch each file again and again",
-            "set guide.mode=live, or prepare the data",
-            value="stored",
-        )
