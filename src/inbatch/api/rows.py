@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pandas
 import pyarrow as pa
 
 from inbatch.data.sources.columns import SCORES
 from inbatch.data.sources.config_keys import is_one
 from inbatch.data.sources.load import load_table
-from inbatch.data.sources.source import Source
+from inbatch.data.sources.spec import SourceSpec
 from inbatch.errors import ConfigError
 from inbatch.evaluation import Evaluator, evaluator_for
 
@@ -50,10 +51,11 @@ def to_table(value: Any, *, key: str) -> datasets.Dataset | None:
         return value
     try:
         if isinstance(value, pandas.DataFrame):
-            return datasets.Dataset.from_pandas(value, preserve_index=False)
+            return datasets.Dataset.from_pandas(_plain_frame(value), preserve_index=False)
         if isinstance(value, Sequence) and all(isinstance(row, Mapping) for row in value):
             names = dict.fromkeys(name for row in value for name in row)  # not all rows have all
-            return datasets.Dataset.from_list([{n: row.get(n) for n in names} for row in value])
+            columns = {name: _plain([row.get(name) for row in value]) for name in names}
+            return datasets.Dataset.from_dict(columns)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ConfigError(
@@ -99,8 +101,27 @@ def make_evaluator(
     if table is None:
         return None
     roles = {role: column for role, column in columns.items() if role not in ("key", *SCORES)}
-    source: Source = load_table(name, table, columns=roles or None, field=key)
+    source = load_table(name, table, SourceSpec(columns=roles or None), field=key)
     return evaluator_for(source, name=name)
+
+
+def _plain(values: Iterable[Any]) -> list[Any]:
+    """Values of a column with lists for arrays and tuples, and None for what pandas has where nothing is."""
+    plain = [v.tolist() if isinstance(v, np.ndarray) else v for v in values]
+    plain = [list(value) if isinstance(value, tuple) else value for value in plain]
+    if any(isinstance(value, str | list) for value in plain):
+        plain = [None if isinstance(v, float | np.floating) and np.isnan(v) else v for v in plain]
+    return [None if value is pandas.NA else value for value in plain]
+
+
+def _plain_frame(frame: pandas.DataFrame) -> pandas.DataFrame:
+    """The same for those columns that may hold anything."""
+    if not frame.columns.is_unique:
+        return frame
+    plain = frame.copy(deep=False)
+    for name in (name for name in frame.columns if frame[name].dtype == object):
+        plain[name] = pandas.Series(_plain(frame[name]), frame.index, object)
+    return plain
 
 
 def _is_paths(value: Any) -> bool:

@@ -25,6 +25,7 @@ from inbatch.data.formats.base import BadRecordError, RecordFormat, Row, Tally
 from inbatch.data.formats.records import Place
 from inbatch.data.sources.config_keys import path_key, to_set
 from inbatch.data.sources.dropped import EMPTY_BESIDE_OTHERS, Dropped, from_json
+from inbatch.data.sources.list_texts import SAMPLE, refuse_lists_of
 from inbatch.errors import ConfigError
 from inbatch.files import new_folder, one_at_a_time, write_json
 
@@ -175,6 +176,24 @@ def convert(
         MemoryMappedTable.from_file(str(target / ROWS)), fingerprint=fingerprint
     )
     return Converted(table, read_left_out(target))
+
+
+def refuse_list_records(
+    records: Iterable[tuple[Place, Any]], conversion: Conversion, *, origin: str, parsed: bool
+) -> None:
+    """Refuse columns whose texts would be trained on and are lists, in the first records.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    first = list(islice(records, SAMPLE))
+    rows = dataclasses.replace(conversion, tally=Tally()).rows(first)
+    used = {text for row, _ in rows for text in (row.query, *row.positive, *row.negative)}
+    named = [record for _, record in first if isinstance(record, Mapping)]
+    for name in dict.fromkeys(name for record in named for name in record):
+        texts = [text for record in named if isinstance(text := record.get(name), str)]
+        if not used.isdisjoint(texts):
+            refuse_lists_of(texts, name, origin=origin, parsed=parsed, field=conversion.field)
 
 
 def write_once(folder: Path, fingerprint: str, write: Callable[[Path], None], tally: Tally) -> Path:
