@@ -14,6 +14,7 @@ import pyarrow as pa
 from inbatch.data.sources.columns import SCORES
 from inbatch.data.sources.config_keys import is_one
 from inbatch.data.sources.load import load_table
+from inbatch.data.sources.mixed_columns import WAS_TEXT
 from inbatch.data.sources.spec import SourceSpec
 from inbatch.errors import ConfigError
 from inbatch.evaluation import Evaluator, evaluator_for
@@ -54,7 +55,9 @@ def to_table(value: Any, *, key: str) -> datasets.Dataset | None:
             return datasets.Dataset.from_pandas(_plain_frame(value), preserve_index=False)
         if isinstance(value, Sequence) and all(isinstance(row, Mapping) for row in value):
             names = dict.fromkeys(name for row in value for name in row)  # not all rows have all
-            columns = {name: _plain([row.get(name) for row in value]) for name in names}
+            columns: dict[Any, list[Any]] = {}
+            for name in names:
+                columns |= _of_one_kind(name, [row.get(name) for row in value])
             return datasets.Dataset.from_dict(columns)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
@@ -114,13 +117,24 @@ def _plain(values: Iterable[Any]) -> list[Any]:
     return [None if value is pandas.NA else value for value in plain]
 
 
+def _of_one_kind(name: Any, values: Iterable[Any]) -> dict[Any, list[Any]]:
+    """A column of plain values; where some are lists, texts as lists of one, which another column marks."""
+    plain = _plain(values)
+    texts = [isinstance(value, str) for value in plain]
+    if not any(texts) or not any(isinstance(value, list) for value in plain):
+        return {name: plain}
+    lists = [[value] if text else value for value, text in zip(plain, texts)]
+    return {name: lists, f"{WAS_TEXT}{name}": texts}
+
+
 def _plain_frame(frame: pandas.DataFrame) -> pandas.DataFrame:
     """The same for those columns that may hold anything."""
     if not frame.columns.is_unique:
         return frame
     plain = frame.copy(deep=False)
     for name in (name for name in frame.columns if frame[name].dtype == object):
-        plain[name] = pandas.Series(_plain(frame[name]), frame.index, object)
+        for key, values in _of_one_kind(name, frame[name]).items():
+            plain[key] = pandas.Series(values, frame.index, object)
     return plain
 
 

@@ -36,6 +36,7 @@ from inbatch.data.sources.columns import Roles, find_roles
 from inbatch.data.sources.dropped import Dropped
 from inbatch.data.sources.files import load_hub, peek_columns, resolve_files
 from inbatch.data.sources.indexed import IndexedRows
+from inbatch.data.sources.mixed_columns import WAS_TEXT
 from inbatch.data.sources.spec import SourceSpec
 from inbatch.data.sources.tables import Files
 from inbatch.errors import ConfigError
@@ -204,13 +205,15 @@ def _made(
     *,
     field: str,
 ) -> Formatted:
-    roles = find_roles(table.column_names, mapping=spec.columns, field=field)
+    names = [name for name in table.column_names if not name.startswith(WAS_TEXT)]
+    roles = find_roles(names, mapping=spec.columns, field=field)
     prompts = Prompts(spec.prompts)
     if isinstance(table, datasets.Dataset) and isinstance(chosen.format, ColumnFormat):
         prompts = prompts_of_table(table, chosen.format, spec.prompts, origin=origin, field=field)
         roles = prompts.mark(roles)
     if isinstance(table, datasets.Dataset):
-        table = table.select_columns(list(roles.used))
+        marks = [WAS_TEXT + n for n in roles.texts if WAS_TEXT + n in table.column_names]
+        table = table.select_columns([*roles.used, *marks])
     return Formatted(
         roles=roles,
         origin=origin,

@@ -11,9 +11,12 @@ from __future__ import annotations
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 import datasets
 import fsspec
@@ -22,8 +25,14 @@ import pyarrow as pa
 from inbatch.data.sources.arrow_copy import copy_tables
 from inbatch.data.sources.columns import Roles, suggest
 from inbatch.data.sources.config_keys import path_key, to_set
-from inbatch.data.sources.diagnose import FaultyFileError, nearest_name, shorten
+from inbatch.data.sources.diagnose import (
+    FaultyFileError,
+    MixedColumnError,
+    nearest_name,
+    shorten,
+)
 from inbatch.data.sources.list_texts import refuse_list_texts
+from inbatch.data.sources.mixed_columns import Mixed
 from inbatch.data.sources.reading import Reading
 from inbatch.data.sources.spec import SourceSpec
 from inbatch.data.sources.tables import (
@@ -35,6 +44,8 @@ from inbatch.data.sources.tables import (
     read_tables,
 )
 from inbatch.errors import ConfigError
+
+T = TypeVar("T")
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 # Errors of `datasets` for files that do not parse and for hub data sets that cannot be loaded.
@@ -124,21 +135,31 @@ def load_files(
     Raises:
         ConfigError: The files do not parse, or differ in their columns.
     """
+    num_proc = min(workers, len(files.paths))
+
+    def copy(files: Files) -> datasets.Dataset:
+        try:
+            with _quiet():
+                return copy_tables(
+                    files,
+                    find_schema(files, roles),
+                    cache_dir=cache_dir,
+                    num_proc=num_proc if num_proc > 1 else None,
+                )
+        except LOAD_ERRORS as error:
+            # Of a process the error comes without its cause.
+            fault = error.__cause__
+            if not isinstance(fault, FaultyFileError):
+                fault = find_fault(files, roles)
+            if fault is None:
+                raise
+            raise fault from None
+
     try:
-        schema = find_schema(files, roles)
-        num_proc = min(workers, len(files.paths))
-        with _quiet():
-            table = copy_tables(
-                files, schema, cache_dir=cache_dir, num_proc=num_proc if num_proc > 1 else None
-            )
+        table = _read(files, roles, copy)
     except FaultyFileError as fault:
         raise as_error(fault, field=field) from None
     except LOAD_ERRORS as error:
-        if isinstance(error.__cause__, FaultyFileError):
-            raise as_error(error.__cause__, field=field) from None
-        # Of a process the error comes without its cause.
-        if (found := find_fault(files, roles)) is not None:
-            raise as_error(found, field=field) from None
         raise _unreadable(files, error, field=field) from error
     if table.num_rows == 0:
         raise _no_rows(files.paths[0], field=field)
@@ -173,12 +194,28 @@ def locate_row(files: Files, roles: Roles, row: int) -> tuple[str, int]:
     Reads file by file, so it is for messages only.
     """
     for path in files.paths[:-1]:
-        schema = find_schema(files.only(path), roles)
-        num_rows = sum(table.num_rows for table in read_tables(files, path, schema))
+        num_rows = _read(files.only(path), roles, partial(_count_rows, roles=roles))
         if row < num_rows:
             return path, row
         row -= num_rows
     return files.paths[-1], row
+
+
+def _count_rows(files: Files, *, roles: Roles) -> int:
+    schema, (path,) = find_schema(files, roles), files.paths
+    return sum(table.num_rows for table in read_tables(files, path, schema))
+
+
+def _read(files: Files, roles: Roles, read: Callable[[Files], T]) -> T:
+    """What `read` makes of files, again for each column that turns out to hold texts and lists of them."""
+    scores = (name for name in (roles.positive_score, roles.negative_score) if name)
+    files = replace(files, mixed=Mixed((*roles.texts[1:], *scores)))
+    while True:
+        try:
+            return read(files)
+        except MixedColumnError as error:
+            mixed = replace(files.mixed, do=(*files.mixed.do, error.column))
+            files = replace(files, mixed=mixed)
 
 
 def as_error(fault: FaultyFileError, *, field: str) -> ConfigError:

@@ -29,7 +29,13 @@ from inbatch.data.sources.prepared import (
 from inbatch.data.sources.ragged_arrays import arrays_of
 from inbatch.data.sources.source import Source
 from inbatch.data.sources.spec import SourceSpec, parse_spec
-from inbatch.data.sources.streamed import DROPPED_TEXTS, LABELS, DecodedFile, StreamedRows
+from inbatch.data.sources.streamed import (
+    DROPPED_TEXTS,
+    LABELS,
+    SINGLE_TEXTS,
+    DecodedFile,
+    StreamedRows,
+)
 from inbatch.data.sources.tables import Files
 from inbatch.errors import ConfigError
 
@@ -264,6 +270,7 @@ def decode_file(
     else:
         arrays |= arrays_of(source.ragged)
         arrays[DROPPED_TEXTS] = np.array([source.num_dropped_texts])
+        arrays[SINGLE_TEXTS] = np.array([source.num_single_texts])
     return DecodedFile(
         source.table(0, source.num_rows),
         {name: array for name, array in arrays.items() if array is not None},

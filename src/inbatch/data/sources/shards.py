@@ -200,6 +200,7 @@ def finish_job(job: ShardJob, *, versions: Mapping[str, str]) -> None:
         "prompts": job.source.prompts,
         "dropped": [asdict(each) for each in job.source.dropped],
         "num_dropped_texts": job.source.num_dropped_texts,
+        "num_single_texts": job.source.num_single_texts,
         "prompt_lengths": [job.tokenize([], prompt)[1] for prompt in prompts if job.tokenize],
         "shards": [
             {"name": shard.name, "num_rows": job.rows_of(number)[1] - job.rows_of(number)[0]}

@@ -28,6 +28,7 @@ from inbatch.data.sources.dropped import Dropped, num_rows
 from inbatch.data.sources.indexed import IndexedRows
 from inbatch.data.sources.list_checks import checked_lists
 from inbatch.data.sources.lists import with_lists
+from inbatch.data.sources.mixed_columns import count_texts
 from inbatch.data.sources.prepared import KEY_HASHES, TEXT_HASHES, TEXT_LENGTHS, Prepared
 from inbatch.data.sources.ragged_rows import RaggedRows
 from inbatch.data.sources.streamed import LABELS, StreamedRows
@@ -95,8 +96,10 @@ class Source:
         if isinstance(rows, View):
             self.streamed, self.is_prepared = rows.source.streamed, rows.source.is_prepared
         self.num_dropped_texts = 0
+        self.num_single_texts = 0  # that were read as lists of one
         self.dropped: tuple[Dropped, ...] = ()  # by reason
         if self.stored is not None:
+            self.num_single_texts = self.stored.num_single_texts
             self.dropped = self.stored.dropped
             self.num_dropped_texts = self.stored.num_dropped_texts
         resolve_prompts(self.prompts, roles, field=f"{field}.prompts")
@@ -115,9 +118,14 @@ class Source:
             place = Place(origin, files, field)
             keep = None
             if prepared is None:
+                self.num_single_texts = count_texts(dataset.data.table, roles.texts)
                 dataset, keep = self._check(dataset, place)
             self._rows = RowTable(dataset, self.roles, keep, place)
             self._labels = read_labels(dataset, self.roles, kept=self._rows.kept, place=place)
+        if self.num_single_texts and not isinstance(rows, View):
+            number = self.num_single_texts
+            single = f"{number:,} {'text' if number == 1 else 'texts'} read as lists of one"
+            self.read_as = "; ".join(filter(None, (read_as, single)))
         self.dropped += left_out
         self.num_dropped = num_rows(self.dropped)
         self.ragged: RaggedRows | None = None

@@ -33,6 +33,7 @@ class Viewed(Protocol):
     streamed: StreamedRows | None
     dropped: tuple[Dropped, ...]
     num_dropped_texts: int
+    num_single_texts: int
     is_prepared: bool
     cache_dir: str | Path | None
 
@@ -81,6 +82,7 @@ class View(ABC):
         self.source = source
         self.num_rows, self.num_near_rows = source.num_rows, source.num_near_rows
         self.dropped, self.num_dropped_texts = source.dropped, source.num_dropped_texts
+        self.num_single_texts = source.num_single_texts
         self.fingerprint = f"{source.fingerprint}-{form}"
 
     def array(self, name: str) -> np.ndarray:
