@@ -20,7 +20,6 @@ from inbatch.losses import (
     Matryoshka,
     MultipleNegativesRanking,
     OnlineContrastive,
-    Triplet,
 )
 from inbatch.losses.base import Loss
 from inbatch.run.batch_checks import check_batch, check_others, check_sizes
@@ -158,15 +157,11 @@ def test_a_ring_needs_candidates() -> None:
     check_gather({"a": CoSENT()}, "local")
 
 
-def test_lists_need_a_loss_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_need_parts_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     columns = {"query": ["a", "b"], "positive": ["c", "d"], "negative": ["e", "f"]}
     source = Source.from_columns("s", columns)
     monkeypatch.setattr(source, "ragged", object(), raising=False)
-    for loss in (Triplet(), CoSENT(), Matryoshka(CosineSimilarity(), dims=[8])):
-        with pytest.raises(ConfigError, match="takes one positive a row, and source 's' has lists"):
-            check_loss(loss, source, guided=False)
     ranking, kernels = MultipleNegativesRanking(), GIST(implementation="triton")
-    check_loss(Matryoshka(ranking, dims=[8]), source, guided=False)
     check_lists({"s": ranking}, [source], gather="ring", world_size=1)
     with pytest.raises(ConfigError, match="gather='ring' does not know rows with lists"):
         check_lists({"s": ranking}, [source], gather="ring", world_size=2)
@@ -198,14 +193,15 @@ def test_a_sources_own_batch_divides_over_the_ranks() -> None:
 def test_losses_mask_known_positives_of_sources_with_lists() -> None:
     plain, ragged = source("plain", 4), source("ragged", 4)
     ragged.ragged = object()  # type: ignore[assignment] # lists are not looked at
-    losses = make_losses(MultipleNegativesRanking(), [plain, ragged], guided=False)
+    _, losses = make_losses(MultipleNegativesRanking(), [plain, ragged], guided=False, mixed=False)
     assert {name: loss.needs_text_ids for name, loss in losses.items()} == {
         "plain": False,
         "ragged": True,
         MIXED: True,
     }
     told = MultipleNegativesRanking(mask_duplicates=False)
-    own = make_losses({"plain": CoSENT(), "ragged": told}, [ragged], guided=False)
+    _, own = make_losses({"plain": CoSENT(), "ragged": told}, [ragged], guided=False, mixed=False)
     assert own == {"plain": CoSENT(), "ragged": told}
-    [loss, _] = make_losses(MultipleNegativesRanking(), [plain], guided=False).values()
+    _, losses = make_losses(MultipleNegativesRanking(), [plain], guided=False, mixed=False)
+    [loss, _] = losses.values()
     assert loss == MultipleNegativesRanking(mask_duplicates=False)

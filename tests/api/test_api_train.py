@@ -180,8 +180,9 @@ def test_objects_of_the_users_own(tiny_bert: Path, small: dict[str, Any]) -> Non
 
 def inbatch_source() -> Any:
     from inbatch.data.sources.load import load_table
+    from inbatch.data.sources.spec import SourceSpec
 
-    return load_table("rows", datasets.Dataset.from_list(rows(8)), field="rows")
+    return load_table("rows", datasets.Dataset.from_list(rows(8)), SourceSpec(), field="rows")
 
 
 def test_a_loss_for_each_source(small: dict[str, Any]) -> None:

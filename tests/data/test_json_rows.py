@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from inbatch.api.rows import to_table
 from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.dropped import LINE
 from inbatch.data.sources.files import load_files, resolve_files
 from inbatch.data.sources.json_types import infer
 from inbatch.data.sources.load import Source, load_sources
+from inbatch.data.sources.shards import ShardJob, finish_job, open_job, write_shards
 from inbatch.data.sources.tables import stream_rows
 from inbatch.errors import ConfigError
 
@@ -258,7 +261,7 @@ def test_rows_with_lists_that_are_left_out(tmp_path: Path) -> None:
     rows = [
         good,
         "{\n",
-        {**good, "pos": "b"},
+        {**good, "pos": [1]},
         {**good, "query": " "},
         {**good, "pos": []},
         {**good, "label": 1e39},
@@ -297,3 +300,102 @@ def test_a_row_without_negatives_is_no_bad_row(tmp_path: Path) -> None:
     path = write(tmp_path / "b.jsonl", [row for row in rows if row.get("query") != 3])
     assert load(path).num_rows == 3
     assert load(path, on_empty="drop").num_rows == 1
+
+
+MIXED_ROWS: list[dict[str, Any]] = [
+    {"query": "a", "positive": "b", "negative": None, "positive_score": 0.5},
+    {"query": "c", "positive": ["d", "e"], "negative": "f", "positive_score": [0.1, 0.2]},
+    {"query": "g", "positive": "h", "negative": ["i", "j"], "positive_score": 1},
+    {"query": "k", "positive": ["l"], "negative": [], "positive_score": [0.3]},
+]
+
+
+def documents(source: Source) -> list[list[str]]:
+    """Query and documents of each row."""
+    assert source.ragged is not None
+    found = []
+    for row in range(source.num_rows):
+        read = source.ragged.read(np.array([row]))
+        found.append([*read.queries, *read.documents])
+    return found
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("first", range(4))
+@pytest.mark.parametrize("kind", ["jsonl", "json", "streamed", "memory", "pandas", "prepared"])
+def test_a_text_in_place_of_a_list_is_a_list_of_one(kind: str, first: int, tmp_path: Path) -> None:
+    """Whatever the first row has; also where a block of lines has texts only."""
+    rows = [*MIXED_ROWS[first:], *MIXED_ROWS[:first]]
+    texts = [{**MIXED_ROWS[0], "negative": "n"}] * 60
+    if kind == "json":
+        path = tmp_path / "a.json"
+        path.write_text(json.dumps(rows))
+    elif kind in ("memory", "pandas"):
+        rows = [{key: row[key] for key in ("query", "positive", "negative")} for row in rows]
+        table = to_table(rows if kind == "memory" else pandas.DataFrame(rows), key="train")
+        [source] = load_sources({"x": {"path": "x"}}, tables={"x": table})  # type: ignore[dict-item]
+    else:
+        path = write(tmp_path / "a.jsonl", rows)
+    if kind in ("jsonl", "json"):
+        source = load(path)
+    elif kind in ("streamed", "prepared"):
+        source = load(path, streaming=kind == "streamed")
+    if kind == "prepared":
+        job = ShardJob(source=source, folder=tmp_path / "out", shard_rows=3)
+        list(write_shards(job, open_job(job), workers=1))
+        finish_job(job, versions={})
+        source = load(tmp_path / "out")
+    listed = [["a", "b"], ["c", "d", "e", "f"], ["g", "h", "i", "j"], ["k", "l"]]
+    assert documents(source) == [*listed[first:], *listed[:first]]
+    assert source.read_as == "3 texts read as lists of one"
+    if kind == "jsonl":
+        scores = source.table(0, 4).column("positive_score").to_pylist()
+        wanted = [[0.5], [0.1, 0.2], [1.0], [0.3]]
+        assert scores == [*wanted[first:], *wanted[:first]]
+        many = load(write(tmp_path / "b.jsonl", [*texts, *rows, *texts]))
+        assert (
+            documents(many)[58:66]
+            == [["a", "b", "n"]] * 2 + documents(source) + [["a", "b", "n"]] * 2
+        )
+        assert many.num_single_texts == 3 + 2 * 120
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_files_of_texts_beside_files_of_lists(
+    suffix: str, workers: int, order: str, tmp_path: Path
+) -> None:
+    a = [{"query": "q", "positive": "p", "negative": n} for n in ("n", None)]
+    b = [{"query": "r", "positive": ["s", "t"], "negative": ["u"]}]
+    paths = []
+    for name in order:
+        rows = {"a": a, "b": b}[name]
+        paths.append(str(tmp_path / f"{name}.{suffix}"))
+        if suffix == "jsonl":
+            write(Path(paths[-1]), rows)
+        else:
+            pq.write_table(pa.Table.from_pylist(rows), paths[-1])
+    cache = str(tmp_path / "cache")
+    [source] = load_sources({"x": {"path": paths}}, cache_dir=cache, workers=workers)
+    found = {"a": [["q", "p", "n"], ["q", "p"]], "b": [["r", "s", "t", "u"]]}
+    assert documents(source) == [row for name in order for row in found[name]]
+    assert source.num_single_texts == 3
+    [again] = load_sources({"x": {"path": paths}}, cache_dir=cache)
+    assert again.num_single_texts == 3
+
+
+def test_faults_of_rows_with_texts_and_lists(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [*MIXED_ROWS, {"query": "m", "positive": ["n", " "]}])
+    with pytest.raises(ConfigError, match=r"an empty text in column 'positive', row 4 "):
+        load(path)
+    more = [{"query": ["m"], "positive": "n"}, {"query": "o", "positive": 1}]
+    write(path, [*MIXED_ROWS, *more])
+    with pytest.raises(ConfigError, match="has a list in column 'query', line 5, where others"):
+        load(path)
+    source = load(path, on_bad_row="drop")
+    assert (source.num_rows, source.num_dropped, source.num_single_texts) == (4, 2, 3)
+    other = write(tmp_path / "b.jsonl", [*MIXED_ROWS, {"query": "m", "positive": ["n", " "]}])
+    with pytest.raises(ConfigError, match=r"column 'positive', row 4 \(counted") as error:
+        load_sources({"x": {"path": [str(other), str(write(tmp_path / "c.jsonl", MIXED_ROWS))]}})
+    assert error.value.value == str(other)

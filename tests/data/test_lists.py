@@ -24,6 +24,7 @@ from inbatch.data.sources import list_checks
 from inbatch.data.sources.checks import is_blank
 from inbatch.data.sources.load import load_sources, load_table
 from inbatch.data.sources.source import Source
+from inbatch.data.sources.spec import SourceSpec
 from inbatch.errors import ConfigError
 
 ROWS = list_rows()
@@ -310,4 +311,36 @@ def test_rows_of_a_program(kind: str) -> None:
     given = {"dicts": sparse, "pandas": frame, "dataset": datasets.Dataset.from_list(rows)}[kind]
     table = to_table(given, key="data")
     assert table is not None
-    assert_rows(load_table("x", table, field="data"), rows)
+    assert_rows(load_table("x", table, SourceSpec(), field="data"), rows)
+
+
+@pytest.mark.parametrize("kind", ["dicts", "pandas"])
+@pytest.mark.parametrize(
+    "empty",
+    [np.array([]), np.array([], dtype=object), (), None, np.nan, np.float32("nan"), pandas.NA],
+    ids=["floats", "objects", "tuple", "None", "NaN", "NaN of 32 bits", "NA"],
+)
+def test_what_a_program_has_for_lists(kind: str, empty: Any) -> None:
+    """Arrays and tuples; of no negatives also what pandas has where nothing is."""
+    columns = {
+        "query": ["a", "b", "c"],
+        "pos": [np.array(["d", "e"]), ("f",), ["g"]],
+        "neg": [empty, np.array(["h"], dtype=object), ("i", "j")],
+    }
+    given: Any = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values())]
+    if kind == "pandas":
+        index = [5, 5, 7]
+        given = pandas.DataFrame(
+            {name: pandas.Series(values, index, object) for name, values in columns.items()}
+        )
+    table = to_table(given, key="data")
+    assert table is not None
+    negatives: list[list[str]] = [[], ["h"], ["i", "j"]]
+    positives = [["d", "e"], ["f"], ["g"]]
+    expected = [
+        {"query": query, "pos": pos, "neg": neg}
+        for query, pos, neg in zip("abc", positives, negatives)
+    ]
+    assert_rows(load_table("x", table, SourceSpec(), field="data"), expected)
+    if kind == "pandas":
+        assert isinstance(given["pos"].iloc[1], tuple)  # what was given stays as it was

@@ -228,7 +228,7 @@ def test_rows_come_from_files(tmp_path: Path):
     assert limited.second == ["red", "green"]
     with pytest.raises(ConfigError, match=r"limit is given inside"):
         EmbeddingSimilarityEvaluator({"path": str(path), "limit": 1}, columns=columns, limit=2)
-    with pytest.raises(ConfigError, match=r"dev\.path\.prompts has no effect"):
+    with pytest.raises(ConfigError, match=r"dev\.path\.prompts=.* has an effect in retrieval"):
         EmbeddingSimilarityEvaluator(
             {"path": str(path), "prompts": {"query": "q: "}}, columns=columns, name="dev"
         )

@@ -90,5 +90,5 @@ def test_a_guide_is_loaded_for_losses_that_need_it(tiny_bert: Path, tmp_path: Pa
     for overrides, kind in ((no_guide, type(None)), (["guide.mode=live"], LiveGuide)):
         config = check_config(compose_run(*TINY, *options, *overrides))
         sources = load_sources(config.data.train)
-        losses = make_losses(config.loss, sources, guided=True)
+        sources, losses = make_losses(config.loss, sources, guided=True, mixed=False)
         assert type(make_guide(config.guide, sources, losses, accelerator="cpu")) is kind

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pandas
 import pyarrow as pa
 
 from inbatch.data.sources.columns import SCORES
 from inbatch.data.sources.config_keys import is_one
 from inbatch.data.sources.load import load_table
-from inbatch.data.sources.source import Source
+from inbatch.data.sources.mixed_columns import WAS_TEXT
+from inbatch.data.sources.spec import SourceSpec
 from inbatch.errors import ConfigError
 from inbatch.evaluation import Evaluator, evaluator_for
 
@@ -50,10 +52,13 @@ def to_table(value: Any, *, key: str) -> datasets.Dataset | None:
         return value
     try:
         if isinstance(value, pandas.DataFrame):
-            return datasets.Dataset.from_pandas(value, preserve_index=False)
+            return datasets.Dataset.from_pandas(_plain_frame(value), preserve_index=False)
         if isinstance(value, Sequence) and all(isinstance(row, Mapping) for row in value):
             names = dict.fromkeys(name for row in value for name in row)  # not all rows have all
-            return datasets.Dataset.from_list([{n: row.get(n) for n in names} for row in value])
+            columns: dict[Any, list[Any]] = {}
+            for name in names:
+                columns |= _of_one_kind(name, [row.get(name) for row in value])
+            return datasets.Dataset.from_dict(columns)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ConfigError(
@@ -99,8 +104,38 @@ def make_evaluator(
     if table is None:
         return None
     roles = {role: column for role, column in columns.items() if role not in ("key", *SCORES)}
-    source: Source = load_table(name, table, columns=roles or None, field=key)
+    source = load_table(name, table, SourceSpec(columns=roles or None), field=key)
     return evaluator_for(source, name=name)
+
+
+def _plain(values: Iterable[Any]) -> list[Any]:
+    """Values of a column with lists for arrays and tuples, and None for what pandas has where nothing is."""
+    plain = [v.tolist() if isinstance(v, np.ndarray) else v for v in values]
+    plain = [list(value) if isinstance(value, tuple) else value for value in plain]
+    if any(isinstance(value, str | list) for value in plain):
+        plain = [None if isinstance(v, float | np.floating) and np.isnan(v) else v for v in plain]
+    return [None if value is pandas.NA else value for value in plain]
+
+
+def _of_one_kind(name: Any, values: Iterable[Any]) -> dict[Any, list[Any]]:
+    """A column of plain values; where some are lists, texts as lists of one, which another column marks."""
+    plain = _plain(values)
+    texts = [isinstance(value, str) for value in plain]
+    if not any(texts) or not any(isinstance(value, list) for value in plain):
+        return {name: plain}
+    lists = [[value] if text else value for value, text in zip(plain, texts)]
+    return {name: lists, f"{WAS_TEXT}{name}": texts}
+
+
+def _plain_frame(frame: pandas.DataFrame) -> pandas.DataFrame:
+    """The same for those columns that may hold anything."""
+    if not frame.columns.is_unique:
+        return frame
+    plain = frame.copy(deep=False)
+    for name in (name for name in frame.columns if frame[name].dtype == object):
+        for key, values in _of_one_kind(name, frame[name]).items():
+            plain[key] = pandas.Series(values, frame.index, object)
+    return plain
 
 
 def _is_paths(value: Any) -> bool:

@@ -37,11 +37,14 @@ class ShardedEncode:
         return self._trainer.strategy.root_device
 
     @torch.no_grad()
-    def __call__(self, texts: Sequence[str], *, role: str | None) -> Tensor:
+    def __call__(
+        self, texts: Sequence[str], *, role: str | None, prompt: str | None = None
+    ) -> Tensor:
         """Embeddings of all texts in their order, float32 on the CPU: [len(texts), D]."""
         world, rank = self._trainer.world_size, self._trainer.global_rank
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
-        own = self._embed([texts[i] for i in order[rank::world]], role)
+        prompt = self._encoder.prompt_for(role) if prompt is None else prompt
+        own = self._embed([texts[i] for i in order[rank::world]], prompt)
         if world > 1:
             own = all_gather_rows(own, split_rows(len(texts), world))
         gathered = own.cpu()
@@ -50,10 +53,10 @@ class ShardedEncode:
         embeddings[torch.tensor(dealt, dtype=torch.int64)] = gathered
         return embeddings
 
-    def _embed(self, texts: Sequence[str], role: str | None) -> Tensor:
+    def _embed(self, texts: Sequence[str], prompt: str) -> Tensor:
         device = self.device
         tokenizer = self._encoder.tokenizer
-        token_ids, prompt_length = tokenizer(texts, self._encoder.prompt_for(role))
+        token_ids, prompt_length = tokenizer(texts, prompt)
         chunks = make_chunks(
             token_ids,
             [prompt_length] * len(token_ids),

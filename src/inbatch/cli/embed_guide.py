@@ -35,7 +35,8 @@ def embed_guide(run: RunConfig) -> Path:
     world = find_world(run.trainer.accelerator, run.trainer.devices, run.trainer.num_nodes)
     parts_of.generate_data(run.data)
     sources = load_sources(run.data.train, cache_dir=run.data.cache_dir)
-    losses = parts_of.make_losses(run.loss, sources, guided=run.guide.model is not None)
+    mixed, guided = bool(run.sampler.get("mixed")), run.guide.model is not None
+    sources, losses = parts_of.make_losses(run.loss, sources, guided=guided, mixed=mixed)
     guide = parts_of.make_guide(run.guide, sources, losses, accelerator=world.accelerator)
     if guide is None:
         raise ConfigError("loss", "does not use a guide", "set loss=gist, which does")

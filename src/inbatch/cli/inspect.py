@@ -83,8 +83,8 @@ def inspect_data(run: RunConfig, options: InspectConfig, *, sampler: str) -> Ins
     """
     parts_of.generate_data(run.data)
     sources = load_sources(run.data.train, cache_dir=run.data.cache_dir)
-    losses = parts_of.make_losses(run.loss, sources, guided=run.guide.model is not None)
-    mixed = bool(run.sampler.get("mixed"))
+    mixed, guided = bool(run.sampler.get("mixed")), run.guide.model is not None
+    sources, losses = parts_of.make_losses(run.loss, sources, guided=guided, mixed=mixed)
     sizes = parts_of.batch_sizes(run.global_batch_size, run.sampler.get("batch_sizes"), sources)
     check_others(losses, sources, sizes, mixed=mixed, ranks=1)
     check_batch(sources, sizes, mixed=mixed, drop_last=run.drop_last)

@@ -127,7 +127,8 @@ def work_of(run: RunConfig, rates: Rates) -> Work:
     parts_of.generate_data(run.data)
     sources = parts_of.load_sources(run.data.train, cache_dir=run.data.cache_dir)
     encoder = parts_of.make_encoder(run.encoder, sources)
-    losses = parts_of.make_losses(run.loss, sources, guided=run.guide.model is not None)
+    mixed, guided = bool(run.sampler.get("mixed")), run.guide.model is not None
+    sources, losses = parts_of.make_losses(run.loss, sources, guided=guided, mixed=mixed)
     sizes = parts_of.batch_sizes(run.global_batch_size, run.sampler.get("batch_sizes"), sources)
     tokens = {source.name: tokens_per_row(source, encoder) for source in sources}
     source = max(sources, key=lambda each: sizes[each.name] * tokens[each.name])

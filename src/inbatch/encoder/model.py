@@ -157,6 +157,7 @@ class Encoder(nn.Module):
         texts: Sequence[str],
         *,
         role: str | None = None,
+        prompt: str | None = None,
         chunk_tokens: int = 8192,
         device: torch.device | str | None = None,
     ) -> Tensor:
@@ -167,12 +168,14 @@ class Encoder(nn.Module):
             role: "query", "document" ("passage", "corpus") or another prompt's name; None takes the
                 default prompt. Equals sentence-transformers' `encode_query`, `encode_document` and
                 `encode`.
+            prompt: in place of the role's.
             chunk_tokens: most computed tokens of one forward; a longer text goes alone.
             device: moves the encoder there first; None leaves it where it is.
         """
         if device is not None:
             self.to(device)
-        prompt, training = self.prompt_for(role), self.training
+        prompt = self.prompt_for(role) if prompt is None else prompt
+        training = self.training
         self.eval()
         try:
             starts = range(0, len(texts), _ENCODE_TEXTS)

@@ -17,10 +17,13 @@ from inbatch.evaluation.metrics import SIMILARITIES
 class Encode(Protocol):
     """Embeds texts: float32 [N, D] on the CPU, in the order of the texts.
 
-    `role` is "query", "document" or None and chooses the prompt, as in `Encoder.encode`.
+    `role` is "query", "document" or None and chooses the prompt, as in `Encoder.encode`. Where rows bring
+    a prompt of their own, it comes as `prompt`, in place of the role's.
     """
 
-    def __call__(self, texts: Sequence[str], *, role: str | None) -> Tensor:
+    def __call__(
+        self, texts: Sequence[str], *, role: str | None, prompt: str | None = None
+    ) -> Tensor:
         """Embeddings of `texts`."""
 
 
@@ -142,6 +145,7 @@ def embed_distinct(
     columns: Sequence[Sequence[str]],
     *,
     role: str | None,
+    prompt: str | None = None,
     truncate_dim: int | None = None,
 ) -> list[Tensor]:
     """Embeddings of each column of texts; a text that occurs several times is encoded once.
@@ -150,13 +154,16 @@ def embed_distinct(
         encode: see `Encode`.
         columns: texts that are embedded alike.
         role: whose prompt to use.
+        prompt: another one in its place.
         truncate_dim: keep the first dimensions only; None for all.
 
     Returns:
         One [N, D] tensor for each column.
     """
     places = {text: i for i, text in enumerate(dict.fromkeys(t for c in columns for t in c))}
-    table = encode(list(places), role=role)[:, :truncate_dim]
+    # An `encode` of another package need not know of prompts that are not a role's.
+    options = {} if prompt is None else {"prompt": prompt}
+    table = encode(list(places), role=role, **options)[:, :truncate_dim]
     if len(columns) == 1 and len(columns[0]) == len(places):
         return [table]  # all distinct, hence already in order: no copy of a large corpus
     return [table[torch.tensor([places[text] for text in column])] for column in columns]

@@ -37,8 +37,8 @@ def evaluator_for(
 
     Args:
         path, limit: as that evaluator takes them. ``{path, columns, ...}`` gives a set different
-            columns, which win over `columns`; beside a folder, or the three files, it takes the further keys
-            of `retrieval_spec` too.
+            columns, which win over `columns`, and in retrieval ``prompts: {query: PROMPT}``; beside a folder,
+            or the three files, it takes the further keys of `retrieval_spec` too.
         columns: those of the training data; columns without a meaning here are left out (a key, scores; for a
             folder, query and positive).
         name: prefix of the metrics.

@@ -24,9 +24,12 @@ class EncodeTexts:
         """Where the encoder computes."""
         return next(self.encoder.parameters()).device
 
-    def __call__(self, texts: Sequence[str], *, role: str | None) -> Tensor:
-        """Embeddings of texts with the prompt of a role, [N, D]."""
-        return self.encoder.encode(texts, role=role, chunk_tokens=self.chunk_tokens)
+    def __call__(
+        self, texts: Sequence[str], *, role: str | None, prompt: str | None = None
+    ) -> Tensor:
+        """Embeddings of texts with the prompt of a role, or another one, [N, D]."""
+        options = {"role": role, "prompt": prompt}
+        return self.encoder.encode(texts, chunk_tokens=self.chunk_tokens, **options)
 
 
 def on_device(encoder: Encoder, device: str | torch.device | None) -> Encoder:

@@ -197,9 +197,10 @@ class InformationRetrievalEvaluator:
         ``data.ids[rank]`` is a document's id; -1 stands where the corpus has no more. Empty if an
         embedding is not finite.
         """
-        options = {"truncate_dim": self.truncate_dim}
+        options: dict[str, Any] = {"truncate_dim": self.truncate_dim}
         device = search_device(self.device, encode)
-        (queries_QD,) = embed_distinct(encode, (self.data.queries,), role="query", **options)
+        own: dict[str, Any] = {"role": "query", "prompt": self.data.query_prompt}
+        (queries_QD,) = embed_distinct(encode, (self.data.queries,), **own, **options)
         queries_QD = queries_QD.to(device)
         if not bool(queries_QD.isfinite().all()):
             return {}

@@ -34,6 +34,7 @@ class RetrievalData:
     left_out: np.ndarray | None = (
         None  # [Q] int64, rank of the document that is no hit; -1 for none
     )
+    query_prompt: str | None = None  # in place of the encoder's
     notes: tuple[str, ...] = ()  # what a person should know of the ids, as sentences
 
     @property

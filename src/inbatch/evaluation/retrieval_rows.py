@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
+from inbatch.data.sources.config_keys import path_key
 from inbatch.data.sources.source import Source
+from inbatch.errors import ConfigError
 from inbatch.evaluation.retrieval_data import (
     RetrievalData,
     retrieval_data_of_pairs,
@@ -25,16 +28,31 @@ def retrieval_data_of_rows(
         limit: see `make_retrieval_data`.
 
     Raises:
-        ConfigError: see `rows.load_source`; no grade is above 0.
+        ConfigError: see `rows.load_source`; no grade is above 0; a prompt for documents.
     """
     source = load_source(path, columns=columns, limit=None, field=field)
+    if {*source.prompts} - {"query", source.roles.query}:
+        raise ConfigError(
+            f"{path_key(source.field)}.prompts",
+            "is for queries alone here",
+            "set the encoder's prompt of documents instead",
+            value=source.prompts,
+        )
     if source.ragged is None:
         texts, labels = source.read(np.arange(source.num_rows))
-        return retrieval_data_of_pairs(texts, labels, limit=limit, field=field)
-    rows = source.ragged.read(np.arange(source.num_rows))
-    documents = rows.documents
-    pairs = _pairs(rows.queries, documents, source, rows.picks.counts, rows.picks.positives)
-    return retrieval_data_of_texts(rows.queries, documents, pairs, limit=limit, field=field)
+        data = retrieval_data_of_pairs(texts, labels, limit=limit, field=field)
+    else:
+        rows = source.ragged.read(np.arange(source.num_rows))
+        documents = rows.documents
+        pairs = _pairs(rows.queries, documents, source, rows.picks.counts, rows.picks.positives)
+        data = retrieval_data_of_texts(rows.queries, documents, pairs, limit=limit, field=field)
+    if not source.prompts:
+        return data
+    prompt = source.column_prompts(None)[0]
+    note = (
+        f"queries behind the prompt {prompt!r} of the {'records' if source.roles.prompt else 'set'}"
+    )
+    return replace(data, query_prompt=prompt, notes=(*data.notes, note))
 
 
 def _pairs(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from inbatch.data.sources.config_keys import path_key
 from inbatch.data.sources.load import Source, load_sources
 from inbatch.errors import ConfigError
 from inbatch.evaluation.base import EvaluationRows
@@ -40,9 +41,16 @@ def read_texts(
         field: configuration key of the evaluator, for messages.
 
     Raises:
-        ConfigError: see `load_source`; rows with lists of documents.
+        ConfigError: see `load_source`; rows with lists of documents, or with prompts.
     """
     source = load_source(path, columns=columns, limit=limit, field=field)
+    if source.prompts:
+        raise ConfigError(
+            f"{path_key(source.field)}.prompts",
+            "has an effect in retrieval only",
+            "set the encoder's prompts instead",
+            value=source.prompts,
+        )
     if source.is_ragged:
         raise ConfigError(
             field, "has lists of documents, which only retrieval takes", "set evaluation=retrieval"
@@ -119,8 +127,7 @@ def load_source(
     """The source that `read_texts` reads; arguments as there.
 
     Raises:
-        ConfigError: whatever `load_sources` finds wrong with files, columns and rows; prompts,
-            which belong to the encoder here.
+        ConfigError: whatever `load_sources` finds wrong with files, columns and rows.
     """
     check_limit(limit, field=field)
     if isinstance(path, Source):
@@ -130,7 +137,7 @@ def load_source(
                 "has no effect on a source that is loaded",
                 "set them where it is loaded",
             )
-        return _without_prompts(path, field=field)
+        return path
     spec: dict[str, object] = dict(path) if isinstance(path, Mapping) else {"path": path}
     for key, value in (("columns", columns or None), ("limit", limit)):
         if value is not None:
@@ -140,12 +147,4 @@ def load_source(
                 )
             spec[key] = value
     parent, _, name = field.rpartition(".")
-    return _without_prompts(load_sources({name: spec}, field=parent)[0], field=field)
-
-
-def _without_prompts(source: Source, *, field: str) -> Source:
-    if source.prompts:
-        raise ConfigError(
-            f"{field}.path.prompts", "has no effect", "set the encoder's prompts instead"
-        )
-    return source
+    return load_sources({name: spec}, field=parent)[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 from torch import Tensor
 
@@ -85,7 +85,7 @@ class TripletEvaluator:
 
     def __call__(self, encode: Encode) -> dict[str, float]:
         """Embed the triplets and compare."""
-        options = {"truncate_dim": self.truncate_dim}
+        options: dict[str, Any] = {"truncate_dim": self.truncate_dim}
         (query_ND,) = embed_distinct(encode, (self.queries,), role="query", **options)
         positive_ND, negative_ND = embed_distinct(
             encode, (self.positives, self.negatives), role="document", **options

@@ -25,6 +25,7 @@ from inbatch.losses.base import Loss
 from inbatch.run.auto_sizes import guide_chunk_tokens, num_workers
 from inbatch.run.compatibility import check_loss, check_parts, check_stored_guide
 from inbatch.run.datamodule import BatchModule, LoaderSettings
+from inbatch.run.forms import formed
 from inbatch.run.module import BiEncoderModule
 from inbatch.run.parts import OwnObjects, Parts
 from inbatch.run.resume import Saved
@@ -48,7 +49,9 @@ def build_parts(run: RunConfig, world: World, own: OwnObjects) -> Parts:
     }
     encoder = own.encoder or make_encoder(run.encoder, sources)
     follow_model(evaluators.values(), encoder.similarity)
-    losses = make_losses(own.loss or run.loss, sources, guided=run.guide.model is not None)
+    mixed = bool(run.sampler.get("mixed"))
+    guided = run.guide.model is not None
+    sources, losses = make_losses(own.loss or run.loss, sources, guided=guided, mixed=mixed)
     parts = Parts(
         sources=sources,
         batch_sizes=batch_sizes(run.global_batch_size, run.sampler.get("batch_sizes"), sources),
@@ -65,7 +68,7 @@ def build_parts(run: RunConfig, world: World, own: OwnObjects) -> Parts:
         precision=run.precision,
         gather=run.gather,
         on_nonfinite=run.on_nonfinite,
-        mixed=bool(run.sampler.get("mixed")),
+        mixed=mixed,
         drop_last=run.drop_last,
     )
     return parts
@@ -131,16 +134,19 @@ def make_guide(
     )
 
 
-def make_losses(node: Any, sources: Sequence[Source], *, guided: bool) -> dict[str, Loss]:
-    """The loss of each source, checked against its columns.
+def make_losses(
+    node: Any, sources: Sequence[Source], *, guided: bool, mixed: bool
+) -> tuple[list[Source], dict[str, Loss]]:
+    """The sources in the form that their losses take, and the loss of each, checked against its columns.
 
     Args:
         node: a loss or its `_target_` node for all sources, or these by source name.
-        sources: of the run.
+        sources: of the run, as loaded.
         guided: whether the run has a guide.
+        mixed: whether a batch holds rows of all sources.
 
     Raises:
-        ConfigError: a source has no loss, or one that does not fit its columns.
+        ConfigError: a source has no loss, or one that does not fit its rows.
     """
     if is_one_loss(node):
         names = (*(source.name for source in sources), MIXED)
@@ -154,10 +160,13 @@ def make_losses(node: Any, sources: Sequence[Source], *, guided: bool) -> dict[s
                 f"has no entry for source {source.name!r}",
                 f"add loss.{source.name}, or set one loss for all sources",
             )
+    sources = formed(sources, losses, mixed=mixed)
+    for source in sources:
         check_loss(losses[source.name], source, guided=guided)
     lists = {source.name: source.is_ragged for source in sources}
     lists[MIXED] = any(lists.values())  # a batch of several sources
-    return {name: loss.settled(lists=lists.get(name, False)) for name, loss in losses.items()}
+    settled = {name: loss.settled(lists=lists.get(name, False)) for name, loss in losses.items()}
+    return sources, settled
 
 
 def _made(node: Any) -> Any:

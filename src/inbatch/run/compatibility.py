@@ -11,6 +11,7 @@ import torch
 from inbatch.data.collate import MIXED
 from inbatch.data.sources.config_keys import columns_key, to_set
 from inbatch.data.sources.load import Source
+from inbatch.data.sources.views import ColumnsOfLists
 from inbatch.errors import ConfigError
 from inbatch.losses.base import Loss
 from inbatch.losses.softmax.implementation import obstacle_of_kernels
@@ -58,12 +59,6 @@ def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
     """
     name, columns = type(loss).__name__, len(source.columns)
     refused = partial(ConfigError, "loss", value=name)
-    if source.is_ragged and not loss.takes_lists:
-        raise refused(
-            f"takes one positive a row, and source {source.name!r} has lists of texts",
-            "choose a loss that takes lists, such as loss=multiple_negatives_ranking, or give each row one "
-            f"positive and as many negatives as any other in {columns_key(source.field)}",
-        )
     if loss.needs_labels and not source.has_labels:
         raise refused(
             f"needs labels, and source {source.name!r} has none",
@@ -81,10 +76,13 @@ def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
         span = (
             f"at least {least}" if most is None else f"{least} to {most}" if most > least else most
         )
+        fix = f"set {columns_key(source.field)}"
+        if isinstance(source.stored, ColumnsOfLists) and most is not None and columns > most:
+            fix = f"set {to_set(source.field, f'max_negatives={most - 2}')}"
         raise refused(
             f"takes {span} text columns, and source {source.name!r} has {columns} "
             f"({', '.join(source.columns)})",
-            f"set {columns_key(source.field)}",
+            fix,
         )
 
 

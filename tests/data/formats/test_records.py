@@ -274,7 +274,9 @@ def test_flag_embedding_is_read_as_columns_with_its_prompt(tmp_path: Path) -> No
     assert found.table is None
     assert found.roles.texts == ("query", "pos", "neg")
     assert found.prompts == {"query": "Find: "}
-    assert read(path, format={"prompt": "ignore"}).prompts is None
+    assert (found.roles.prompt, found.roles.ignored) == ("prompt", ())
+    unread = read(path, format={"prompt": "ignore"})
+    assert (unread.prompts, unread.roles.ignored) == (None, ("prompt",))
     assert read(path, prompts={"query": "Mine: "}).prompts == {"query": "Mine: "}
     lines(path, record, {**record, "prompt": "Other: "})
     with pytest.raises(

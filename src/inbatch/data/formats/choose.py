@@ -28,6 +28,11 @@ class Chosen(NamedTuple):
     format: Format
     reason: str
 
+    def describe(self) -> str:
+        """One line; plain columns that nobody asked about need none."""
+        since = "" if self.reason == AS_SET else "since "
+        return f"read as {self.name}, {since}{self.reason}" if self.reason else ""
+
 
 @cache
 def formats() -> dict[str, Mapping[str, Any]]:

@@ -9,8 +9,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ from inbatch.data.sources.dropped import (
     intake_from_json,
 )
 from inbatch.data.sources.indexed import IndexedRows
+from inbatch.data.sources.list_texts import SAMPLE, refuse_lists_of
 from inbatch.files import new_folder, one_at_a_time, write_json
 
 ROWS, LEFT_OUT = "rows.arrow", "left_out.json"
@@ -77,6 +78,24 @@ def convert(
         MemoryMappedTable.from_file(str(target / ROWS)), fingerprint=fingerprint
     )
     return Converted(table, *read_left_out(target))
+
+
+def refuse_list_records(
+    records: Iterable[tuple[Place, Any]], conversion: Conversion, *, origin: str, parsed: bool
+) -> None:
+    """Refuse columns whose texts would be trained on and are lists, in the first records.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    first = list(islice(records, SAMPLE))
+    rows = replace(conversion, tally=Tally()).rows(first)
+    used = {text for row, _ in rows for text in (row.query, *row.positive, *row.negative)}
+    named = [record for _, record in first if isinstance(record, Mapping)]
+    for name in dict.fromkeys(name for record in named for name in record):
+        texts = [text for record in named if isinstance(text := record.get(name), str)]
+        if not used.isdisjoint(texts):
+            refuse_lists_of(texts, name, origin=origin, parsed=parsed, field=conversion.field)
 
 
 def write_once(folder: Path, fingerprint: str, write: Callable[[Path], None], tally: Tally) -> Path:

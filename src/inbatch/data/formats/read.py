@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -14,14 +14,19 @@ import fsspec
 import xxhash
 
 from inbatch.data.formats.base import ColumnFormat, Head, IdFormat, IdRequest, RecordFormat, Tally
-from inbatch.data.formats.choose import AS_SET, PLAIN, Chosen, choose, is_auto
+from inbatch.data.formats.choose import PLAIN, Chosen, choose, is_auto
 from inbatch.data.formats.columns import Columns
 from inbatch.data.formats.conversion import Conversion
-from inbatch.data.formats.convert import Converted, convert, read_left_out, write_once
-from inbatch.data.formats.prompts import queries_prompt
+from inbatch.data.formats.convert import (
+    Converted,
+    convert,
+    read_left_out,
+    refuse_list_records,
+    write_once,
+)
+from inbatch.data.formats.prompts import Prompts, prompts_of_files, prompts_of_table
 from inbatch.data.formats.records import (
     HEAD_RECORDS,
-    Place,
     head_of,
     head_of_table,
     read_records,
@@ -31,12 +36,13 @@ from inbatch.data.sources.columns import Roles, find_roles
 from inbatch.data.sources.dropped import Dropped, Intake
 from inbatch.data.sources.files import load_hub, peek_columns, resolve_files
 from inbatch.data.sources.indexed import IndexedRows
-from inbatch.data.sources.list_texts import SAMPLE, refuse_lists_of
+from inbatch.data.sources.mixed_columns import WAS_TEXT
 from inbatch.data.sources.spec import SourceSpec
 from inbatch.data.sources.tables import Files
 from inbatch.errors import ConfigError
 
 NAMED = Chosen(PLAIN, Columns(), "")
+MEMORY = "memory"  # the name of the place of rows that are in no file
 # Of what is kept on the disk: a format that makes other rows of the same records raises it.
 VERSION = 2
 
@@ -93,7 +99,7 @@ def read_format(spec: SourceSpec, *, field: str, cache_dir: str | None) -> Forma
     is_table = files.kind != "json"  # whose texts `lists=true` parses
     if files.reading.lists is None or (files.reading.lists and not is_table):
         first = read_records(files, field=field)
-        _refuse_lists(first, conversion, origin=files.paths[0], parsed=is_table)
+        refuse_list_records(first, conversion, origin=files.paths[0], parsed=is_table)
     if spec.streaming:
         return _streamed(spec, chosen, files, conversion)
     parts = [*map(_state, files.paths), repr(files.reading), conversion.describe()]
@@ -104,6 +110,20 @@ def read_format(spec: SourceSpec, *, field: str, cache_dir: str | None) -> Forma
         fingerprint=_fingerprint(parts),
     )
     return _made(spec, chosen, converted, str(spec.path), field=field)
+
+
+def read_table(spec: SourceSpec, table: datasets.Dataset, *, field: str) -> Formatted:
+    """Rows in memory, which are columns of texts or of lists, whatever else they might be.
+
+    Raises:
+        ConfigError: Columns that cannot be used, or rows with different prompts.
+    """
+    chosen = NAMED
+    if not _is_named(spec):
+        chosen = choose(spec.format, head_of_table(table, origin=MEMORY), field=f"{field}.format")
+        if not isinstance(chosen.format, ColumnFormat):
+            chosen = NAMED
+    return _made(spec, chosen, Converted(table, (), None), MEMORY, field=field)
 
 
 def convert_file(files: Files, folder: str, *, conversion: Conversion, roles: Roles) -> Converted:
@@ -133,7 +153,7 @@ def _of_hub(spec: SourceSpec, *, field: str, cache_dir: str | None) -> Formatted
     conversion = _conversion(spec, chosen, field=field)
     if spec.lists is None:
         records = table_records(table, origin=origin)
-        _refuse_lists(records, conversion, origin=origin, parsed=False)
+        refuse_list_records(records, conversion, origin=origin, parsed=False)
     converted = convert(
         conversion,
         lambda: table_records(table, origin=origin),
@@ -168,18 +188,13 @@ def _of_columns(
     made = chosen.format
     assert isinstance(made, ColumnFormat)
     names = peek_columns(files, field=field)
-    prompts, column = spec.prompts, made.prompt_column(names)
-    # An evaluator has the encoder's prompts, and a prompt that is set is the one that counts.
-    if column is not None and field.startswith("data.train") and "query" not in (prompts or {}):
-        prompt = queries_prompt(
-            files, column, streaming=spec.streaming, field=field, cache_dir=cache_dir
-        )
-        prompts = {**(prompts or {}), **({"query": prompt} if prompt else {})} or None
+    place: dict[str, Any] = {"field": field, "cache_dir": cache_dir}
+    prompts = prompts_of_files(files, names, made, spec.prompts, streaming=spec.streaming, **place)
     return Formatted(
-        roles=find_roles(names, mapping=spec.columns, field=field),
+        roles=prompts.mark(find_roles(names, mapping=spec.columns, field=field)),
         origin=str(spec.path),
-        prompts=prompts,
-        read_as=_says(chosen),
+        prompts=prompts.by_role,
+        read_as=chosen.describe(),
         files=files,
     )
 
@@ -193,14 +208,20 @@ def _made(
     field: str,
 ) -> Formatted:
     table = converted.table
-    roles = find_roles(table.column_names, mapping=spec.columns, field=field)
+    names = [name for name in table.column_names if not name.startswith(WAS_TEXT)]
+    roles = find_roles(names, mapping=spec.columns, field=field)
+    prompts = Prompts(spec.prompts)
+    if isinstance(table, datasets.Dataset) and isinstance(chosen.format, ColumnFormat):
+        prompts = prompts_of_table(table, chosen.format, spec.prompts, origin=origin, field=field)
+        roles = prompts.mark(roles)
     if isinstance(table, datasets.Dataset):
-        table = table.select_columns(list(roles.used))
+        marks = [WAS_TEXT + n for n in roles.texts if WAS_TEXT + n in table.column_names]
+        table = table.select_columns([*roles.used, *marks])
     return Formatted(
         roles=roles,
         origin=origin,
-        prompts=spec.prompts,
-        read_as=_says(chosen),
+        prompts=prompts.by_role,
+        read_as=chosen.describe(),
         left_out=converted.left_out,
         intake=converted.intake,
         table=table,
@@ -219,20 +240,6 @@ def _conversion(spec: SourceSpec, chosen: Chosen, *, field: str) -> Conversion:
     )
 
 
-def _refuse_lists(
-    records: Iterable[tuple[Place, Any]], conversion: Conversion, *, origin: str, parsed: bool
-) -> None:
-    """Refuse columns whose texts would be trained on and are lists, in the first records."""
-    first = list(islice(records, SAMPLE))
-    rows = replace(conversion, tally=Tally()).rows(first)
-    used = {text for row, _ in rows for text in (row.query, *row.positive, *row.negative)}
-    named = [record for _, record in first if isinstance(record, Mapping)]
-    for name in dict.fromkeys(name for record in named for name in record):
-        texts = [text for record in named if isinstance(text := record.get(name), str)]
-        if not used.isdisjoint(texts):
-            refuse_lists_of(texts, name, origin=origin, parsed=parsed, field=conversion.field)
-
-
 def _streamed(spec: SourceSpec, chosen: Chosen, files: Files, conversion: Conversion) -> Formatted:
     """Columns of lists, whatever a file holds, and a label where one of the first records has one."""
     field = conversion.field
@@ -247,7 +254,7 @@ def _streamed(spec: SourceSpec, chosen: Chosen, files: Files, conversion: Conver
         roles=find_roles(names, mapping=spec.columns, field=field),
         origin=str(spec.path),
         prompts=spec.prompts,
-        read_as=_says(chosen),
+        read_as=chosen.describe(),
         files=files,
         conversion=replace(conversion, labels=labels),
     )
@@ -260,13 +267,6 @@ def _not_streamed(chosen: Chosen, what: str, *, field: str) -> ConfigError:
         "remove it, or prepare the data first",
         value=True,
     )
-
-
-def _says(chosen: Chosen) -> str:
-    """The one line; plain columns that nobody asked about need none."""
-    if not chosen.reason:
-        return ""
-    return f"read as {chosen.name}, {'since ' if chosen.reason != AS_SET else ''}{chosen.reason}"
 
 
 def _is_named(spec: SourceSpec) -> bool:

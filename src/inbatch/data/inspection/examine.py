@@ -141,7 +141,7 @@ def place_of(source: Source) -> Place:
     kind = ""
     if source.files is not None:
         kind = source.files.suffix[1:] + (", streamed" if source.streamed is not None else "")
-    elif source.stored is not None:
+    elif source.is_prepared:
         kind = "prepared folder"
     sizes = [Path(path).stat().st_size for path in files if Path(path).is_file()]
     num_bytes = sum(sizes) if files and len(sizes) == len(files) else None
@@ -167,7 +167,7 @@ def _source_facts(
             source.roles,
             columns,
             field=source.field,
-            prepared=source.stored is not None and source.streamed is None,
+            prepared=source.is_prepared,
         ),
         overlaps=overlaps(source),
         scripts={name: script_shares(texts) for name, texts in by_column.items()},

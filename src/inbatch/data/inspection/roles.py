@@ -25,7 +25,7 @@ def roles_of(
     """
     named = {} if prepared else _named(mapping or {}, field)
     found = [(name, roles.role(number)) for number, name in enumerate(roles.texts)]
-    single = ("label", "key", "positive_score", "negative_score")
+    single = ("label", "key", "positive_score", "negative_score", "prompt")
     found += [(name, role) for role in single if (name := getattr(roles, role))]
     used = [
         RoleOf(name, role, FIXED if prepared else named.get(name) or _rule(name, role, roles))
@@ -53,4 +53,6 @@ def _rule(name: str, role: str, roles: Roles) -> str:
         return f"{known.get(pattern, 'known pair of names')}: {roles.query} and {roles.positive}"
     if role == "negative" and pattern != "negative":
         return f"numbered text after {roles.positive}"
+    if role == "prompt":
+        return "the format's, in front of every query"
     return f"known name of a {role}"

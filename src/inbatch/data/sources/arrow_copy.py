@@ -59,6 +59,7 @@ class _Copy(datasets.ArrowBasedBuilder):
         schema = self.config.schema
         if self.config.files.reading.on_bad_row == "drop":
             schema = schema.append(pa.field(BAD_ROW, pa.string()))
+        schema = pa.schema([*schema, *self.config.files.mixed.marks()])
         return datasets.DatasetInfo(features=datasets.Features.from_arrow_schema(schema))
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:

@@ -21,8 +21,9 @@ from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.config_keys import columns_key, path_key, to_set
 from inbatch.data.sources.diagnose import shorten
 from inbatch.data.sources.dropped import BAD_ROW, PLACES, Dropped, count_marks, place_in_file
-from inbatch.data.sources.files import locate_rows, num_bytes
+from inbatch.data.sources.files import num_bytes
 from inbatch.data.sources.lists import is_text
+from inbatch.data.sources.locate import locate_rows
 from inbatch.data.sources.scores import check_types, faults_of_columns
 from inbatch.data.sources.tables import Files
 from inbatch.data.sources.texts import NUMBER, plain

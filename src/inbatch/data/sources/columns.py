@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inbatch.data.sources.config_keys import columns_key, path_key, to_set
@@ -37,7 +37,8 @@ class Roles:
     """Column names by role; `ignored` are the columns without a role.
 
     `lists` are the document columns that may give a row any number of texts: lists, and texts of which some
-    are null. Where there are any, the rows are ragged. They follow from the types, see `lists.list_columns`.
+    are null. Where there are any, the rows are ragged. They follow from the types, see `lists.with_lists`.
+    `prompt` is the column that the prompt of all queries was read from.
     """
 
     query: str
@@ -49,6 +50,7 @@ class Roles:
     positive_score: str | None = None
     negative_score: str | None = None
     lists: tuple[str, ...] = ()
+    prompt: str | None = field(default=None, repr=False)  # which no array depends on
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -34,6 +34,17 @@ class FaultyFileError(Exception):
         self.path, self.fault = path, fault
 
 
+class MixedColumnError(FaultyFileError):
+    """A column that holds texts in some rows and lists of them in others."""
+
+    def __init__(self, path: str, fault: Fault, column: str) -> None:
+        super().__init__(path, fault)
+        self.column = column
+
+    def __reduce__(self) -> tuple[Any, ...]:  # from a process that reads
+        return MixedColumnError, (self.path, self.fault, self.column)
+
+
 def find_separator(head: str, own: str) -> Fault | None:
     """The fault of a csv or tsv file whose first line, `head`, shows another delimiter than `own`."""
     counts = {mark: head.count(mark) for mark in SEPARATORS}

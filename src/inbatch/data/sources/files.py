@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 import datasets
 import fsspec
@@ -22,9 +24,14 @@ import pyarrow as pa
 from inbatch.data.sources.arrow_copy import copy_tables
 from inbatch.data.sources.columns import Roles, suggest
 from inbatch.data.sources.config_keys import path_key, to_set
-from inbatch.data.sources.diagnose import FaultyFileError, nearest_name, shorten
-from inbatch.data.sources.dropped import place_in_file
+from inbatch.data.sources.diagnose import (
+    FaultyFileError,
+    MixedColumnError,
+    nearest_name,
+    shorten,
+)
 from inbatch.data.sources.list_texts import refuse_list_texts
+from inbatch.data.sources.mixed_columns import Mixed
 from inbatch.data.sources.reading import Reading
 from inbatch.data.sources.spec import SourceSpec
 from inbatch.data.sources.tables import (
@@ -33,10 +40,10 @@ from inbatch.data.sources.tables import (
     column_names,
     find_fault,
     find_schema,
-    place_of,
-    read_tables,
 )
 from inbatch.errors import ConfigError
+
+T = TypeVar("T")
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 # Errors of `datasets` for files that do not parse and for hub data sets that cannot be loaded.
@@ -126,21 +133,31 @@ def load_files(
     Raises:
         ConfigError: The files do not parse, or differ in their columns.
     """
+    num_proc = min(workers, len(files.paths))
+
+    def copy(files: Files) -> datasets.Dataset:
+        try:
+            with _quiet():
+                return copy_tables(
+                    files,
+                    find_schema(files, roles),
+                    cache_dir=cache_dir,
+                    num_proc=num_proc if num_proc > 1 else None,
+                )
+        except LOAD_ERRORS as error:
+            # Of a process the error comes without its cause.
+            fault = error.__cause__
+            if not isinstance(fault, FaultyFileError):
+                fault = find_fault(files, roles)
+            if fault is None:
+                raise
+            raise fault from None
+
     try:
-        schema = find_schema(files, roles)
-        num_proc = min(workers, len(files.paths))
-        with _quiet():
-            table = copy_tables(
-                files, schema, cache_dir=cache_dir, num_proc=num_proc if num_proc > 1 else None
-            )
+        table = reread(files, roles, copy)
     except FaultyFileError as fault:
         raise as_error(fault, field=field) from None
     except LOAD_ERRORS as error:
-        if isinstance(error.__cause__, FaultyFileError):
-            raise as_error(error.__cause__, field=field) from None
-        # Of a process the error comes without its cause.
-        if (found := find_fault(files, roles)) is not None:
-            raise as_error(found, field=field) from None
         raise _unreadable(files, error, field=field) from error
     if table.num_rows == 0:
         raise _no_rows(files.paths[0], field=field)
@@ -169,39 +186,24 @@ def load_hub(spec: SourceSpec, *, field: str, cache_dir: str | None) -> datasets
         ) from error
 
 
-def locate_rows(files: Files, roles: Roles, rows: Sequence[int]) -> list[tuple[str, str]]:
-    """The files that hold some rows of the whole, and their places there: a line, or a row (from 0).
-
-    Reads file by file, so it is for messages only.
-
-    Args:
-        files: All of them.
-        roles: Of their columns.
-        rows: Rising.
-    """
-    found: list[tuple[str, str]] = []
-    schema = find_schema(files, roles)
-    has_lines, first = files.kind in ("csv", "json"), 0  # row of the whole
-    for path in files.paths:
-        start = first
-        if path == files.paths[-1] and not has_lines:
-            return found + [(path, place_in_file(row - start)) for row in rows[len(found) :]]
-        for table in read_tables(files, path, schema, lines=has_lines):
-            for row in rows[len(found) :]:
-                if row - first < table.num_rows:
-                    found.append((path, place_of(table, row - first, first - start)))
-            if len(found) == len(rows):
-                return found
-            first += table.num_rows
-    return found
-
-
 def num_bytes(files: Files) -> int | None:
     """Of all files, as they are stored; None where they are not on this machine, or do not say."""
     if any("://" in path for path in files.paths):
         return None
     sizes = [_num_bytes(path) for path in files.paths]
     return None if None in sizes else sum(size or 0 for size in sizes)
+
+
+def reread(files: Files, roles: Roles, read: Callable[[Files], T]) -> T:
+    """What `read` makes of files, again for each column that turns out to hold texts and lists of them."""
+    scores = (name for name in (roles.positive_score, roles.negative_score) if name)
+    files = replace(files, mixed=Mixed((*roles.texts[1:], *scores)))
+    while True:
+        try:
+            return read(files)
+        except MixedColumnError as error:
+            mixed = replace(files.mixed, do=(*files.mixed.do, error.column))
+            files = replace(files, mixed=mixed)
 
 
 def as_error(fault: FaultyFileError, *, field: str) -> ConfigError:

@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import IO, Any, NamedTuple, final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.json as pa_json
 
-from inbatch.data.sources.diagnose import Fault, FaultyFileError, not_utf8
+from inbatch.data.sources.diagnose import Fault, FaultyFileError, MixedColumnError, not_utf8
 from inbatch.data.sources.dropped import BAD_ROW, LINE, mark, place_in_file
 from inbatch.data.sources.json_types import describe, fits, name_kind
+from inbatch.data.sources.mixed_columns import Mixed
 
 BLOCK_BYTES = 16 << 20
 HEAD_BYTES = 10 << 20  # in which the names of the columns must turn up
@@ -35,10 +37,14 @@ class JsonReader:
         path: Its name, for messages.
         drop: Keep rows that cannot be read as rows without texts, whose reason stands in the column
             `BAD_ROW`; else they are refused.
+        mixed: Columns that may hold texts and lists of them.
     """
 
-    def __init__(self, file: IO[bytes], *, path: str, drop: bool = False) -> None:
+    def __init__(
+        self, file: IO[bytes], *, path: str, drop: bool = False, mixed: Mixed | None = None
+    ) -> None:
         self._file, self._path, self._drop = file, path, drop
+        self._mixed = mixed or Mixed()
 
     def names(self) -> list[str]:
         """Names of the columns, in the order in which they turn up in the first 10 MiB.
@@ -76,6 +82,7 @@ class JsonReader:
 
         Raises:
             FaultyFileError: A line that is no object, or a value of another type.
+            MixedColumnError: A column holds texts and lists that was not known to.
         """
         for line, block in self._blocks(BLOCK_BYTES):
             table = None if _is_list(line, block) else _parse(block, schema)
@@ -86,6 +93,8 @@ class JsonReader:
                 table = table.append_column(BAD_ROW, pa.nulls(table.num_rows, pa.string()))
             if lines:
                 table = table.append_column(LINE, pa.array(range(line, line + table.num_rows)))
+            for column in self._mixed.marks():
+                table = table.append_column(column, pa.array(np.zeros(table.num_rows, bool)))
             yield table
 
     def _blocks(self, size: int) -> Iterator[tuple[int, bytes]]:
@@ -104,8 +113,16 @@ class JsonReader:
         rows: list[dict[Any, Any]] = []
         marks: list[str | None] = []
         places: list[int | None] = []
+        were_texts: dict[str, list[bool]] = {name: [] for name in self._mixed.do}
         for place, row in self._records(line, block, keep=True):
+            for name, were in were_texts.items():
+                value = None if isinstance(row, _Bad) else row.get(name)
+                were.append(value is not None and not isinstance(value, list))
+                if were[-1]:
+                    row = {**row, name: [value]}
             bad = row if isinstance(row, _Bad) else _misfit(row, schema, place)
+            if bad is not None and not isinstance(row, _Bad):
+                self._refuse_mixed(row, schema, bad)
             if bad is not None and not self._drop:
                 raise FaultyFileError(self._path, bad.fault)
             name = PurePosixPath(self._path).name
@@ -116,7 +133,17 @@ class JsonReader:
         table = pa.table(arrays, schema=schema)
         if self._drop:
             table = table.append_column(BAD_ROW, pa.array(marks, pa.string()))
-        return table.append_column(LINE, pa.array(places, pa.int64())) if lines else table
+        if lines:
+            table = table.append_column(LINE, pa.array(places, pa.int64()))
+        for column, were in zip(self._mixed.marks(), were_texts.values()):
+            kept = [text and reason is None for text, reason in zip(were, marks)]
+            table = table.append_column(column, pa.array(kept, pa.bool_()))
+        return table
+
+    def _refuse_mixed(self, row: dict[Any, Any], schema: pa.Schema, bad: _Bad) -> None:
+        for column in schema:
+            if self._mixed.is_new(column.name, row.get(column.name), column.type):
+                raise MixedColumnError(self._path, bad.fault, column.name)
 
     def _records(self, line: int, block: bytes, *, keep: bool = False) -> Iterator[tuple[str, Any]]:
         """Place and object of each row; with `keep` also rows that are none, as what is bad about them."""

@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 
 from inbatch.data.formats.conversion import Conversion
-from inbatch.data.formats.read import Formatted, convert_file, read_format
+from inbatch.data.formats.read import Formatted, convert_file, read_format, read_table
 from inbatch.data.sources.checks import Choice
 from inbatch.data.sources.choice import check_no_choice
 from inbatch.data.sources.columns import Roles, find_roles
@@ -31,7 +31,13 @@ from inbatch.data.sources.ragged_arrays import arrays_of
 from inbatch.data.sources.scores import check_negatives
 from inbatch.data.sources.source import Source
 from inbatch.data.sources.spec import SourceSpec, parse_spec
-from inbatch.data.sources.streamed import DROPPED_TEXTS, LABELS, DecodedFile, StreamedRows
+from inbatch.data.sources.streamed import (
+    DROPPED_TEXTS,
+    LABELS,
+    SINGLE_TEXTS,
+    DecodedFile,
+    StreamedRows,
+)
 from inbatch.data.sources.tables import Files
 from inbatch.errors import ConfigError
 
@@ -93,7 +99,7 @@ def _load_source(
     if table is not None:
         if spec.limit is not None:
             table = table.select(range(min(spec.limit, table.num_rows)))
-        return load_table(name, table, columns=spec.columns, cache_dir=cache_dir, **options)
+        return load_table(name, table, spec, field=field, cache_dir=cache_dir)
     prepared = open_prepared(spec.path, mapping=spec.columns, raw=spec.raw, field=field, **choices)
     if prepared is not None:
         dataset, roles = prepared.dataset(), prepared.roles
@@ -128,26 +134,38 @@ def _load_source(
 def load_table(
     name: str,
     table: datasets.Dataset,
+    spec: SourceSpec,
     *,
-    columns: Mapping[str, object] | None = None,
     field: str,
-    **options: Any,
+    cache_dir: str | None = None,
 ) -> Source:
     """A source of rows in memory.
 
     Args:
         name: Of the source.
         table: Its rows; columns without a role are left out.
-        columns: See `columns.find_roles`.
+        spec: What is said of them.
         field: Configuration key, for messages.
-        options: Further arguments of `Source`.
+        cache_dir: See `load_sources`.
 
     Raises:
         ConfigError: No rows, or columns or rows that cannot be used.
     """
-    roles = find_roles(table.column_names, mapping=columns, field=field)
-    rows = table.select_columns(list(roles.used))
-    return _filled(Source(name, rows, roles, field=field, **options), columns)
+    found = read_table(spec, table, field=field)
+    assert found.table is not None
+    source = Source(
+        name,
+        found.table,
+        found.roles,
+        read_as=found.read_as,
+        prompts=found.prompts,
+        on_empty=spec.empty,
+        on_bad_row=spec.on_bad_row,
+        choice=spec.choice,
+        cache_dir=cache_dir,
+        field=field,
+    )
+    return _filled(source, spec.columns)
 
 
 def _check_same_roles(
@@ -260,6 +278,7 @@ def decode_file(
     else:
         arrays |= arrays_of(source.ragged)
         arrays[DROPPED_TEXTS] = np.array([source.num_dropped_texts])
+        arrays[SINGLE_TEXTS] = np.array([source.num_single_texts])
     return DecodedFile(
         source.table(0, source.num_rows),
         {name: array for name, array in arrays.items() if array is not None},

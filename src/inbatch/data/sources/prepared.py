@@ -72,6 +72,11 @@ class Prepared:
         return int(self.manifest.get("num_dropped_texts", 0))
 
     @property
+    def num_single_texts(self) -> int:
+        """Texts of the raw data that were read as lists of one."""
+        return int(self.manifest.get("num_single_texts", 0))
+
+    @property
     def shards(self) -> list[Path]:
         """Folders of the shards, in order."""
         return [self.folder / shard["name"] for shard in self.manifest["shards"]]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from inbatch.data.sources.cached import Allocate
 from inbatch.data.sources.prepared import (
     CONFLICT_HASHES,
     CONFLICT_OFFSETS,
@@ -37,21 +38,26 @@ def arrays_of(ragged: RaggedRows) -> dict[str, np.ndarray]:
     }
 
 
-def arrays_of_columns(name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def arrays_of_columns(
+    name: str, arrays: Mapping[str, np.ndarray], empty: Allocate = np.empty
+) -> np.ndarray:
     """One of them for rows without lists, each of whose texts stands in a column of its own.
 
     Args:
         name: of the array.
-        arrays: hashes and lengths of the columns, [C, N], and scores of documents, [C - 1, N].
+        arrays: hashes, and lengths if they are asked for, of the columns, [C, N], and scores of documents,
+            [C - 1, N].
+        empty: gives room for it.
     """
     num_columns, num_rows = arrays[TEXT_HASHES].shape
-    flat: dict[str, np.ndarray] = {
-        TEXT_OFFSETS: np.arange(num_rows + 1) * num_columns,
-        POSITIVE_COUNTS: np.ones(num_rows, np.int32),
-        CONFLICT_OFFSETS: np.arange(num_rows + 1) * 2,
-        CONFLICT_HASHES: arrays[TEXT_HASHES][:2].T.reshape(-1),
-    }
-    return flat[name] if name in flat else arrays[name].T.reshape(-1)
+    if name in OFFSETS:
+        return np.arange(num_rows + 1) * (num_columns if name == TEXT_OFFSETS else 2)
+    if name == POSITIVE_COUNTS:
+        return np.ones(num_rows, np.int32)
+    columns = arrays[TEXT_HASHES][:2] if name == CONFLICT_HASHES else arrays[name]
+    out = empty(columns.size, columns.dtype.type)
+    out.reshape(num_rows, len(columns))[:] = columns.T
+    return out
 
 
 def join(

@@ -205,6 +205,7 @@ def finish_job(job: ShardJob, *, versions: Mapping[str, str]) -> None:
         "dropped": [asdict(each) for each in job.source.dropped],
         "intake": None if job.source.intake.is_rows else asdict(job.source.intake),
         "num_dropped_texts": job.source.num_dropped_texts,
+        "num_single_texts": job.source.num_single_texts,
         "prompt_lengths": [job.tokenize([], prompt)[1] for prompt in prompts if job.tokenize],
         "shards": [
             {"name": shard.name, "num_rows": job.rows_of(number)[1] - job.rows_of(number)[0]}

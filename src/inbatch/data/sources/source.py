@@ -21,13 +21,14 @@ import pyarrow as pa
 
 from inbatch.data.hashing import hash_texts
 from inbatch.data.sources.cached import Allocate, cached_array
-from inbatch.data.sources.checks import Choice, Place, kept_rows, read_labels
+from inbatch.data.sources.checked import checked
+from inbatch.data.sources.checks import Choice, Place, read_labels
 from inbatch.data.sources.choice import ListChoice
 from inbatch.data.sources.columns import Roles, find_roles, resolve_prompts
 from inbatch.data.sources.dropped import Dropped, Intake, num_rows
 from inbatch.data.sources.indexed import IndexedRows
-from inbatch.data.sources.list_checks import checked_lists
-from inbatch.data.sources.lists import of_columns, with_lists
+from inbatch.data.sources.lists import of_columns
+from inbatch.data.sources.mixed_columns import count_texts
 from inbatch.data.sources.prepared import (
     DOCUMENT_SCORES,
     KEY_HASHES,
@@ -40,6 +41,7 @@ from inbatch.data.sources.streamed import LABELS, StreamedRows
 from inbatch.data.sources.table import RowTable
 from inbatch.data.sources.tables import Files
 from inbatch.data.sources.tokens import TokenStore
+from inbatch.data.sources.views import View
 
 
 @final
@@ -48,8 +50,8 @@ class Source:
 
     Args:
         name: The user's name of the source.
-        rows: A table, or rows that are read file by file. A table that was shuffled or filtered is
-            copied once, in its order.
+        rows: A table, rows that are read file by file, or those of another source in another form. A table
+            that was shuffled or filtered is copied once, in its order.
         roles: The part each column plays.
         files: Where the rows come from, for messages; None for anything but files.
         origin: The name of that place in the report.
@@ -72,7 +74,7 @@ class Source:
     def __init__(
         self,
         name: str,
-        rows: datasets.Dataset | IndexedRows | StreamedRows,
+        rows: datasets.Dataset | IndexedRows | StreamedRows | View,
         roles: Roles,
         *,
         files: Files | None = None,
@@ -92,17 +94,24 @@ class Source:
         self.prompts, self.choice = dict(prompts or {}), choice or ListChoice()
         self.on_empty, self.on_bad_row = on_empty, on_bad_row
         self.cache_dir, self.field, self.read_as = cache_dir, field, read_as
+        self.stored: Prepared | StreamedRows | View | None = prepared
         self.streamed = rows if isinstance(rows, StreamedRows) else None
-        self.stored: Prepared | StreamedRows | None = self.streamed or prepared
+        self.is_prepared = prepared is not None
+        if isinstance(rows, StreamedRows | View):
+            self.stored = rows
+        if isinstance(rows, View):
+            self.streamed, self.is_prepared = rows.source.streamed, rows.source.is_prepared
         self.num_dropped_texts = 0
+        self.num_single_texts = 0  # that were read as lists of one
         self.dropped: tuple[Dropped, ...] = ()  # by reason
         if self.stored is not None:
+            self.num_single_texts = self.stored.num_single_texts
             self.dropped = self.stored.dropped
             self.num_dropped_texts = self.stored.num_dropped_texts
         resolve_prompts(self.prompts, roles, field=f"{field}.prompts")
         self._hashes: dict[str, np.ndarray] = {}
-        self._rows: RowTable | StreamedRows
-        if isinstance(rows, StreamedRows):
+        self._rows: RowTable | StreamedRows | View
+        if isinstance(rows, StreamedRows | View):
             self._rows = rows
             ragged = rows.is_ragged
             self.roles = replace(roles, lists=roles.texts[1:]) if ragged else of_columns(roles)
@@ -115,9 +124,17 @@ class Source:
             place = Place(origin, files, field)
             keep = None
             if prepared is None:
-                dataset, keep = self._check(dataset, place)
+                self.num_single_texts = count_texts(dataset.data.table, roles.texts)
+                found = checked(
+                    dataset, roles, place=place, on_empty=on_empty, on_bad_row=on_bad_row
+                )
+                dataset, self.roles, keep, self.dropped, self.num_dropped_texts = found
             self._rows = RowTable(dataset, self.roles, keep, place)
             self._labels = read_labels(dataset, self.roles, kept=self._rows.kept, place=place)
+        if self.num_single_texts and not isinstance(rows, View):
+            number = self.num_single_texts
+            single = f"{number:,} {'text' if number == 1 else 'texts'} read as lists of one"
+            self.read_as = "; ".join(filter(None, (read_as, single)))
         self.dropped += left_out
         made_of = intake if prepared is None else prepared.intake
         self.num_dropped = 0 if made_of else num_rows(self.dropped)  # rows
@@ -125,24 +142,6 @@ class Source:
         self.ragged: RaggedRows | None = None
         if self.roles.lists:
             self.ragged = RaggedRows(name, self._rows, self.roles, self.choice, self._stored)
-
-    def _check(
-        self, dataset: datasets.Dataset, place: Place
-    ) -> tuple[datasets.Dataset, np.ndarray | None]:
-        """The table and the numbers of its rows that can be used; finds lists, and counts what is dropped."""
-        choices = {"on_empty": self.on_empty, "on_bad_row": self.on_bad_row}
-        if not self.roles.lists:
-            # Under on_bad_row a row without negatives is a row; on_empty alone leaves out every null.
-            nulls = self.on_empty == "error" or self.on_bad_row == "drop"
-            self.roles = with_lists(dataset.data.table, self.roles, nulls=nulls)
-        keep = None
-        if self.roles.lists:
-            checked = checked_lists(dataset, self.roles, place=place, **choices)
-            dataset, self.dropped = checked.dataset, checked.dropped
-            self.num_dropped_texts = checked.dropped_texts
-        else:
-            keep, self.dropped = kept_rows(dataset, self.roles, place=place, **choices)
-        return dataset, keep
 
     @classmethod
     def from_columns(
@@ -197,8 +196,8 @@ class Source:
     @property
     def fingerprint(self) -> str:
         """Changes with the data, the roles of the columns and the rows that are kept."""
-        if self.streamed is not None:
-            return self.streamed.fingerprint
+        if not isinstance(self._rows, RowTable):
+            return self._rows.fingerprint
         key = f"{self._rows.fingerprint}:{self.roles.signature}:{self.on_empty}:{self.on_bad_row}"
         return f"{int(hash_texts([key])[0]):016x}"
 

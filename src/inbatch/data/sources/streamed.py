@@ -44,7 +44,7 @@ from inbatch.files import new_folder, replaced_file, write_json
 
 T = TypeVar("T")
 
-LABELS, DROPPED_TEXTS = "labels", "dropped_texts"
+LABELS, DROPPED_TEXTS, SINGLE_TEXTS = "labels", "dropped_texts", "single_texts"
 _NUM_ROWS = "num_rows"
 _DROPPED = "dropped.json"
 
@@ -125,6 +125,11 @@ class StreamedRows:
     def num_dropped_texts(self) -> int:
         """Texts that were left out of the lists of other rows."""
         return sum(int(np.load(path).sum()) for path in self._paths(DROPPED_TEXTS))
+
+    @property
+    def num_single_texts(self) -> int:
+        """Texts beside lists in a file, that were read as lists of one."""
+        return sum(int(np.load(path).sum()) for path in self._paths(SINGLE_TEXTS))
 
     @cached_property
     def is_ragged(self) -> bool:

@@ -23,7 +23,7 @@ from inbatch.data.sources.csv_tables import CsvReader
 from inbatch.data.sources.diagnose import Fault, FaultyFileError
 from inbatch.data.sources.dropped import BAD_ROW, LINE, mark, place_in_file
 from inbatch.data.sources.json_tables import JsonReader
-from inbatch.data.sources.json_types import close, infer, is_open, name_kind
+from inbatch.data.sources.json_types import close, infer, is_open
 from inbatch.data.sources.list_texts import (
     AS_LISTS,
     SAMPLE,
@@ -31,6 +31,7 @@ from inbatch.data.sources.list_texts import (
     list_type,
     to_lists,
 )
+from inbatch.data.sources.mixed_columns import Mixed, conform, is_text
 from inbatch.data.sources.reading import Reading
 
 KINDS = {
@@ -53,6 +54,7 @@ class Files:
     paths: tuple[str, ...]
     suffix: str  # a key of KINDS
     reading: Reading = Reading()
+    mixed: Mixed = Mixed()
 
     @property
     def kind(self) -> str:
@@ -88,7 +90,7 @@ def find_schema(files: Files, roles: Roles) -> pa.Schema:
     Raises:
         FaultyFileError: A file that was looked at cannot be read, or lacks a column.
     """
-    schema = _stored_schema(files, roles)
+    schema = files.mixed.schema(_stored_schema(files, roles))
     if not files.reading.lists:
         return schema
     tables = read_tables(files, files.paths[0], schema)
@@ -101,7 +103,7 @@ def _with_lists(schema: pa.Schema, first: pa.Table, names: Sequence[str]) -> pa.
     others = {name: first.column(name).to_pylist() for name in names}
     fields = [
         pa.field(f.name, list_type(others[f.name]), metadata=AS_LISTS)
-        if _is_text(f.type) and is_written_as_lists(others.get(f.name, ()))
+        if is_text(f.type) and is_written_as_lists(others.get(f.name, ()))
         else f
         for f in schema
     ]
@@ -167,7 +169,7 @@ def _read_stored(files: Files, path: str, schema: pa.Schema, *, lines: bool) -> 
             yield from _json_reader(files, path, file).tables(schema, lines=lines)
         else:
             for table in arrow_tables(file, schema.names, path=path, drop=drop):
-                yield _conform(table, schema, path)
+                yield conform(table, schema, path, files.mixed)
 
 
 def stream_rows(files: Files) -> Iterator[dict[str, Any]]:
@@ -211,7 +213,7 @@ def find_fault(files: Files, roles: Roles) -> FaultyFileError | None:
     """What is wrong with the first file that has a fault; None where all can be read."""
     for path in files.paths:
         try:
-            schema = find_schema(files.only(path), roles)
+            schema = find_schema(files, roles)
             for table in read_tables(files, path, schema):
                 table.validate(full=True)
         except FaultyFileError as fault:
@@ -230,26 +232,6 @@ def _infer_more(kinds: dict[str, pa.DataType], reader: JsonReader, used: Sequenc
             kinds[name] = infer((row.get(name) for row in part), kinds.get(name, pa.null()))
         if len(part) == _LOOK_ROWS and not any(is_open(kinds[name]) for name in left):
             return
-
-
-def _conform(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
-    """The rows of a file in the types of the source."""
-    for i, column in enumerate(schema):
-        kind = table.schema.field(i).type
-        if kind == column.type:
-            continue
-        alike = _is_text(kind) and _is_text(column.type)
-        if not (alike or is_open(kind) or (_is_number(kind) and _is_number(column.type))):
-            raise FaultyFileError(
-                path,
-                Fault(
-                    f"has {kind} in column '{column.name}', where other files hold {name_kind(column.type)} "
-                    f"({column.type})",
-                    "give all files of the source the same columns",
-                ),
-            )
-        table = table.set_column(i, column, table.column(i).cast(column.type))
-    return table
 
 
 def _parse_lists(table: pa.Table, schema: pa.Schema, path: str, start: int) -> pa.Table:
@@ -280,14 +262,6 @@ def place_of(table: pa.Table, row: int, start: int) -> str:
     return place_in_file(start + row, line)
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
-
-
 def _csv_reader(files: Files, path: str, file: IO[bytes]) -> CsvReader:
     rules = files.reading.csv
     rules = replace(rules, delimiter=rules.delimiter or _DELIMITERS[files.suffix])
@@ -295,7 +269,8 @@ def _csv_reader(files: Files, path: str, file: IO[bytes]) -> CsvReader:
 
 
 def _json_reader(files: Files, path: str, file: IO[bytes]) -> JsonReader:
-    return JsonReader(file, path=path, drop=files.reading.on_bad_row == "drop")
+    drop = files.reading.on_bad_row == "drop"
+    return JsonReader(file, path=path, drop=drop, mixed=files.mixed)
 
 
 @contextmanager
