@@ -387,7 +387,7 @@ def test_files_of_texts_beside_files_of_lists(
 
 def test_faults_of_rows_with_texts_and_lists(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [*MIXED_ROWS, {"query": "m", "positive": ["n", " "]}])
-    with pytest.raises(ConfigError, match=r"an empty text in column 'positive', row 4 "):
+    with pytest.raises(ConfigError, match=r"an empty text in column 'positive', line 5"):
         load(path)
     more = [{"query": ["m"], "positive": "n"}, {"query": "o", "positive": 1}]
     write(path, [*MIXED_ROWS, *more])
@@ -396,6 +396,6 @@ def test_faults_of_rows_with_texts_and_lists(tmp_path: Path) -> None:
     source = load(path, on_bad_row="drop")
     assert (source.num_rows, source.num_dropped, source.num_single_texts) == (4, 2, 3)
     other = write(tmp_path / "b.jsonl", [*MIXED_ROWS, {"query": "m", "positive": ["n", " "]}])
-    with pytest.raises(ConfigError, match=r"column 'positive', row 4 \(counted") as error:
+    with pytest.raises(ConfigError, match=r"column 'positive', line 5\(counted") as error:
         load_sources({"x": {"path": [str(other), str(write(tmp_path / "c.jsonl", MIXED_ROWS))]}})
     assert error.value.value == str(other)

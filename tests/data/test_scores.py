@@ -26,6 +26,7 @@ from inbatch.data.report.build import build_report
 from inbatch.data.report.text import count_lines
 from inbatch.data.sources.load import Source, load_sources, load_table
 from inbatch.data.sources.shards import ShardJob, finish_job, open_job, write_shards
+from inbatch.data.sources.spec import SourceSpec
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.errors import ConfigError
 from inbatch.losses import Matryoshka, MultipleNegativesRanking
@@ -130,7 +131,7 @@ def in_memory(make: Callable[[list[dict[str, Any]]], Any]) -> Callable[..., Sour
     def source(rows: list[dict[str, Any]], folder: Path) -> Source:
         table = to_table(make(rows), key="data")
         assert table is not None
-        return load_table("x", table, field="data")
+        return load_table("x", table, SourceSpec(), field="data")
 
     return source
 
@@ -262,8 +263,8 @@ def test_lists_without_any_negative_need_no_scores_of_them() -> None:
 
 
 FAULTS: dict[str, tuple[Any, str]] = {
-    "text": ("high", "a score that is no finite number in column 'positive_score', row 1"),
-    "infinite": ("1e39", "a score that is no finite number in column 'positive_score', row 1"),
+    "text": ("high", "a score that is no finite number in column 'positive_score', line 3"),
+    "infinite": ("1e39", "a score that is no finite number in column 'positive_score', line 3"),
 }
 
 

@@ -138,13 +138,13 @@ UNEQUAL: dict[str, tuple[list[Row], Loss, str]] = {
     "positives": (
         [("a", ["b"], []), ("c", ["d"], []), ("e", ["f", "g"], [])],
         CosineSimilarity(),
-        "row 2 (counted from 0) of FILE has 2 positives and 0 negatives: choose a loss that takes lists, "
+        "line 3 of FILE has 2 positives and 0 negatives: choose a loss that takes lists, "
         "such as loss=multiple_negatives_ranking, or set data.train.x.positives=first",
     ),
     "negatives": (
         [("a", ["b"], ["c", "d", "e"]), ("f", ["g"], ["h", "i"])],
         Triplet(),
-        "row 1 (counted from 0) of FILE has 1 positive and 2 negatives, where the first has 3: choose a loss "
+        "line 2 of FILE has 1 positive and 2 negatives, where the first has 3: choose a loss "
         "that takes lists, such as loss=multiple_negatives_ranking, or set data.train.x.max_negatives=1",
     ),
     "both": (
