@@ -323,24 +323,35 @@ def test_one_rank_of_two_runs_out_of_memory(
     assert all(line.startswith("out of memory on rank 1 in ") for line in said)
 
 
-def _end_in_ring(rank: int, world_size: int, path: Path) -> str:
+# Where a rank that has nothing left to lower cannot take part in what the others do.
+ENDS: list[tuple[str, str, str]] = [
+    ("ddp", "ring", "global_batch_size=12 does not fit in memory in the loss"),
+    ("deepspeed_stage_3", "embed", "gradcache runs out of memory with chunks of up to"),
+]
+
+
+def _end(rank: int, world_size: int, path: Path, strategy: str, place: str) -> str | None:
     quiet()
     with pytest.MonkeyPatch.context() as monkey:
         if rank == 1:
-            starve_ring(monkey, lambda number: number > 3)
+            _starve(monkey, place, lambda number: number > 3)
         with pytest.raises((ConfigError, RuntimeError)) as caught:
             distributed(
-                *(rank, world_size, path, STRATEGIES["ddp"], LOSSES["gist"]),
+                *(rank, world_size, path, STRATEGIES[strategy], LOSSES["gist"]),
                 num_rows=ROWS,
                 dtype=torch.float32,
+                chunk_rows=5,
                 keep_gib=0.0,
                 num_steps=1,
-                gather="ring",
+                gather="ring" if place == "ring" else "global",
             )
-    return str(caught.value) if rank == 1 else str(lost_rank(caught.value))
+    return str(caught.value) if rank == 1 else lost_rank(caught.value)
 
 
-def test_a_rank_that_ends_between_two_hops_says_why(tiny_bert: Path) -> None:
-    other, ended = run(_end_in_ring, 2, tiny_bert)
-    assert ended.startswith("global_batch_size=12 does not fit in memory in the loss")
-    assert "Connection" in other
+@pytest.mark.parametrize(("strategy", "place", "message"), ENDS)
+def test_a_rank_that_ends_alone_says_why_and_the_others_end_too(
+    tiny_bert: Path, strategy: str, place: str, message: str
+) -> None:
+    lost, ended = run(_end, 2, tiny_bert, strategy, place)
+    assert str(ended).startswith(message)
+    assert lost is not None
