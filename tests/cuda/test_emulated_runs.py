@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -155,3 +157,24 @@ def test_two_ranks_end_as_one(
         assert accuracy[1] == pytest.approx(accuracy[0], abs=1e-6)
     else:  # chunks are others, and so is the rounding
         assert loss[1] == pytest.approx(loss[0], rel=0.02)
+
+
+def one_runs_out(rank: int, world_size: int, folder: Path, options: list[str]) -> str:
+    """Train with enough memory, and with less on rank 1; what is said then."""
+    quiet()
+    free = Cap(None)
+    run_with(free, None, *options, f"output_dir={folder / 'free'}")
+    with redirect_stdout(StringIO()) as said:
+        capped = Cap(0.4 * free.taken if rank == 1 else None)
+        run_with(capped, None, *options, f"output_dir={folder / 'capped'}")
+    return said.getvalue()
+
+
+def test_ranks_in_shards_go_on_with_less_where_one_runs_out_of_memory(
+    tmp_path: Path, options: list[str]
+) -> None:
+    options = [*options, *ALIKE, "strategy=fsdp", "trainer.devices=2", "trainer.max_steps=4"]
+    options += ["global_batch_size=24", "gradcache.chunk_tokens=128", "gradcache.keep_gib=null"]
+    _, said = on_gpus(one_runs_out, 2, tmp_path, [*options, "precision=fp32"])
+    assert "out of memory on rank 1 in " in said
+    assert_alike(tmp_path / "free", tmp_path / "capped")

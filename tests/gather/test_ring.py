@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -11,11 +13,13 @@ from torch import Tensor
 
 from helpers.distributed import gloo, run
 from helpers.half_products import matrix_units
+from helpers.shortage import ERRORS
 from inbatch.gather import LocalGather, RowsRing, split_rows
 from inbatch.gather.ring import PendingHop
 from inbatch.losses import GIST, Matryoshka, MultipleNegativesRanking
 from inbatch.losses.base import Loss, LossInput
-from inbatch.losses.softmax import walk
+from inbatch.losses.softmax import ring, walk
+from inbatch.losses.softmax.torch_panels import TorchArithmetic
 
 COLUMNS, DIM = 3, 6
 EVERY_DIRECTION = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
@@ -71,7 +75,13 @@ def _in_16_bits(rank: int, world_size: int, num_rows: int) -> dict[torch.dtype |
     return found
 
 
-def _found(rank: int, world_size: int, union: LossInput, losses: dict[str, Loss]) -> Found:
+def _found(
+    rank: int,
+    world_size: int,
+    union: LossInput,
+    losses: dict[str, Loss],
+    lower: Callable[[], int | None] = lambda: None,
+) -> Found:
     walk.MIN_PANEL_ROWS["cpu"] = walk.MAX_PANEL_ROWS["cpu"] = 3  # several panels a visit
     gather, num_rows = LocalGather(rank, world_size), union.num_global
     counts = split_rows(num_rows, world_size)
@@ -87,7 +97,7 @@ def _found(rank: int, world_size: int, union: LossInput, losses: dict[str, Loss]
                 None,
                 tuple(column[own] for column in union.guide or ()),
                 tuple(ids[own] for ids in union.text_ids or ()),
-                RowsRing(rows.counts, rank),
+                RowsRing(rows.counts, rank, lower),
                 exact_in=union.exact_in,
                 mixed=union.mixed,
             )
@@ -132,6 +142,72 @@ def test_the_loss_is_that_of_the_union_batch(world_size: int, num_rows: int) -> 
         assert positive == pytest.approx(float(wanted.metrics["positive_similarity"])), name
 
 
+Starved = tuple[str, str, int, int]  # loss, place, first call that fails, and how many do
+
+
+def _starved(rank: int, world_size: int, cases: list[Starved]) -> list[tuple[Found, int, int]]:
+    """What ranks 1 and on find that run out of memory, how often they did, and the calls that they made."""
+    gloo()
+    results = []
+    for name, place, first, num in cases:
+        calls, lowered = [0], [0]
+
+        def lower(lowered: list[int] = lowered) -> int:
+            lowered[0] += 1
+            return lowered[0]
+
+        with pytest.MonkeyPatch.context() as monkey:
+            owner, attribute = PLACES[place]
+            if rank > 0:
+                fails = range(first + rank, first + rank + num)
+                failing = _failing(getattr(owner, attribute), calls, fails)
+                monkey.setattr(owner, attribute, failing)
+            found = _found(rank, world_size, union_batch(13), {name: LOSSES[name]}, lower)
+        results.append((found, lowered[0], calls[0]))
+    return results
+
+
+PLACES: dict[str, tuple[Any, str]] = {
+    "scores": (TorchArithmetic, "reduce"),
+    "weights": (TorchArithmetic, "weigh"),
+    "products": (ring, "add_product"),
+    "buffers": (torch.Tensor, "new_empty"),
+}
+
+
+def _failing(whole: Callable[..., Any], calls: list[int], fails: range) -> Callable[..., Any]:
+    def call(*args: Any, **options: Any) -> Any:
+        calls[0] += 1
+        if calls[0] in fails:
+            raise ERRORS["allocator"]
+        return whole(*args, **options)
+
+    return call
+
+
+def test_ranks_that_run_out_of_memory_between_two_hops_go_on() -> None:
+    """At each call of a place, once or several times in a row, on one rank after the other."""
+    cases = [
+        (name, place, first, num)
+        for name in ("directions", "gist_margin")
+        for place in PLACES
+        for first, num in [*((n, 1) for n in range(0, 40, 3)), (5, 3), (20, 2)]
+    ]
+    found = run(_starved, 3, cases)
+    for (name, place, first, num), *of_ranks in zip(cases, *found, strict=True):
+        union = union_batch(13)
+        columns = torch.stack(union.columns).requires_grad_()
+        wanted = LOSSES[name](replace(union, columns=columns.unbind(0)))
+        wanted.loss.backward()
+        case = f"{name}: {place} {first} {num}"
+        values, _, gradients, weights = zip(*(each[name] for each, _, _ in of_ranks))
+        total = sum(value * weight for value, weight in zip(values, weights))
+        assert total == pytest.approx(wanted.loss.item(), abs=1e-12), case
+        torch.testing.assert_close(torch.cat(gradients, dim=1), columns.grad, msg=case)
+        for rank, (_, lowered, calls) in enumerate(of_ranks):
+            assert lowered == sum(0 < first + rank + n <= calls for n in range(num) if rank), case
+
+
 def test_it_is_no_loss_of_own_rows() -> None:
     """What the test above would not notice if all candidates were local."""
     union = union_batch(8)
@@ -142,18 +218,18 @@ def test_it_is_no_loss_of_own_rows() -> None:
 
 def _hops(rank: int, world_size: int) -> list[int]:
     gloo()
-    ring = RowsRing((2, 1, 1), rank)
-    own = torch.full((1, ring.counts[rank], 2), rank)
+    rows_ring = RowsRing((2, 1, 1), rank)
+    own = torch.full((1, rows_ring.counts[rank], 2), rank)
     owners = []
     pending: PendingHop | None = None
-    for owner, (here, also) in ring.hops([own, own.double()]):
-        assert here.shape == also.shape == (1, ring.counts[owner], 2)
+    for owner, (here, also) in rows_ring.hops([own, own.double()]):
+        assert here.shape == also.shape == (1, rows_ring.counts[owner], 2)
         assert here.unique().tolist() == also.unique().tolist() == [owner]
         owners.append(owner)
         if pending is not None:
             (carried,) = pending.wait()
             here = here + carried  # each rank that is passed adds the owner's number
-        pending = ring.pass_on(here, owner)
+        pending = rows_ring.pass_on(here, owner)
     assert pending is not None
     (home,) = pending.wait()
     assert home.tolist() == (world_size * own).tolist()

@@ -36,13 +36,14 @@ def never(number: int) -> bool:
 
 
 class Shortage:
-    """Runs out of memory in forwards with gradient, and in backwards, through one layer of a model.
+    """Runs out of memory in forwards, with gradient or without, and in backwards, through a layer of a model.
 
-    What a backward has reached by then are the layers behind it.
+    What a backward has reached by then are the layers behind it. A chunk of a single token always fits.
 
     Args:
-        layer: gives one tensor.
+        layer: gives one tensor, [n, T, D] or [n, D].
         forward, backward: which calls fail.
+        embed: which forwards without gradient fail.
         error: which of `ERRORS`.
     """
 
@@ -52,14 +53,21 @@ class Shortage:
         *,
         forward: Fails = never,
         backward: Fails = never,
+        embed: Fails = never,
         error: str = "allocator",
     ) -> None:
-        self.num_forwards = self.num_backwards = 0
+        self.num_forwards = self.num_backwards = self._num_embeds = 0
         self._forward, self._backward, self._error = forward, backward, ERRORS[error]
+        self._embed = embed
         layer.register_forward_hook(self._after)
 
     def _after(self, layer: nn.Module, arguments: Any, output: Tensor) -> Tensor | None:
+        if output.ndim == 3 and output.shape[:-1].numel() == 1:
+            return None
         if not torch.is_grad_enabled():
+            self._num_embeds += 1
+            if self._embed(self._num_embeds):
+                raise self._error
             return None
         self.num_forwards += 1
         if self._forward(self.num_forwards):

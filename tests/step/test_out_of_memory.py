@@ -30,7 +30,9 @@ from inbatch.batch.batch import Chunk
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
 from inbatch.guide import LiveGuide, Process
-from inbatch.step import contrastive_step, loss_gradient
+from inbatch.losses.softmax import ring
+from inbatch.step import loss_gradient
+from inbatch.strategies.failed_rank import lost_rank
 
 
 @pytest.fixture(autouse=True)
@@ -56,14 +58,29 @@ def starve_loss(monkey: pytest.MonkeyPatch, fails: Fails, *, error: str = "alloc
     """The loss runs out of memory after its gradient was computed, by the number of the call."""
     count = [0]
 
+    whole = loss_gradient.loss_gradient
+
     def starved(*args: Any, **options: Any) -> Any:
-        found = loss_gradient.loss_gradient(*args, **options)
+        found = whole(*args, **options)
         count[0] += 1
         if fails(count[0]):
             raise ERRORS[error]
         return found
 
-    monkey.setattr(contrastive_step, "loss_gradient", starved)
+    monkey.setattr(loss_gradient, "loss_gradient", starved)
+
+
+def starve_ring(monkey: pytest.MonkeyPatch, fails: Fails) -> None:
+    """The way back of a loss in a ring runs out of memory, by the number of the product."""
+    whole, count = ring.add_product, [0]
+
+    def starved(*sides: Tensor) -> None:
+        count[0] += 1
+        if fails(count[0]):
+            raise ERRORS["allocator"]
+        whole(*sides)
+
+    monkey.setattr(ring, "add_product", starved)
 
 
 class Alone:
@@ -242,6 +259,7 @@ CASES: list[tuple[float | None, str, Fails]] = [
     (0.0, "backward", at(2)),
     (0.0, "backward", at(8)),
     (None, "loss", at(1, 2, 3)),
+    (None, "ring", at(2, 9, 10, 11)),  # between two hops of the loss
 ]
 
 
@@ -262,6 +280,7 @@ def _train(
                     chunk_rows=5,
                     keep_gib=keep_gib,
                     num_steps=2,
+                    gather="ring" if place == "ring" else "global",
                 )
             )
     return found
@@ -270,6 +289,9 @@ def _train(
 def _starve(monkey: pytest.MonkeyPatch, place: str, fails: Fails) -> None:
     if place == "loss":
         starve_loss(monkey, fails)
+        return
+    if place == "ring":
+        starve_ring(monkey, fails)
         return
     encoders = []
 
@@ -284,7 +306,7 @@ def _starve(monkey: pytest.MonkeyPatch, place: str, fails: Fails) -> None:
 
 @pytest.mark.parametrize(
     ("strategy", "cases"),
-    [("ddp", [*range(len(CASES))]), ("deepspeed_stage_2", [0, 2, 5, 6]), ("fsdp", [7])],
+    [("ddp", [*range(len(CASES))]), ("deepspeed_stage_2", [0, 2, 5, 6])],
 )
 def test_one_rank_of_two_runs_out_of_memory(
     tiny_bert: Path, strategy: str, cases: list[int], capfd: pytest.CaptureFixture[str]
@@ -301,33 +323,35 @@ def test_one_rank_of_two_runs_out_of_memory(
     assert all(line.startswith("out of memory on rank 1 in ") for line in said)
 
 
-def _fail(rank: int, world_size: int, path: Path) -> list[str]:
-    """Every rank fails, as in a job whose ranks hold alike chunks."""
+# Where a rank that has nothing left to lower cannot take part in what the others do.
+ENDS: list[tuple[str, str, str]] = [
+    ("ddp", "ring", "global_batch_size=12 does not fit in memory in the loss"),
+    ("deepspeed_stage_3", "embed", "gradcache runs out of memory with chunks of up to"),
+]
+
+
+def _end(rank: int, world_size: int, path: Path, strategy: str, place: str) -> str | None:
     quiet()
-    messages = []
-    for place, fails, keep_gib in (
-        ("forward", at(1), 0.0),
-        ("loss", lambda number: True, None),
-        ("loss", lambda number: True, 0.0),
-    ):
-        with pytest.MonkeyPatch.context() as monkey:
-            _starve(monkey, place, fails)
-            with pytest.raises(ConfigError) as caught:
-                distributed(
-                    *(rank, world_size, path, STRATEGIES["fsdp"], LOSSES["gist"]),
-                    num_rows=12,
-                    num_steps=1,
-                    dtype=torch.float32,
-                    chunk_rows=5,
-                    keep_gib=keep_gib,
-                )
-        messages.append(str(caught.value))
-    return messages
+    with pytest.MonkeyPatch.context() as monkey:
+        if rank == 1:
+            _starve(monkey, place, lambda number: number > 3)
+        with pytest.raises((ConfigError, RuntimeError)) as caught:
+            distributed(
+                *(rank, world_size, path, STRATEGIES[strategy], LOSSES["gist"]),
+                num_rows=ROWS,
+                dtype=torch.float32,
+                chunk_rows=5,
+                keep_gib=0.0,
+                num_steps=1,
+                gather="ring" if place == "ring" else "global",
+            )
+    return str(caught.value) if rank == 1 else lost_rank(caught.value)
 
 
-def test_sharded_parameters_get_advice(tiny_bert: Path) -> None:
-    for forward, kept, loss in run(_fail, 2, tiny_bert):
-        assert forward.startswith("gradcache runs out of memory with chunks of up to ")
-        assert "gradcache.chunk_tokens=" in forward
-        assert kept.startswith("gradcache.keep_gib leaves too little memory for the loss beside 4 ")
-        assert loss.startswith("global_batch_size=12 does not fit in memory in the loss")
+@pytest.mark.parametrize(("strategy", "place", "message"), ENDS)
+def test_a_rank_that_ends_alone_says_why_and_the_others_end_too(
+    tiny_bert: Path, strategy: str, place: str, message: str
+) -> None:
+    lost, ended = run(_end, 2, tiny_bert, strategy, place)
+    assert str(ended).startswith(message)
+    assert lost is not None

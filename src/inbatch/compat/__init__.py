@@ -25,11 +25,14 @@ from inbatch.compat.lightning import (
 )
 from inbatch.compat.models import (
     attention_name,
+    can_reset_units,
+    drop_unit_gradients,
     flash_attention,
     keep_graphs_whole,
     num_compiled_graphs,
     num_writes,
     onednn_product,
+    reset_units,
     switch_off_shared_memory_collectives,
     unscale_before_step,
 )
@@ -37,7 +40,9 @@ from inbatch.compat.models import (
 __all__ = [
     "EditFile",
     "attention_name",
+    "can_reset_units",
     "drop_anonymous",
+    "drop_unit_gradients",
     "flash_attention",
     "hydra_files_edited",
     "hydra_options_with_value",
@@ -50,6 +55,7 @@ __all__ = [
     "num_writes",
     "observe_ranks",
     "onednn_product",
+    "reset_units",
     "sends_model",
     "serial_launcher",
     "switch_off_shared_memory_collectives",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
@@ -98,3 +100,27 @@ def switch_off_shared_memory_collectives() -> None:
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def can_reset_units(module: object) -> bool:
+    """Return whether torch can clear what a failed pass has left in the units of FSDP2: from 2.13 on."""
+    return hasattr(module, "reset_iter_state")
+
+
+def reset_units(module: Any) -> None:
+    """Clear what passes have left in the units of FSDP2, but for gradients. For the outermost module."""
+    module.reset_iter_state()
+
+
+def drop_unit_gradients(units: Iterable[Any]) -> None:
+    """Drop the gradients of FSDP2's units: their shards, and whole ones that wait to be reduced.
+
+    The latter belong to parameters that a unit shows only while it is gathered.
+    """
+    for unit in units:
+        for group in unit._get_fsdp_state()._fsdp_param_groups:
+            for parameter in group.fsdp_params:
+                parameter.sharded_param.grad = None
+                parameter.unsharded_accumulated_grad = None
+                if hasattr(parameter, "_unsharded_param"):
+                    parameter._unsharded_param.grad = None

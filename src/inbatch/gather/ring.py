@@ -1,16 +1,19 @@
 """Rows that travel from rank to rank, so that none ever holds those of all.
 
 At hop h, rank r holds the rows of rank r - h (modulo W): each rank sends what it holds to the next one, W - 1
-times. Shape letters: C columns, b local rows, D dimension.
+times. A rank that runs out of memory makes some free and goes on; the others wait for it meanwhile. Shape
+letters: C columns, b local rows, D dimension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch.distributed as dist
 from torch import Tensor
+
+from inbatch.device.memory import retried
 
 
 class PendingHop:
@@ -19,8 +22,13 @@ class PendingHop:
     def __init__(self, tensors: Sequence[Tensor], owner: int, ring: RowsRing) -> None:
         world_size = len(ring.counts)
         rows = ring.counts[(owner - 1) % world_size]
-        self._sent = [tensor.contiguous() for tensor in tensors]  # alive until they have arrived
-        self._received = [t.new_empty(t.shape[0], rows, *t.shape[2:]) for t in self._sent]
+
+        def buffers() -> tuple[list[Tensor], list[Tensor]]:
+            sent = [tensor.contiguous() for tensor in tensors]
+            return sent, [t.new_empty(t.shape[0], rows, *t.shape[2:]) for t in sent]
+
+        # What is sent lives until it has arrived.
+        self._sent, self._received = retried(buffers, lambda: ring.lower() is not None)
         after, before = (ring.rank + 1) % world_size, (ring.rank - 1) % world_size
         self._works = dist.batch_isend_irecv(
             [dist.P2POp(dist.isend, tensor, after) for tensor in self._sent]
@@ -35,12 +43,17 @@ class PendingHop:
         return self._received
 
 
+def _nothing_left() -> int | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class RowsRing:
     """The ring as losses use it, `inbatch.losses.base.Ring`. Each rank holds a row at least."""
 
     counts: tuple[int, ...]
     rank: int
+    lower: Callable[[], int | None] = _nothing_left
 
     def hops(self, tensors: Sequence[Tensor]) -> Iterator[tuple[int, list[Tensor]]]:
         """The own tensors [C, b, ...], and then those of the ranks before, from the nearest on."""

@@ -5,13 +5,16 @@ from inbatch.gradcache.engine import Embeddings, Engine, backward, embed
 from inbatch.gradcache.fillers import fill_chunks
 from inbatch.gradcache.keep import KeepBudget
 from inbatch.gradcache.out_of_memory import OutOfMemoryHandler
+from inbatch.gradcache.shared import Collectives, SharedPasses
 
 __all__ = [
     "Accumulated",
+    "Collectives",
     "Embeddings",
     "Engine",
     "KeepBudget",
     "OutOfMemoryHandler",
+    "SharedPasses",
     "backward",
     "embed",
     "fill_chunks",

@@ -13,7 +13,8 @@ so a step runs in three passes (Gao et al. 2021, https://arxiv.org/abs/2101.0698
 
 With every graph kept no text is embedded twice. Chunks go backward in their order whatever is kept, so that
 the sum of their gradients does not depend on it: it is the same to the last bit.
-A forward or backward that runs out of memory is done again with less, see retry.py, where that is allowed.
+A forward or backward that runs out of memory is done again with less, see retry.py, or where all ranks take
+part in it, by all of them, see shared.py.
 
 Pass 2 is the caller's, between `embed` and `backward`, so that it reads as what it is. The engine knows
 neither ranks nor losses: it receives callables. `last` marks the one backward of a
@@ -35,6 +36,7 @@ from inbatch.device.memory import retried
 from inbatch.gradcache.accumulated import Accumulated
 from inbatch.gradcache.retry import ChunkBackward, Embedded, Relief, embed_all, keep_fewer
 from inbatch.gradcache.rng import RngState
+from inbatch.gradcache.shared import SharedPasses
 
 
 class Engine(NamedTuple):
@@ -49,6 +51,8 @@ class Engine(NamedTuple):
     relief: what a forward or backward that runs out of memory is done again with; None lets the error pass,
         as it must where ranks run their forwards together.
     accumulated: of the parameters; needed with a `relief` that does not repeat the step.
+    shared: sees that all ranks come to the end of the batch where they run their forwards together; None
+        lets the error pass.
     """
 
     encode: Callable[[Chunk], Tensor]
@@ -59,6 +63,7 @@ class Engine(NamedTuple):
     size: int = 1
     relief: Relief | None = None
     accumulated: Accumulated | None = None
+    shared: SharedPasses | None = None
 
 
 class Embeddings:
@@ -70,17 +75,25 @@ class Embeddings:
     once.
     """
 
-    def __init__(self, embedded: list[Embedded], relief: Relief | None) -> None:
-        self.embedded, self._relief = embedded, relief
-        dtype = embedded[0].embeddings.dtype
-        self.exact_in = dtype if dtype.itemsize == 2 else None
-        self.values_ND = retried(partial(_assemble, embedded), self.keep_fewer).requires_grad_()
+    def __init__(self, embedded: list[Embedded], engine: Engine, num_texts: int) -> None:
+        self.embedded, self._engine = embedded, engine
+        like = embedded[0].embeddings.detach()
+        self.exact_in = like.dtype if like.dtype.itemsize == 2 else None
+        assembled = retried(lambda: _assemble(self.embedded, num_texts, like), self.keep_fewer)
+        self.values_ND = assembled.requires_grad_()
         self.embedded = [e if e.kept else e.without_embeddings() for e in self.embedded]
         self.gradient_ND: Tensor | None = None
 
     def keep_fewer(self) -> bool:
-        """Let go half of the graphs that are held; False where none is, or ranks must hold the same."""
-        return self._relief is not None and keep_fewer(self.embedded, self._relief)
+        """Let go of half of the graphs that are held; False where none is, or ranks must hold the same.
+
+        Where ranks run their forwards together, of all that is held, and the batch is repeated.
+        """
+        relief, shared = self._engine.relief, self._engine.shared
+        if shared is not None and shared.keep_fewer():
+            self.embedded.clear()
+            return True
+        return relief is not None and keep_fewer(self.embedded, relief)
 
     def differentiate(self, results: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         """Take the gradient by that of what was made of `values_ND`.
@@ -101,9 +114,14 @@ def embed(engine: Engine, chunks: Sequence[Chunk], *, num_keep: int) -> Embeddin
             empty is a filler (see fillers.py): it runs through each pass without influence on the result.
         num_keep: graphs to keep, counted from the first chunk; len(chunks) means no second forward.
     """
+    compute = partial(embed_all, engine.encode, chunks, num_keep=num_keep, relief=engine.relief)
+    shared, num_texts = engine.shared, sum(c.num_texts for c in chunks if not is_filler(c))
     with engine.measure("embed"):
-        embedded = embed_all(engine.encode, chunks, num_keep=num_keep, relief=engine.relief)
-        return Embeddings(embedded, engine.relief)
+        if shared is None:
+            return Embeddings(compute(), engine, num_texts)
+        shared.start(chunks, num_keep)
+        embedded = shared.completed(compute) or shared.embed_fillers(engine.encode)
+        return Embeddings(embedded, engine, num_texts)
 
 
 def backward(engine: Engine, embeddings: Embeddings, *, last: bool = True) -> None:
@@ -118,6 +136,8 @@ def backward(engine: Engine, embeddings: Embeddings, *, last: bool = True) -> No
         last: whether gradients are complete after this batch (False while accumulating batches).
     """
     assert embeddings.gradient_ND is not None
+    if engine.shared is not None and not embeddings.embedded:
+        embeddings.embedded = engine.shared.embed_fillers(engine.encode)
     grad_ND, first = embeddings.gradient_ND, embeddings.embedded[0].rng
     after = RngState.capture(embeddings.values_ND.device)
 
@@ -133,18 +153,26 @@ def backward(engine: Engine, embeddings: Embeddings, *, last: bool = True) -> No
     chunks = ChunkBackward(
         engine.encode, surrogate, run, relief=engine.relief, accumulated=engine.accumulated
     )
-    with engine.measure("backward"):
+
+    def all_chunks() -> bool:
         chunks.all(embeddings.embedded, draws=not first.is_state_of(after))
+        return True
+
+    with engine.measure("backward"):
+        if engine.shared is None:
+            all_chunks()
+        elif not engine.shared.completed(all_chunks):
+            embeddings.embedded = engine.shared.embed_fillers(engine.encode)
+            all_chunks()
     after.restore()
 
 
-def _assemble(embedded: Sequence[Embedded]) -> Tensor:
-    """Embeddings of all chunks in the batch's flat order, at least float32: [N, D]."""
+def _assemble(embedded: Sequence[Embedded], num_texts: int, like: Tensor) -> Tensor:
+    """Embeddings of all chunks in the batch's flat order, at least float32: [N, D]; zeros without chunks."""
     real = [e for e in embedded if not is_filler(e.chunk)]
-    num_texts = sum(e.chunk.num_texts for e in real)
-    like = embedded[0].embeddings
     dtype = torch.promote_types(like.dtype, torch.float32)
-    flat = torch.empty(num_texts, like.shape[1], dtype=dtype, device=like.device)
+    make = torch.empty if real else torch.zeros
+    flat = make(num_texts, like.shape[1], dtype=dtype, device=like.device)
     for e in real:
         flat[e.chunk.index] = e.embeddings.detach().to(dtype)
     return flat

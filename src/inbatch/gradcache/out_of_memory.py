@@ -5,14 +5,14 @@ loss, by halves. Each only where it helps: the loss has no chunks, and a chunk n
 
 Most of it is done in place (retry.py). A backward with nothing left to let go is cheaper to repeat with the
 whole step, on one process and in the first batch of an optimizer step, where no gradient outlives the
-failed attempt. Where all ranks take part in each forward only the loss can be done again. What is left ends
-the run, and the error names the setting that needs less.
+failed attempt. Where all ranks take part in each forward, see shared.py. What is left ends the run, and the
+error names the setting that needs less.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 from inbatch.batch.batch import Batch, Chunk
 from inbatch.batch.chunks import halve_chunks
@@ -23,6 +23,7 @@ from inbatch.losses.base import MOST_PANEL_HALVINGS
 
 T = TypeVar("T")
 Place = Literal["guide", "embedding", "gather", "loss", "backward"]
+PLACES: tuple[Place, ...] = get_args(Place)
 _WORDS = {
     "guide": "the guide",
     "embedding": "embedding",
@@ -59,6 +60,7 @@ class OutOfMemoryHandler:
         self.may_repeat = False  # of the batch that is run
         self.place: Place = "embedding"  # where the batch is
         self._places: list[Place] = []  # where memory has run out in it
+        self._before = self.sizes  # it
 
     @property
     def sizes(self) -> Sizes:
@@ -110,6 +112,17 @@ class OutOfMemoryHandler:
         if self.place not in self._places:
             self._places.append(self.place)
 
+    def begin(self) -> None:
+        """A batch begins."""
+        self._before = self.sizes
+        self._places.clear()
+
+    def report(self, say: Callable[[str], None]) -> None:
+        """Say what has been lowered since the batch began, if something was."""
+        if self.sizes != self._before:
+            places = _listed([_WORDS[place] for place in self._places])
+            say(f" in {places}: {self.describe(self._before)} from here on")
+
     def run(
         self,
         attempt: Callable[[], T],
@@ -133,8 +146,8 @@ class OutOfMemoryHandler:
         Raises:
             ConfigError: nothing is left to lower.
         """
-        before, self.may_repeat = self.sizes, may_repeat
-        self._places.clear()
+        self.begin()
+        self.may_repeat = may_repeat
         while True:
             found = unless_out_of_memory(attempt)
             if not isinstance(found, RuntimeError):
@@ -143,9 +156,7 @@ class OutOfMemoryHandler:
                 held = 0 if may_let_go else self.budget.num_keep(batch.chunks)
                 raise too_large(self.fit(batch), self.place, held=held) from found
             undo()
-        if self.sizes != before:
-            places = _listed([_WORDS[place] for place in self._places])
-            say(f" in {places}: {self.describe(before)} from here on")
+        self.report(say)
         return found
 
     def lower_kept(self, batch: Batch) -> bool:

@@ -9,7 +9,7 @@ the global batch. A loss whose value is not a mean over rows (CoSENT's log-sum-e
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -37,6 +37,11 @@ class Ring(Protocol):
     @property
     def rank(self) -> int:
         """This one."""
+
+    @property
+    def lower(self) -> Callable[[], int | None]:
+        """What a rank calls that has run out of memory between two hops: it makes memory free, and returns
+        `panel_halvings` to go on with, or None where there is nothing left to give."""
 
     def hops(self, tensors: Sequence[Tensor]) -> Iterator[tuple[int, list[Tensor]]]:
         """Owner and tensors [C, rows of the owner, ...]: the own ones, and then those of all other ranks.

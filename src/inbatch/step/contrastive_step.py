@@ -6,7 +6,6 @@ Shape letters: b rows of this rank, D dimension.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, NamedTuple, final
 
@@ -19,7 +18,7 @@ from inbatch.batch.slices import slice_rows
 from inbatch.batch.transfer import pack
 from inbatch.data.collate import Collator
 from inbatch.data.sources.source import Source
-from inbatch.device.memory import make_room, retried
+from inbatch.device.memory import make_room
 from inbatch.encoder import Encoder
 from inbatch.gather import barrier, rank_and_world_size
 from inbatch.gradcache import (
@@ -35,7 +34,7 @@ from inbatch.guide import Guide, Process
 from inbatch.losses.base import Loss, LossInput
 from inbatch.step.forwards import Forwards
 from inbatch.step.gradient_sync import AverageGradients, GradientSync, NoSync
-from inbatch.step.loss_gradient import LossGradient, loss_gradient
+from inbatch.step.loss_gradient import gradient_in_memory
 from inbatch.step.seeding import seed_step
 from inbatch.step.side_data import SideData
 from inbatch.step.timer import StepTimer
@@ -120,6 +119,7 @@ class ContrastiveStep:
         self._accumulated = Accumulated([p for p in encoder.parameters() if p.requires_grad])
         # Ranks that take part in each other's forwards can neither repeat them nor let go of graphs alone.
         self._relief = None if collective_forward else self.memory
+        self._shared = self._forwards.shared(self.memory, self._sync.collectives)
         self._backward = backward
         if guide is not None:
             guide.start(self.process)
@@ -141,14 +141,18 @@ class ContrastiveStep:
         last = position == size - 1
         if position == 0:
             self._sync.start()
-        output = self.memory.run(
-            partial(self._accumulate, batch=batch, epoch=epoch, size=size, last=last),
-            batch=batch,
-            may_repeat=position == 0 and isinstance(self._sync, NoSync),
-            may_let_go=self._relief is not None,
-            undo=self.encoder.zero_grad,
-            say=self._say,
-        )
+        attempt = partial(self._accumulate, batch=batch, epoch=epoch, size=size, last=last)
+        if self._shared is None:
+            output = self.memory.run(
+                attempt,
+                batch=batch,
+                may_repeat=position == 0 and isinstance(self._sync, NoSync),
+                may_let_go=self._relief is not None,
+                undo=self.encoder.zero_grad,
+                say=self._say,
+            )
+        else:
+            output = self._shared.run(attempt, batch=batch, position=position, say=self._say)
         if last:
             self._sync.finish()
         return output
@@ -161,7 +165,8 @@ class ContrastiveStep:
             place: where memory has run out, in words.
         """
         before = self.memory.sizes
-        lowered = self._relief is not None and self.memory.lower_kept(batch)
+        alone, together = self._relief is not None, self._shared is not None
+        lowered = (alone or together) and self.memory.lower_kept(batch)
         if lowered:
             self._say(f" in {place}: {self.memory.describe(before)} from the next step on")
         return lowered
@@ -196,7 +201,15 @@ class ContrastiveStep:
             with self.timer.measure("loss"):
                 local = visible.local(embeddings.values_ND, batch)
                 inputs = self._gathered(local, embeddings, visible, side)
-                found = self._loss(loss, inputs, visible.rows.weight, embeddings.keep_fewer)
+                self.memory.place = "loss"
+                found = gradient_in_memory(
+                    *(loss, inputs),
+                    weight=visible.rows.weight,
+                    ring=visible.ring,
+                    memory=self.memory,
+                    keep_fewer=embeddings.keep_fewer,
+                    end=self._shared and self._shared.end,
+                )
                 self._make_room(local, embeddings, visible)
                 embeddings.differentiate(inputs.columns, found.columns)
                 value, metrics = found.loss, found.metrics
@@ -223,21 +236,6 @@ class ContrastiveStep:
         self.memory.place = "gather"
         make_room(visible.room([local]), self.process.device, embeddings.keep_fewer)
 
-    def _loss(
-        self, loss: Loss, inputs: LossInput, weight: float, keep_fewer: Callable[[], bool]
-    ) -> LossGradient:
-        """The loss and its gradient; with fewer graphs beside it, then in smaller panels, if need be."""
-        self.memory.place = "loss"
-
-        def compute() -> LossGradient:
-            sized = replace(inputs, panel_halvings=self.memory.panel_halvings)
-            return loss_gradient(loss, sized, weight=weight)
-
-        if inputs.ring is not None:  # whose hops the other ranks wait for
-            return compute()
-        panels = (self.memory.halve_panels,) if loss.scope == "candidates" else ()
-        return retried(compute, keep_fewer, *panels)
-
     def _engine(self, size: int, complete: Callable[[], None]) -> Engine:
         return Engine(
             encode=self._forwards,
@@ -248,6 +246,7 @@ class ContrastiveStep:
             size=size,
             relief=self._relief,
             accumulated=self._accumulated,
+            shared=self._shared,
         )
 
     def collate(

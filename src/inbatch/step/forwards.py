@@ -14,7 +14,16 @@ from inbatch.encoder import Encoder
 from inbatch.encoder.lookup import shared_lookup
 from inbatch.encoder.shared_casts import shared_casts
 from inbatch.gather import local_part, max_over_ranks
-from inbatch.gradcache import KeepBudget, fill_chunks
+from inbatch.gradcache import (
+    Collectives,
+    KeepBudget,
+    OutOfMemoryHandler,
+    SharedPasses,
+    fill_chunks,
+)
+from inbatch.gradcache.engine import is_filler
+
+_ALL = 2**31  # graphs, more than there are chunks
 
 
 class Forwards:
@@ -49,7 +58,8 @@ class Forwards:
 
     def __call__(self, chunk: Chunk) -> Tensor:
         """Embeddings of a chunk, [n, D]."""
-        if self._budget.wants_measure and torch.is_grad_enabled():
+        measures = self._budget.wants_measure and torch.is_grad_enabled()
+        if measures and not is_filler(chunk):
             held = [local_part(parameter) for parameter in self.encoder.parameters()]
             with self._budget.measure(chunk.input_ids.numel(), [*held, *self._casts.values()]):
                 return self._embed(chunk)
@@ -63,13 +73,24 @@ class Forwards:
         )
         return embeddings_nD
 
+    def shared(
+        self, memory: OutOfMemoryHandler, collectives: Collectives | None
+    ) -> SharedPasses | None:
+        """What sees that all ranks come to the end of a batch, where their passes can be repeated."""
+
+        def most(value: int) -> int:
+            return max_over_ranks([value], self._device)[0] if self._aligns else value
+
+        return None if collectives is None else SharedPasses(memory, collectives, most)
+
     def aligned(self, chunks: Sequence[Chunk]) -> tuple[list[Chunk], int]:
         """Chunks of a step, and how many graphs to keep; the same numbers on all ranks where they must be."""
         num_keep = self._budget.num_keep(chunks)
         num_chunks = max(1, len(chunks))
         if self._aligns:
-            num_chunks, fewest = max_over_ranks([num_chunks, -num_keep], self._device)
-            num_keep = num_chunks if self._budget.keeps_all else -fewest
+            wanted = _ALL if self._budget.keeps_all else num_keep
+            num_chunks, fewest = max_over_ranks([num_chunks, -wanted], self._device)
+            num_keep = min(num_chunks, -fewest)
         return fill_chunks(chunks, num_chunks, self._device), num_keep
 
     @contextmanager

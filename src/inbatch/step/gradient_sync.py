@@ -10,10 +10,16 @@ from typing import final
 from torch import Tensor
 
 from inbatch.gather import average_gradients
+from inbatch.gradcache import Collectives
 
 
 class GradientSync(ABC):
     """Decides for each backward of an optimizer step whether its gradients are reduced over ranks."""
+
+    @property
+    def collectives(self) -> Collectives | None:
+        """Those of passes in which all ranks take part, where passes that fail can be repeated."""
+        return None
 
     def start(self) -> None:  # noqa: B027 - most strategies have nothing to do here
         """Called before the first backward of an optimizer step."""

@@ -1,18 +1,22 @@
 """The loss of a batch and its gradient with respect to the columns that it sees, without any collective.
 
-So it can be computed again by a rank that has run out of memory. Shape letters: G rows that the loss sees,
-D dimension.
+So it can be computed again by a rank that has run out of memory; in a ring, whose hops the other ranks wait
+for, from hop to hop. Shape letters: G rows that the loss sees, D dimension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from inbatch.device.memory import retried, unless_out_of_memory
+from inbatch.gather import RowsRing
+from inbatch.gradcache import OutOfMemoryHandler
 from inbatch.losses.base import Loss, LossInput
 from inbatch.losses.geometry import MAX_ROWS, alignment_and_uniformity
 
@@ -41,6 +45,50 @@ def loss_gradient(loss: Loss, inputs: LossInput, *, weight: float) -> LossGradie
     value = output.loss * weight
     gradients = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
     return LossGradient(value.detach(), metrics, gradients)
+
+
+def gradient_in_memory(
+    loss: Loss,
+    inputs: LossInput,
+    *,
+    weight: float,
+    ring: RowsRing | None,
+    memory: OutOfMemoryHandler,
+    keep_fewer: Callable[[], bool],
+    end: Callable[[], None] | None,
+) -> LossGradient:
+    """`loss_gradient`, with fewer graphs beside it and then in smaller panels where memory runs out.
+
+    Args:
+        loss, inputs, weight: see there.
+        ring: that of `inputs`.
+        memory: knows the size of panels, and lowers it.
+        keep_fewer: lets go of graphs, or returns False where none is held.
+        end: called where nothing is left to lower, before zeros are returned for the sake of the other ranks;
+            None lets the error pass, as do the hops of a ring.
+    """
+    remedies = [keep_fewer]
+    if loss.scope == "candidates":
+        remedies.append(memory.halve_panels)
+
+    def lower() -> int | None:
+        return memory.panel_halvings if any(remedy() for remedy in remedies) else None
+
+    def compute() -> LossGradient:
+        sized = replace(inputs, panel_halvings=memory.panel_halvings)
+        return loss_gradient(loss, sized, weight=weight)
+
+    if ring is not None:
+        inputs = replace(inputs, ring=replace(ring, lower=lower))
+        return compute()
+    if end is None:
+        return retried(compute, *remedies)
+    found = unless_out_of_memory(partial(retried, compute, *remedies))
+    if isinstance(found, RuntimeError):
+        end()
+        columns = inputs.columns
+        return LossGradient(columns[0].new_zeros(()), {}, [torch.zeros_like(c) for c in columns])
+    return found
 
 
 def _geometry(inputs: LossInput) -> dict[str, Tensor]:

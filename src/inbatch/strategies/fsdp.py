@@ -25,10 +25,13 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
+from inbatch import compat
 from inbatch.encoder import Encoder
 from inbatch.encoder.linear import is_linear
+from inbatch.gradcache import Collectives
 from inbatch.step.gradient_sync import GradientSync
 from inbatch.strategies.base import Strategy
+from inbatch.strategies.fsdp_units import UnitCollectives
 
 # Inputs of layers stay as they are: autocast casts those of products.
 IN_16_BITS = MixedPrecisionPolicy(
@@ -103,6 +106,12 @@ class _LastBackward(GradientSync):
 
     def __init__(self, encoder: FSDPModule) -> None:
         self._encoder = encoder
+        self._collectives = UnitCollectives(encoder) if compat.can_reset_units(encoder) else None
+
+    @property
+    def collectives(self) -> Collectives | None:
+        """Those of the units, where torch can bring units back to the start of a batch."""
+        return self._collectives
 
     @contextmanager
     def backward(self, last: bool) -> Iterator[None]:

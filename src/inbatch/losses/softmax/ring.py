@@ -10,19 +10,24 @@ Beside the gathered form: memory for own and visiting rows instead of all rows; 
 entry for 3 D + E; embeddings (and the guide's) travel twice and gradients once, for once each. The next
 rows are on their way while these are scored.
 
+A rank that runs out of memory between two hops goes on with less, in smaller panels: it repeats what has
+changed nothing yet, and no product is added twice. The others wait for its next rows meanwhile.
+
 Shape letters: Q own rows, G rows of a hop, R rows of a panel, C columns, D dimension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from inbatch.device.memory import retried
 from inbatch.losses.base import InFlight, Ring
 from inbatch.losses.softmax.panels import (
     LOWEST,
@@ -34,19 +39,27 @@ from inbatch.losses.softmax.panels import (
     SoftmaxSpec,
     pair,
 )
-from inbatch.losses.softmax.products import Factor, row_weight, split_factor, weight_unit
+from inbatch.losses.softmax.products import (
+    Factor,
+    add_product,
+    row_weight,
+    split_factor,
+    weight_unit,
+)
 from inbatch.losses.softmax.walk import (
     Columns,
     StreamStats,
-    add_gradients,
     add_own_pairs,
     drop_radial_parts,
+    gradient_products,
     losses_of,
     panels,
     prepare,
     share_of_peak,
     texts_of,
 )
+
+T = TypeVar("T")
 
 
 def ring_cross_entropy(
@@ -78,7 +91,22 @@ class _Sums(NamedTuple):
     negatives: Tensor  # sum of exp(logit - peak) over the negatives
 
 
-@dataclass(frozen=True, slots=True)
+class _Found(NamedTuple):
+    """What the hops up to now have found."""
+
+    sums: _Sums
+    hardest: Tensor  # [Q]
+    filtered: Tensor  # int64 scalar
+
+
+class _Left(NamedTuple):
+    """Own rows whose panels are to come in a hop."""
+
+    rows: slice
+    num_added: int  # of a panel's products, those that have been added
+
+
+@dataclass(slots=True)
 class _Walk:
     """The own columns on their way round."""
 
@@ -89,15 +117,30 @@ class _Walk:
 
     def hops(self) -> Iterator[tuple[int, Pairing]]:
         """Owner of the rows that are here, and the own rows beside them."""
-        own = texts_of(self.spec, self.columns)
-        for owner, tensors in self.ring.hops(_pack(own)):
-            yield owner, pair(own, _unpack(own, tensors), own=owner == self.ring.rank)
+        own = self.again(lambda: texts_of(self.spec, self.columns))
+        for owner, tensors in self.ring.hops(self.again(lambda: _pack(own))):
+            is_own = owner == self.ring.rank
+            yield owner, self.again(partial(_paired, own, tensors, is_own=is_own))
 
-    def panels(self, pairing: Pairing) -> Iterator[tuple[slice, Buffers, Reduced]]:
+    def panels(
+        self, pairing: Pairing, rows: slice | None = None
+    ) -> Iterator[tuple[slice, Buffers, Reduced]]:
         """Own rows of a panel, its buffers, and its negatives among the rows that are here."""
         num_candidates = len(pairing.candidates.columns[0].values)
-        for part, buffers in panels(self.spec, pairing.rows, self.arithmetic, num_candidates):
+        for part, buffers in panels(
+            self.spec, pairing.rows, self.arithmetic, num_candidates, rows=rows
+        ):
             yield part, buffers, self.arithmetic.reduce(self.spec, pairing, buffers, part)
+
+    def again(self, compute: Callable[[], T]) -> T:
+        """The result of `compute`, repeated with less as often as it runs out of memory."""
+        return retried(compute, self._lower)
+
+    def _lower(self) -> bool:
+        halvings = self.ring.lower()
+        if halvings is not None:
+            self.spec = replace(self.spec, panel_halvings=halvings)
+        return halvings is not None
 
 
 class _RingCrossEntropy(torch.autograd.Function):
@@ -106,7 +149,8 @@ class _RingCrossEntropy(torch.autograd.Function):
         ctx: Any, spec: SoftmaxSpec, arithmetic: Arithmetic, ring: Ring, *columns: Tensor
     ) -> tuple[Tensor, ...]:
         with torch.autocast(columns[0].device.type, enabled=False):
-            walk = _Walk(spec, arithmetic, ring, prepare(spec, columns))
+            prepared = retried(partial(prepare, spec, columns), lambda: ring.lower() is not None)
+            walk = _Walk(spec, arithmetic, ring, prepared)
             sums, hardest_Q, filtered = _reduce(walk)
         losses_Q, own_weight_Q = losses_of(*sums)
         ctx.walk = walk
@@ -128,24 +172,36 @@ class _RingCrossEntropy(torch.autograd.Function):
         return None, None, None, *(g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes))
 
 
-def _reduce(walk: _Walk) -> tuple[_Sums, Tensor, Tensor]:
+def _reduce(walk: _Walk) -> _Found:
     """Once round: the softmax of each own row, its hardest negative, and how many the guide removed."""
-    num_rows = len(walk.columns.factors[0].values)
-    like = walk.columns.factors[0].values.new_empty(num_rows, dtype=walk.columns.dtype)
-    positive_Q, peak_Q = torch.empty_like(like), torch.full_like(like, LOWEST)
-    hardest_Q, negatives_Q = torch.full_like(like, -torch.inf), torch.zeros_like(like)
-    filtered = torch.zeros((), dtype=torch.int64, device=like.device)
+    factor = walk.columns.factors[0].values
+
+    def nothing() -> _Found:
+        like = factor.new_empty(len(factor), dtype=walk.columns.dtype)
+        lowest, removed = torch.full_like(like, LOWEST), factor.new_zeros((), dtype=torch.int64)
+        sums = _Sums(torch.empty_like(like), lowest, torch.zeros_like(like))
+        return _Found(sums, torch.full_like(like, -torch.inf), removed)
+
+    found = walk.again(nothing)
     for _, pairing in walk.hops():
-        for part, _, reduced in walk.panels(pairing):
-            if pairing.own:
-                positive_Q[part] = reduced.positive
-            filtered += reduced.removed
-            hardest_Q[part] = torch.maximum(hardest_Q[part], reduced.hardest)
-            peak_R = torch.maximum(peak_Q[part], reduced.peak)
-            negatives_Q[part] *= (peak_Q[part] - peak_R).exp()
-            negatives_Q[part] += reduced.negatives * (reduced.peak - peak_R).exp()
-            peak_Q[part] = peak_R
-    return _Sums(positive_Q, peak_Q, negatives_Q), hardest_Q, filtered
+        found = walk.again(partial(_reduce_hop, walk, pairing, found))
+    return found
+
+
+def _reduce_hop(walk: _Walk, pairing: Pairing, before: _Found) -> _Found:
+    """Add a hop to what was found before, which stays as it is."""
+    positive_Q, peak_Q, negatives_Q = (values_Q.clone() for values_Q in before.sums)
+    hardest_Q, filtered = before.hardest.clone(), before.filtered.clone()
+    for part, _, reduced in walk.panels(pairing):
+        if pairing.own:
+            positive_Q[part] = reduced.positive
+        filtered += reduced.removed
+        hardest_Q[part] = torch.maximum(hardest_Q[part], reduced.hardest)
+        peak_R = torch.maximum(peak_Q[part], reduced.peak)
+        negatives_Q[part] *= (peak_Q[part] - peak_R).exp()
+        negatives_Q[part] += reduced.negatives * (reduced.peak - peak_R).exp()
+        peak_Q[part] = peak_R
+    return _Found(_Sums(positive_Q, peak_Q, negatives_Q), hardest_Q, filtered)
 
 
 def _gradients(walk: _Walk, sums: _Sums, own_weight_Q: Tensor, scale: Tensor) -> list[Tensor]:
@@ -153,28 +209,24 @@ def _gradients(walk: _Walk, sums: _Sums, own_weight_Q: Tensor, scale: Tensor) ->
 
     A rank's share is multiplied by its `scale` where it has been summed up, in float32.
     """
-    spec, factors = walk.spec, walk.columns.factors
+    factors = walk.columns.factors
     scale = scale / weight_unit(factors[0])
-    share_Q = share_of_peak(*sums)
     shape, dtype = factors[0].values.shape, walk.columns.dtype
-    own_CQD = factors[0].values.new_zeros(len(factors), *shape, dtype=dtype)
+    own_CQD = walk.again(lambda: factors[0].values.new_zeros(len(factors), *shape, dtype=dtype))
     under_way: InFlight | None = None
     for owner, pairing in walk.hops():
         received = pairing.candidates.columns
-        theirs_CGD = own_CQD.new_zeros(len(received), *received[0].values.shape)
+        theirs_shape = (len(received), *received[0].values.shape)
+        theirs_CGD = walk.again(partial(own_CQD.new_zeros, theirs_shape))
         both = (own_CQD.unbind(0), theirs_CGD.unbind(0))
-        for part, buffers, reduced in walk.panels(pairing):
-            share_R = share_Q[part] * (reduced.peak - sums.peak[part]).exp()
-            for k, block in enumerate(spec.blocks):
-                weight_R = row_weight(factors[block.rows][part], share_R)
-                weights_RG = walk.arithmetic.weigh(
-                    buffers, k, received[block.candidates], reduced.peak, weight_R
-                )
-                add_gradients(weights_RG, block, factors, received, both, part)
+        left = [_Left(slice(0, shape[0]), 0)]
+        while left:
+            walk.again(partial(_add_panels, walk, pairing, sums, both, left))
         theirs_CGD *= scale
         if under_way is not None:
             theirs_CGD += under_way.wait()[0]
         under_way = walk.ring.pass_on(theirs_CGD, owner)
+    spec = walk.spec
     add_own_pairs(spec, walk.columns, spec.rows, own_weight_Q, own_CQD.unbind(0))
     own_CQD *= scale
     assert under_way is not None
@@ -183,6 +235,37 @@ def _gradients(walk: _Walk, sums: _Sums, own_weight_Q: Tensor, scale: Tensor) ->
     drop_radial_parts(spec, walk.columns, gradients)
     slopes = walk.columns.slopes
     return [g if slope is None else g * slope for g, slope in zip(gradients, slopes)]
+
+
+def _add_panels(
+    walk: _Walk,
+    pairing: Pairing,
+    sums: _Sums,
+    both: tuple[Sequence[Tensor], Sequence[Tensor]],
+    left: list[_Left],
+) -> None:
+    """Add what the rows that are left last give to both gradients, panel by panel.
+
+    Memory runs out before a product is added or not at all, so `left` says at any time what is to be done.
+    """
+    rows, num_added = left[-1]
+    factors, received = walk.columns.factors, pairing.candidates.columns
+    share_Q = share_of_peak(*sums)
+    for part, buffers, reduced in walk.panels(pairing, rows):
+        left[-1:] = [_Left(slice(part.stop, rows.stop), num_added), _Left(part, num_added)]
+        share_R = share_Q[part] * (reduced.peak - sums.peak[part]).exp()
+        for k, block in enumerate(walk.spec.blocks):
+            weight_R = row_weight(factors[block.rows][part], share_R)
+            weights_RG = walk.arithmetic.weigh(
+                buffers, k, received[block.candidates], reduced.peak, weight_R
+            )
+            products = gradient_products(weights_RG, block, factors, received, both, part)
+            for number, product in enumerate(products, 2 * k):
+                if number >= num_added:
+                    add_product(*product)
+                    left[-1] = _Left(part, number + 1)
+        left.pop()
+    left.pop()
 
 
 def _pack(texts: ScoredTexts) -> list[Tensor]:
@@ -195,6 +278,11 @@ def _pack(texts: ScoredTexts) -> list[Tensor]:
             scales = [factor.scale for factor in factors if factor.scale is not None]
             packed += [torch.stack(scales)] if scales else []
     return packed if texts.ids is None else [*packed, torch.stack(list(texts.ids))]
+
+
+def _paired(own: ScoredTexts, tensors: Sequence[Tensor], *, is_own: bool) -> Pairing:
+    """The own rows beside those that are here."""
+    return pair(own, _unpack(own, tensors), own=is_own)
 
 
 def _unpack(like: ScoredTexts, tensors: Sequence[Tensor]) -> ScoredTexts:

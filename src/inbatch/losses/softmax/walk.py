@@ -95,14 +95,24 @@ def guide_factors(guide: GuideFilter) -> list[Factor]:
 
 
 def panels(
-    spec: SoftmaxSpec, texts: ScoredTexts, arithmetic: Arithmetic, num_candidates: int
+    spec: SoftmaxSpec,
+    texts: ScoredTexts,
+    arithmetic: Arithmetic,
+    num_candidates: int,
+    *,
+    rows: slice | None = None,
 ) -> Iterator[tuple[slice, Buffers]]:
-    """Panels of the owned rows against so many candidates: the rows among the owned, and their buffers."""
-    num_rows = spec.rows.stop - spec.rows.start
+    """Panels of the owned rows against so many candidates: the rows among the owned, and their buffers.
+
+    `rows` are those among the owned that are wanted; None for all.
+    """
+    rows = rows or slice(0, spec.rows.stop - spec.rows.start)
     like = texts.columns[0].values
     dtype = torch.promote_types(like.dtype, torch.float32)
     row_bytes = num_candidates * len(spec.blocks) * dtype.itemsize
-    step = min(num_rows, panel_rows(like.device, row_bytes, panel_bytes=spec.panel_bytes))
+    step = min(
+        rows.stop - rows.start, panel_rows(like.device, row_bytes, panel_bytes=spec.panel_bytes)
+    )
     step = max(step >> spec.panel_halvings, 1)
 
     def empty(*shape: int, dtype: torch.dtype) -> Tensor:
@@ -115,8 +125,8 @@ def panels(
         guide = empty(step, dtype=guide_dtype)
     weights = empty(step, dtype=like.dtype) if like.dtype in HALVES else None
     buffers = Buffers(empty(len(spec.blocks), step, dtype=dtype), guide, weights)
-    for begin in range(0, num_rows, step):
-        own = slice(begin, min(begin + step, num_rows))
+    for begin in range(rows.start, rows.stop, step):
+        own = slice(begin, min(begin + step, rows.stop))
         yield own, buffers.first(own.stop - own.start)
 
 
@@ -151,11 +161,24 @@ def add_gradients(
 
     `gradients` are those of the rows' columns and of the candidates', of which some may not be wanted.
     """
+    for product in gradient_products(weights_RG, block, rows, candidates, gradients, part):
+        add_product(*product)
+
+
+def gradient_products(
+    weights_RG: Tensor,
+    block: Block,
+    rows: Sequence[Factor],
+    candidates: Sequence[Factor],
+    gradients: tuple[Sequence[Tensor | None], Sequence[Tensor | None]],
+    part: slice,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The products of `add_gradients`: what each is added to, and its two sides."""
     rows_gradient, candidates_gradient = gradients[0][block.rows], gradients[1][block.candidates]
     if rows_gradient is not None:
-        add_product(rows_gradient[part], weights_RG, candidates[block.candidates].values)
+        yield rows_gradient[part], weights_RG, candidates[block.candidates].values
     if candidates_gradient is not None:
-        add_product(candidates_gradient, weights_RG.T, rows[block.rows].values[part])
+        yield candidates_gradient, weights_RG.T, rows[block.rows].values[part]
 
 
 def losses_of(positive_Q: Tensor, peak_Q: Tensor, negatives_Q: Tensor) -> tuple[Tensor, Tensor]:
