@@ -100,9 +100,10 @@ def _seen(
 def test_the_store_grows_with_training(
     tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, ranks: int
 ) -> None:
-    def trained(name: str) -> tuple[list[int], list[int]]:
+    def trained(name: str, store: str = "") -> tuple[list[int], list[int]]:
+        folder = tmp_path / (store or name) / "store"
         overrides = [*options_of(tmp_path, tiny_bert, name), "trainer.max_epochs=2"]
-        return run(_seen, ranks, tmp_path / name / "store", overrides)[0]
+        return run(_seen, ranks, folder, [*overrides, f"guide.store_dir={folder}"])[0]
 
     in_portions(monkeypatch, ranks, first=100)
     all_at_once = trained("whole")
@@ -117,6 +118,8 @@ def test_the_store_grows_with_training(
     assert counts[7] < counts[12] == counts[-1] == num_texts
     assert losses(tmp_path / "along") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
     found, wanted = (stored(tmp_path / name / "store") for name in ("along", "whole"))
+    assert trained("again", store="along") == all_at_once  # all is there
+    assert losses(tmp_path / "again") == losses(tmp_path / "along")
     assert found.keys() == wanted.keys()
     for key, row in found.items():
         here, there = (np.frombuffer(values, np.float32) for values in (row, wanted[key]))

@@ -178,8 +178,7 @@ class StoredGuide:
 
     def _embed_next(self, encoder: Encoder, process: Process, asked: Callable[[], bool]) -> bool:
         """Embed the next portion and open it; False where the ranks were asked to stop meanwhile."""
-        rows = self._left[0].rows
-        columns = self._columns if rows is None else of_rows(self._columns, rows())
+        columns = self._columns_of(self._left[0])
         rounds, start_s = Rounds(process, asked), time.monotonic()
         embedded = sum(self._fill(encoder, p, columns[p], process, rounds) for p in columns)
         encoder.to("cpu")
@@ -188,6 +187,8 @@ class StoredGuide:
         if not rounds.finish():
             return False
         self._left.popleft()
+        while self._left and not process.most(self._lacks(self._left[0], process)):
+            self._left.popleft()
         self._encoder = encoder if self._left else None
         process.barrier()
         if process.rank == 0:  # builds the index, which the others then map
@@ -197,6 +198,16 @@ class StoredGuide:
         if process.rank:
             self._tables = self._open(columns, process)
         return True
+
+    def _columns_of(self, portion: Portion) -> dict[str, tuple[SourceColumn, ...]]:
+        rows = portion.rows
+        return self._columns if rows is None else of_rows(self._columns, rows())
+
+    def _lacks(self, portion: Portion, process: Process) -> bool:
+        """Whether the store lacks some of this rank's part of a portion."""
+        part = {"rank": process.rank, "world_size": process.world_size}
+        columns = self._columns_of(portion)
+        return any(len(find_missing(columns[p], self._stored[p], **part)) for p in columns)
 
     def _fill(
         self,
