@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
 from inbatch.guide import Process
 from inbatch.guide.fill import FillSettings, fill
-from inbatch.guide.missing import Missing, columns_by_prompt, find_missing
+from inbatch.guide.missing import columns_by_prompt, find_missing
 from inbatch.guide.store import Table
 
 
@@ -129,6 +130,53 @@ def test_a_killed_fill_goes_on_after_its_last_shard(tiny_bert: Path, tmp_path: P
     _check_rows(table, encoder, texts)
 
 
+def _chunks(encoder: Encoder) -> list[list[int]]:
+    """The token ids of each chunk that the encoder will get."""
+    chunks: list[list[int]] = []
+    encoder.register_forward_hook(lambda m, args, out: chunks.append(args[0].input_ids.tolist()))
+    return chunks
+
+
+@pytest.mark.parametrize("num_chunks", [1, 2, 5, 9])
+def test_a_stopped_fill_goes_on_with_the_same_chunks(
+    tiny_bert: Path, tmp_path: Path, num_chunks: int
+) -> None:
+    source, settings = make_source(), {"chunk_tokens": 64, "window_texts": 24, "shard_texts": 5}
+    encoders = [make_guide(tiny_bert) for _ in range(3)]
+    whole, first, rest = map(_chunks, encoders)
+    fill_table(encoders[0], source, Table(tmp_path / "whole", 32, "float32"), **settings)
+    table = Table(tmp_path / "parts", 32, "float32")
+    fill_table(encoders[1], source, table, go_on=lambda: len(first) < num_chunks, **settings)
+    assert len(first) == num_chunks
+    assert len(table.open()) == sum(map(len, first))
+    fill_table(encoders[2], source, table, **settings)
+    assert sorted(first + rest) == sorted(whole)
+
+
+def test_chunks_are_halved_where_memory_runs_out(tiny_bert: Path, tmp_path: Path) -> None:
+    encoder, source, table = make_guide(tiny_bert), make_source(), Table(tmp_path, 32, "float32")
+    sizes: list[int] = []
+
+    def small_memory(module: object, args: tuple) -> None:
+        sizes.append(args[0].num_texts)
+        if sizes[-1] > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    hook = encoder.register_forward_pre_hook(small_memory)
+    texts = distinct_texts(source)
+    assert fill_table(encoder, source, table) == len(texts)
+    assert max(sizes) > 6  # halved more than once
+    hook.remove()
+    _check_rows(table, encoder, texts)
+    encoder.register_forward_pre_hook(lambda module, args: small_memory(module, (_Many(),)))
+    with pytest.raises(torch.OutOfMemoryError):
+        fill_table(encoder, make_source(seed=5), table)
+
+
+class _Many:
+    num_texts = 4
+
+
 def _fill_beside_others(path: Path, folder: Path, results: Path) -> None:
     torch.set_num_threads(1)
     num = fill_table(make_guide(path), make_source(200), Table(folder, 32, "float32"))
@@ -173,7 +221,7 @@ def test_stale_hashes_are_noticed(tiny_bert: Path, tmp_path: Path) -> None:
     source = make_source()
     missing = find_missing(columns_by_prompt([source], {})[""], Table(tmp_path, 32, "float32"))
     missing[:5].read()
-    moved = Missing(missing.columns, missing.keys_n + np.uint64(1), missing.column_n, missing.row_n)
+    moved = replace(missing, keys_n=missing.keys_n + np.uint64(1))
     with pytest.raises(ConfigError, match="cache_dir"):
         moved.read()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from pathlib import Path
 from threading import Barrier, Timer
 from typing import Any
@@ -20,8 +20,7 @@ from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
 from inbatch.guide import Guide, LiveGuide, Process, StoredGuide, stored
 from inbatch.guide.fill import FillSettings
-from inbatch.guide.missing import columns_by_prompt, wait_for_others
-from inbatch.guide.store import Table
+from inbatch.guide.portions import Portion
 
 CPU = torch.device("cpu")
 PROMPTS = {"query": "red phone ", "document": "blue case ", "clustering": "green "}
@@ -133,30 +132,35 @@ def test_a_store_that_other_nodes_do_not_see_is_refused(
         guide.start(Process(device=CPU, rank=0, world_size=2))
 
 
-def test_a_fast_rank_waits_outside_of_collectives(tiny_bert: Path, tmp_path: Path) -> None:
-    source, num_shards = make_source(), []
+def test_a_fast_rank_waits_in_short_rounds(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the slow one takes, no collective waits for longer than a round and a chunk."""
+    monkeypatch.setattr("inbatch.guide.rounds.ROUND_S", 0.0)
+    source, states = make_source(), list[tuple[int, ...]]()
     fast, slow = (_stored(make_guide(tiny_bert), source, tmp_path) for _ in range(2))
-    meet = Barrier(2, timeout=30)
+    meet, sent = Barrier(2, timeout=30), [0, 0]
 
-    def barrier() -> None:
-        num_shards.append(len(list(tmp_path.glob("*/prompt-*/shard-*"))))
+    def most(rank: int, value: int) -> int:
+        sent[rank] = value
+        if meet.wait() == 0:
+            states.append(tuple(sent))
         meet.wait()
+        return max(states[-1])
 
-    processes = [Process(device=CPU, rank=r, world_size=2, barrier=barrier) for r in range(2)]
-    late = Timer(0.5, slow.start, [processes[1]])
+    with_all, with_none = (
+        Process(
+            device=CPU, rank=rank, world_size=ranks, barrier=meet.wait, most=partial(most, rank)
+        )
+        for rank, ranks in ((0, 1), (1, 2))
+    )
+    fast.expect([Portion(rows=dict)])  # of no rows
+    late = Timer(0.0, slow.start, [with_all])
     late.start()
-    fast.start(processes[0])
+    fast.start(with_none)
     late.join()
-    assert num_shards == [num_shards[0]] * 4  # all shards were there at the first barrier
-    batch = _batch(fast, source, np.arange(source.num_rows))
-    assert torch.equal(fast.embed(batch, CPU), slow.embed(batch, CPU))
-
-
-def test_a_rank_that_stands_still_is_not_waited_for(tiny_bert: Path, tmp_path: Path) -> None:
-    columns = columns_by_prompt([make_source()], {})[""]
-    start_s = time.monotonic()
-    wait_for_others(columns, Table(tmp_path, 32, "float16"), patience_s=0.3)
-    assert 0.3 <= time.monotonic() - start_s < 5
+    assert len(states) > 5
+    assert states == [*[(1, 0)] * (len(states) - 1), (0, 0)]
 
 
 @pytest.mark.gpu

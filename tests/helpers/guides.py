@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,7 @@ def fill_table(
     table: Table,
     *,
     process: Process = ALONE,
+    go_on: Callable[[], bool] = lambda: True,
     **settings: float,
 ) -> int:
     """Add what the table lacks of the source, without prompt; returns how many were embedded."""
@@ -76,6 +78,7 @@ def fill_table(
         process=process,
         settings=sizes,
         compute_dtype=torch.float32,
+        go_on=go_on,
     )
 
 

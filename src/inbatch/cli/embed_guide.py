@@ -7,6 +7,7 @@ another launcher. Stored embeddings are not computed again, so it may be stopped
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from lightning.fabric import Fabric
@@ -19,6 +20,7 @@ from inbatch.config.check import RunConfig, check_config
 from inbatch.console import make_console, print_plain
 from inbatch.data.sources.load import load_sources
 from inbatch.errors import ConfigError
+from inbatch.gather import largest
 from inbatch.guide import Process, StoredGuide
 from inbatch.run import build as parts_of
 from inbatch.run.quiet import quiet
@@ -62,6 +64,7 @@ def embed_guide(run: RunConfig) -> Path:
             rank=fabric.global_rank,
             world_size=fabric.world_size,
             barrier=fabric.barrier,
+            most=partial(largest, device=fabric.device),
             say=lambda line: print_plain(line, console=console) if fabric.is_global_zero else None,
         )
     )

@@ -91,6 +91,11 @@ def max_over_ranks(values: Sequence[int], device: torch.device) -> list[int]:
     return [int(value) for value in tensor.tolist()]
 
 
+def largest(value: int, device: torch.device) -> int:
+    """Largest of an integer over the ranks, or of this process alone where no others are."""
+    return max_over_ranks([value], device)[0] if dist.is_initialized() else value
+
+
 def counts_of_ranks(count: int, device: torch.device) -> tuple[int, ...]:
     """A count of each rank: one all-gather of eight bytes, for which a GPU's host waits."""
     own = torch.tensor([count], dtype=torch.int64, device=device)

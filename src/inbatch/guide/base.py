@@ -17,6 +17,11 @@ def _no_barrier() -> None:
     """The barrier of a single process."""
 
 
+def _alone(value: int) -> int:
+    """The largest value of a single process."""
+    return value
+
+
 def _silent(line: str) -> None:
     """Prints nothing."""
 
@@ -28,6 +33,7 @@ class Process:
     device: where it computes.
     rank, world_size: which of how many it is.
     barrier: returns once all of them have called it.
+    most: returns the largest of the integers that they call it with.
     say: prints a line; silent on all ranks but one.
     """
 
@@ -35,6 +41,7 @@ class Process:
     rank: int = 0
     world_size: int = 1
     barrier: Callable[[], None] = _no_barrier
+    most: Callable[[int], int] = _alone
     say: Callable[[str], None] = _silent
 
 

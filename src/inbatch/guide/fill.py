@@ -5,6 +5,10 @@ that little is spent on padding; the next is read and tokenized by a thread mean
 written after so many texts or so much time, and a killed run loses what it has not yet written: a
 minute, or a twentieth of its time where that is more (which keeps shards few).
 
+A fill that was stopped or killed goes on with the chunks that it would have gone on with, so that a
+resumed run meets the same embeddings to the last bit: windows are cut from all texts, those in the
+table too, shards hold whole chunks, and the best cuts of what is left of a window are those of the window.
+
 Several runs may fill a table at once. They go through the windows in different random orders and skip
 what the others' shards have brought in the meantime; a text that two of them compute at the same time
 is stored twice, which does no harm.
@@ -13,8 +17,9 @@ is stored twice, which does no harm.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
@@ -24,13 +29,15 @@ import torch
 from torch import Tensor
 
 from inbatch.batch.batch import Chunk
-from inbatch.batch.chunks import make_chunks
+from inbatch.batch.chunks import halve_chunks, make_chunks
+from inbatch.device.memory import retried
 from inbatch.encoder import Encoder
 from inbatch.guide.base import Process
 from inbatch.guide.missing import Missing
 from inbatch.guide.store import Table
 
 SAY_S = 10.0  # between two progress lines
+WINDOW_TEXTS = 16384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +51,7 @@ class FillSettings:
     """
 
     chunk_tokens: int
-    window_texts: int = 16384
+    window_texts: int = WINDOW_TEXTS
     shard_texts: int = 262144
     shard_s: float = 60.0
 
@@ -65,6 +72,7 @@ def fill(
     process: Process,
     settings: FillSettings,
     compute_dtype: torch.dtype,
+    go_on: Callable[[], bool] = lambda: True,
 ) -> int:
     """Embed texts and add them to the table.
 
@@ -76,17 +84,23 @@ def fill(
         process: which process computes, and where it reports progress.
         settings: sizes.
         compute_dtype: float32, or bfloat16 for mixed precision.
+        go_on: asked after each chunk; False ends the fill, once what there is has been written.
 
     Returns:
         Number of texts that were embedded; fewer than `missing` where other runs helped.
     """
     log, shard = FillLog(len(missing), process), Shard(table, settings)
-    for window in _ahead(_windows(encoder, missing, table, prompt, settings, log.skip)):
-        for chunk in window.chunks:
-            rows_nD = _embed(encoder, chunk.to(process.device), compute_dtype)
-            shard.add(window.keys_n[chunk.index.numpy()], rows_nD)
-            log.add(chunk.num_texts)
-        shard.to_host()
+    windows = _ahead(_windows(encoder, missing, table, prompt, settings, log.skip))
+    with closing(windows):
+        for window in windows:
+            for chunk in window.chunks:
+                rows_nD = _embed(encoder, chunk, process.device, compute_dtype)
+                shard.add(window.keys_n[chunk.index.numpy()], rows_nD)
+                log.add(chunk.num_texts)
+                if not go_on():
+                    shard.write()
+                    return log.embedded
+            shard.to_host()
     shard.write()
     return log.embedded
 
@@ -104,12 +118,12 @@ def _windows(
     sorted_keys, place = missing.keys_n[order], np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     here, seen = np.zeros(len(order), dtype=bool), set[str]()
-    starts = np.arange(0, len(missing), settings.window_texts)
-    for start in np.random.default_rng().permutation(starts).tolist():
+    window_n = missing.place_n // settings.window_texts  # ascending
+    for window in np.random.default_rng().permutation(np.unique(window_n)).tolist():
         new = set(table.shards()) - seen
         seen |= new
         here |= table.present(sorted_keys, new)
-        part = np.arange(start, min(start + settings.window_texts, len(missing)))
+        part = np.arange(*np.searchsorted(window_n, (window, window + 1)))
         left = part[~here[place[part]]]
         skip(len(part) - len(left))
         if len(left):
@@ -132,7 +146,7 @@ def _chunks(
     )
 
 
-def _ahead(windows: Iterator[TextWindow]) -> Iterator[TextWindow]:
+def _ahead(windows: Iterator[TextWindow]) -> Generator[TextWindow]:
     """The same windows; a thread makes the next one while one is in use."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         coming = thread.submit(next, windows, None)
@@ -142,12 +156,23 @@ def _ahead(windows: Iterator[TextWindow]) -> Iterator[TextWindow]:
 
 
 @torch.inference_mode()
-def _embed(encoder: Encoder, chunk: Chunk, compute_dtype: torch.dtype) -> Tensor:
-    """Embeddings of a chunk: [n, D]."""
-    mixed = compute_dtype != torch.float32
-    with torch.autocast(chunk.input_ids.device.type, dtype=torch.bfloat16, enabled=mixed):
-        rows_nD: Tensor = encoder(chunk)
-    return rows_nD
+def _embed(
+    encoder: Encoder, chunk: Chunk, device: torch.device, compute_dtype: torch.dtype
+) -> Tensor:
+    """Embeddings of a chunk: [n, D]; in smaller chunks where memory runs out."""
+    chunks: tuple[Chunk, ...] = (chunk,)
+
+    def halve() -> bool:
+        nonlocal chunks
+        before, chunks = len(chunks), halve_chunks(chunks)
+        return len(chunks) > before
+
+    def embed() -> Tensor:
+        mixed = compute_dtype != torch.float32
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
+            return torch.cat([encoder(part.to(device)) for part in chunks])
+
+    return retried(embed, halve)  # halves are in the order of the chunk
 
 
 class Shard:

@@ -8,7 +8,6 @@ rank finds its part without communication, parts are equal up to chance, and no 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -96,12 +95,14 @@ class Missing:
     keys_n: np.ndarray  # uint64, hash of the text
     column_n: np.ndarray  # int32, which of `columns` holds it
     row_n: np.ndarray  # int64, and where
+    place_n: np.ndarray  # int64, its number among the distinct texts, those in the table too
 
     def __len__(self) -> int:
         return len(self.keys_n)
 
     def __getitem__(self, part: slice | np.ndarray) -> Missing:
-        return Missing(self.columns, self.keys_n[part], self.column_n[part], self.row_n[part])
+        parts = (of[part] for of in (self.keys_n, self.column_n, self.row_n, self.place_n))
+        return Missing(self.columns, *parts)
 
     def read(self) -> list[str]:
         """The texts.
@@ -144,12 +145,27 @@ def columns_by_prompt(
     return columns
 
 
+def of_rows(
+    columns: Mapping[str, Sequence[SourceColumn]], rows: Mapping[str, np.ndarray]
+) -> dict[str, tuple[SourceColumn, ...]]:
+    """The columns by prompt, limited to some rows of each source; sources that are not named are left out."""
+    limited = {
+        prompt: tuple(
+            column._replace(rows=rows[column.source.name])
+            for column in columns[prompt]
+            if column.source.name in rows
+        )
+        for prompt in columns
+    }
+    return {prompt: those for prompt, those in limited.items() if those}
+
+
 def find_missing(
     columns: Sequence[SourceColumn], table: Table, *, rank: int = 0, world_size: int = 1
 ) -> Missing:
     """This rank's part of the distinct texts of some columns that the table lacks.
 
-    Takes about 40 bytes for each of the rank's texts, repeated ones included.
+    Takes about 50 bytes for each of the rank's texts, repeated ones included.
     """
     keys, numbers, rows = [], [], []
     for number, column in enumerate(columns):
@@ -166,27 +182,13 @@ def find_missing(
         all_keys[chosen],
         np.concatenate(numbers)[chosen],
         np.concatenate(rows)[chosen],
+        np.searchsorted(np.sort(first), chosen),
     )
-
-
-def wait_for_others(columns: Sequence[SourceColumn], table: Table, *, patience_s: float) -> None:
-    """Return once the table holds all texts, or has stood still for `patience_s` seconds.
-
-    Ranks take unequal time, and a collective that they wait in would give up on the slowest.
-    """
-    keys_S, seen = np.sort(find_missing(columns, table).keys_n), set[str]()
-    still_since_s = time.monotonic()
-    while len(keys_S) and time.monotonic() - still_since_s < patience_s:
-        time.sleep(0.2)
-        new = set(table.shards()) - seen
-        if new:
-            still_since_s = time.monotonic()
-            keys_S = keys_S[~table.present(keys_S, new)]
-            seen |= new
 
 
 def keys_to_check(columns: Sequence[SourceColumn]) -> np.ndarray:
     """Hashes of all texts, or of about `CHECKED_TEXTS`, those of evenly spaced rows, uint64."""
     stride = max(1, -(-sum(column.num_texts for column in columns) // CHECKED_TEXTS))
     spaced = (column.spaced(stride) for column in columns)
-    return np.concatenate([hashes for column in spaced for hashes, _ in column.blocks()])
+    hashes = [hashes for column in spaced for hashes, _ in column.blocks()]
+    return np.concatenate([np.empty(0, dtype=np.uint64), *hashes])

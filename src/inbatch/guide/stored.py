@@ -1,14 +1,16 @@
 """A guide whose embeddings are looked up. Shape letters: C columns, b rows, N = C * b, Dg dimension.
 
 The step knows texts by their 64-bit hash (`Batch.text_ids`), so with a store it neither runs the
-guide nor tokenizes for it. `start` computes the missing embeddings once, then releases the guide.
+guide nor tokenizes for it. `start` computes the missing embeddings of the first portion of a run, and
+`reach` those of the others; the guide is released after the last.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import final
@@ -32,8 +34,10 @@ from inbatch.guide.missing import (
     columns_by_prompt,
     find_missing,
     keys_to_check,
-    wait_for_others,
+    of_rows,
 )
+from inbatch.guide.portions import Portion
+from inbatch.guide.rounds import Rounds
 from inbatch.guide.store import OpenTable, Table, table_folder
 
 _VISIBLE_S = 90.0  # network file systems show new files on other nodes after up to a minute
@@ -44,7 +48,7 @@ class StoredGuide:
     """Looks up the embeddings of a batch in a store that every run may share.
 
     Args:
-        encoder: the guide; only `start` uses it, and then releases it.
+        encoder: the guide; held on the CPU until all portions are embedded, then released.
         sources: whose texts will be asked for.
         store_dir: folder of the store; all ranks must see the same.
         store_dtype: float16, or float32 for twice the size. Rows of float16 are computed in mixed
@@ -78,6 +82,9 @@ class StoredGuide:
         self._columns = columns_by_prompt(sources, self.prompts)
         self._prompts_of = {s.name: resolve_prompts(self.prompts, s.roles) for s in sources}
         self._prompts_of[MIXED] = self._prompts_of[widest_source(sources).name]  # as collated
+        self._left = deque([Portion()])  # portions to be embedded
+        self._process: Process | None = None
+        self._stored: dict[str, Table] = {}
         self._tables: dict[str, OpenTable] = {}
         if self._settings.chunk_tokens < encoder.tokenizer.max_length:
             raise ConfigError(
@@ -87,53 +94,37 @@ class StoredGuide:
                 value=self._settings.chunk_tokens,
             )
 
-    def expect(self, rows: Mapping[str, np.ndarray]) -> None:
-        """Say which rows of each source will be asked for, so that `start` embeds those alone.
-
-        Args:
-            rows: row numbers by source name.
-        """
-        read: dict[str, tuple[SourceColumn, ...]] = {}
-        for prompt, columns in self._columns.items():
-            for column in columns:
-                if column.source.name in rows:
-                    limited = column._replace(rows=rows[column.source.name])
-                    read[prompt] = (*read.get(prompt, ()), limited)
-        self._columns = read
+    def expect(self, portions: Sequence[Portion]) -> None:
+        """Say what will be asked for, and when; without it, that is all texts from the start on."""
+        self._left = deque(portions)
 
     def start(self, process: Process) -> None:
-        """Embed this rank's part of the texts that the store lacks, wait for the others, open it.
+        """Embed this rank's part of what the store lacks of the first portion, wait for the others, open it.
 
         Raises:
             ConfigError: the store is damaged, or does not show what other ranks have written.
         """
-        if self._encoder is None:
-            return
-        encoder, self._encoder = self._encoder, None
-        tables = self._make_tables(encoder, process)
-        start_s = time.monotonic()
-        embedded = sum(
-            self._fill(encoder, prompt, table, process) for prompt, table in tables.items()
-        )
-        del encoder
-        if process.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if process.world_size > 1:
-            # Shards come every `shard_s` seconds, or after a twentieth of the time spent.
-            patience_s = 3 * self._settings.shard_s + (time.monotonic() - start_s) / 5
-            for prompt, table in tables.items():
-                wait_for_others(self._columns[prompt], table, patience_s=patience_s)
-        process.barrier()
-        if process.rank == 0:  # builds the index, which the others then map
-            self._tables = self._open(tables, process)
-            took = timedelta(seconds=round(time.monotonic() - start_s))
-            texts = sum(map(len, self._tables.values()))
-            process.say(
-                f"guide  {embedded:,} texts embedded{'' if process.world_size == 1 else ' by rank 0'}"
-                f" in {took}, {texts:,} in {self.store_dir}"
-            )
-        process.barrier()
-        self._tables = self._tables or self._open(tables, process)
+        if self._process is None and self._encoder is not None:
+            self._process = process
+            self._stored = self._make_tables(self._encoder, process)
+            self._embed_next(self._encoder, process, lambda: False)
+
+    def has(self, num_batches: int) -> bool:
+        """Whether the first batches of the run are embedded."""
+        return not self._left or num_batches <= self._left[0].start
+
+    def reach(self, num_batches: int, asked: Callable[[], bool] = lambda: False) -> None:
+        """Embed what the first batches of the run need; every rank calls it at the same place.
+
+        Args:
+            num_batches: of the run.
+            asked: whether this process was asked to stop. All ranks then leave within seconds, and what
+                they have embedded is stored.
+        """
+        assert self._process is not None  # it has started
+        while self._encoder is not None and not self.has(num_batches):
+            if not self._embed_next(self._encoder, self._process, asked):
+                return
 
     def embed(self, batch: Batch, device: torch.device) -> Tensor:
         """Embeddings of all texts in the batch's flat order, in the store's type: [N, Dg].
@@ -185,11 +176,50 @@ class StoredGuide:
         mixed = device.type == "cuda" and self._store_dtype == "float16"
         return torch.bfloat16 if mixed else torch.float32
 
-    def _fill(self, encoder: Encoder, prompt: str, table: Table, process: Process) -> int:
-        missing = find_missing(
-            self._columns[prompt], table, rank=process.rank, world_size=process.world_size
-        )
-        if not len(missing):
+    def _embed_next(self, encoder: Encoder, process: Process, asked: Callable[[], bool]) -> bool:
+        """Embed the next portion and open it; False where the ranks were asked to stop meanwhile."""
+        columns = self._columns_of(self._left[0])
+        rounds, start_s = Rounds(process, asked), time.monotonic()
+        embedded = sum(self._fill(encoder, p, columns[p], process, rounds) for p in columns)
+        encoder.to("cpu")
+        if process.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if not rounds.finish():
+            return False
+        self._left.popleft()
+        while self._left and not process.most(self._lacks(self._left[0], process)):
+            self._left.popleft()
+        self._encoder = encoder if self._left else None
+        process.barrier()
+        if process.rank == 0:  # builds the index, which the others then map
+            self._tables = self._open(columns, process)
+            self._say(embedded, time.monotonic() - start_s, process)
+        process.barrier()
+        if process.rank:
+            self._tables = self._open(columns, process)
+        return True
+
+    def _columns_of(self, portion: Portion) -> dict[str, tuple[SourceColumn, ...]]:
+        rows = portion.rows
+        return self._columns if rows is None else of_rows(self._columns, rows())
+
+    def _lacks(self, portion: Portion, process: Process) -> bool:
+        """Whether the store lacks some of this rank's part of a portion."""
+        part = {"rank": process.rank, "world_size": process.world_size}
+        columns = self._columns_of(portion)
+        return any(len(find_missing(columns[p], self._stored[p], **part)) for p in columns)
+
+    def _fill(
+        self,
+        encoder: Encoder,
+        prompt: str,
+        columns: Sequence[SourceColumn],
+        process: Process,
+        rounds: Rounds,
+    ) -> int:
+        table = self._stored[prompt]
+        missing = find_missing(columns, table, rank=process.rank, world_size=process.world_size)
+        if rounds.stopped or not len(missing):
             return 0
         return fill(
             encoder.to(process.device),
@@ -199,14 +229,30 @@ class StoredGuide:
             process=process,
             settings=self._settings,
             compute_dtype=self._compute_dtype(process.device),
+            go_on=rounds.go_on,
         )
 
-    def _open(self, tables: dict[str, Table], process: Process) -> dict[str, OpenTable]:
+    def _say(self, embedded: int, seconds: float, process: Process) -> None:
+        texts = sum(map(len, self._tables.values()))
+        rest = ""
+        if self._left:
+            rest = (
+                f", all of the first {self._left[0].start:,} batches; "
+                "the rest follows as training gets there"
+            )
+        process.say(
+            f"guide  {embedded:,} texts embedded{'' if process.world_size == 1 else ' by rank 0'}"
+            f" in {timedelta(seconds=round(seconds))}, {texts:,} in {self.store_dir}{rest}"
+        )
+
+    def _open(
+        self, columns: Mapping[str, Sequence[SourceColumn]], process: Process
+    ) -> dict[str, OpenTable]:
         """Open all tables; wait for what other nodes have written to become visible."""
-        deadline = time.monotonic() + (_VISIBLE_S if process.world_size > 1 else 0.0)
+        deadline_s = time.monotonic() + (_VISIBLE_S if process.world_size > 1 else 0.0)
         return {
-            prompt: _open_complete(table, self._columns[prompt], deadline, process)
-            for prompt, table in tables.items()
+            prompt: _open_complete(table, columns.get(prompt, ()), deadline_s, process)
+            for prompt, table in self._stored.items()
         }
 
 

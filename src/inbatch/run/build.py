@@ -26,6 +26,7 @@ from inbatch.run.auto_sizes import guide_chunk_tokens, num_workers
 from inbatch.run.compatibility import check_loss, check_parts, check_stored_guide
 from inbatch.run.datamodule import BatchModule, LoaderSettings
 from inbatch.run.forms import formed
+from inbatch.run.guide_portions import guide_portions
 from inbatch.run.module import BiEncoderModule
 from inbatch.run.parts import OwnObjects, Parts
 from inbatch.run.resume import Saved
@@ -214,22 +215,11 @@ def make_data(
             prefetch=run.data.loader.prefetch,
         ),
     )
-    expect_rows(guide, data, num_batches=run.trainer.max_steps * run.accumulate)
+    if isinstance(guide, StoredGuide):
+        guide.expect(guide_portions(run, world, parts, data))
     if saved is not None and saved.entries is not None:
         data.check_checkpoint(saved.entries)
     return data
-
-
-def expect_rows(guide: Guide | None, data: BatchModule, *, num_batches: int) -> None:
-    """Tell a stored guide what a run will read that ends within its first epoch.
-
-    Args:
-        guide: of the run.
-        data: of the run.
-        num_batches: global batches of the run; less than 1 for no limit.
-    """
-    if isinstance(guide, StoredGuide) and 0 < num_batches < data.batches_per_epoch:
-        guide.expect(data.rows_of_first(num_batches))
 
 
 def make_module(run: RunConfig, parts: Parts) -> BiEncoderModule:

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback
 from inbatch.callbacks.checkpoints import Checkpoints
 from inbatch.callbacks.evaluation import Evaluation
 from inbatch.callbacks.examples import ExampleTables
+from inbatch.callbacks.guide_fill import GuideFill
 from inbatch.callbacks.nonfinite import NonFinite
 from inbatch.callbacks.preemption import Preemption
 from inbatch.callbacks.progress import Progress
@@ -30,6 +31,7 @@ from inbatch.evaluation import Evaluator
 from inbatch.export.model import export_model
 from inbatch.folder.model import forget_older_models, settle_model
 from inbatch.folder.paths import RunFolder
+from inbatch.guide import StoredGuide
 from inbatch.guide.fingerprint import hash_tokenizer
 from inbatch.run.datamodule import BatchModule
 from inbatch.run.module import BiEncoderModule
@@ -113,6 +115,11 @@ def make_callbacks(
     facts = shared_facts(asdict(run), saved, tokenizer=module.encoder.tokenizer, data=data)
     remedies = {CHECKPOINT: remedy(folder, run.resume), "precision": _SAME_PRECISION}
     log = StepLog(every_steps=run.trainer.log_every_steps)
+    fill = (
+        GuideFill(parts.guide, lambda: data.batches_done, accumulate=run.accumulate, stop=stop)
+        if isinstance(parts.guide, StoredGuide)
+        else None
+    )
     examples = ExampleTables(list(evaluators.values()), folder=folder.examples)
     ordered: list[Callback | None] = [
         NonFinite(),
@@ -126,6 +133,7 @@ def make_callbacks(
         examples if evaluators else None,
         pruning,
         checkpoints,
+        fill,
         preemption,
     ]
     return RunCallbacks(

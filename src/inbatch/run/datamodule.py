@@ -102,11 +102,17 @@ class BatchModule(LightningDataModule):
         """Global batches of each epoch of the run, see `RankFeed`."""
         return self.plan(0).num_steps
 
-    def rows_of_first(self, num_batches: int) -> dict[str, np.ndarray]:
-        """Row numbers, ascending, that the first batches of the first epoch hold, by source name."""
+    @property
+    def batches_done(self) -> int:
+        """Global batches of the run that have been trained on, those before a resume too."""
+        place = self._position
+        return 0 if place is None else place["epoch"] * self.batches_per_epoch + place["step"]
+
+    def rows_between(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        """Row numbers, ascending, that batches of the first epoch hold, by source name."""
         plan = self.plan(0)
         found: defaultdict[str, list[np.ndarray]] = defaultdict(list)
-        for batch in map(plan.batch, range(num_batches)):
+        for batch in map(plan.batch, range(start, stop)):
             for number, source in enumerate(self._sources):
                 if batch.sources is not None:
                     found[source.name].append(batch.rows[batch.sources == number])

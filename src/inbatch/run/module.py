@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -19,7 +20,7 @@ from torch.optim import Optimizer
 from inbatch.batch.batch import Batch
 from inbatch.compat import num_compiled_graphs
 from inbatch.encoder import Encoder
-from inbatch.gather import whole
+from inbatch.gather import largest, whole
 from inbatch.guide import Guide, Process
 from inbatch.losses.base import Loss
 from inbatch.optim import Schedule, parameter_groups, step_again, to_lambda_lr
@@ -127,6 +128,7 @@ class BiEncoderModule(LightningModule):
             rank=self.global_rank,
             world_size=self.trainer.world_size,
             barrier=strategy.barrier,
+            most=partial(largest, device=strategy.root_device),
             say=lambda line: None if bar is None else bar.print(line),
         )
 

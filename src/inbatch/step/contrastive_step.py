@@ -20,7 +20,7 @@ from inbatch.data.collate import Collator
 from inbatch.data.sources.source import Source
 from inbatch.device.memory import make_room
 from inbatch.encoder import Encoder
-from inbatch.gather import barrier, rank_and_world_size
+from inbatch.gather import barrier, largest, rank_and_world_size
 from inbatch.gradcache import (
     Accumulated,
     Embeddings,
@@ -290,10 +290,8 @@ def _default_sync(encoder: Encoder, world_size: int) -> GradientSync:
 
 def _this_process(encoder: Encoder) -> Process:
     rank, world_size = rank_and_world_size()
+    device = next(encoder.parameters()).device
+    most = partial(largest, device=device)
     return Process(
-        device=next(encoder.parameters()).device,
-        rank=rank,
-        world_size=world_size,
-        barrier=barrier,
-        say=print,
+        device=device, rank=rank, world_size=world_size, barrier=barrier, most=most, say=print
     )
