@@ -13,7 +13,8 @@ its own. Seconds are medians over steps, without the first; MiB is the peak over
 stood before the first one.
 
 `--ragged` compares inbatch with itself instead: triplets, and rows with lists of the same texts, of one
-to four documents a row and two in the mean.
+to four documents a row and two in the mean. In lists a text that comes again in the batch is embedded once:
+`--repeats 0.4` has two in five negatives be copies of a few, so that a fifth of all documents is.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import Any
 import torch
 
 from bench_step_sides import StepClock, run_inbatch, run_peer
-from bench_texts import as_lists, make_triplets, model_directory
+from bench_texts import as_lists, make_triplets, model_directory, with_repeats
 from inbatch.run.memory_plan import AUTO_CHUNK_TOKENS
 from side_by_side import add_arguments, environment, in_process
 
@@ -68,6 +69,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--no-check", action="store_true")
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--ragged", action="store_true", help="rows with lists beside triplets")
+    parser.add_argument("--repeats", type=float, default=0.0, help="of negatives, copies of a few")
     add_arguments(parser)
     args = parser.parse_args()
     args.chunk_tokens = args.chunk_tokens or AUTO_CHUNK_TOKENS[args.device]
@@ -156,6 +158,7 @@ def worker(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     texts: dict[str, Any] = make_triplets(args.batch * (1 + args.repeat))
+    texts = with_repeats(texts, args.repeats)
     if args.lists:
         texts = as_lists(texts)
     clock = StepClock(args)

@@ -34,6 +34,16 @@ def make_triplets(num_rows: int) -> dict[str, list[str]]:
     return columns
 
 
+def with_repeats(triplets: dict[str, list[str]], share: float) -> dict[str, list[str]]:
+    """The same, but for a share of the negatives, which are copies of 16 popular ones."""
+    rng = random.Random(1)
+    popular = triplets["negative"][:16]
+    negatives = [
+        rng.choice(popular) if rng.random() < share else text for text in triplets["negative"]
+    ]
+    return {**triplets, "negative": negatives}
+
+
 def _text(rng: random.Random, thing: str, row: int, tokens: tuple[float, float]) -> str:
     fixed = 7.2  # special tokens, thing, brand, number
     count = max(0, round((rng.gauss(*tokens) - fixed) / TOKENS_PER_FACT))
