@@ -6,7 +6,9 @@
 Both sides train the same model with cached GIST on the same triplets, batch size, epochs and learning rate,
 everything else at its default. Each run is a process of its own, which counts as a whole.
 The models are then compared on held-out rows: average precision of labelled pairs, or accuracy of
-triplets. The interval of the difference is a bootstrap over those rows, paired, of the mean over the seeds.
+triplets. One interval of the difference is a bootstrap over those rows, paired, of the mean over the seeds.
+With `--seeds 2` or more a second table has the quality of each seed, and Student's interval over the seeds,
+also paired: what other seeds would change.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scipy.stats import t as student
 from sklearn.metrics import average_precision_score
 
 from bench_texts import model_directory
@@ -72,6 +75,11 @@ class HeldOut:
     columns: list[list[str]]
     labels: np.ndarray | None
 
+    @property
+    def name(self) -> str:
+        """What `metric` measures."""
+        return "accuracy" if self.labels is None else "AP"
+
     def metric(self, scores: np.ndarray, rows: np.ndarray) -> float:
         """Quality of the cosines [rows, columns - 1] on some of the rows."""
         if self.labels is None:
@@ -101,6 +109,8 @@ def main() -> None:
                     similarities(folder / f"{side.replace(', ', '-')}-{seed}", held_out)
                 )
         table(sides, held_out)
+        if args.seeds > 1:
+            table_by_seed(sides, held_out)
 
 
 def parse_args() -> argparse.Namespace:
@@ -196,9 +206,9 @@ def similarities(folder: Path, held_out: HeldOut) -> np.ndarray:
 
 def table(sides: dict[str, Runs], held_out: HeldOut) -> None:
     base, count = next(iter(sides.values())), len(held_out.columns[0])
-    draw, name = np.random.default_rng(0), "accuracy" if held_out.labels is None else "AP"
+    draw = np.random.default_rng(0)
     samples = [np.arange(count), *draw.integers(0, count, (DRAWS, count))]
-    print(f"| side | s | CPU s | ratio (CPU) | {name} | difference, 95% |")
+    print(f"| side | s | CPU s | ratio (CPU) | {held_out.name} | difference, 95% over the rows |")
     print("|---|---|---|---|---|---|")
     theirs = quality(base, held_out, samples)
     for side, runs in sides.items():
@@ -208,6 +218,30 @@ def table(sides: dict[str, Runs], held_out: HeldOut) -> None:
         ratio = f"{np.mean(base.wall_s) / wall:.2f}x ({np.mean(base.cpu_s) / cpu:.2f}x)"
         gap = "" if runs is base else f"{own[0] - theirs[0]:+.4f} ({low:+.4f} to {high:+.4f})"
         print(f"| {side} | {wall:.1f} | {cpu:.1f} | {ratio} | {own[0]:.4f} | {gap} |")
+
+
+def table_by_seed(sides: dict[str, Runs], held_out: HeldOut) -> None:
+    """Quality of each seed, and the mean difference to the first side with its interval over the seeds."""
+    everything = np.arange(len(held_out.columns[0]))
+    by_side = {
+        side: np.array([held_out.metric(scores, everything) for scores in runs.scores])
+        for side, runs in sides.items()
+    }
+    base = next(iter(by_side.values()))
+    print(
+        f"\n| side | {held_out.name} of each seed | difference of each seed | mean, 95% over the seeds |"
+    )
+    print("|---|---|---|---|")
+    for side, own in by_side.items():
+        gaps = [] if own is base else own - base
+        row = [" ".join(f"{value:.4f}" for value in own), " ".join(f"{gap:+.4f}" for gap in gaps)]
+        print(f"| {side} | {' | '.join(row)} | {interval(gaps) if len(gaps) else ''} |")
+
+
+def interval(gaps: np.ndarray) -> str:
+    """Mean and Student's 95% interval of paired differences."""
+    half = student.ppf(0.975, len(gaps) - 1) * np.std(gaps, ddof=1) / len(gaps) ** 0.5
+    return f"{np.mean(gaps):+.4f} ({np.mean(gaps) - half:+.4f} to {np.mean(gaps) + half:+.4f})"
 
 
 def quality(runs: Runs, held_out: HeldOut, samples: list[np.ndarray]) -> np.ndarray:
