@@ -79,6 +79,8 @@ def columns_for(loss: Loss) -> dict[str, Any]:
         columns["label"] = [float(i % 2) for i in range(ROWS)]
     elif loss.max_columns is None or loss.max_columns > 2:
         columns["negative"] = tiny_texts(ROWS, seed=3)
+    if loss.needs_scores:
+        columns |= {f"{role}_score": [0.5] * ROWS for role in ("positive", "negative")}
     return columns
 
 
@@ -124,6 +126,7 @@ def fake_batch(batch: Batch, fake: FakeTensorMode) -> Batch:
         chunks=tuple(chunk.map(fake.from_tensor) for chunk in batch.chunks),
         guide_chunks=tuple(chunk.map(fake.from_tensor) for chunk in batch.guide_chunks),
         labels=None if batch.labels is None else fake.from_tensor(batch.labels),
+        scores=None if batch.scores is None else fake.from_tensor(batch.scores),
     )
 
 

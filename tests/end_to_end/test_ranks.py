@@ -40,7 +40,6 @@ def _options(folder: Path) -> list[str]:
     [
         ("ddp", 3),
         ("fsdp", 2),
-        ("deepspeed_stage_1", 2),
         ("deepspeed_stage_2", 2),
         ("deepspeed_stage_2_offload", 2),
         ("deepspeed_stage_3", 2),
@@ -70,11 +69,11 @@ def _losses(path: Path) -> list[float]:
     return [row["train/loss"] for row in metrics(path) if "train/loss" in row]
 
 
-def test_loss_curve_of_fifty_steps(tmp_path: Path) -> None:
+def test_loss_curve_of_thirty_steps(tmp_path: Path) -> None:
     options = [
         *_options(tmp_path),
         "trainer.max_epochs=10",
-        "trainer.max_steps=50",
+        "trainer.max_steps=30",
     ]
     options = [o for o in options if not o.startswith(("evaluation=", "data.eval="))]
     options += ["global_batch_size=6", "optimizer.eps=1e-4"]
@@ -83,7 +82,7 @@ def test_loss_curve_of_fifty_steps(tmp_path: Path) -> None:
         folder = tmp_path / f"{world_size}-{gather}"
         run(_train, world_size, [*options, f"gather={gather}", f"output_dir={folder}"])
         curves.append(_losses(folder))
-    assert len(curves[0]) == 50
+    assert len(curves[0]) == 30
     assert curves[0][-1] < curves[0][0]
     for curve in curves[1:]:
         assert curve == pytest.approx(curves[0], abs=1e-5)

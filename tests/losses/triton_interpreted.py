@@ -31,7 +31,7 @@ SIZES = [
     (65, 48, 100, slice(40, 57)),
     (65, 100, 0, slice(0, 33)),
     (33, 24, 0, slice(32, 33)),
-    (64, 128, 64, slice(32, 64)),
+    (64, 128, 64, slice(48, 64)),
     (1, 16, 0, slice(0, 1)),
     (2, 3, 0, slice(1, 2)),
 ]
@@ -286,7 +286,7 @@ def test_double_precision_is_refused() -> None:
 
 def test_the_trial_finds_kernels_that_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cpu")
-    assert implementation.trial(device) == ""
+    assert implementation.trial(device, num_rows=40) == ""
     right = TritonArithmetic.weigh
     monkeypatch.setattr(TritonArithmetic, "weigh", lambda *args: right(*args) * 1.01)
-    assert implementation.trial(device).startswith("results differ by 0.0")
+    assert implementation.trial(device, num_rows=40).startswith("results differ by 0.0")

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from helpers.faults import fault
-from helpers.launching import ROOT, command, processes, run
+from helpers.launching import ROOT, command, environment, processes, run
 from helpers.runs import TINY, metrics, weights, write_triplets
 from helpers.slurm_cluster import Cluster
 from inbatch.cli.submit import compose_job, submit, write
@@ -47,8 +47,11 @@ def options(data: Path, output: Path) -> list[str]:
 def send(cluster: Cluster, data: Path, output: Path, *more: str) -> Submitted:
     arguments = [*TINY, *JOB, *options(data, output), *more]
     job = compose_job(arguments, now=datetime.now(), cwd=output.parent)
-    sbatch = ["env", f"SLURM_CONF={cluster.environ['SLURM_CONF']}", *cluster.on("login", "sbatch")]
-    job_id = submit(write(job), sbatch=sbatch)
+    given = [
+        f"SLURM_CONF={cluster.environ['SLURM_CONF']}",
+        f"PYTHONPATH={environment()['PYTHONPATH']}",
+    ]
+    job_id = submit(write(job), sbatch=["env", *given, *cluster.on("login", "sbatch")])
     return Submitted(job_id, output, job.log(job_id))
 
 

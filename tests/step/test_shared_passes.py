@@ -62,17 +62,13 @@ CASES = {
     "last forward of step 2": Case(0, {"embed": at(8)}),
     "embeddings": Case(0, {"embed": at(2)}, layer="embeddings.word_embeddings"),
     "last layer, twice": Case(0, {"embed": at(2, 3)}, layer="encoder.layer.1.output.dense"),
-    "both ranks": Case(0, {"embed": at(2)}, {"embed": at(4)}),
     "one after the other": Case(0, {"embed": at(2)}, {"embed": at(5)}),
     "kept graph": Case(None, {"forward": at(3)}, same_chunks=True),
-    "second forward": Case(0, {"forward": at(2)}),
     "last second forward": Case(0, {"forward": at(4)}, {"embed": at(1)}),
-    "backward": Case(0, {"backward": at(2)}),
     "last backward": Case(0, {"backward": at(4)}),
     "last backward of the last layer": Case(
         0, {"backward": at(8)}, layer="encoder.layer.1.output.dense"
     ),
-    "backward of a kept graph": Case(None, {"backward": at(1)}, same_chunks=True),
     "last backward of a kept graph": Case(
         None, {"backward": at(4)}, {"backward": at(2)}, same_chunks=True
     ),
@@ -95,7 +91,6 @@ CASES = {
         options={"precision": "bf16-mixed"},
     ),
     "gathered units": Case(0, {"embed": at(3), "backward": at(2)}, reshards=False),
-    "gathered units, kept": Case(None, {"backward": at(3)}, reshards=False, same_chunks=True),
 }
 
 

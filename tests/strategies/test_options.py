@@ -51,7 +51,10 @@ def _error(
     return relative_error(found, update, start)
 
 
-EACH = pytest.mark.parametrize("strategy", list(STRATEGIES))
+# Stages 1 and 2 of DeepSpeed are one class here, and differ in what they shard.
+EACH = pytest.mark.parametrize(
+    "strategy", [name for name in STRATEGIES if name != "deepspeed_stage_1"]
+)
 
 
 @EACH

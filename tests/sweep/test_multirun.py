@@ -205,9 +205,9 @@ def test_trials_with_ranks_of_their_own(tmp_path: Path, options: list[str]) -> N
 def test_trials_side_by_side(tmp_path: Path, options: list[str]) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     sweep = tmp_path / "sweep"
-    several = ["hydra/launcher=parallel", "optimizer.lr=1e-4,1e-3", "loss.temperature=0.05,-1"]
+    several = ["hydra/launcher=parallel", "loss.temperature=0.05,-1"]
     done = _sweep_apart(sweep, *options, *several, "trainer.max_steps=2")
     assert done.returncode == 1, done.stderr
     trials = list(read_trials(sweep).values())
-    assert [trial.status for trial in trials] == ["completed", "failed"] * 2
+    assert [trial.status for trial in trials] == ["completed", "failed"]
     assert (sweep / "best").exists()
