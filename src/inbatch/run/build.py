@@ -216,7 +216,8 @@ def make_data(
         ),
     )
     if isinstance(guide, StoredGuide):
-        guide.expect(guide_portions(run, world, parts, data))
+        portions = guide_portions(run.trainer, world, parts, data, accumulate=run.accumulate)
+        guide.expect(portions)
     if saved is not None and saved.entries is not None:
         data.check_checkpoint(saved.entries)
     return data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from inbatch.config.check import RunConfig
+from inbatch.config.schema import TrainerConfig
 from inbatch.guide.fill import WINDOW_TEXTS
 from inbatch.guide.portions import Portion, portions_of_run
 from inbatch.run.auto_sizes import texts_per_row
@@ -16,7 +16,7 @@ FIRST_TEXTS = WINDOW_TEXTS  # of each rank: even these are then sorted by length
 
 
 def guide_portions(
-    run: RunConfig, world: World, parts: Parts, data: BatchModule
+    trainer: TrainerConfig, world: World, parts: Parts, data: BatchModule, *, accumulate: int
 ) -> tuple[Portion, ...]:
     """The portions in which a stored guide embeds a run's texts, see `portions_of_run`.
 
@@ -30,8 +30,8 @@ def guide_portions(
     limits = [
         limit
         for limit, given in (
-            (run.trainer.max_steps * run.accumulate, run.trainer.max_steps),
-            (run.trainer.max_epochs * planned, run.trainer.max_epochs),
+            (trainer.max_steps * accumulate, trainer.max_steps),
+            (trainer.max_epochs * planned, trainer.max_epochs),
         )
         if given > 0
     ]
