@@ -433,6 +433,20 @@ def test_lists_and_scores_of_other_arrow_types_in_each_file(
     assert source.read_as == "1 text read as lists of one"
 
 
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_a_file_without_any_negative(order: str, tmp_path: Path) -> None:
+    """Its lists have no type of texts."""
+    kinds = {"a": (pa.large_list(pa.null()), []), "b": (pa.large_list(pa.large_string()), ["n"])}
+    for number, name in enumerate(order):
+        kind, negatives = kinds[name]
+        columns = {"query": ["q"], "positive": ["p"], "negative": pa.array([negatives], kind)}
+        pq.write_table(pa.table(columns), tmp_path / f"{number}.parquet")
+    source = load(tmp_path / "*.parquet")
+    assert source.ragged is not None
+    documents = source.ragged.document_counts(np.arange(2))
+    assert documents.tolist() == [1 + len(kinds[name][1]) for name in order]
+
+
 def test_reading_again_ends() -> None:
     def read(files: Files) -> None:
         raise MixedColumnError("a.parquet", Fault("is odd", "mend it"), "positive")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from inbatch.data.sources.diagnose import Fault, FaultyFileError, MixedColumnError
-from inbatch.data.sources.json_types import fits, is_open, name_kind
+from inbatch.data.sources.json_types import fits, is_list, is_open, name_kind
 
 # Before the name of a column, that of another one, which marks the rows whose text was made a list.
 WAS_TEXT = "__was_text__:"
@@ -36,7 +36,7 @@ class Mixed:
         return pa.schema(
             [
                 pa.field(f.name, pa.list_(f.type))
-                if f.name in self.do and not _is_list(f.type)
+                if f.name in self.do and not is_list(f.type)
                 else f
                 for f in schema
             ]
@@ -49,11 +49,6 @@ class Mixed:
         if pa.types.is_list(kind):
             return not isinstance(value, list) and fits(value, kind.value_type)
         return isinstance(value, list) and all(fits(each, kind) for each in value)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    """Tell whether a column holds lists."""
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def _as_lists(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
@@ -86,7 +81,7 @@ def conform(table: pa.Table, schema: pa.Schema, path: str, mixed: Mixed) -> pa.T
         kind = table.schema.field(i).type
         if kind == column.type:
             continue
-        listed = _is_list(kind) and _is_list(column.type)
+        listed = is_list(kind) and is_list(column.type)
         alike = (is_text(kind) and is_text(column.type)) or (
             listed and _is_alike(kind.value_type, column.type.value_type)
         )
@@ -115,7 +110,7 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 
 
 def _inner(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if _is_list(kind) else kind
+    return kind.value_type if is_list(kind) else kind
 
 
 def _is_alike(kind: pa.DataType, other: pa.DataType) -> bool:
