@@ -13,14 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from helpers.list_rows import plain_values
 from inbatch.api.rows import to_table
 from inbatch.data.sources.columns import Roles
+from inbatch.data.sources.diagnose import Fault, MixedColumnError
 from inbatch.data.sources.dropped import LINE
-from inbatch.data.sources.files import load_files, resolve_files
+from inbatch.data.sources.files import load_files, reread, resolve_files
 from inbatch.data.sources.json_types import infer
 from inbatch.data.sources.load import Source, load_sources
 from inbatch.data.sources.shards import ShardJob, finish_job, open_job, write_shards
-from inbatch.data.sources.tables import stream_rows
+from inbatch.data.sources.tables import Files, stream_rows
 from inbatch.errors import ConfigError
 
 PAIR = {"query": "q", "positive": "p"}
@@ -383,6 +385,74 @@ def test_files_of_texts_beside_files_of_lists(
     assert source.num_single_texts == 3
     [again] = load_sources({"x": {"path": paths}}, cache_dir=cache)
     assert again.num_single_texts == 3
+
+
+ARROW = {
+    "list": (pa.list_(pa.string()), pa.list_(pa.int64())),
+    "large": (pa.large_list(pa.large_string()), pa.large_list(pa.float64())),
+    "text": (pa.string(), pa.int32()),
+}
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+@pytest.mark.parametrize("first", ARROW)
+def test_lists_and_scores_of_other_arrow_types_in_each_file(
+    first: str, suffix: str, tmp_path: Path
+) -> None:
+    """Whole numbers before fractions, also of labels."""
+    values: dict[str, tuple[Any, Any]] = {
+        "list": (["a", "b"], [1, 2**60 + 1]),
+        "large": (["c", "d", "e"], [0.5, None, 2.5]),
+        "text": ("f", 3),
+    }
+    wanted: list[Any] = []
+    counts = []
+    for number, name in enumerate([first, *(name for name in ARROW if name != first)]):
+        (texts, scores), (of_texts, of_scores) = values[name], ARROW[name]
+        columns = {
+            "query": pa.array(["q"]),
+            "positive": pa.array([texts], of_texts),
+            "pos_score": pa.array([scores], of_scores),
+            "label": pa.array([number + 0.5]) if number else pa.array([0], pa.int32()),
+        }
+        wanted += scores if isinstance(scores, list) else [scores]
+        counts.append(len(texts))
+        path = tmp_path / f"{number}.{suffix}"
+        if suffix == "parquet":
+            pq.write_table(pa.table(columns), path)
+        else:
+            with path.open("wb") as file, pa.ipc.new_file(file, pa.table(columns).schema) as out:
+                out.write_table(pa.table(columns))
+    source = load(tmp_path / f"*.{suffix}")
+    assert source.ragged is not None
+    assert source.ragged.positive_counts().tolist() == counts
+    assert plain_values(source.scores()) == [None if s is None else np.float32(s) for s in wanted]
+    labels = source.labels()
+    assert labels is not None
+    assert labels.tolist() == [0, 1.5, 2.5]
+    assert source.read_as == "1 text read as lists of one"
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_a_file_without_any_negative(order: str, tmp_path: Path) -> None:
+    """Its lists have no type of texts."""
+    kinds = {"a": (pa.large_list(pa.null()), []), "b": (pa.large_list(pa.large_string()), ["n"])}
+    for number, name in enumerate(order):
+        kind, negatives = kinds[name]
+        columns = {"query": ["q"], "positive": ["p"], "negative": pa.array([negatives], kind)}
+        pq.write_table(pa.table(columns), tmp_path / f"{number}.parquet")
+    source = load(tmp_path / "*.parquet")
+    assert source.ragged is not None
+    documents = source.ragged.document_counts(np.arange(2))
+    assert documents.tolist() == [1 + len(kinds[name][1]) for name in order]
+
+
+def test_reading_again_ends() -> None:
+    def read(files: Files) -> None:
+        raise MixedColumnError("a.parquet", Fault("is odd", "mend it"), "positive")
+
+    with pytest.raises(MixedColumnError):
+        reread(Files(("a.parquet",), ".parquet"), Roles("query", "positive"), read)
 
 
 def test_faults_of_rows_with_texts_and_lists(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ from inbatch.data.hashing import hash_texts
 from inbatch.data.ragged import RaggedValues
 from inbatch.data.sources import list_checks
 from inbatch.data.sources.checks import is_blank
+from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.load import load_sources, load_table
+from inbatch.data.sources.locate import locate_rows
 from inbatch.data.sources.source import Source
 from inbatch.data.sources.spec import SourceSpec
+from inbatch.data.sources.tables import Files
 from inbatch.errors import ConfigError
 
 ROWS = list_rows()
@@ -270,6 +274,25 @@ def test_what_on_empty_drops(tmp_path: Path) -> None:
     keys = source.keys()
     assert keys is not None
     assert len(keys) == 2
+
+
+def test_files_are_read_again_once_for_the_places_of_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    located = []
+
+    def counted(files: Files, roles: Roles, rows: Sequence[int]) -> list[tuple[str, str]]:
+        located.append(rows)
+        return locate_rows(files, roles, rows)
+
+    monkeypatch.setattr("inbatch.data.sources.list_checks.BLOCK_ROWS", 2)
+    monkeypatch.setattr("inbatch.data.sources.checks.locate_rows", counted)
+    rows = [{"query": "a", "pos": ["b"] if n % 2 else []} for n in range(14)]
+    source = load(write_jsonl(tmp_path / "a.jsonl", rows), on_empty="drop")
+    [dropped] = source.dropped
+    assert dropped.count == 7
+    assert dropped.places == tuple(f"a.jsonl, line {n}" for n in range(1, 10, 2))
+    assert located == [[0, 2, 4, 6, 8]]
 
 
 def test_what_all_rows_lack_is_refused_with_the_number_dropped(tmp_path: Path) -> None:

@@ -94,6 +94,8 @@ def test_rows_hashes_labels_keys_and_lengths(tmp_path: Path) -> None:
     assert list((tmp_path / "out" / "x").glob(".*")) == []
     prepared = opened(tmp_path / "out")
     assert_same(source, prepared)
+    roles = json.loads((tmp_path / "out" / "x" / MANIFEST).read_text())["roles"]
+    assert "prompt" not in roles  # of few
     assert isinstance(prepared.text_hashes(), np.memmap)
     assert len(pickle.dumps(prepared)) < 20_000
     assert_same(source, pickle.loads(pickle.dumps(prepared)))

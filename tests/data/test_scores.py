@@ -195,6 +195,26 @@ def test_chosen_documents_keep_their_scores(way: str, tmp_path: Path) -> None:
     assert len(drawn) == 3
 
 
+@pytest.mark.parametrize("kind", [list, pandas.DataFrame])
+def test_rows_of_a_program_of_which_some_have_lists(kind: Any, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"query": "q", "positive": "a", "positive_score": 1},
+        {"query": "r", "positive": ["b", "c"], "positive_score": [0.5, None]},
+        {"query": "s", "positive": "d", "positive_score": np.float32(1.5)},
+        {"query": "t", "positive": "e", "positive_score": np.nan},
+    ]
+    source = in_memory(kind)(rows, tmp_path)
+    assert plain_values(source.scores()) == [1, 0.5, None, 1.5, None]
+    assert source.read_as == "3 texts read as lists of one"
+
+
+def test_a_folder_prepared_before_scores_were_kept_says_so(tmp_path: Path) -> None:
+    prepared(LISTS, tmp_path)
+    (tmp_path / "out" / "document_scores.npy").unlink()
+    with pytest.raises(ConfigError, match="was prepared before scores were stored: delete it"):
+        load(tmp_path / "out")
+
+
 def test_streamed_files_of_which_some_have_lists(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"query": "a", "pos": "b", "neg": "c", "pos_score": 0.5, "neg_score": 2},

@@ -12,9 +12,12 @@ import datasets
 import numpy as np
 import pytest
 
+from helpers.list_rows import plain_values
+from helpers.margin_mse import MarginMSE
 from helpers.tiny import tiny_texts, tiny_tokenizer
 from inbatch.data.collate import Collator
 from inbatch.data.hashing import hash_texts
+from inbatch.data.inspection.roles import roles_of
 from inbatch.data.sources.load import Source, load_sources
 from inbatch.data.sources.shards import ShardJob, finish_job, open_job, write_shards
 from inbatch.encoder.tokenize import TextTokenizer
@@ -22,6 +25,7 @@ from inbatch.errors import ConfigError
 from inbatch.losses import CosineSimilarity, Matryoshka, MultipleNegativesRanking, Triplet
 from inbatch.losses.base import Loss
 from inbatch.run.build import make_losses
+from inbatch.run.compatibility import check_loss
 from inbatch.run.forms import formed
 
 Row = tuple[str, list[str], list[str]]
@@ -132,6 +136,84 @@ def test_texts_that_are_chosen_from_lists(tmp_path: Path) -> None:
     texts = [["a", "f"], ["b", "g"], ["d", "h"], ["e", "i"]]
     assert view.read(np.arange(2))[0] == texts
     assert view.text_hashes()[:, :2].tolist() == [hash_texts(column).tolist() for column in texts]
+
+
+CHOICES: dict[str, dict[str, Any]] = {
+    "all": {"positives": "all"},
+    "draws nothing": {"positives": "sample", "negatives": "sample", "max_negatives": 5},
+    "draws as many": {"negatives": "sample", "max_negatives": 3, "positives": "first"},
+    "cuts": {"max_negatives": 2},
+    "none": {"max_negatives": 0},
+}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_texts_are_those_of_the_hashes_whatever_is_chosen(choice: str) -> None:
+    rows = rows_of(3, num_rows=20)
+    columns = {
+        "query": [q for q, _, _ in rows],
+        "pos": [p for _, p, _ in rows],
+        "neg": [n for _, _, n in rows],
+        "pos_score": [[row + 0.5] for row in range(20)],
+        "neg_score": [[row, row + 1, row + 2] for row in range(20)],
+    }
+    [source] = load_sources(
+        {"x": {"path": "x", **CHOICES[choice]}},
+        tables={"x": datasets.Dataset.from_dict(columns)},
+    )
+    [view] = formed([source], {"x": CosineSimilarity()}, mixed=False)
+    texts, _ = view.read(np.arange(20))
+    assert texts == [list(each) for each in zip(*([q, *p, *n] for q, p, n in rows))][: len(texts)]
+    assert view.text_hashes().tolist() == [hash_texts(each).tolist() for each in texts]
+    scores = view.scores()
+    assert scores is not None
+    wanted = [[row + 0.5, row, row + 1, row + 2][: len(scores)] for row in range(20)]
+    assert scores.T.tolist() == wanted
+    assert len(scores) == len(texts) - 1
+    rule = {r.column: r.rule for r in roles_of(view.roles, None, field="x", prepared=False,
+                                               stored=source.roles)}  # fmt: skip
+    for number, name in enumerate(view.roles.negatives, 1):
+        assert rule[name] == f"text {number} of the lists in neg"
+
+
+def test_scores_of_several_texts_are_not_lost_and_what_lacks_is_named() -> None:
+    columns = {
+        "query": ["a", "b"],
+        "pos": [["c"], ["d"]],
+        "neg": [["e", "f"], ["g", "h"]],
+        "pos_score": [[0.5], [1.5]],
+        "neg_score": [[1.0, 2.0], [3.0, None]],
+    }
+    for left_out, problem in (
+        ("none", "lacks some in 1 of its 2 rows: score every document"),
+        ("pos_score", "has no positive_score: name it in data.columns.positive_score"),
+        ("neg_score", "has no negative_score: name it in data.columns.negative_score"),
+    ):
+        kept = {name: values for name, values in columns.items() if name != left_out}
+        source = Source.from_columns("x", kept, field="data.train")
+        [view] = formed([source], {"x": CosineSimilarity()}, mixed=False)
+        assert (view.roles.negatives, view.roles.ignored) == (("neg_1", "neg_2"), ())
+        scores = view.scores()
+        assert scores is not None
+        if left_out != "neg_score":
+            assert plain_values(scores[1:].ravel()) == [1, 3, 2, None]
+        with pytest.raises(ConfigError, match=re.escape(problem)):
+            check_loss(MarginMSE(), view, guided=False)
+
+
+def test_a_view_tells_what_was_read_of_pairs(tmp_path: Path) -> None:
+    pairs = [("a", "b", 0), ("a", "c", 2), ("d", "e", 0), ("d", "f", 2), ("g", "h", 1)]
+    names = ("premise", "hypothesis", "label")
+    lines = [json.dumps(dict(zip(names, pair))) + "\n" for pair in pairs]
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    [nli] = load_sources(
+        {"x": {"path": str(tmp_path / "a.jsonl"), "format": "nli"}}, cache_dir=str(tmp_path / "c")
+    )
+    assert not nli.is_ragged  # each premise has one of both
+    losses: dict[str, Loss] = dict.fromkeys(("x", "beside"), MultipleNegativesRanking())
+    view, _ = formed([nli, BESIDE], losses, mixed=True)
+    for source in (nli, view):
+        assert source.intake.describe() == "5 pairs read, 4 used in 2 rows, 1 left out"
 
 
 UNEQUAL: dict[str, tuple[list[Row], Loss, str]] = {

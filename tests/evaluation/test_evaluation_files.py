@@ -95,7 +95,7 @@ def test_three_files_with_columns_of_any_name(beir: Path, tmp_path: Path):
             lambda f: jsonl(
                 f / "queries.jsonl", [{"_id": "q0", "text": "c"}, {"_id": None, "text": "d"}]
             ),
-            r"no id \(null\) in column '_id', row 1",
+            r"queries\.jsonl' has no id \(null\) in column '_id', line 2: fill it",
         ),
         (
             lambda f: (f / "qrels" / "test.tsv").write_text("qid\tdid\tgrade\nq0\t3\tgood\n"),

@@ -19,6 +19,7 @@ from inbatch.data.sources.spec import SourceSpec
 from inbatch.errors import ConfigError
 from inbatch.evaluation import Evaluator, evaluator_for
 
+_SINGLE = (str, int, float, np.integer, np.floating)  # values that may stand beside lists of such
 _KINDS = "set it to files, a datasets.Dataset, a pandas DataFrame or a list of dicts"
 
 
@@ -118,13 +119,15 @@ def _plain(values: Iterable[Any]) -> list[Any]:
 
 
 def _of_one_kind(name: Any, values: Iterable[Any]) -> dict[Any, list[Any]]:
-    """A column of plain values; where some are lists, texts as lists of one, which another column marks."""
+    """A column of plain values; where some are lists, texts and numbers as lists of one, which another column
+    marks.
+    """
     plain = _plain(values)
-    texts = [isinstance(value, str) for value in plain]
-    if not any(texts) or not any(isinstance(value, list) for value in plain):
+    single = [isinstance(v, _SINGLE) and not isinstance(v, bool) for v in plain]
+    if not any(single) or not any(isinstance(value, list) for value in plain):
         return {name: plain}
-    lists = [[value] if text else value for value, text in zip(plain, texts)]
-    return {name: lists, f"{WAS_TEXT}{name}": texts}
+    lists = [[value] if alone else value for value, alone in zip(plain, single)]
+    return {name: lists, f"{WAS_TEXT}{name}": single}
 
 
 def _plain_frame(frame: pandas.DataFrame) -> pandas.DataFrame:

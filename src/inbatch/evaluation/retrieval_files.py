@@ -10,6 +10,7 @@ from inbatch.data.formats.template import fill, template_columns
 from inbatch.data.sources.columns import Roles, suggest
 from inbatch.data.sources.config_keys import path_key
 from inbatch.data.sources.files import Files, load_files, peek_columns, resolve_files
+from inbatch.data.sources.locate import locate_rows
 from inbatch.errors import ConfigError
 from inbatch.evaluation.plain_tables import (
     TREC_SUFFIXES,
@@ -109,8 +110,9 @@ def _table(spec: RetrievalSpec, part: str, *, field: str) -> _Table:
         return _judgements(files, names, list(keys.values()), spec.columns, field=field)
     (id_column,) = keys.values()
     template, wanted = _text_columns(names, spec.columns, part=part, field=field)
-    columns = _load(files, [id_column, *wanted], None, field=place)
-    ids = [_filled_ids(columns[id_column], id_column, field=place)]
+    roles = _roles([id_column, *wanted], None)
+    columns = _load(files, roles, field=place)
+    ids = [_filled_ids(columns[id_column], id_column, files, roles, field=place)]
     if template is None:
         return _Table(ids, columns[wanted[0]], None)
     records = zip(*(columns[name] for name in wanted))
@@ -131,18 +133,20 @@ def _judgements(
     grade = None
     if chosen.get("grade") is not None or known:
         grade = _column("grade", names, chosen, part="qrels", field=field)
-    columns = _load(files, id_columns, grade, field=place)
-    ids = [_filled_ids(columns[name], name, field=place) for name in id_columns]
+    roles = _roles(id_columns, grade)
+    columns = _load(files, roles, field=place)
+    ids = [_filled_ids(columns[name], name, files, roles, field=place) for name in id_columns]
     return _Table(ids, columns[grade] if grade else [1.0] * len(ids[0]), None)
 
 
-def _load(
-    files: Files, texts: Sequence[str], number: str | None, *, field: str
-) -> dict[str, list[Any]]:
-    """Columns by name: those of texts and ids, and one of numbers."""
+def _roles(texts: Sequence[str], number: str | None) -> Roles:
+    """Roles that only say which columns to load: those of texts and ids, and one of numbers."""
     columns = list(dict.fromkeys(texts))
-    # Roles only say which columns to load.
-    roles = Roles(columns[0], columns[-1], negatives=tuple(columns[1:-1]), label=number)
+    return Roles(columns[0], columns[-1], negatives=tuple(columns[1:-1]), label=number)
+
+
+def _load(files: Files, roles: Roles, *, field: str) -> dict[str, list[Any]]:
+    """Columns by name."""
     table = load_files(files, roles, field=field).with_format("arrow")[:]
     return {name: table.column(name).to_pylist() for name in set(roles.used)}
 
@@ -155,12 +159,13 @@ def _plain(given: Any, part: str, *, field: str) -> tuple[list[str], Layout | No
     return paths, layout_of(paths[0], part, field=field)
 
 
-def _filled_ids(column: list[Any], name: str, *, field: str) -> list[str]:
+def _filled_ids(
+    column: list[Any], name: str, files: Files, roles: Roles, *, field: str
+) -> list[str]:
     if None in column:
+        ((path, place),) = locate_rows(files, roles, [column.index(None)])
         raise ConfigError(
-            field,
-            f"has no id (null) in column '{name}', row {column.index(None)} (counted from 0)",
-            "fill it",
+            field, f"has no id (null) in column '{name}', {place}", "fill it", value=path
         )
     return [str(value) for value in column]
 

@@ -110,7 +110,8 @@ def _check_scores(source: Source, name: str) -> None:
         return
     wanted = ("positive_score", *(["negative_score"] if roles.negatives else []))
     missing = [role for role in wanted if getattr(roles, role) is None]
-    if "negative_score" in missing and len(roles.negatives) > 1:
+    from_lists = isinstance(source.stored, ColumnsOfLists)  # whose texts have scores in lists too
+    if "negative_score" in missing and len(roles.negatives) > 1 and not from_lists:
         problem = f"has {len(roles.negatives)} columns of negatives, of which none can have scores"
         fix = "keep all negatives in one column of lists"
     elif missing:

@@ -12,7 +12,7 @@ from inbatch.data.sources.config_keys import to_set
 from inbatch.data.sources.dropped import place_in_file
 from inbatch.data.sources.locate import locate_rows
 from inbatch.data.sources.source import Source
-from inbatch.data.sources.views import ColumnsOfLists, ListsOfColumns, View
+from inbatch.data.sources.views import ColumnsOfLists, ListsOfColumns
 from inbatch.errors import ConfigError
 from inbatch.losses.base import Loss
 
@@ -101,7 +101,9 @@ def as_columns(source: Source, loss: Loss) -> Source:
     return _shown(source, view, roles, f"{said}, read as plain columns")
 
 
-def _shown(source: Source, view: View, roles: Roles, said: str) -> Source:
+def _shown(
+    source: Source, view: ColumnsOfLists | ListsOfColumns, roles: Roles, said: str
+) -> Source:
     roles_of = {name: source.roles.role(number) for number, name in enumerate(source.columns)}
     gone = [name for name in reversed(source.columns) if name not in roles.texts]
     # A column that is gone gives its prompt to its role; of several the first counts, as in lists.
@@ -117,6 +119,7 @@ def _shown(source: Source, view: View, roles: Roles, said: str) -> Source:
         prompts=prompts,
         on_empty=source.on_empty,
         on_bad_row=source.on_bad_row,
+        intake=None if source.intake.is_rows else source.intake,
         cache_dir=source.cache_dir,
         field=source.field,
     )

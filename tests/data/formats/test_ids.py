@@ -223,6 +223,20 @@ def test_scores_stay_with_their_documents(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("score", ["1e39", "inf", "high"])
+def test_a_line_whose_score_is_no_finite_number(score: str, tmp_path: Path) -> None:
+    path = marco(tmp_path / "ms", "8\t-2\t1\t10\t30", f"{score}\t1.5\t2\t20\t10")
+    spec = {"path": str(path), "on_bad_row": "drop"}
+    with pytest.raises(ConfigError, match=rf"has the scores {score}, 1.5 in line 2: give finite"):
+        read(path, tmp_path / "cache")
+    [source] = load_sources({"x": spec}, cache_dir=str(tmp_path / "cache"))
+    assert ", 2 used in 1 rows, 1 left out" in source.intake.describe()
+
+
+def test_pairs_are_searched_without_a_copy() -> None:
+    assert np.zeros(2, id_pairs._PAIR)["query"].flags.aligned
+
+
 @pytest.mark.parametrize("read_pairs", [id_pairs._READ_PAIRS, 1, 40])
 def test_many_triplets_give_the_rows_of_a_dictionary(
     read_pairs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -176,6 +176,15 @@ def test_classes_of_a_data_set_are_known_by_their_names(tmp_path: Path) -> None:
     assert list(found.table or []) == ROWS
 
 
+def test_a_limit_of_rows_is_said_beside_what_was_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", ("premise", "hypothesis", "label"))
+    for limit, rows in ((1, "2 rows (1 of them kept)"), (9, "2 rows")):
+        [source] = load_sources(
+            {"x": {"path": str(path), "limit": limit}}, cache_dir=str(tmp_path / "cache")
+        )
+        assert source.intake.describe() == f"8 pairs read, 4 used in {rows}, 4 left out"
+
+
 def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("premise,hypothesis,label\na,b,neutral\nc,d,contradiction\n")

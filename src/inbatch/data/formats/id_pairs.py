@@ -14,7 +14,10 @@ from typing import NamedTuple, Self, final
 
 import numpy as np
 
-_PAIR = np.dtype([("query", "i4"), ("document", "i4"), ("positive", "?"), ("score", "f4")])
+# Aligned, since numpy would copy the queries of a block for each search in them.
+_PAIR = np.dtype(
+    [("query", "i4"), ("document", "i4"), ("positive", "?"), ("score", "f4")], align=True
+)
 _READ_PAIRS = 1 << 20  # that are read together, or all of one query
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import final
 
 import fsspec
+import numpy as np
 
 from inbatch.data.formats.base import BadRecordError, Head, IdRequest, Tally
 from inbatch.data.formats.id_files import find_file, read_lines, write_texts
@@ -31,6 +32,7 @@ from inbatch.errors import ConfigError
 
 _ID = re.compile(r"D?\d+")
 _SCORE = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
+_LARGEST = float(np.finfo(np.float32).max)
 _HEADER = re.compile(r"(qid|query[-_ ]?id|query|score)\b.*", re.IGNORECASE)
 
 
@@ -128,14 +130,26 @@ def _take(path: str, collector: PairCollector, *, key: str) -> int:
             continue
         *scores, query, positive, negative = fields
         try:
-            of_positive, of_negative = map(float, scores or ("nan", "nan"))
+            of_positive, of_negative = map(_score, scores or ("nan", "nan"))
         except ValueError:
-            error = BadRecordError(f"has the scores {', '.join(scores)}", "give numbers")
+            error = BadRecordError(f"has the scores {', '.join(scores)}", "give finite numbers")
             collector.refuse(error, number)
             continue
         collector.add(number, query, positive, positive=True, score=of_positive)
         collector.add(number, query, negative, positive=False, score=of_negative)
     return count
+
+
+def _score(text: str) -> float:
+    """A score; NaN for none.
+
+    Raises:
+        ValueError: float32 does not hold it as a finite number.
+    """
+    score = float(text)
+    if abs(score) > _LARGEST:
+        raise ValueError(text)
+    return score
 
 
 def _text(line: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from inbatch.data.inspection.values import Inspection, Place, SamplerFacts, Sour
 from inbatch.data.plan.plan import SourceInfo, duplicate_share
 from inbatch.data.report.build import TokenCounter, build_report
 from inbatch.data.sources.source import Source
+from inbatch.data.sources.views import ColumnsOfLists
 from inbatch.losses.base import Loss
 
 SAMPLE_ROWS = 1000  # whose tokens and letters are counted
@@ -160,6 +161,7 @@ def _source_facts(
     by_column: defaultdict[str, list[str]] = defaultdict(list)
     for text in chain.from_iterable(texts_of_rows(source, sample, reader.prompts)):
         by_column[text.column].append(text.text)
+    view = source.stored if isinstance(source.stored, ColumnsOfLists) else None
     return SourceFacts(
         name=source.name,
         place=place_of(source),
@@ -168,6 +170,7 @@ def _source_facts(
             columns,
             field=source.field,
             prepared=source.is_prepared,
+            stored=None if view is None else view.source.roles,
         ),
         overlaps=overlaps(source),
         scripts={name: script_shares(texts) for name, texts in by_column.items()},

@@ -13,7 +13,12 @@ FIXED = "fixed when the data were prepared"
 
 
 def roles_of(
-    roles: Roles, mapping: Mapping[str, object] | None, *, field: str, prepared: bool
+    roles: Roles,
+    mapping: Mapping[str, object] | None,
+    *,
+    field: str,
+    prepared: bool,
+    stored: Roles | None = None,
 ) -> tuple[RoleOf, ...]:
     """The role of each column, "ignored" for none, and the rule that gave it.
 
@@ -22,13 +27,20 @@ def roles_of(
         mapping: `columns` of the source as configured.
         field: configuration key of the source.
         prepared: whether the roles come from a prepared folder.
+        stored: those of the columns of lists, where each of their texts is a column; None for the same.
     """
-    named = {} if prepared else _named(mapping or {}, field)
+    lists = roles.negatives if stored is None else stored.negatives
+    of_lists = {
+        name: f"text {number} of the lists in {' and '.join(lists)}"
+        for number, name in enumerate(roles.negatives, 1)
+        if name not in lists
+    }
     found = [(name, roles.role(number)) for number, name in enumerate(roles.texts)]
     single = ("label", "key", "positive_score", "negative_score", "prompt")
     found += [(name, role) for role in single if (name := getattr(roles, role))]
+    rules = {name: FIXED for name, _ in found} if prepared else _named(mapping or {}, field)
     used = [
-        RoleOf(name, role, FIXED if prepared else named.get(name) or _rule(name, role, roles))
+        RoleOf(name, role, of_lists.get(name) or rules.get(name) or _rule(name, role, roles))
         for name, role in found
     ]
     alone = {"anchor", "query"} & {*(mapping or {})} and "positive" in (mapping or {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 # A column beside those of a file: null for a row that was read, else its place and the reason
@@ -42,7 +42,8 @@ class Intake:
     """What was read to make the rows of a source: all of it was used, or left out for a reason.
 
     unit: what is counted, in the plural: rows, or what a format makes rows of. read, used: number of them.
-    num_rows: that were made of those. beside: what else was read, with its unit.
+    num_rows: that were made of those. beside: what else was read, with its unit. kept: rows that the source
+    holds, where a limit or a fault has left out others of those that were made; None for all.
     """
 
     unit: str
@@ -50,11 +51,16 @@ class Intake:
     used: int
     num_rows: int
     beside: tuple[tuple[str, int], ...] = ()
+    kept: int | None = None
 
     @classmethod
     def of_rows(cls, used: int, dropped: int) -> Intake:
         """Where the rows are what was read."""
         return cls(ROWS, used + dropped, used, used)
+
+    def holding(self, num_rows: int) -> Intake:
+        """The same, of a source that holds so many of the rows that were made."""
+        return replace(self, kept=num_rows if num_rows < self.num_rows else None)
 
     @property
     def is_rows(self) -> bool:
@@ -65,6 +71,7 @@ class Intake:
         """One line."""
         beside = ", ".join(f"{count:,} {unit}" for unit, count in self.beside)
         rows = "" if self.is_rows else f" in {self.num_rows:,} rows"
+        rows += "" if self.kept is None else f" ({self.kept:,} of them kept)"
         out = f", {self.read - self.used:,} left out" if self.read > self.used else ""
         with_them = f" ({beside})" if beside else ""
         return f"{self.read:,} {self.unit} read{with_them}, {self.used:,} used{rows}{out}"

@@ -202,6 +202,8 @@ def reread(files: Files, roles: Roles, read: Callable[[Files], T]) -> T:
         try:
             return read(files)
         except MixedColumnError as error:
+            if error.column in files.mixed.do:  # it was read as such
+                raise
             mixed = replace(files.mixed, do=(*files.mixed.do, error.column))
             files = replace(files, mixed=mixed)
 

@@ -46,6 +46,11 @@ def infer(values: Iterable[Any], known: pa.DataType = _UNKNOWN) -> pa.DataType:
     return pa.int64() if is_whole else pa.float64()
 
 
+def is_list(kind: pa.DataType) -> bool:
+    """Tell whether a column holds lists, be it one of JSON or of an Arrow file in plain types."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
 def is_open(kind: pa.DataType) -> bool:
     """Tell whether a part of a type is not known."""
     return pa.types.is_null(kind) or any(is_open(part.type) for part in _parts(kind))
@@ -57,6 +62,8 @@ def close(kind: pa.DataType) -> pa.DataType:
         return pa.string()
     if pa.types.is_list(kind):
         return pa.list_(close(kind.value_type))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(close(kind.value_type))
     if pa.types.is_struct(kind):
         return pa.struct([(part.name, close(part.type)) for part in _parts(kind)])
     return kind
@@ -96,9 +103,9 @@ def describe(value: Any) -> str:
 
 def name_kind(kind: pa.DataType) -> str:
     """The values of a type, in words."""
-    if pa.types.is_string(kind):
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return "texts"
-    if pa.types.is_list(kind):
+    if is_list(kind):
         return f"lists of {name_kind(kind.value_type)}"
     if pa.types.is_struct(kind):
         return "objects"
@@ -109,7 +116,7 @@ def _parts(kind: pa.DataType) -> Sequence[pa.Field]:
     """The fields of a list or an object."""
     if pa.types.is_struct(kind):
         return [kind.field(i) for i in range(kind.num_fields)]
-    return [kind.value_field] if pa.types.is_list(kind) else []
+    return [kind.value_field] if is_list(kind) else []
 
 
 def _is_text(value: str) -> bool:

@@ -72,14 +72,15 @@ def checked_lists(
     if roles.label is not None:
         labels_N = label_values(dataset.data.column(roles.label), roles.label, place)
     keep_N = np.ones(dataset.num_rows, dtype=bool)
-    found: list[Sequence[Dropped]] = []
+    marked: list[Sequence[Dropped]] = []
+    wrong_rows: dict[tuple[str, str], list[np.ndarray]] = {}  # by fault and column
     texts = first = 0
     for block in _blocks(dataset.data.table, roles):
         keep_n = keep_N[first : first + block.num_rows]
         if BAD_ROW in block.schema.names:
             marks = block.column(BAD_ROW)
             keep_n &= ~_is_valid(marks)
-            found.append(count_marks(marks.drop_null().to_pylist()))
+            marked.append(count_marks(marks.drop_null().to_pylist()))
         labels_n = None if labels_N is None else labels_N[first : first + block.num_rows]
         for fault in _faults(block, roles, labels_n, drop=on_empty == "drop"):
             wrong = np.flatnonzero(fault.wrong_n & keep_n)
@@ -88,11 +89,15 @@ def checked_lists(
                 refuse_row(fault.what, fault.column, first + int(wrong[0]), roles, place, **options)
             keep_n[wrong] = False
             if len(wrong):
-                found.append([drop_rows(fault.what, fault.column, first + wrong, roles, place)])
+                wrong_rows.setdefault((fault.what, fault.column), []).append(first + wrong)
         if on_empty == "drop":  # else an empty text has ended the run
             texts += int(_num_blank(block, roles)[keep_n].sum())
         first += block.num_rows
-    dropped = merge(found)
+    # At the end, since the files are read again for the places of each.
+    found = [
+        drop_rows(*at, np.concatenate(wrong), roles, place) for at, wrong in wrong_rows.items()
+    ]
+    dropped = merge([*marked, found])
     if dropped or texts:
         kinds = f"{on_empty}:{on_bad_row}"
         dataset = _cleaned(dataset, roles, np.flatnonzero(keep_N), kinds)

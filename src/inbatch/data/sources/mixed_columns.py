@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from inbatch.data.sources.diagnose import Fault, FaultyFileError, MixedColumnError
-from inbatch.data.sources.json_types import fits, is_open, name_kind
+from inbatch.data.sources.json_types import fits, is_list, is_open, name_kind
 
 # Before the name of a column, that of another one, which marks the rows whose text was made a list.
 WAS_TEXT = "__was_text__:"
@@ -36,7 +36,7 @@ class Mixed:
         return pa.schema(
             [
                 pa.field(f.name, pa.list_(f.type))
-                if f.name in self.do and not _is_list(f.type)
+                if f.name in self.do and not is_list(f.type)
                 else f
                 for f in schema
             ]
@@ -51,14 +51,9 @@ class Mixed:
         return isinstance(value, list) and all(fits(each, kind) for each in value)
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    """Tell whether a column holds lists."""
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
-
-
 def _as_lists(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     """Values as lists of one, of a type; null stays null."""
-    column = pc.cast(column, kind.value_type)
+    column = _cast(column, kind.value_type)
     chunks = []
     for chunk in column.chunks:
         valid = chunk.is_valid().to_numpy(zero_copy_only=False)
@@ -86,7 +81,10 @@ def conform(table: pa.Table, schema: pa.Schema, path: str, mixed: Mixed) -> pa.T
         kind = table.schema.field(i).type
         if kind == column.type:
             continue
-        alike = is_text(kind) and is_text(column.type)
+        listed = is_list(kind) and is_list(column.type)
+        alike = (is_text(kind) and is_text(column.type)) or (
+            listed and _is_alike(kind.value_type, column.type.value_type)
+        )
         if column.name in mixed.do and _is_alike(kind, column.type.value_type):
             marks[WAS_TEXT + column.name] = pc.is_valid(table.column(i)).to_numpy()
             table = table.set_column(i, column, _as_lists(table.column(i), column.type))
@@ -100,14 +98,19 @@ def conform(table: pa.Table, schema: pa.Schema, path: str, mixed: Mixed) -> pa.T
             if column.name in mixed.may and _is_alike(_inner(kind), _inner(column.type)):
                 raise MixedColumnError(path, fault, column.name)
             raise FaultyFileError(path, fault)
-        table = table.set_column(i, column, table.column(i).cast(column.type))
+        table = table.set_column(i, column, _cast(table.column(i), column.type))
     for name, was_text in marks.items():
         table = table.append_column(name, pa.array(was_text))
     return table
 
 
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Values of a type; whole numbers that a float does not hold are rounded, as labels and scores may be."""
+    return pc.cast(column, kind, safe=not pa.types.is_floating(_inner(kind)))
+
+
 def _inner(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if _is_list(kind) else kind
+    return kind.value_type if is_list(kind) else kind
 
 
 def _is_alike(kind: pa.DataType, other: pa.DataType) -> bool:
@@ -127,3 +130,8 @@ def count_texts(table: pa.Table, names: Iterable[str]) -> int:
     """Texts of some columns that were made lists of one."""
     marks = [WAS_TEXT + name for name in names if WAS_TEXT + name in table.column_names]
     return sum(int(pc.sum(table.column(mark)).as_py() or 0) for mark in marks)
+
+
+def say_texts(count: int) -> str:
+    """What became of so many texts."""
+    return f"{count:,} {'text' if count == 1 else 'texts'} read as lists of one"

@@ -189,8 +189,8 @@ def open_prepared(
         field: Configuration key of the source, for messages.
 
     Raises:
-        ConfigError: it was written in another format, or columns or rows are asked for that it does
-            not have.
+        ConfigError: it was written in another format or has no scores yet, or columns or rows are asked for
+            that it does not have.
     """
     manifest = _read(path)
     if manifest is None:
@@ -211,6 +211,13 @@ def open_prepared(
         )
     prepared = Prepared(_local(path), manifest, field)
     stored_roles = prepared.roles
+    if stored_roles.scores and not (prepared.folder / f"{DOCUMENT_SCORES}.npy").exists():
+        raise ConfigError(
+            path_key(field),
+            "has columns of scores, and was prepared before scores were stored",
+            "delete it and prepare the data again",
+            value=path,
+        )
     stored = {role: name for role, name in manifest["roles"].items() if role in MAPPING_KEYS}
     wanted = find_roles(stored_roles.used, mapping={**stored, **(mapping or {})}, field=field)
     if wanted.used != stored_roles.used:

@@ -81,6 +81,10 @@ class RaggedRows:
         self.choice = choice
         self._name, self._rows, self._roles, self._stored = name, rows, roles, stored
 
+    def chosen(self, choice: ListChoice) -> RaggedRows:
+        """The same lists, with another choice."""
+        return RaggedRows(self._name, self._rows, self._roles, choice, self._stored)
+
     def read(self, rows: np.ndarray, draw: Draw | None = None) -> ListRows:
         """Queries and documents of some rows [B].
 

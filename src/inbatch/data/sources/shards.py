@@ -265,9 +265,9 @@ def _tokenize_lists(
 
 def _plain_roles(roles: Roles) -> dict[str, Any]:
     """Roles for JSON; those that few rows have are left out elsewhere."""
-    new = {"positive_score", "negative_score", "lists"}
+    rare = {"positive_score", "negative_score", "lists", "prompt"}
     plain = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(roles).items()}
-    return {key: value for key, value in plain.items() if value or key not in new}
+    return {key: value for key, value in plain.items() if value or key not in rare}
 
 
 _jobs: list[ShardJob] = []  # of a worker: the job comes once, with the process

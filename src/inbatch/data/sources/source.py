@@ -28,7 +28,7 @@ from inbatch.data.sources.columns import Roles, find_roles, resolve_prompts
 from inbatch.data.sources.dropped import Dropped, Intake, num_rows
 from inbatch.data.sources.indexed import IndexedRows
 from inbatch.data.sources.lists import of_columns
-from inbatch.data.sources.mixed_columns import count_texts
+from inbatch.data.sources.mixed_columns import count_texts, say_texts
 from inbatch.data.sources.prepared import (
     DOCUMENT_SCORES,
     KEY_HASHES,
@@ -41,7 +41,7 @@ from inbatch.data.sources.streamed import LABELS, StreamedRows
 from inbatch.data.sources.table import RowTable
 from inbatch.data.sources.tables import Files
 from inbatch.data.sources.tokens import TokenStore
-from inbatch.data.sources.views import View
+from inbatch.data.sources.views import ColumnsOfLists, ListsOfColumns, View
 
 
 @final
@@ -74,7 +74,7 @@ class Source:
     def __init__(
         self,
         name: str,
-        rows: datasets.Dataset | IndexedRows | StreamedRows | View,
+        rows: datasets.Dataset | IndexedRows | StreamedRows | ColumnsOfLists | ListsOfColumns,
         roles: Roles,
         *,
         files: Files | None = None,
@@ -101,8 +101,7 @@ class Source:
             self.stored = rows
         if isinstance(rows, View):
             self.streamed, self.is_prepared = rows.source.streamed, rows.source.is_prepared
-        self.num_dropped_texts = 0
-        self.num_single_texts = 0  # that were read as lists of one
+        self.num_dropped_texts = self.num_single_texts = 0  # texts read as lists of one
         self.dropped: tuple[Dropped, ...] = ()  # by reason
         if self.stored is not None:
             self.num_single_texts = self.stored.num_single_texts
@@ -110,11 +109,13 @@ class Source:
             self.num_dropped_texts = self.stored.num_dropped_texts
         resolve_prompts(self.prompts, roles, field=f"{field}.prompts")
         self._hashes: dict[str, np.ndarray] = {}
-        self._rows: RowTable | StreamedRows | View
-        if isinstance(rows, StreamedRows | View):
+        self._rows: RowTable | StreamedRows | ColumnsOfLists | ListsOfColumns
+        if isinstance(rows, StreamedRows | ColumnsOfLists | ListsOfColumns):
             self._rows = rows
-            ragged = rows.is_ragged
-            self.roles = replace(roles, lists=roles.texts[1:]) if ragged else of_columns(roles)
+            if rows.is_ragged:
+                self.roles = replace(roles, lists=roles.texts[1:])
+            elif isinstance(rows, StreamedRows):  # views have a score for each text
+                self.roles = of_columns(roles)
             self._labels = rows.array(LABELS) if roles.label and rows.num_rows else None
         else:
             # Columns are read from the table itself, which knows nothing of an indices mapping.
@@ -132,15 +133,15 @@ class Source:
             self._rows = RowTable(dataset, self.roles, keep, place)
             self._labels = read_labels(dataset, self.roles, kept=self._rows.kept, place=place)
         if self.num_single_texts and not isinstance(rows, View):
-            number = self.num_single_texts
-            single = f"{number:,} {'text' if number == 1 else 'texts'} read as lists of one"
-            self.read_as = "; ".join(filter(None, (read_as, single)))
+            self.read_as = "; ".join(filter(None, (read_as, say_texts(self.num_single_texts))))
         self.dropped += left_out
         made_of = intake if prepared is None else prepared.intake
         self.num_dropped = 0 if made_of else num_rows(self.dropped)  # rows
-        self.intake = made_of or Intake.of_rows(self.num_rows, self.num_dropped)
+        read = made_of or Intake.of_rows(self.num_rows, self.num_dropped)
+        self.intake = read.holding(self.num_rows)
         self.ragged: RaggedRows | None = None
         if self.roles.lists:
+            assert not isinstance(self._rows, ColumnsOfLists)
             self.ragged = RaggedRows(name, self._rows, self.roles, self.choice, self._stored)
 
     @classmethod
@@ -213,6 +214,7 @@ class Source:
         rows = np.asarray(rows, dtype=np.int64)
         if len(rows) and (rows.min() < 0 or rows.max() >= self.num_rows):
             raise IndexError(f"rows of '{self.name}' must lie in [0, {self.num_rows})")
+        assert not isinstance(self._rows, ListsOfColumns)
         return self._rows.read(rows), self.labels(rows)
 
     def _refuse_lists(self) -> None:

@@ -85,7 +85,7 @@ def find_schema(files: Files, roles: Roles) -> pa.Schema:
     """Names and types of the columns in use.
 
     Fields of csv files are texts. A column of JSON values has the type of the first of them (see
-    `json_types.infer`), and a label or score that is a whole number may be any number elsewhere.
+    `json_types.infer`). A label or score that is a whole number may be any number elsewhere.
 
     Raises:
         FaultyFileError: A file that was looked at cannot be read, or lacks a column.
@@ -127,18 +127,20 @@ def _stored_schema(files: Files, roles: Roles) -> pa.Schema:
                 }
         if kinds.keys() == set(used) and not any(map(is_open, kinds.values())):
             break
-    if files.kind == "json":
-        label = [roles.label] if roles.label and kinds.get(roles.label) == pa.int64() else []
-        kinds |= dict.fromkeys(label, pa.float64())
-        kinds |= {name: _of_numbers(kinds[name]) for name in roles.scores if name in kinds}
+    numbers = [roles.label, *roles.scores]
+    kinds |= {
+        name: _of_numbers(kinds[name]) for name in numbers if name is not None and name in kinds
+    }
     return pa.schema([(name, close(kinds.get(name, pa.null()))) for name in used])
 
 
 def _of_numbers(kind: pa.DataType) -> pa.DataType:
-    """The type of scores, or lists of them, where whole numbers or nothing came first."""
+    """The type of numbers, or lists of them, where whole ones or nothing came first."""
     if pa.types.is_list(kind):
         return pa.list_(_of_numbers(kind.value_type))
-    return pa.float64() if kind in (pa.null(), pa.int64()) else kind
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_of_numbers(kind.value_type))
+    return pa.float64() if pa.types.is_null(kind) or pa.types.is_integer(kind) else kind
 
 
 def read_tables(

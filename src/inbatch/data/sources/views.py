@@ -17,7 +17,8 @@ from typing import Protocol, final
 import numpy as np
 
 from inbatch.data.sources.cached import Allocate, cached_array
-from inbatch.data.sources.choice import Draw
+from inbatch.data.sources.choice import Draw, ListChoice
+from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.dropped import Dropped
 from inbatch.data.sources.prepared import (
     DOCUMENT_SCORES,
@@ -35,6 +36,7 @@ _NO_DRAW = Draw(0, 0)  # of a choice that draws nothing
 class Viewed(Protocol):
     """The source that a view shows."""
 
+    roles: Roles
     streamed: StreamedRows | None
     dropped: tuple[Dropped, ...]
     num_dropped_texts: int
@@ -108,14 +110,6 @@ class View(ABC):
     def _compute(self, name: str, empty: Allocate) -> np.ndarray:
         """The array."""
 
-    @abstractmethod
-    def read(self, rows: np.ndarray) -> list[list[str]]:
-        """Texts by column, of some rows [B]."""
-
-    @abstractmethod
-    def read_lists(self, rows: np.ndarray) -> list[list[list[str]]]:
-        """Texts by column, row and place in the list."""
-
 
 @final
 class ListsOfColumns(View):
@@ -136,30 +130,28 @@ class ListsOfColumns(View):
             arrays[name] = scores
         return arrays_of_columns(name, arrays, empty)
 
-    def read(self, rows: np.ndarray) -> list[list[str]]:
-        """Never asked for: rows with lists are read through `Source.ragged`."""
-        return self.source.read(rows)[0]
-
     def read_lists(self, rows: np.ndarray) -> list[list[list[str]]]:
-        """Lists of one text."""
-        return [[[text] for text in column] for column in self.read(rows)]
+        """Lists of one text, by column and row of some rows [B]."""
+        return [[[text] for text in column] for column in self.source.read(rows)[0]]
 
 
 @final
 class ColumnsOfLists(View):
-    """Rows with lists of one positive and as many negatives in each row, in a column for each text.
+    """Rows with lists: the first positive and so many first negatives of each, in a column for each text.
 
     Args:
         source: that is shown.
-        ragged: its lists, of which the choice draws nothing.
-        num_negatives: of each row, as chosen.
+        ragged: its lists.
+        num_negatives: that each row has at least.
     """
 
     is_ragged = False
 
     def __init__(self, source: Viewed, ragged: RaggedRows, num_negatives: int) -> None:
         super().__init__(source, f"columns-{2 + num_negatives}")
-        self._ragged, self._num_documents = ragged, 1 + num_negatives
+        # A choice that draws all texts of a list gives them in another order than the arrays have them.
+        self._ragged = ragged.chosen(ListChoice(positives="first", max_negatives=num_negatives))
+        self._num_documents = 1 + num_negatives
 
     def _compute(self, name: str, empty: Allocate) -> np.ndarray:
         if name == DOCUMENT_SCORES:
@@ -185,11 +177,7 @@ class ColumnsOfLists(View):
         return places
 
     def read(self, rows: np.ndarray) -> list[list[str]]:
-        """Texts by column."""
+        """Texts by column, of some rows [B]."""
         found = self._ragged.read(rows, _NO_DRAW)
         width = self._num_documents
         return [found.queries, *(found.documents[place::width] for place in range(width))]
-
-    def read_lists(self, rows: np.ndarray) -> list[list[list[str]]]:
-        """Never asked for: these rows have no lists."""
-        return [[[text] for text in column] for column in self.read(rows)]
