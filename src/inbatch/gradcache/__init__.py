@@ -2,7 +2,7 @@
 
 from inbatch.gradcache.accumulated import Accumulated
 from inbatch.gradcache.engine import Embeddings, Engine, backward, embed
-from inbatch.gradcache.fillers import fill_chunks
+from inbatch.gradcache.fillers import fill_chunks, is_filler
 from inbatch.gradcache.keep import KeepBudget
 from inbatch.gradcache.out_of_memory import OutOfMemoryHandler
 from inbatch.gradcache.shared import Collectives, SharedPasses
@@ -18,4 +18,5 @@ __all__ = [
     "backward",
     "embed",
     "fill_chunks",
+    "is_filler",
 ]

@@ -34,6 +34,7 @@ from torch import Tensor
 from inbatch.batch.batch import Chunk
 from inbatch.device.memory import retried
 from inbatch.gradcache.accumulated import Accumulated
+from inbatch.gradcache.fillers import is_filler
 from inbatch.gradcache.retry import ChunkBackward, Embedded, Relief, embed_all, keep_fewer
 from inbatch.gradcache.rng import RngState
 from inbatch.gradcache.shared import SharedPasses
@@ -183,8 +184,3 @@ def _surrogate(chunk: Chunk, embeddings_nD: Tensor, grad_ND: Tensor) -> Tensor:
     if is_filler(chunk):
         return (embeddings_nD * 0.0).sum().to(grad_ND.dtype)
     return (embeddings_nD.to(grad_ND.dtype) * grad_ND[chunk.index]).sum()
-
-
-def is_filler(chunk: Chunk) -> bool:
-    """True for a chunk that only keeps ranks in step. Known from shapes alone."""
-    return chunk.index.numel() == 0

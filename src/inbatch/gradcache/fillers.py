@@ -21,6 +21,11 @@ def filler_chunk(device: torch.device, *, token_id: int = 0) -> Chunk:
     )
 
 
+def is_filler(chunk: Chunk) -> bool:
+    """True for a chunk that only keeps ranks in step. Known from shapes alone."""
+    return chunk.index.numel() == 0
+
+
 def fill_chunks(chunks: Sequence[Chunk], num_chunks: int, device: torch.device) -> list[Chunk]:
     """`chunks` first, then fillers up to `num_chunks`."""
     return [*chunks, *(filler_chunk(device) for _ in range(num_chunks - len(chunks)))]

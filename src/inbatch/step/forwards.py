@@ -20,8 +20,8 @@ from inbatch.gradcache import (
     OutOfMemoryHandler,
     SharedPasses,
     fill_chunks,
+    is_filler,
 )
-from inbatch.gradcache.engine import is_filler
 
 _ALL = 2**31  # graphs, more than there are chunks
 
