@@ -14,6 +14,7 @@ from inbatch.cli.commands import COMMANDS
 from inbatch.cli.completion import BASH, candidates
 from inbatch.cli.help import command_help, important_keys, overview
 from inbatch.cli.keys import choices, entries, groups, target_keys
+from inbatch.cli.main import main
 from inbatch.config.schema import CONF
 
 SRC = Path(__file__).parents[1] / "src"
@@ -92,6 +93,20 @@ def test_help_answers_at_once() -> None:
         assert min(used) < 2.0
         assert answer.returncode == 0
         assert not re.search(r"\| +(torch|lightning|transformers|hydra)$", answer.stderr, re.M)
+
+
+@pytest.mark.parametrize("line", [["--help"], ["train", "--help"]], ids=["overview", "train"])
+def test_help_whose_reader_has_left_ends_silently(
+    line: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as left:
+        monkeypatch.setattr(sys, "stdout", left)
+        monkeypatch.setattr(sys, "argv", ["inbatch", *line])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 0
 
 
 def test_the_overview_names_every_command() -> None:

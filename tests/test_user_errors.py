@@ -62,6 +62,11 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         [*TRIPLETS, "loss.temprature=1"],
         "loss.temprature is not a valid key of loss=multiple_negatives_ranking: did you mean 'temperature'?",
     ),
+    "key of other choices": (
+        [*TRIPLETS, "sampler.mixed=true"],
+        "sampler.mixed is not a valid key of sampler=no_duplicates: set sampler= one of "
+        "proportional, round_robin, temperature, weighted, or use one of block_rows",
+    ),
     "choice": (
         [*TRIPLETS, "loss=cached_gits"],
         "loss=cached_gits is not a file of that group: did you mean",

@@ -18,6 +18,7 @@ from helpers.tiny import tiny_texts, tiny_tokenizer
 from inbatch.data.collate import Collator
 from inbatch.data.hashing import hash_texts
 from inbatch.data.inspection.roles import roles_of
+from inbatch.data.sources.choice import ListChoice
 from inbatch.data.sources.load import Source, load_sources
 from inbatch.data.sources.shards import ShardJob, finish_job, open_job, write_shards
 from inbatch.encoder.tokenize import TextTokenizer
@@ -133,6 +134,11 @@ def test_texts_that_are_chosen_from_lists(tmp_path: Path) -> None:
     assert view.columns == ("query", "pos", "neg_1", "neg_2")
     assert view.column_prompts(None) == ("q: ", "", "no: ", "no: ")
     assert "the first positive of each row, and 2 negatives, read" in view.read_as
+    columns = {"query": ["a"], "positive": [["b"]], "negative": [["c", "d"]]}
+    cut_to_one = ListChoice(max_negatives=1)
+    loaded = Source.from_columns("x", columns, choice=cut_to_one)
+    [cut] = formed([loaded], {"x": CosineSimilarity()}, mixed=False)
+    assert cut.read_as == "the positive of each row, and 1 negative, read as plain columns"
     texts = [["a", "f"], ["b", "g"], ["d", "h"], ["e", "i"]]
     assert view.read(np.arange(2))[0] == texts
     assert view.text_hashes()[:, :2].tolist() == [hash_texts(column).tolist() for column in texts]
@@ -226,6 +232,7 @@ UNEQUAL: dict[str, tuple[list[Row], Loss, str]] = {
     "negatives": (
         [("a", ["b"], ["c", "d", "e"]), ("f", ["g"], ["h", "i"])],
         Triplet(),
+        "takes one positive and the same number of negatives in every row, and "
         "line 2 of FILE has 1 positive and 2 negatives, where the first has 3: choose a loss "
         "that takes lists, such as loss=multiple_negatives_ranking, or set data.train.x.max_negatives=1",
     ),

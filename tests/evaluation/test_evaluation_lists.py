@@ -46,8 +46,10 @@ def test_every_query_looks_for_all_its_positives_among_all_documents(path: str) 
     ]
     assert evaluator(Table())["eval_cosine_recall@10"] == 1.0
     assert InformationRetrievalEvaluator(path, columns=columns, limit=1).data.queries == ["q1"]
-    with pytest.raises(ConfigError, match="has lists of documents, which only retrieval takes"):
-        TripletEvaluator(path, columns=columns)
+    Path(path).write_text("".join(json.dumps({**row, "prompt": "Find: "}) + "\n" for row in ROWS))
+    for of in (columns, None):  # with None the records' prompt is read as well
+        with pytest.raises(ConfigError, match="has lists of documents, which only retrieval takes"):
+            TripletEvaluator(path, columns=of)
 
 
 @dataclass

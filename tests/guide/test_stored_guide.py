@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from threading import Barrier, Timer
@@ -18,7 +19,7 @@ from inbatch.data.hashing import hash_texts
 from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
-from inbatch.guide import Guide, LiveGuide, Process, StoredGuide, stored
+from inbatch.guide import Guide, LiveGuide, Process, StoredGuide, opened
 from inbatch.guide.fill import FillSettings
 from inbatch.guide.portions import Portion
 
@@ -126,10 +127,73 @@ def test_a_changed_text_is_noticed(tiny_bert: Path, tmp_path: Path) -> None:
 def test_a_store_that_other_nodes_do_not_see_is_refused(
     tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored, "_VISIBLE_S", 0.0)
+    monkeypatch.setattr(opened, "_VISIBLE_S", 0.0)
     guide = _stored(make_guide(tiny_bert), make_source(), tmp_path, shard_s=0.0)
     with pytest.raises(ConfigError, match="every node sees"):
         guide.start(Process(device=CPU, rank=0, world_size=2))
+
+
+def test_a_portion_that_others_have_stored_is_awaited_too(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rank finds its own part of a portion before the parts of the others are visible."""
+    monkeypatch.setattr(opened, "_VISIBLE_S", 0.0)
+    source = make_source()
+    first, second = (Portion(a, partial(_rows, a, a + 20)) for a in (0, 20))
+    of_two = Process(device=CPU, rank=0, world_size=2)
+    for portion, process in ((first, ALONE), (second, of_two), (None, of_two)):
+        guide = _stored(make_guide(tiny_bert), source, tmp_path)
+        guide.expect([first, second] if portion is None else [portion])
+        if process is ALONE:
+            guide.start(process)
+            continue
+        with pytest.raises(ConfigError, match="every node sees"):
+            guide.start(process)
+
+
+def _rows(start: int, stop: int) -> dict[str, np.ndarray]:
+    return {"rows": np.arange(start, stop)}
+
+
+def _without_memory(encoder: Encoder, at: str) -> None:
+    """Memory runs out as the encoder is moved to the device, or in each forward."""
+
+    def run_out(*args: object) -> Any:
+        if at == "forward" or args == (CPU,):  # not "cpu", as it is moved back
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    if at == "forward":
+        encoder.register_forward_pre_hook(run_out)
+    else:
+        encoder.to = run_out  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("at", ["forward", "move"])
+def test_a_guide_without_memory_ends_all_ranks_with_one_sentence(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    monkeypatch.setattr("inbatch.guide.rounds.ROUND_S", 0.0)
+    encoders = [make_guide(tiny_bert) for _ in range(2)]
+    _without_memory(encoders[1], at)
+    meet, sent = Barrier(2, timeout=30), [0, 0]
+
+    def most(rank: int, value: int) -> int:
+        sent[rank] = value
+        meet.wait()
+        largest = max(sent)
+        meet.wait()
+        return largest
+
+    def start(rank: int) -> None:
+        process = Process(
+            device=CPU, rank=rank, world_size=2, barrier=meet.wait, most=partial(most, rank)
+        )
+        message = r"guide\.model does not fit in .*: embed its texts ahead .* `inbatch embed-guide`"
+        with pytest.raises(ConfigError, match=message):
+            _stored(encoders[rank], make_source(), tmp_path).start(process)
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(start, range(2))) == [None, None]
 
 
 def test_a_fast_rank_waits_in_short_rounds(

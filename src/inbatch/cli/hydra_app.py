@@ -26,6 +26,7 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from inbatch.cli.keys import choices, group_keys
 from inbatch.cli.overrides import complete_overrides
 from inbatch.compat import hydra_options_with_value
 from inbatch.config.check import omegaconf_error
@@ -162,14 +163,21 @@ def user_errors(config: DictConfig | None = None) -> Iterator[None]:
 
 
 def with_choice(error: ConfigError, config: DictConfig) -> ConfigError:
-    """Return an error that names a group's target with the chosen file, loss=gist, in its place."""
+    """Return an error that names a group's target with the chosen file, loss=gist, in its place.
+
+    Of a key that other files of the group take, it names these.
+    """
     group = error.key.partition(".")[0]
     choice = HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
     target = OmegaConf.select(config, f"{group}._target_") if choice else None
     if not target:
         return error
-    problem = error.problem.replace(target, f"{group}={choice}")
-    return ConfigError(error.key, problem, error.fix, value=error.value)
+    problem, fix = error.problem.replace(target, f"{group}={choice}"), error.fix
+    if problem == f"is not a valid key of {group}={choice}":
+        keys = {name: {key.name for key in group_keys(group, name)} for name in choices(group)}
+        others = [name for name in keys if error.key in keys[name]]
+        fix = f"set {group}= one of {', '.join(others)}, or {fix}" if others else fix
+    return ConfigError(error.key, problem, fix, value=error.value)
 
 
 def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that help and mistakes in the command's name 
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import NoReturn
@@ -27,8 +28,7 @@ def main() -> NoReturn:
     if first in (*HELP, "help"):
         from inbatch.cli.help import overview
 
-        print(overview())
-        sys.exit(0)
+        _show(overview())
     if first == "--version":
         print(f"inbatch {__version__}")
         sys.exit(0)
@@ -62,6 +62,16 @@ def run(name: str, *, typed: str | None = None) -> NoReturn:
     if not {*HELP}.isdisjoint(sys.argv[1:]):
         from inbatch.cli.help import command_help
 
-        print(command_help(name))
-        sys.exit(0)
+        _show(command_help(name))
     start(COMMANDS[name].module, typed=typed)
+
+
+def _show(text: str) -> NoReturn:
+    """Print a text and leave, silently where its reader (`head`, a pager) has left before."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # which takes what is buffered
+    sys.exit(0)

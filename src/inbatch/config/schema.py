@@ -96,8 +96,9 @@ class GuideConfig(Keys):
 
     model: a directory, hub name or pkg://package/directory; null means no guide.
     revision, max_length, prompts, trust_remote_code: as of an encoder, null and {} as the model has them.
-    mode: "stored" embeds each distinct text once, those of the first batches before the first step and
-        the others when training gets there, and looks it up from then on; "live" embeds every batch anew.
+    mode: "stored" embeds each distinct text once and looks it up from then on; the texts of the first
+        batches are embedded before the first step, the others as training gets to them. "live" embeds every
+        batch anew.
     store_dir: the embeddings, by guide, prompt and text; for all runs, and seen by all nodes.
     store_dtype: float16, or float32 for exact values at twice the size.
     chunk_tokens: computed tokens of one forward of the guide, or "auto".

@@ -44,16 +44,16 @@ def read_texts(
         ConfigError: see `load_source`; rows with lists of documents, or with prompts.
     """
     source = load_source(path, columns=columns, limit=limit, field=field)
+    if source.is_ragged:
+        raise ConfigError(
+            field, "has lists of documents, which only retrieval takes", "set evaluation=retrieval"
+        )
     if source.prompts:
         raise ConfigError(
             f"{path_key(source.field)}.prompts",
             "has an effect in retrieval only",
             "set the encoder's prompts instead",
             value=source.prompts,
-        )
-    if source.is_ragged:
-        raise ConfigError(
-            field, "has lists of documents, which only retrieval takes", "set evaluation=retrieval"
         )
     num_rows = source.num_rows if limit is None else min(limit, source.num_rows)
     texts, labels = source.read(np.arange(num_rows))

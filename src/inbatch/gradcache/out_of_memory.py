@@ -60,7 +60,7 @@ class OutOfMemoryHandler:
         self.may_repeat = False  # of the batch that is run
         self.place: Place = "embedding"  # where the batch is
         self._places: list[Place] = []  # where memory has run out in it
-        self._before = self.sizes  # it
+        self._before = self.sizes  # the batch
 
     @property
     def sizes(self) -> Sizes:

@@ -66,9 +66,9 @@ def embed_all(
 ) -> list[Embedded]:
     """Embed every chunk, the first `num_keep` with their graphs.
 
-    Out of memory, the later half of the graphs is let go, as often as there is one; then all chunks that are
-    still to be embedded are cut into halves, as often as that can be done. A `relief` of None lets the error
-    pass.
+    Where memory runs out, the later half of the graphs is let go of, as often as there is one; then all
+    chunks that are still to be embedded are cut into halves, as often as that can be done. A `relief` of None
+    lets the error pass.
     """
     done: list[Embedded] = []
     waiting = deque(chunks)
@@ -101,7 +101,7 @@ def _embed(encode: Encode, chunk: Chunk, rng: RngState, *, keep: bool) -> Embedd
 
 
 def keep_fewer(embedded: list[Embedded], relief: Relief) -> bool:
-    """Let go the later half of the graphs that are held, in place; False where none is."""
+    """Let go of the later half of the graphs that are held, in place; False where none is."""
     held = [e.chunk for e in embedded if e.kept]
     if not held:
         return False

@@ -116,7 +116,7 @@ class SharedPasses:
 
         Args:
             attempt: the passes of a batch.
-            batch: it.
+            batch: the one of those passes.
             position: its place in its optimizer step.
             say: see `OutOfMemoryHandler.run`.
 

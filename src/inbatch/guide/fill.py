@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import numpy as np
 import torch
@@ -88,14 +88,17 @@ def fill(
 
     Returns:
         Number of texts that were embedded; fewer than `missing` where other runs helped.
+
+    Raises:
+        RuntimeError: memory does not suffice for a single text.
     """
     log, shard = FillLog(len(missing), process), Shard(table, settings)
+    embed = ChunkEmbedder(encoder, process.device, compute_dtype)
     windows = _ahead(_windows(encoder, missing, table, prompt, settings, log.skip))
     with closing(windows):
         for window in windows:
             for chunk in window.chunks:
-                rows_nD = _embed(encoder, chunk, process.device, compute_dtype)
-                shard.add(window.keys_n[chunk.index.numpy()], rows_nD)
+                shard.add(window.keys_n[chunk.index.numpy()], embed(chunk))
                 log.add(chunk.num_texts)
                 if not go_on():
                     shard.write()
@@ -155,24 +158,45 @@ def _ahead(windows: Iterator[TextWindow]) -> Generator[TextWindow]:
             yield window
 
 
-@torch.inference_mode()
-def _embed(
-    encoder: Encoder, chunk: Chunk, device: torch.device, compute_dtype: torch.dtype
-) -> Tensor:
-    """Embeddings of a chunk: [n, D]; in smaller chunks where memory runs out."""
-    chunks: tuple[Chunk, ...] = (chunk,)
+@final
+class ChunkEmbedder:
+    """Embeds chunks, in halves as often as memory has run out; all further ones are cut likewise.
 
-    def halve() -> bool:
-        nonlocal chunks
-        before, chunks = len(chunks), halve_chunks(chunks)
-        return len(chunks) > before
+    Args:
+        encoder: in evaluation mode.
+        device: the encoder's.
+        compute_dtype: float32, or bfloat16 for mixed precision.
+    """
 
-    def embed() -> Tensor:
-        mixed = compute_dtype != torch.float32
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
-            return torch.cat([encoder(part.to(device)) for part in chunks])
+    def __init__(self, encoder: Encoder, device: torch.device, compute_dtype: torch.dtype) -> None:
+        self._encoder, self._device = encoder, device
+        self._mixed = compute_dtype != torch.float32
+        self._num_halvings = 0
 
-    return retried(embed, halve)  # halves are in the order of the chunk
+    @torch.inference_mode()
+    def __call__(self, chunk: Chunk) -> Tensor:
+        """Embeddings of a chunk: [n, D].
+
+        Raises:
+            RuntimeError: memory does not suffice for a single text.
+        """
+        chunks: Sequence[Chunk] = (chunk,)
+        for _ in range(self._num_halvings):
+            chunks = halve_chunks(chunks)
+
+        def halve() -> bool:
+            nonlocal chunks
+            if all(part.num_texts <= 1 for part in chunks):
+                return False
+            chunks = halve_chunks(chunks)
+            self._num_halvings += 1
+            return True
+
+        def embed() -> Tensor:
+            with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._mixed):
+                return torch.cat([self._encoder(part.to(self._device)) for part in chunks])
+
+        return retried(embed, halve)  # halves are in the order of the chunk
 
 
 class Shard:

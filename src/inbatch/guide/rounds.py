@@ -1,7 +1,8 @@
-"""Ranks that fill a table together agree every few seconds: whether all are done, or one was asked to stop.
+"""Ranks that fill a table together agree every few seconds: whether all are done, or one cannot go on.
 
 Parts are equal up to chance, but ranks take unequal time. None waits in a collective for longer than another
-takes for a round and a chunk, however long the fill is, and a signal that only one rank has got stops all.
+takes for a round and a chunk, however long the fill is, and a signal that only one rank has got stops all,
+as does a lack of memory.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import final
 from inbatch.guide.base import Process
 
 ROUND_S = 2.0
-_DONE, _BUSY, _STOPPED = range(3)  # what is true of one rank is true of all from the largest on
+# Of one rank; the largest holds for all.
+_DONE, _BUSY, _STOPPED, _NO_MEMORY = range(4)
 
 
 @final
@@ -29,6 +31,7 @@ class Rounds:
         self._most, self._asked = process.most, asked
         self._begun_s = time.monotonic()
         self.stopped = False
+        self.out_of_memory = False  # on one of the ranks
 
     def go_on(self) -> bool:
         """False where all ranks stop; called after each chunk, and agrees once in a round."""
@@ -42,8 +45,14 @@ class Rounds:
             pass
         return not self.stopped
 
+    def give_up(self) -> None:
+        """All ranks stop, since this one lacks memory; called in place of `finish`."""
+        if not self.stopped:
+            self._agree(_NO_MEMORY)
+
     def _agree(self, state: int) -> int:
-        agreed = self._most(_STOPPED if self._asked() else state)
-        self.stopped = agreed == _STOPPED
+        agreed = self._most(max(state, _STOPPED) if self._asked() else state)
+        self.stopped = agreed >= _STOPPED
+        self.out_of_memory = agreed == _NO_MEMORY
         self._begun_s = time.monotonic()
         return agreed

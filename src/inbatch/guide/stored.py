@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import final
 
@@ -23,6 +24,7 @@ from inbatch.batch.batch import Batch
 from inbatch.data.collate import MIXED, widest_source
 from inbatch.data.sources.columns import resolve_prompts
 from inbatch.data.sources.load import Source
+from inbatch.device.memory import unless_out_of_memory
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
 from inbatch.files import write_text
@@ -33,14 +35,14 @@ from inbatch.guide.missing import (
     SourceColumn,
     columns_by_prompt,
     find_missing,
-    keys_to_check,
     of_rows,
 )
+from inbatch.guide.opened import open_tables, take_part
 from inbatch.guide.portions import Portion
 from inbatch.guide.rounds import Rounds
 from inbatch.guide.store import OpenTable, Table, table_folder
 
-_VISIBLE_S = 90.0  # network file systems show new files on other nodes after up to a minute
+Columns = Mapping[str, Sequence[SourceColumn]]  # by prompt
 
 
 @final
@@ -102,7 +104,8 @@ class StoredGuide:
         """Embed this rank's part of what the store lacks of the first portion, wait for the others, open it.
 
         Raises:
-            ConfigError: the store is damaged, or does not show what other ranks have written.
+            ConfigError: on all ranks, one of them has too little memory for the guide; the store is damaged,
+                or does not show what other ranks have written.
         """
         if self._process is None and self._encoder is not None:
             self._process = process
@@ -120,6 +123,9 @@ class StoredGuide:
             num_batches: of the run.
             asked: whether this process was asked to stop. All ranks then leave within seconds, and what
                 they have embedded is stored.
+
+        Raises:
+            ConfigError: as `start` does.
         """
         assert self._process is not None  # it has started
         while self._encoder is not None and not self.has(num_batches):
@@ -137,7 +143,7 @@ class StoredGuide:
         table = self._tables[prompts[0]]
         # Page-locked memory comes from torch's cache, which keeps it until the copy has ended.
         host_ND = torch.empty(
-            *(len(keys_N), table.dimension),
+            (len(keys_N), table.dimension),
             dtype=getattr(torch, table.dtype),
             pin_memory=device.type == "cuda",
         )
@@ -146,7 +152,9 @@ class StoredGuide:
             held = table.take(keys_N, rows_ND)
         else:
             parts = zip(prompts, _by_role(batch, len(prompts)))
-            held = np.concatenate([_take(self._tables[p], keys_N, rows_ND, of) for p, of in parts])
+            held = np.concatenate(
+                [take_part(self._tables[p], keys_N, rows_ND, of) for p, of in parts]
+            )
         if not held.all():
             raise ConfigError(
                 "guide.store_dir",
@@ -180,33 +188,54 @@ class StoredGuide:
         """Embed the next portion and open it; False where the ranks were asked to stop meanwhile."""
         columns = self._columns_of(self._left[0])
         rounds, start_s = Rounds(process, asked), time.monotonic()
-        embedded = sum(self._fill(encoder, p, columns[p], process, rounds) for p in columns)
+        embedded = unless_out_of_memory(
+            lambda: sum(self._fill(encoder, p, columns[p], process, rounds) for p in columns)
+        )
+        if isinstance(embedded, RuntimeError):
+            rounds.give_up()
         encoder.to("cpu")
         if process.device.type == "cuda":
             torch.cuda.empty_cache()
-        if not rounds.finish():
+        finished = rounds.finish()
+        if rounds.out_of_memory or isinstance(embedded, RuntimeError):
+            raise _does_not_fit(process.device)
+        if not finished:
             return False
-        self._left.popleft()
-        while self._left and not process.most(self._lacks(self._left[0], process)):
-            self._left.popleft()
+        columns = self._pass_stored(columns, process)
         self._encoder = encoder if self._left else None
         process.barrier()
         if process.rank == 0:  # builds the index, which the others then map
-            self._tables = self._open(columns, process)
+            self._tables = open_tables(self._stored, columns, process)
             self._say(embedded, time.monotonic() - start_s, process)
         process.barrier()
         if process.rank:
-            self._tables = self._open(columns, process)
+            self._tables = open_tables(self._stored, columns, process)
         return True
+
+    def _pass_stored(
+        self, columns: Columns, process: Process
+    ) -> dict[str, tuple[SourceColumn, ...]]:
+        """Go on to the first portion that is not stored; the columns of those passed, from `columns` on."""
+        passed = [columns]
+        self._left.popleft()
+        while self._left:
+            columns = self._columns_of(self._left[0])
+            if process.most(self._lacks(columns, process)):
+                break
+            passed.append(columns)
+            self._left.popleft()
+        return {
+            prompt: tuple(chain.from_iterable(columns.get(prompt, ()) for columns in passed))
+            for prompt in self._stored
+        }
 
     def _columns_of(self, portion: Portion) -> dict[str, tuple[SourceColumn, ...]]:
         rows = portion.rows
         return self._columns if rows is None else of_rows(self._columns, rows())
 
-    def _lacks(self, portion: Portion, process: Process) -> bool:
+    def _lacks(self, columns: Columns, process: Process) -> bool:
         """Whether the store lacks some of this rank's part of a portion."""
         part = {"rank": process.rank, "world_size": process.world_size}
-        columns = self._columns_of(portion)
         return any(len(find_missing(columns[p], self._stored[p], **part)) for p in columns)
 
     def _fill(
@@ -237,7 +266,7 @@ class StoredGuide:
         rest = ""
         if self._left:
             rest = (
-                f", all of the first {self._left[0].start:,} batches; "
+                f", enough for the first {self._left[0].start:,} batches; "
                 "the rest follows as training gets there"
             )
         process.say(
@@ -245,15 +274,14 @@ class StoredGuide:
             f" in {timedelta(seconds=round(seconds))}, {texts:,} in {self.store_dir}{rest}"
         )
 
-    def _open(
-        self, columns: Mapping[str, Sequence[SourceColumn]], process: Process
-    ) -> dict[str, OpenTable]:
-        """Open all tables; wait for what other nodes have written to become visible."""
-        deadline_s = time.monotonic() + (_VISIBLE_S if process.world_size > 1 else 0.0)
-        return {
-            prompt: _open_complete(table, columns.get(prompt, ()), deadline_s, process)
-            for prompt, table in self._stored.items()
-        }
+
+def _does_not_fit(device: torch.device) -> ConfigError:
+    return ConfigError(
+        "guide.model",
+        f"does not fit in the memory of the {device.type} device beside what else is there, not even with "
+        "one text at a time",
+        "embed its texts ahead of the run with `inbatch embed-guide`, on a device that nothing else uses",
+    )
 
 
 def _by_role(batch: Batch, num_roles: int) -> Sequence[slice | np.ndarray]:
@@ -263,31 +291,3 @@ def _by_role(batch: Batch, num_roles: int) -> Sequence[slice | np.ndarray]:
     of_documents = np.where(batch.documents.is_positive, 1, min(2, num_roles - 1))
     role_T = np.concatenate([np.zeros(batch.num_rows, int), of_documents])
     return [np.flatnonzero(role_T == role) for role in range(num_roles)]
-
-
-def _take(
-    table: OpenTable, keys_N: np.ndarray, rows_ND: np.ndarray, of: slice | np.ndarray
-) -> np.ndarray:
-    """`OpenTable.take` for some of the places."""
-    part = rows_ND[of]
-    held: np.ndarray = table.take(keys_N[of], part)
-    if isinstance(of, np.ndarray):  # the part is a copy
-        rows_ND[of] = part
-    return held
-
-
-def _open_complete(
-    table: Table, columns: Sequence[SourceColumn], deadline_s: float, process: Process
-) -> OpenTable:
-    keys = keys_to_check(columns)
-    while not (held := (opened := table.open()).contains(keys)).all():
-        if time.monotonic() >= deadline_s:
-            raise ConfigError(
-                "guide.store_dir",
-                f"shows {int(held.sum())} of {len(keys)} texts on rank {process.rank} although "
-                "all ranks have written theirs",
-                "name a folder that every node sees",
-                value=str(table.folder),
-            )
-        time.sleep(1.0)
-    return opened

@@ -94,8 +94,10 @@ def as_columns(source: Source, loss: Loss) -> Source:
     said = "lists of one text each"
     if num_negatives > 1:
         said = f"lists of one positive and {num_negatives} negatives in each row"
-    if any((given != kept).any() for given, kept in zip(counts, (positives_N, negatives_N))):
+    if (counts[0] != positives_N).any():
         said = f"the first positive of each row, and {_count(num_negatives, 'negative')}"
+    elif (counts[1] != negatives_N).any():
+        said = f"the positive of each row, and {_count(num_negatives, 'negative')}"
     view = ColumnsOfLists(source, ragged, num_negatives)
     roles = _roles_of_columns(source.roles, num_negatives)
     return _shown(source, view, roles, f"{said}, read as plain columns")
@@ -156,7 +158,7 @@ def _unequal(
     before = "" if positives_N[row] != 1 else f", where the first has {negatives_N[0]}"
     return ConfigError(
         "loss",
-        f"takes one positive and as many negatives in each row, and {place} of {origin} "
+        f"takes one positive and the same number of negatives in every row, and {place} of {origin} "
         f"has {found}{before}",
         f"choose a loss that takes lists, such as loss=multiple_negatives_ranking, or {fix}",
         value=type(loss).__name__,

@@ -20,7 +20,6 @@ from inbatch.data.collate import Collator
 from inbatch.data.sources.source import Source
 from inbatch.device.memory import make_room
 from inbatch.encoder import Encoder
-from inbatch.gather import barrier, largest, rank_and_world_size
 from inbatch.gradcache import (
     Accumulated,
     Embeddings,
@@ -32,8 +31,9 @@ from inbatch.gradcache import (
 )
 from inbatch.guide import Guide, Process
 from inbatch.losses.base import Loss, LossInput
+from inbatch.step.defaults import default_sync, this_process
 from inbatch.step.forwards import Forwards
-from inbatch.step.gradient_sync import AverageGradients, GradientSync, NoSync
+from inbatch.step.gradient_sync import GradientSync, NoSync
 from inbatch.step.loss_gradient import gradient_in_memory
 from inbatch.step.seeding import seed_step
 from inbatch.step.side_data import SideData
@@ -100,14 +100,14 @@ class ContrastiveStep:
         process: Process | None = None,
     ) -> None:
         self.encoder = encoder
-        self.process = process or _this_process(encoder)
+        self.process = process or this_process(encoder)
         self.timer = StepTimer.on(self.process.device)
         self.memory = OutOfMemoryHandler(KeepBudget(keep_gib))
         self._losses = losses
         self._guide = guide
         self._gather = gather
         self._seed = seed
-        self._sync = gradient_sync or _default_sync(encoder, self.process.world_size)
+        self._sync = gradient_sync or default_sync(encoder, self.process.world_size)
         self._forwards = Forwards(
             encoder,
             self.memory.budget,
@@ -185,7 +185,10 @@ class ContrastiveStep:
         loss = loss.settled(lists=batch.documents is not None)
         visible = visible_rows(batch, loss, mode=self._gather, process=self.process)
         side = SideData(
-            *(batch, loss, visible, self._guide),
+            batch,
+            loss,
+            visible,
+            self._guide,
             memory=self.memory,
             timer=self.timer,
             device=self.process.device,
@@ -203,7 +206,8 @@ class ContrastiveStep:
                 inputs = self._gathered(local, embeddings, visible, side)
                 self.memory.place = "loss"
                 found = gradient_in_memory(
-                    *(loss, inputs),
+                    loss,
+                    inputs,
                     weight=visible.rows.weight,
                     ring=visible.ring,
                     memory=self.memory,
@@ -281,17 +285,3 @@ class ContrastiveStep:
             of_ranks = tuple(int(source.ragged.document_counts(part).sum()) for part in parts)
             batch = batch._replace(documents=batch.documents._replace(of_ranks=of_ranks))
         return pack(batch).open(self.process.device)
-
-
-def _default_sync(encoder: Encoder, world_size: int) -> GradientSync:
-    trained = (p for p in encoder.parameters() if p.requires_grad)
-    return NoSync() if world_size == 1 else AverageGradients(trained)
-
-
-def _this_process(encoder: Encoder) -> Process:
-    rank, world_size = rank_and_world_size()
-    device = next(encoder.parameters()).device
-    most = partial(largest, device=device)
-    return Process(
-        device=device, rank=rank, world_size=world_size, barrier=barrier, most=most, say=print
-    )

@@ -29,21 +29,18 @@ from torch.autograd.function import once_differentiable
 
 from inbatch.device.memory import retried
 from inbatch.losses.base import InFlight, Ring
+from inbatch.losses.softmax.packed_texts import pack_texts, paired
 from inbatch.losses.softmax.panels import (
     LOWEST,
     Arithmetic,
     Buffers,
     Pairing,
     Reduced,
-    ScoredTexts,
     SoftmaxSpec,
-    pair,
 )
 from inbatch.losses.softmax.products import (
-    Factor,
     add_product,
     row_weight,
-    split_factor,
     weight_unit,
 )
 from inbatch.losses.softmax.walk import (
@@ -118,9 +115,9 @@ class _Walk:
     def hops(self) -> Iterator[tuple[int, Pairing]]:
         """Owner of the rows that are here, and the own rows beside them."""
         own = self.again(lambda: texts_of(self.spec, self.columns))
-        for owner, tensors in self.ring.hops(self.again(lambda: _pack(own))):
+        for owner, tensors in self.ring.hops(self.again(lambda: pack_texts(own))):
             is_own = owner == self.ring.rank
-            yield owner, self.again(partial(_paired, own, tensors, is_own=is_own))
+            yield owner, self.again(partial(paired, own, tensors, is_own=is_own))
 
     def panels(
         self, pairing: Pairing, rows: slice | None = None
@@ -266,35 +263,3 @@ def _add_panels(
                     left[-1] = _Left(part, number + 1)
         left.pop()
     left.pop()
-
-
-def _pack(texts: ScoredTexts) -> list[Tensor]:
-    """All that scores need of some rows, each [C, Q, ...]."""
-    packed = []
-    for factors in (texts.columns, texts.guide or ()):
-        if factors:
-            kept = [f.values if f.parts is None else f.parts for f in factors]
-            packed.append(torch.stack(kept))
-            scales = [factor.scale for factor in factors if factor.scale is not None]
-            packed += [torch.stack(scales)] if scales else []
-    return packed if texts.ids is None else [*packed, torch.stack(list(texts.ids))]
-
-
-def _paired(own: ScoredTexts, tensors: Sequence[Tensor], *, is_own: bool) -> Pairing:
-    """The own rows beside those that are here."""
-    return pair(own, _unpack(own, tensors), own=is_own)
-
-
-def _unpack(like: ScoredTexts, tensors: Sequence[Tensor]) -> ScoredTexts:
-    """What came of `_pack`."""
-    left = iter(tensors)
-
-    def factors(like: Sequence[Factor]) -> list[Factor]:
-        values = next(left).unbind(0)
-        scales = (None,) * len(values) if like[0].scale is None else next(left).unbind(0)
-        make = Factor if like[0].parts is None else split_factor
-        return [make(*pair) for pair in zip(values, scales)]
-
-    columns = factors(like.columns)
-    guide = None if like.guide is None else factors(like.guide)
-    return ScoredTexts(columns, guide, None if like.ids is None else next(left).unbind(0))
