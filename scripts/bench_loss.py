@@ -5,7 +5,8 @@
         --dtype bfloat16 --implementation triton
 
 Both sides get the same embeddings and must agree on loss and gradient before anything is timed. The floor is
-the time of the matrix products alone, of the same panels; runs of both take turns in one process.
+the time of the matrix products alone, of the same panels; runs of both take turns in one process. The other
+share is that of the same products by `torch.mm`, which on some CPUs is slower than what is taken here.
 Every measurement has a process of its own. Times are medians; the first run of a process, which
 maps its memory, counts only where it is the only one. Extra memory is the peak of the first run
 above what stood before, gradients included: resident memory on a CPU, torch's allocations on a GPU.
@@ -47,6 +48,7 @@ class Measured(NamedTuple):
     loss: float
     gradient_norm: float
     share: float = 0.0  # of the products alone in the time, CPU seconds or a GPU's
+    torch_share: float = 0.0  # likewise, of the same products by torch.mm
 
 
 def main() -> None:
@@ -114,7 +116,7 @@ def table(args: argparse.Namespace, loss: str) -> None:
     columns = [
         "batch",
         "inbatch (CPU)",
-        "share of floor",
+        "share of floor, of torch.mm's",
         "sentence-transformers (CPU)",
         "ratio (CPU)",
         "inbatch MiB",
@@ -128,7 +130,7 @@ def table(args: argparse.Namespace, loss: str) -> None:
 
 
 def table_row(batch: int, own: Measured, peer: Measured | None) -> str:
-    times = f"| {batch:,} | {own.wall_s:.3f} ({own.cpu_s:.3f}) | {own.share:.2f} "
+    times = f"| {batch:,} | {own.wall_s:.3f} ({own.cpu_s:.3f}) | {own.share:.2f}, {own.torch_share:.2f} "
     value = f"{own.loss:.4f}, {own.gradient_norm:.5f}"
     if peer is None:
         return times + f"| not run | | {own.extra_mib:.0f} | | {value}"
@@ -152,7 +154,7 @@ def worker(args: argparse.Namespace) -> None:
     make = inbatch_run if args.side == "inbatch" else peer_run
     make(argparse.Namespace(**{**vars(args), "batch": 8}))()  # threads and buffers of libraries
     run, peak_mib = make(args), start_peak(args.device)
-    floor: Callable[[], None] | None = None
+    floors: list[Callable[[], None]] = []
     walls, cpus, shares = [], [], []
     began_s = time.perf_counter()
     while len(walls) <= args.repeat:
@@ -162,16 +164,16 @@ def worker(args: argparse.Namespace) -> None:
         if len(walls) == 1:
             extra_mib = peak_mib()
         if args.side == "inbatch":
-            floor = floor or products_of(run)
-            _, floor_wall_s, floor_cpu_s = timed(floor, args.device)
+            floors = floors or products_of(run)
+            times = [timed(floor, args.device)[1:] for floor in floors]
             on_cpu = args.device == "cpu"
-            shares.append(floor_cpu_s / cpu_s if on_cpu else floor_wall_s / wall_s)
+            shares.append([cpu / cpu_s if on_cpu else wall / wall_s for wall, cpu in times])
         if args.side == "peer" and time.perf_counter() - began_s > args.peer_s:
             break
     counted = slice(1 if len(walls) > 1 else 0, None)
     values = (float(loss), float(torch.cat(gradients).float().norm()))
-    share = median(shares[counted]) if shares else 0.0
-    print(json.dumps([median(walls[counted]), median(cpus[counted]), extra_mib, *values, share]))
+    both = [median(each) for each in zip(*shares[counted])] if shares else [0.0, 0.0]
+    print(json.dumps([median(walls[counted]), median(cpus[counted]), extra_mib, *values, *both]))
 
 
 def timed(run: Callable[[], Any], device: str) -> tuple[Any, float, float]:
@@ -224,17 +226,24 @@ class Products(TorchFunctionMode):
         return product()
 
 
-def products_of(run: Run) -> Callable[[], None]:
-    """The matrix products of a run and nothing else."""
+def products_of(run: Run) -> list[Callable[[], None]]:
+    """The matrix products of a run and nothing else: as they are computed there, and by `torch.mm`."""
     with Products() as products:
         run()
 
     @torch.no_grad()
-    def floor() -> None:
-        for product in products.calls:
+    def floor(calls: Sequence[Callable[[], Any]]) -> None:
+        for product in calls:
             product()
 
-    return floor
+    return [partial(floor, products.calls), partial(floor, [*map(by_torch, products.calls)])]
+
+
+def by_torch(product: partial[Any]) -> Callable[[], Any]:
+    if product.func != torch.ops.mkldnn._linear_pointwise:
+        return product
+    left, right = product.args[:2]
+    return partial(torch.mm, left, right.T)
 
 
 def peer_run(args: argparse.Namespace) -> Run:
