@@ -7,7 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Many tests wait for processes that they have started.
-WORKERS ?= 5
+WORKERS ?= 4
 
 .PHONY: install demo test check lint format clean
 .DEFAULT_GOAL := test
