@@ -30,6 +30,7 @@ from bench_start import write_rows
 from bench_texts import model_directory
 from inbatch.api.compose import compose_run
 from inbatch.cli.plan import PlanConfig, read_rates, work_of
+from inbatch.device.cpu_products import product
 from inbatch.device.native_bf16 import native_bfloat16
 from inbatch.forecast.rates import KINDS
 from inbatch.forecast.scaling import one_step
@@ -138,7 +139,7 @@ def rates_here() -> dict[str, Any]:
     flops = {}
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         left, right = (torch.randn(1024, 1024).to(dtype) for _ in range(2))
-        flops[name] = 2 * 1024**3 / fastest(lambda a=left, b=right: torch.mm(a, b))
+        flops[name] = 2 * 1024**3 / fastest(lambda a=left, b=right: product(a, b))
     source, target = torch.ones(2**25), torch.ones(2**25)
     rows = mp.get_context("spawn").SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:

@@ -28,6 +28,9 @@ _OPTIMIZER_BYTES = (
 _CAST_BYTES = 6  # of a weight that is read in float32 and written in 16 bit
 _LAUNCH_S = 5e-6  # of a kernel on the host
 _KERNELS = 75  # of a layer in both passes of a chunk
+# CPU time of Python and of calls for a layer in the three passes of a chunk: of two and six layers so small
+# that nothing else counts.
+_CPU_LAYER_S = 8e-3
 # CPU time of a rank for a unit of sharded parameters to be gathered and freed once, beside its bytes; of fsdp
 # over gloo, with layers so small that nothing else counts.
 _UNIT_S = 2.5e-3
@@ -165,8 +168,9 @@ def _embed_seconds(
     if precision == "bf16":
         weights = model.parameters - model.embedding_parameters
         seconds += chunks * (3.0 - kept_share) * weights * _CAST_BYTES / rates.memory_bytes_per_s
-    launches = chunks * model.layers * _KERNELS * _LAUNCH_S if step.device == "cuda" else 0.0
-    return max(seconds, launches)
+    if step.device == "cpu":
+        return seconds + chunks * (3.0 - kept_share) / 3 * model.layers * _CPU_LAYER_S
+    return max(seconds, chunks * model.layers * _KERNELS * _LAUNCH_S)
 
 
 def _loss_seconds(
