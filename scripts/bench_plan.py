@@ -44,7 +44,7 @@ CASES: dict[str, tuple[int, str, Any]] = {
     for strategy in (("ddp", "fsdp", "deepspeed_stage_2") if ranks > 1 else ("ddp",))
     for gather in (("global", "ring") if ranks > 1 and strategy == "ddp" else ("global",))
 }
-SIZES = (2**12, 2**16, 2**20, 2**24)
+SIZES = (2**12, 2**16, 2**20, 2**24, 2**26)
 REPEATS = 5
 COLLECTIVES: dict[str, Callable[[torch.Tensor, torch.Tensor], object]] = {
     "all_reduce": lambda whole, part: dist.all_reduce(whole),

@@ -70,8 +70,8 @@ def model_flop_utilization(
 
 @cache
 def matmul_flop_per_s(device: torch.device, dtype: torch.dtype) -> float:
-    """The rate of `device/rates.py`, measured once in a process."""
-    return rates.matmul_flop_per_s(device, dtype)
+    """The rate of `device/rates.py`, measured once in a process, in a short while: the first step waits."""
+    return rates.matmul_flop_per_s(device, dtype, budget_s=0.05)
 
 
 def product_dtype(precision: str | None) -> torch.dtype:
