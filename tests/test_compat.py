@@ -201,6 +201,21 @@ def test_the_attention_of_a_model() -> None:
     assert compat.attention_name(model) == "eager"
 
 
+def test_a_model_is_saved_without_deepspeed(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from transformers import BertConfig, BertModel
+from inbatch.compat import saving_without_deepspeed
+sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+with saving_without_deepspeed():
+    BertModel(BertConfig(vocab_size=9, **sizes)).save_pretrained({str(tmp_path)!r})
+assert "deepspeed" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "model.safetensors").exists()
+
+
 def test_deepspeed_compiles_no_collectives() -> None:
     deepspeed = pytest.importorskip("deepspeed")
     assert "deepspeed_shm_comm" in deepspeed.ops.__compatible_ops__

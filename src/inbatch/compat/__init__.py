@@ -33,6 +33,7 @@ from inbatch.compat.models import (
     num_writes,
     onednn_product,
     reset_units,
+    saving_without_deepspeed,
     switch_off_shared_memory_collectives,
     unscale_before_step,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "observe_ranks",
     "onednn_product",
     "reset_units",
+    "saving_without_deepspeed",
     "sends_model",
     "serial_launcher",
     "switch_off_shared_memory_collectives",

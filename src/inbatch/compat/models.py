@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from torch import Tensor, nn
     from torch.optim import Optimizer
@@ -18,6 +21,28 @@ def unscale_before_step(optimizer: Optimizer) -> None:
     reads this attribute and has no argument for it.
     """
     optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+
+
+@contextmanager
+def saving_without_deepspeed() -> Iterator[None]:
+    """Have transformers save a model without loading DeepSpeed, which takes a second.
+
+    accelerate loads it to see whether the model is wrapped by it. None is where nobody has loaded it.
+    """
+    if "deepspeed" in sys.modules or find_spec("accelerate") is None:
+        yield
+        return
+    from accelerate.utils import other
+
+    asked = getattr(other, "is_deepspeed_available", None)
+    if asked is None:
+        yield
+        return
+    other.is_deepspeed_available = lambda: False
+    try:
+        yield
+    finally:
+        other.is_deepspeed_available = asked
 
 
 def num_writes(tensor: Tensor) -> int:

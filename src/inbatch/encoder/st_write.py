@@ -15,6 +15,7 @@ import transformers
 from safetensors.torch import save_file
 from torch import Tensor
 
+from inbatch.compat import saving_without_deepspeed
 from inbatch.encoder.head import Dense
 from inbatch.encoder.parts import EncoderParts
 from inbatch.encoder.pooling import Pooling
@@ -102,7 +103,8 @@ def _dense_config(dense: Dense) -> dict[str, Any]:
 
 def _write_files(encoder: EncoderParts, path: Path, state: dict[str, Tensor]) -> None:
     backbone = {**_below(state, "backbone."), **encoder.pooler}
-    encoder.backbone.save_pretrained(path, state_dict=backbone)
+    with saving_without_deepspeed():
+        encoder.backbone.save_pretrained(path, state_dict=backbone)
     encoder.tokenizer.hf.save_pretrained(path)
     modules = []
     for number, (kind, config) in enumerate(module_configs(encoder)):
