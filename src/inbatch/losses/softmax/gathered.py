@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from inbatch.losses.softmax.panels import Arithmetic, SoftmaxSpec, pair
-from inbatch.losses.softmax.products import row_weight
+from inbatch.losses.softmax.products import add_product, row_weight
 from inbatch.losses.softmax.walk import (
     StreamStats,
-    add_gradients,
     add_own_pairs,
     drop_radial_parts,
+    gradient_products,
     losses_of,
     panels,
     prepare,
@@ -99,9 +99,9 @@ def _run(
                 weights_RG = arithmetic.weigh(
                     buffers, k, candidates, reduced.peak, row_weight(rows[part], share_R)
                 )
-                add_gradients(
-                    weights_RG, block, texts.columns, texts.columns, (gradients, gradients), part
-                )
+                sides = (texts.columns, texts.columns, (gradients, gradients))
+                for product in gradient_products(weights_RG, block, *sides, part):
+                    add_product(*product)
 
     losses_Q, own_weight_Q = losses_of(positive_Q, peak_Q, negatives_Q)
     if any(wanted):

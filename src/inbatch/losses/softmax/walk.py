@@ -23,7 +23,6 @@ from inbatch.losses.softmax.panels import (
 from inbatch.losses.softmax.products import (
     HALVES,
     Factor,
-    add_product,
     drop_radial,
     make_factor,
     product_form,
@@ -149,22 +148,6 @@ def rows_within(
     return min(max(fitting, MIN_PANEL_ROWS[kind]), MAX_PANEL_ROWS[kind])
 
 
-def add_gradients(
-    weights_RG: Tensor,
-    block: Block,
-    rows: Sequence[Factor],
-    candidates: Sequence[Factor],
-    gradients: tuple[Sequence[Tensor | None], Sequence[Tensor | None]],
-    part: slice,
-) -> None:
-    """Carry a block's weights on to its two columns.
-
-    `gradients` are those of the rows' columns and of the candidates', of which some may not be wanted.
-    """
-    for product in gradient_products(weights_RG, block, rows, candidates, gradients, part):
-        add_product(*product)
-
-
 def gradient_products(
     weights_RG: Tensor,
     block: Block,
@@ -173,7 +156,10 @@ def gradient_products(
     gradients: tuple[Sequence[Tensor | None], Sequence[Tensor | None]],
     part: slice,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The products of `add_gradients`: what each is added to, and its two sides."""
+    """The products that carry a block's weights on to its two columns: the target of each, and its two sides.
+
+    `gradients` are those of the rows' columns and of the candidates', of which some may not be wanted.
+    """
     rows_gradient, candidates_gradient = gradients[0][block.rows], gradients[1][block.candidates]
     if rows_gradient is not None:
         yield rows_gradient[part], weights_RG, candidates[block.candidates].values
