@@ -72,6 +72,49 @@ except AttributeError as error:
     ], done.stderr
 
 
+def test_torchs_compiler_is_loaded_when_it_is_needed() -> None:
+    """In a process of its own: a training step does without, and what it has marked is known later."""
+    code = """
+import sys
+import torch
+from inbatch.compat import load_dynamo_when_needed, load_part_of_torchmetrics
+load_dynamo_when_needed()
+load_part_of_torchmetrics()
+import lightning.pytorch
+from lightning.fabric.wrappers import OptimizedModule
+import transformers.models.bert.modeling_bert
+part = sys.modules["torch._dynamo"]
+model = torch.nn.Linear(2, 2)
+optimizer = torch.optim.AdamW(model.parameters())
+model(torch.ones(1, 2)).sum().backward()
+optimizer.step()
+optimizer.zero_grad()
+marked = torch._dynamo.allow_in_graph(lambda x: x)
+hidden = torch.compiler.disable(lambda x: x + torch._dynamo.is_compiling())
+print(isinstance(model, OptimizedModule), type(part).__name__)
+print("torch._dynamo.symbolic_convert" in sys.modules)
+
+import torch._dynamo.config
+import torch._dynamo.utils
+assert sys.modules["torch._dynamo"] is part is torch._dynamo
+assert torch._dynamo.config is sys.modules["torch._dynamo.config"]
+compiled = torch.compile(model, backend="eager", fullgraph=True)
+print(isinstance(compiled, OptimizedModule), type(part).__name__)
+from torch._dynamo import trace_rules
+print(id(marked) in trace_rules._allowed_callable_ids.function_ids)
+outer = torch.compile(lambda x: hidden(x) * 2, backend="eager")
+print(torch.equal(compiled(torch.ones(1, 2)), model(torch.ones(1, 2))), float(outer(torch.ones(()))))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [
+        "False PartOfPackage",
+        "False",
+        "True module",
+        "True",
+        "True 2.0",
+    ], done.stderr
+
+
 def test_a_trainer_handles_no_signals() -> None:
     made = trainer(devices=1)
     connector, loop = made._signal_connector, made.fit_loop.epoch_loop
@@ -221,6 +264,21 @@ def test_deepspeed_compiles_no_collectives() -> None:
     assert "deepspeed_shm_comm" in deepspeed.ops.__compatible_ops__
     compat.switch_off_shared_memory_collectives()
     assert deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] is False
+
+
+def test_deepspeed_compiles_no_muon() -> None:
+    """In a process of its own, in which torch's compiler is not loaded yet."""
+    pytest.importorskip("deepspeed")
+    code = """
+import sys
+from inbatch import compat
+compat.leave_muon_uncompiled()
+from deepspeed.runtime import compiler
+from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
+print("torch._inductor.scheduler" in sys.modules, compiler.compile.__module__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "False deepspeed.runtime.compiler", done.stderr
 
 
 def private_names(path: Path) -> list[str]:

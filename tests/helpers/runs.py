@@ -45,7 +45,7 @@ def run_train(*overrides: str, plots: bool = False) -> Path:
     """
     with pytest.MonkeyPatch.context() as patch:
         if not plots:
-            patch.setattr("inbatch.run.results.plot_run", lambda *args, **kwargs: [])
+            patch.setattr("inbatch.export.plots.plot_run", lambda *args, **kwargs: [])
         return train(check_config(compose_run(*TINY, *overrides))).output_dir
 
 

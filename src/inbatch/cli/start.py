@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from inbatch.cluster.first_rank import end_with_first_rank
 from inbatch.cluster.stop_request import EXIT_INTERRUPTED
-from inbatch.compat import load_part_of_torchmetrics
+from inbatch.compat import load_dynamo_when_needed, load_part_of_torchmetrics
 
 
 def start(module: str, *, typed: str | None = None) -> NoReturn:
@@ -63,6 +63,7 @@ class _Leaving:
 def _imported(name: str) -> Any:
     gc.disable()
     try:
+        load_dynamo_when_needed()
         load_part_of_torchmetrics()
         module = import_module(name)
     finally:

@@ -7,6 +7,7 @@ module costs nothing.
 
 from __future__ import annotations
 
+from inbatch.compat.dynamo import load_dynamo_when_needed
 from inbatch.compat.hydra import (
     EditFile,
     hydra_files_edited,
@@ -29,6 +30,7 @@ from inbatch.compat.models import (
     drop_unit_gradients,
     flash_attention,
     keep_graphs_whole,
+    leave_muon_uncompiled,
     num_compiled_graphs,
     num_writes,
     onednn_product,
@@ -50,7 +52,9 @@ __all__ = [
     "hydra_parser",
     "is_offline",
     "keep_graphs_whole",
+    "leave_muon_uncompiled",
     "leave_signals_alone",
+    "load_dynamo_when_needed",
     "load_part_of_torchmetrics",
     "num_compiled_graphs",
     "num_writes",

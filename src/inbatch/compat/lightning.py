@@ -7,25 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from importlib.util import find_spec, module_from_spec
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from inbatch.compat.part_of_package import part_of
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from lightning.pytorch.loggers import WandbLogger
-
-
-class _PartOfPackage(ModuleType):
-    """A package of which some modules are loaded; asked for a name that it lacks, it loads the rest."""
-
-    def __getattr__(self, name: str) -> Any:
-        spec = self.__spec__
-        if name.startswith("__") or spec is None or spec.loader is None:
-            raise AttributeError(name)
-        self.__class__ = ModuleType  # type: ignore[assignment]
-        spec.loader.exec_module(self)
-        return getattr(self, name)
 
 
 def load_part_of_torchmetrics() -> None:
@@ -37,9 +26,8 @@ def load_part_of_torchmetrics() -> None:
     spec = None if "torchmetrics" in sys.modules else find_spec("torchmetrics")
     if spec is None:
         return
-    part = module_from_spec(spec)
-    part.__class__ = _PartOfPackage
-    part._logger = logging.getLogger("torchmetrics")  # type: ignore[attr-defined]
+    part = part_of(spec)
+    vars(part)["_logger"] = logging.getLogger("torchmetrics")
     sys.modules["torchmetrics"] = part
     import_module(
         "torchmetrics.utilities"

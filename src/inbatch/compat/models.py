@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +126,21 @@ def switch_off_shared_memory_collectives() -> None:
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def leave_muon_uncompiled() -> None:
+    """Have DeepSpeed load its Muon, which nothing here uses, without compiling it.
+
+    Every stage asks whether the optimizer is one, and torch's compiler, which loads with it, takes seconds.
+    """
+    from deepspeed.runtime import compiler
+
+    compiles = compiler.compile
+    compiler.compile = lambda *args, **options: lambda function: function
+    try:
+        import_module("deepspeed.runtime.zero.muon.original_muon")
+    finally:
+        compiler.compile = compiles
 
 
 def can_reset_units(module: object) -> bool:

@@ -15,7 +15,6 @@ from inbatch.export.card import write_card
 from inbatch.export.card_sections import in_words
 from inbatch.export.metrics_log import read_metrics
 from inbatch.export.model import export_model
-from inbatch.export.plots import plot_run
 from inbatch.folder.paths import RunFolder
 from inbatch.run.callbacks import RunCallbacks
 from inbatch.run.card import make_card
@@ -87,6 +86,8 @@ def write_results(
     if result.best_step is not None and result.best_metric is not None:
         chosen_by = {result.best_metric: result.best_step}
     primary = {each.name: each.primary_metric for each in parts.evaluators.values()}
+    from inbatch.export.plots import plot_run  # here, since matplotlib delays each start
+
     plots = plot_run(rows, folder.plots, best_steps=chosen_by, primary=primary)
     card = make_card(
         run, parts, trainer=trainer, callbacks=callbacks, rows=rows, model=folder.model

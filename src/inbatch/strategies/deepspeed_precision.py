@@ -13,12 +13,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.precision import DeepSpeedPrecision, Precision
 from lightning.pytorch.strategies import DeepSpeedStrategy
+
+from inbatch import compat
 
 
 class InbatchDeepSpeedStrategy(DeepSpeedStrategy):
     """Lightning's strategy with the precision above, whichever plugin the trainer chooses."""
+
+    def setup(self, trainer: Trainer) -> None:
+        """As Lightning's, without the wait for a compiler that nothing needs."""
+        compat.leave_muon_uncompiled()
+        super().setup(trainer)
 
     @property
     def precision_plugin(self) -> Precision:

@@ -17,7 +17,6 @@ from rich.text import Text
 from inbatch.console import duration, make_console, print_plain, printable
 from inbatch.files import write_csv
 from inbatch.folder.paths import RunFolder
-from inbatch.sweep.plots import plot_sweep
 from inbatch.sweep.trials import Trial, best_trial, read_trials, varied
 
 TABLE = "sweep.csv"
@@ -45,6 +44,8 @@ def report(sweep: Path, *, console: Console | None = None) -> dict[Path, Trial]:
     names = varied(list(trials.values()))
     _write_csv(rows, sweep / TABLE)
     _link(best, sweep / BEST)
+    from inbatch.sweep.plots import plot_sweep  # here, since matplotlib delays each start
+
     plots = plot_sweep(list(trials.values()), names, sweep / "plots")
     _print_table(trials, names, best, console=console)
     _print_errors(trials, console=console)
