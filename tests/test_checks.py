@@ -9,17 +9,23 @@ import pytest
 
 from helpers.runs import TINY, compose_run
 from inbatch.config.check import check_config
+from inbatch.config.targets import check_targets
 from inbatch.data.collate import MIXED
 from inbatch.data.sources.load import Source
 from inbatch.errors import ConfigError
 from inbatch.losses import (
     GIST,
+    BatchHardTriplet,
     Contrastive,
     CoSENT,
     CosineSimilarity,
+    DistillKL,
+    GlobalOrthogonalRegularization,
+    MarginMSE,
     Matryoshka,
     MultipleNegativesRanking,
     OnlineContrastive,
+    WeightedSum,
 )
 from inbatch.losses.base import Loss
 from inbatch.run.batch_checks import check_batch, check_others, check_sizes
@@ -30,8 +36,8 @@ from inbatch.run.compatibility import (
     check_kernels,
     check_lists,
     check_loss,
-    check_strategy,
 )
+from inbatch.run.strategy_checks import check_strategy
 from inbatch.strategies import DDP, FSDP, DeepSpeed, World
 
 CPU = World("cpu", 1, 1)
@@ -155,6 +161,17 @@ def test_a_ring_needs_candidates() -> None:
         check_gather({"a": CoSENT(), "b": Contrastive()}, "ring")
     check_gather({"a": CoSENT(), "b": GIST(implementation="triton")}, "ring")
     check_gather({"a": CoSENT()}, "local")
+    ranking = MultipleNegativesRanking()
+    for loss, name in (
+        (BatchHardTriplet(), "BatchHardTriplet"),
+        (
+            WeightedSum([ranking, GlobalOrthogonalRegularization()]),
+            "GlobalOrthogonalRegularization",
+        ),
+        (Matryoshka(BatchHardTriplet(), [2]), "BatchHardTriplet"),
+    ):
+        with pytest.raises(ConfigError, match=f"and {name} needs all at once: set gather=global"):
+            check_gather({"a": ranking, "b": loss}, "ring")
 
 
 def test_lists_need_parts_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,3 +222,47 @@ def test_losses_mask_known_positives_of_sources_with_lists() -> None:
     _, losses = make_losses(MultipleNegativesRanking(), [plain], guided=False, mixed=False)
     [loss, _] = losses.values()
     assert loss == MultipleNegativesRanking(mask_duplicates=False)
+
+
+@pytest.mark.parametrize("wrong", [2**24 + 1, 0.5], ids=["large", "fraction"])
+def test_classes_that_float32_may_merge_are_refused(wrong: float) -> None:
+    texts = ["a", "b", "c"]
+    held = Source.from_columns("s", {"text": texts, "label": [1, 1, 2**24 - 1]})
+    check_loss(BatchHardTriplet(), held, guided=False)
+    merged = Source.from_columns("s", {"text": texts, "label": [1, 1, wrong]})
+    check_loss(WeightedSum([GlobalOrthogonalRegularization()]), merged, guided=False)
+    for loss in (BatchHardTriplet(), WeightedSum([BatchHardTriplet()])):
+        with pytest.raises(ConfigError, match="classes, which are whole numbers below 16,777,216"):
+            check_loss(loss, merged, guided=False)
+
+
+def test_a_part_without_its_guide_is_named() -> None:
+    texts = ["a", "b"]
+    pairs = Source.from_columns("s", {"query": texts, "positive": texts})
+    ranking = MultipleNegativesRanking()
+    message = "has a part GIST, which needs a guide: set .* or self_guided of GIST=true"
+    with pytest.raises(ConfigError, match=message):
+        check_loss(WeightedSum([ranking, GIST()]), pairs, guided=False)
+    with pytest.raises(ConfigError, match=r"='GIST' needs a guide: set .*loss.self_guided=true"):
+        check_loss(GIST(), pairs, guided=False)
+
+
+def test_scored_positives_alone_are_a_distribution_and_no_margin() -> None:
+    columns: dict[str, Any] = {
+        "query": ["a", "b"],
+        "positive": [["c", "d"], ["e", "f"]],
+        "scores": [[1.0, 2.0], [3.0, 4.0]],
+    }
+    mapping = {"query": "query", "positive": "positive", "positive_score": "scores"}
+    lists = Source.from_columns("s", columns, mapping=mapping)
+    for loss in (DistillKL(), WeightedSum([MultipleNegativesRanking(), DistillKL()])):
+        check_loss(loss, lists, guided=False)
+    with pytest.raises(ConfigError, match=r"at least 3 text columns.*set .*columns\.negatives"):
+        check_loss(MarginMSE(), lists, guided=False)
+
+
+def test_an_error_in_a_part_has_its_path() -> None:
+    ranking = {"_target_": "inbatch.losses.MultipleNegativesRanking", "temperature": -1.0}
+    node = {"_target_": "inbatch.losses.WeightedSum", "losses": [ranking]}
+    with pytest.raises(ConfigError, match=r"loss\.losses\[0\]\.temperature=-1.0 is not a finite"):
+        check_targets(node, "loss")

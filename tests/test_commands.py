@@ -15,6 +15,7 @@ from inbatch.cli.completion import BASH, candidates
 from inbatch.cli.help import command_help, important_keys, overview
 from inbatch.cli.keys import choices, entries, groups, target_keys
 from inbatch.cli.main import main
+from inbatch.config.commands import CONFIGS
 from inbatch.config.schema import CONF
 
 SRC = Path(__file__).parents[1] / "src"
@@ -125,7 +126,7 @@ def test_help_of_a_command_tells_what_a_newcomer_needs(name: str) -> None:
     if name != "submit":
         assert "--cfg job" in text
         assert "--hydra-help" in text
-    for group in groups() if name == "train" else ("encoder", "evaluation"):
+    for group in CONFIGS[COMMANDS[name].config].groups or groups():
         words = " ".join(text.split())
         assert f"Choices: {', '.join(choices(group))}" in words
 
@@ -179,6 +180,8 @@ def test_keys_are_read_from_a_docstring_and_a_signature() -> None:
         (["train", "data.train=off"], []),  # left to the shell: names of files
         (["train", "--c"], ["--cfg ", "--config-dir ", "--config-name "]),
         (["evaluate", "encoder=mini"], ["encoder=minilm "]),
+        (["embed", "dtype=f"], ["dtype=float16 ", "dtype=float32 "]),
+        (["embed", "enc"], ["encoder.", "encoder="]),
         (["prepare", "prepare.t"], ["prepare.tokenize="]),
         (["inspect", "inspect."], ["inspect.output=", "inspect.rows="]),
         (["submit", "slurm.gpus"], ["slurm.gpus_per_node="]),

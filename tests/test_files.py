@@ -17,9 +17,11 @@ import pytest
 
 from inbatch.errors import ConfigError
 from inbatch.files import (
+    fresh_folder,
     new_folder,
     put_in_place,
     remove,
+    remove_abandoned,
     replaced_file,
     replaced_folder,
     write_csv,
@@ -158,6 +160,18 @@ def test_a_new_folder_is_refused_where_a_file_is_in_the_way(tmp_path: Path) -> N
         write_text(fresh / "name", "content")
     assert (tmp_path / "folder").read_text() == "a file"
     assert _left(tmp_path) == ["folder"]
+
+
+def test_what_a_killed_writer_left_goes_and_what_a_running_one_writes_stays(tmp_path: Path) -> None:
+    left, other = tmp_path / ".model.0123456789ab.new", tmp_path / ".models.0123456789ab.new"
+    for folder in (left, other):
+        folder.mkdir()
+        (folder / "weights").write_bytes(b"half")
+    with fresh_folder(tmp_path / "model") as running:
+        remove_abandoned(tmp_path / "model")
+        assert running.exists()
+        assert not left.exists()
+        assert other.exists()  # of another path
 
 
 def test_files_and_folders_are_put_in_place_and_removed(tmp_path: Path) -> None:

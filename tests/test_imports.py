@@ -26,16 +26,16 @@ LAYERS = [
     ),
     (
         "pure",
-        r"evaluation/metrics\.py|encoder/pooling\.py|run/(memory_plan|step_size)\.py|step/(settings|timer)\.py",
+        r"evaluation/(metrics|quantise|bootstrap)\.py|encoder/pooling\.py|run/(memory_plan|step_size)\.py|step/(settings|timer)\.py",
     ),
     (
         "core",
-        r"console\.py|(data|encoder|gradcache|guide|evaluation)/.*|config/(?!instantiate|composition).*",
+        r"console\.py|(data|encoder|gradcache|guide|corpus|mining|evaluation)/.*|config/(?!instantiate|composition).*",
     ),
     ("process", r"gather/.*|strategies/topology\.py"),
     (
         "framework",
-        r"(step|strategies|callbacks|cluster|export|folder|forecast|sweep)/.*|config/(instantiate|composition)\.py",
+        r"(step|strategies|callbacks|cluster|export|folder|forecast|merging|recipe|sweep)/.*|config/(instantiate|composition)\.py",
     ),
     ("run", r"(run|api|doctor)/.*|__init__\.py"),
     ("cli", r"cli/.*|__main__\.py"),
@@ -64,6 +64,7 @@ PACKAGES = {
             "transformers",
             "huggingface_hub",
             "jinja2",
+            "safetensors",
             "matplotlib",
             "omegaconf",
             "rich",
@@ -79,6 +80,8 @@ ONLY_IN = {
     "torch.distributed": r"gather/.*|strategies/.*|callbacks/evaluation\.py"
     r"|doctor/(result|board|examine|checks/(versions|collectives))\.py",
     "flash_attn": r"encoder/varlen\.py",
+    "faiss": r"mining/approximate\.py",
+    "pynvml": r"device/energy\.py",
     "triton": r"losses/softmax/triton_\w+\.py",
     "optuna": r"sweep/.*",
     "os.environ": r"(strategies|sweep|cluster|cli)/.*|device/allocator\.py",

@@ -20,8 +20,8 @@ The life of a batch, which is also the order to read the code in::
     export/      sentence-transformers directory, model card, plots
 
 `run/` wires them into a training run; `evaluation/` and `callbacks/` watch it; `guide/` holds the frozen
-guide's embeddings; `doctor/` examines a machine. Names are imported on first use, so that ``import inbatch``
-costs nothing.
+guide's embeddings; `corpus/` embeds texts of any source; `doctor/` examines a machine. Names are imported
+on first use, so that ``import inbatch`` costs nothing.
 """
 
 from __future__ import annotations

@@ -82,16 +82,27 @@ def metrics_table(
     """Print metrics of the untrained model, if there are any, beside those of the exported one."""
     if not after:
         return
-    console = console or make_console()
     header = ("metric", "before", "after") if before else ("metric", "after")
     rows = [
         (name, *((_metric(before.get(name)),) if before else ()), _metric(value))
         for name, value in after.items()
     ]
-    width = max(len(name) for name, *_ in (header, *rows))
+    show_table(header, rows, console=console)
+
+
+def show_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, console: Console | None = None
+) -> None:
+    """Print rows of a name and values under a header."""
+    console = console or make_console()
+    cells = [header, *rows]
+    widths = [max(len(row[place]) for row in cells) for place in range(len(header))]
     lines = [
-        f"{name:<{width}}{''.join(f'  {value:>6}' for value in values)}"
-        for name, *values in (header, *rows)
+        "  ".join(
+            f"{cell:>{max(width, 6)}}" if place else f"{cell:<{width}}"
+            for place, (cell, width) in enumerate(zip(row, widths))
+        )
+        for row in cells
     ]
     if _plain(lines, console):
         return

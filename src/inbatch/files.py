@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import errno
 import fcntl
+import glob
 import io
 import json
 import os
@@ -178,6 +179,21 @@ def remove_unfinished(folder: Path) -> None:
         remove(path)
 
 
+def remove_abandoned(path: Path) -> None:
+    """Remove the folders beside `path` that writers of it were killed over, and not those of running ones.
+
+    A running one holds a lock on its folder; where the file system has no locks, nothing is removed.
+    """
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*{UNFINISHED}"):
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove(folder)
+            finally:
+                os.close(descriptor)
+
+
 def remove(path: Path) -> None:
     """Delete a file or a folder, if there is one."""
     if path.is_dir():
@@ -188,14 +204,21 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def fresh_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path`, which the block moves away; what is left of it is removed."""
+    """Give an empty folder beside `path`, which the block moves away; what is left of it is removed.
+
+    It is locked meanwhile, see `remove_abandoned`.
+    """
     fresh = _beside(path, UNFINISHED)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh.mkdir()
+    descriptor = os.open(fresh, os.O_RDONLY)
     try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield fresh
     finally:
+        os.close(descriptor)
         shutil.rmtree(fresh, ignore_errors=True)  # moved away by now, unless something failed
 
 

@@ -14,11 +14,10 @@ import torch
 import yaml
 
 import inbatch
-from helpers.margin_mse import MarginMSE
 from helpers.tiny import tiny_texts
 from inbatch import ConfigError, TrainResult
 from inbatch.evaluation import TripletEvaluator
-from inbatch.losses import CosineSimilarity, MultipleNegativesRanking
+from inbatch.losses import CosineSimilarity, MarginMSE, MultipleNegativesRanking
 
 SMALL: dict[str, Any] = {
     "global_batch_size": 8,
@@ -31,7 +30,7 @@ SMALL: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inbatch.run.results.plot_run", lambda *args, **kwargs: [])
+    monkeypatch.setattr("inbatch.export.plots.plot_run", lambda *args, **kwargs: [])
 
 
 def rows(num: int = 24, *, seed: int = 0) -> list[dict[str, str]]:

@@ -50,7 +50,7 @@ def train(model: Path, folder: Path, *steps: int) -> inbatch.TrainResult:
 
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inbatch.run.results.plot_run", lambda *args, **kwargs: [])
+    monkeypatch.setattr("inbatch.export.plots.plot_run", lambda *args, **kwargs: [])
 
 
 def test_it_saves_the_step_and_the_same_call_goes_on(

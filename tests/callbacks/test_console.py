@@ -49,8 +49,8 @@ def test_metrics_in_a_log_stand_in_columns() -> None:
     console, stream = log_console()
     metrics_table({"dev_ndcg@10": 0.5}, {"dev_ndcg@10": 0.75, "loss": 12.5}, console=console)
     assert stream.getvalue().splitlines() == [
-        "metric       before   after",
-        "dev_ndcg@10  0.5000  0.7500",
+        "metric       before    after",
+        "dev_ndcg@10  0.5000   0.7500",
         "loss" + 17 * " " + "12.5000",
     ]
 

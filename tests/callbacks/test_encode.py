@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from helpers.distributed import bare_trainer, run
 from helpers.tiny import tiny_texts
 from inbatch.batch.batch import Chunk
-from inbatch.callbacks.encode import ShardedEncode
+from inbatch.callbacks.encode import ShardedEncode, place_of
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.gradcache import fill_chunks
 from inbatch.gradcache.fillers import filler_chunk
@@ -34,7 +34,7 @@ class Embeds(LightningModule):
         self.embeddings: Tensor
 
     def on_train_start(self) -> None:
-        encode = ShardedEncode(self.trainer, self.encoder, chunk_tokens=self.chunk_tokens)
+        encode = ShardedEncode(place_of(self.trainer), self.encoder, chunk_tokens=self.chunk_tokens)
         assert encode.device == self.device
         self.embeddings = encode(self.texts, role=None)
 

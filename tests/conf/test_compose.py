@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from helpers.runs import compose_run
 from inbatch.config.check import check_config
+from inbatch.config.commands import CONFIGS
 from inbatch.config.instantiate import instantiate
 from inbatch.config.schema import RunConfig
 from inbatch.config.targets import locate
@@ -23,7 +24,11 @@ from inbatch.optim import parameter_groups
 from inbatch.strategies import Strategy
 
 CONF = Path(__file__).parents[2] / "conf"
-FILES = sorted((p.parent.name, p.stem) for p in CONF.glob("*/*.yaml") if p.parent.name != "local")
+FILES = sorted(
+    (p.parent.name, p.stem)
+    for p in CONF.glob("*/*.yaml")
+    if p.parent.name not in ("local", "recipe")
+)
 EVAL = "data.eval=dev.csv"
 # Without these a group's files make no sense.
 NEEDS = {"pruner": [EVAL], "evaluation": [EVAL], "experiment": [EVAL]}
@@ -226,8 +231,8 @@ def default_of(parameters: Mapping[str, inspect.Parameter], key: str) -> Any:
     return list(default) if isinstance(default, tuple) else default
 
 
-def test_train_and_evaluate_repeat_no_default() -> None:
-    for name in ("train", "evaluate"):
+def test_the_files_of_commands_repeat_no_default() -> None:
+    for name in CONFIGS:
         assert set(OmegaConf.load(CONF / f"{name}.yaml")) == {"defaults", "hydra"}
 
 
@@ -243,7 +248,7 @@ def test_the_configuration_of_a_run_records_the_defaults_of_its_targets() -> Non
 def test_a_loss_or_schedule_is_built(group: str, name: str) -> None:
     built = instantiate(composed(group, name)[group])
     if group == "loss":
-        assert built.min_columns >= 2
+        assert built.min_columns >= 1
     else:
         assert 0.0 <= built.factor(5, 10) <= 1.0
 

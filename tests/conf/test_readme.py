@@ -17,7 +17,7 @@ README = (CONF / "README.md").read_text()
 GROUPS = [
     path.name
     for path in CONF.iterdir()
-    if path.is_dir() and path.name not in ("hydra", "local", "schema")
+    if path.is_dir() and path.name not in ("hydra", "local", "recipe", "schema")
 ]
 
 # Every name in the hyperparameter lists that model cards print.

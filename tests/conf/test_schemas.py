@@ -18,7 +18,7 @@ CONF = ROOT / "conf"
 FILES = [
     path.relative_to(ROOT).as_posix()
     for path in sorted(CONF.rglob("*.yaml"))
-    if path.relative_to(CONF).parts[0] not in ("hydra", "local")
+    if path.relative_to(CONF).parts[0] not in ("hydra", "local", "recipe")
 ]
 EDITOR = json.loads((ROOT / ".vscode" / "settings.json").read_text())["yaml.schemas"]
 MODELINE = "# yaml-language-server: $schema=../schema/"

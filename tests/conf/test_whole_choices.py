@@ -22,7 +22,7 @@ GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 CHOICES = [
     (group, path.stem)
     for group in GROUPS
-    if group not in ("hydra", "schema", "experiment", "local")
+    if group not in ("hydra", "schema", "experiment", "local", "recipe")
     for path in sorted((CONF / group).glob("*.yaml"))
 ]
 # An experiment that sets a key of every group, none of which any file takes.

@@ -18,6 +18,7 @@ from inbatch.data.collate import BatchDataset, Collator
 from inbatch.data.hashing import hash_texts
 from inbatch.data.plan.plan import PlannedSlice
 from inbatch.data.sources.load import Source, load_sources
+from inbatch.encoder.static_files import UNLIMITED
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.errors import ConfigError
 
@@ -171,3 +172,12 @@ def test_workers_give_the_same_batches(
         assert np.array_equal(batch.text_ids, expected.text_ids)
         steps += 1
     assert steps == 4
+
+
+def test_where_no_text_is_cut_the_longest_of_a_batch_has_room(source: Source) -> None:
+    unlimited = TextTokenizer(hf=tiny_tokenizer(), max_length=UNLIMITED)
+    rows = np.arange(4)
+    batch = Collator(tokenizer=unlimited, chunk_tokens=1)(source, rows, step=0, num_global_rows=4)
+    longest = max(chunk.input_ids.shape[1] for chunk in batch.chunks)
+    assert all(chunk.input_ids.numel() <= longest for chunk in batch.chunks)
+    assert sum(chunk.num_texts for chunk in batch.chunks) == 12

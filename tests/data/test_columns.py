@@ -110,6 +110,56 @@ def test_a_mapping_of_some_roles_leaves_the_others_to_their_names(
     assert find_roles(names, mapping=mapping) == expected
 
 
+@pytest.mark.parametrize(
+    ("names", "mapping", "expected"),
+    [
+        (["label", "text"], None, Roles("text", "", label="label")),
+        (
+            ["Sentence", "labels", "id"],
+            None,
+            Roles("Sentence", "", label="labels", ignored=("id",)),
+        ),
+        (["title", "score"], {"query": "title"}, Roles("title", "", label="score")),
+        (["text", "brand"], {"label": "brand"}, Roles("text", "", label="brand")),
+        (
+            ["query", "answer", "kind"],
+            {"query": "query", "positive": None, "label": "kind"},
+            Roles("query", "", label="kind", ignored=("answer",)),
+        ),
+    ],
+)
+def test_rows_of_one_text_and_a_label(
+    names: list[str], mapping: dict[str, object] | None, expected: Roles
+) -> None:
+    roles = find_roles(names, mapping=mapping)
+    assert roles == expected
+    assert roles.texts == (expected.query,)
+
+
+@pytest.mark.parametrize(
+    ("names", "mapping", "word"),
+    [
+        (["text", "brand"], None, "match no known pair"),
+        (["text", "label", "score"], None, "match no known pair"),
+        (
+            ["query", "answer"],
+            {"query": "query", "positive": None},
+            "rows of one text need a label",
+        ),
+        (
+            ["a", "b", "c"],
+            {"query": "a", "positive": None, "negatives": "b", "label": "c"},
+            "stands beside no positive",
+        ),
+    ],
+)
+def test_one_text_is_no_guess(
+    names: list[str], mapping: dict[str, object] | None, word: str
+) -> None:
+    with pytest.raises(ConfigError, match=word):
+        find_roles(names, mapping=mapping)
+
+
 def test_prompts_narrow_wins_over_wide() -> None:
     roles = Roles("title", "positive", ("neg_1", "neg_2"))
     prompts = {"query": "q: ", "document": "d: ", "negative": "n: ", "neg_2": "n2: "}

@@ -15,8 +15,9 @@ from inbatch.data.report.build import build_report
 from inbatch.data.sources.load import Source, load_sources
 from inbatch.data.sources.shards import ShardJob, finish_job, open_job, write_shards
 from inbatch.errors import ConfigError
-from inbatch.run.compatibility import check_stored_guide, label_range
+from inbatch.run.compatibility import check_stored_guide
 from inbatch.run.datamodule import source_info
+from inbatch.run.label_checks import label_range
 
 
 def write_files(folder: Path, *, empty: tuple[int, ...] = ()) -> str:

@@ -24,14 +24,15 @@ from inbatch.data.plan.samplers import NoDuplicates, Proportional, Shuffled
 from inbatch.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "sampler").glob("*.yaml"))
-SINGLE = {"batch", "no_duplicates"}
+SINGLE = {"batch", "no_duplicates", "group_by_label"}
 
 
 def source(name: str, num_rows: int, *, columns: int = 2, texts: int = 1 << 40) -> SourceInfo:
-    """A source of random texts; few `texts` make many of them equal."""
+    """A source of random texts, five of a label on average; few `texts` make many of them equal."""
     generator = np.random.default_rng(num_rows)
     hashes = generator.integers(0, texts, (columns, num_rows), dtype=np.uint64)
-    return SourceInfo(name, num_rows, partial(np.asarray, hashes))
+    labels = partial(np.asarray, generator.integers(0, 1 + num_rows // 5, num_rows))
+    return SourceInfo(name, num_rows, partial(np.asarray, hashes), labels=labels)
 
 
 def sampler_of(config: Path, **overrides: Any) -> tuple[Sampler, list[SourceInfo]]:

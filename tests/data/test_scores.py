@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from helpers.list_rows import list_rows, plain_values, score_of
-from helpers.margin_mse import MarginMSE
 from helpers.tiny import tiny_tokenizer
 from inbatch.api.rows import to_table
 from inbatch.data.collate import BatchDataset, Collator, check_mixable
@@ -29,7 +28,7 @@ from inbatch.data.sources.shards import ShardJob, finish_job, open_job, write_sh
 from inbatch.data.sources.spec import SourceSpec
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.errors import ConfigError
-from inbatch.losses import Matryoshka, MultipleNegativesRanking
+from inbatch.losses import MarginMSE, Matryoshka, MultipleNegativesRanking
 from inbatch.run.compatibility import check_loss
 from inbatch.run.datamodule import describe_tokenizer
 

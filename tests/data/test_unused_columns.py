@@ -11,7 +11,13 @@ from helpers.tiny import tiny_texts
 from inbatch.data.report.build import build_report
 from inbatch.data.report.unused import looks_like_label, looks_like_negative
 from inbatch.data.sources.load import Source
-from inbatch.losses import Matryoshka
+from inbatch.losses import (
+    CoSENT,
+    EmbeddingMSE,
+    GlobalOrthogonalRegularization,
+    Matryoshka,
+    WeightedSum,
+)
 from inbatch.losses.angle import AnglE
 from inbatch.losses.base import Loss
 from inbatch.losses.contrastive import Contrastive
@@ -49,6 +55,14 @@ def test_labels_that_the_loss_does_not_use() -> None:
             "labels learns nothing."]  # fmt: skip
     assert warnings(Contrastive(), label=[0, 1, 0, 1]) == []
     assert warnings(AnglE(), label=[0, 1, 0, 1]) == []
+
+
+def test_labels_that_a_part_of_a_sum_does_not_use() -> None:
+    labels: list[object] = [0, 1, 0, 1]
+    (line,) = warnings(WeightedSum([CoSENT(), IN_BATCH]), label=labels)
+    assert "not used by loss MultipleNegativesRanking" in line
+    for other in (GlobalOrthogonalRegularization(), EmbeddingMSE()):  # take no row for a match
+        assert warnings(WeightedSum([CoSENT(), other]), label=labels) == []
 
 
 def test_negatives_that_are_not_taken() -> None:

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from helpers.list_rows import plain_values
-from helpers.margin_mse import MarginMSE
 from helpers.tiny import tiny_texts, tiny_tokenizer
 from inbatch.data.collate import Collator
 from inbatch.data.hashing import hash_texts
@@ -23,7 +22,13 @@ from inbatch.data.sources.load import Source, load_sources
 from inbatch.data.sources.shards import ShardJob, finish_job, open_job, write_shards
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.errors import ConfigError
-from inbatch.losses import CosineSimilarity, Matryoshka, MultipleNegativesRanking, Triplet
+from inbatch.losses import (
+    CosineSimilarity,
+    MarginMSE,
+    Matryoshka,
+    MultipleNegativesRanking,
+    Triplet,
+)
 from inbatch.losses.base import Loss
 from inbatch.run.build import make_losses
 from inbatch.run.compatibility import check_loss

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from inbatch.doctor.checks import device, rates, storage, versions
+from inbatch.doctor.checks import device, losses, rates, storage, versions
 from inbatch.doctor.checks.accuracy import Accuracy
 from inbatch.doctor.checks.collectives import size
 from inbatch.doctor.report import Report, merge
@@ -166,3 +166,15 @@ def test_long_texts_stay_within_80_columns() -> None:
 
 def test_sizes_are_written_as_people_do() -> None:
     assert [size(2**12), size(2**28)] == ["4 KiB", "256 MiB"]
+
+
+def test_every_loss_is_checked_and_follows_float64() -> None:
+    assert {
+        "DistillKL",
+        "EmbeddingCosine",
+        "Matryoshka",
+        "WeightedSum",
+    } <= losses.all_losses().keys()
+    found = list(losses.every_loss(CPU))
+    assert [result.name for result in found] == list(losses.all_losses())
+    assert [result for result in found if not result.holds] == []

@@ -62,11 +62,16 @@ def _comparable(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if not key.startswith(("perf/", "time"))}
 
 
+# The rate is large enough to see a temperature that was not restored.
+LEARNED = ["loss.temperature=learned", "+learning_rate_mapping.log_scale=0.1"]
 MORE: dict[str, list[str]] = {
     "plain": [],
     "rows of five steps": ["trainer.log_every_steps=5"],  # after steps 1, 5, 10 and 12
     "rows of accumulated steps": ["trainer.log_every_steps=4", "accumulate=3"],
-    "accumulated": ["accumulate=3"],  # four batches an epoch: a step of three, and one of one
+    "accumulated": [
+        "accumulate=3",
+        *LEARNED,
+    ],  # four batches an epoch: a step of three, and one of one
     "evaluated": ["data.eval={folder}/dev.jsonl", "evaluation=triplet", "evaluation.every_steps=3"],
     "mixed sources": [
         "+data.train.other={folder}/dev.jsonl",
@@ -134,7 +139,7 @@ def _stopped(rank: int, world_size: int, step: int, overrides: list[str]) -> Non
 
 @pytest.mark.parametrize("strategy", ["auto", "ddp", "deepspeed_stage_2"])
 def test_a_row_that_a_stop_cuts_in_two(tmp_path: Path, options: list[str], strategy: str) -> None:
-    options = [*options, f"strategy={strategy}", "trainer.log_every_steps=5"]
+    options = [*options, *LEARNED, f"strategy={strategy}", "trainer.log_every_steps=5"]
     ranks = 1 if strategy == "auto" else 2
     run(_train, ranks, [*options, f"output_dir={tmp_path / 'whole'}"])
     parts = [*options, f"output_dir={tmp_path / 'parts'}"]
@@ -153,7 +158,7 @@ def _train(rank: int, world_size: int, overrides: list[str]) -> None:
 
 @pytest.mark.parametrize("strategy", ["auto", "fsdp"])
 def test_made_longer_twice(tmp_path: Path, options: list[str], strategy: str) -> None:
-    options = [*options, f"strategy={strategy}"]
+    options = [*options, *LEARNED, f"strategy={strategy}"]
     ranks = 1 if strategy == "auto" else 2
     run(_train, ranks, [*options, f"output_dir={tmp_path / 'whole'}"])
     for epochs in (1, 2, 3):

@@ -129,6 +129,7 @@ def rows_for(target: str, folder: Path) -> str:
         for i in range(6)
     ]
     keep = {
+        "RerankingEvaluator": ("query", "positive", "negative"),
         "TripletEvaluator": ("query", "positive", "negative"),
         "InformationRetrievalEvaluator": ("query", "positive"),
     }.get(target.rpartition(".")[2], ("query", "positive", "label"))

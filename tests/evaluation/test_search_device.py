@@ -8,8 +8,8 @@ import torch
 
 from helpers.evaluation_oracle import ALL_FOUR, Table, assert_same
 from inbatch.evaluation import InformationRetrievalEvaluator
-from inbatch.evaluation.information_retrieval import search_device
 from inbatch.evaluation.retrieval_data import make_retrieval_data
+from inbatch.evaluation.search_device import search_device
 
 RNG = np.random.default_rng(0)
 QUERIES = {f"q{i}": f"query {i}" for i in range(10)}

@@ -37,9 +37,19 @@ LOSSES: dict[str, Loss] = {
     },
     "gist": GIST(temperature=0.05, mask_duplicates=True),
     "gist_margin": GIST(temperature=0.05, margin=0.2, margin_strategy="relative"),
+    "mask_margin": MultipleNegativesRanking(
+        directions=EVERY_DIRECTION,
+        mask_margin=0.1,
+        hardness_mode="all_negatives",
+        hardness_strength=2.0,
+    ),
+    "self_guided": GIST(temperature=0.05, self_guided=True),
     "matryoshka": Matryoshka(GIST(temperature=0.1), dims=(6, 4, 2)),
 }
-COSINES = {name: LOSSES[name] for name in ("directions", "hard_negatives", "gist", "matryoshka")}
+COSINES = {
+    name: LOSSES[name]
+    for name in ("directions", "hard_negatives", "gist", "self_guided", "matryoshka")
+}
 
 
 def union_batch(num_rows: int, exact_in: torch.dtype | None = None) -> LossInput:

@@ -64,8 +64,9 @@ def test_ranks_of_a_launcher_divide_the_texts(tiny_bert: Path, tmp_path: Path) -
     ("override", "message"),
     [
         ("loss=multiple_negatives_ranking", "has no loss that takes a guide: set loss=cached_gist"),
+        ("loss.self_guided=true", "has no loss that takes a guide: .* without loss.self_guided"),
         ("guide.mode=live", "guide.mode='live' does not use a store: set guide.mode=stored"),
-        ("guide=none", "needs a guide: set guide.model=NAME_OR_PATH"),
+        ("guide=none", "needs a guide: set guide.model=NAME_OR_PATH.* or loss.self_guided=true"),
         ("guide.mode=cached", "guide.mode='cached' .* one of stored, live"),
         (
             "guide.store_dtype=bfloat16",

@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 
 from helpers.distributed import run
-from helpers.keystone import LR, fit, make_encoder, make_source, quiet, reference, relative_error
+from helpers.keystone import (
+    LR,
+    fit,
+    make_encoder,
+    make_guide,
+    make_source,
+    quiet,
+    reference,
+    relative_error,
+)
 from inbatch import losses
 from inbatch.batch.slices import slice_rows
 from inbatch.data.collate import Collator
@@ -53,7 +62,7 @@ def _train(
 ) -> tuple[dict[str, Tensor], float, float]:
     """Parameters, the last loss, and the share of negatives that the guide left out."""
     quiet()
-    encoder = make_encoder(path, torch.float32)
+    encoder = make_guide(path)
     guide: Guide = LiveGuide(encoder)
     if mode != "live":
         guide = StoredGuide(

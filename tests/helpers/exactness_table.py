@@ -19,10 +19,10 @@ from helpers.keystone import (
     STRATEGIES,
     collectives_of,
     distributed,
-    make_encoder,
     quiet,
     reference,
     relative_error,
+    start_of,
 )
 from helpers.tiny import save_tiny_bert
 
@@ -70,7 +70,7 @@ def main() -> None:
     for name, (loss, _) in ROWS.items():
         cells = []
         for dtype, found in measured.values():
-            start = {n: p.detach().clone() for n, p in make_encoder(path, dtype).named_parameters()}
+            start = start_of(path, loss, dtype)
             wanted = reference(path, loss, STEP["num_rows"], 1, dtype)
             cells.append(f"{relative_error(found[name][0], wanted, start):.0e}")
         counts = measured["ddp"][1][name][1]

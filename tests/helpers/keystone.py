@@ -9,27 +9,29 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from helpers.margin_mse import MarginMSE
+from helpers.projected_loss import Projected
 from helpers.ragged_batches import collate_lists, flat_texts, make_rows, union_input
 from helpers.tiny import tiny_texts
 from inbatch import losses
 from inbatch.batch.batch import Batch, Chunk
 from inbatch.batch.chunks import make_chunks
 from inbatch.batch.slices import slice_rows
+from inbatch.config.instantiate import instantiate
 from inbatch.data.collate import Collator
 from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder, build_encoder
@@ -41,6 +43,7 @@ from inbatch.step.settings import StepSettings
 from inbatch.strategies import SingleDevice, Strategy
 
 LR = 0.5
+OF_LOSS = "loss_parameters."  # before the names of what a loss trains
 CONF = Path(__file__).parents[2] / "conf"
 
 
@@ -76,11 +79,33 @@ STRATEGIES = {
 LOSSES: dict[str, Loss] = {
     **_losses(),
     "mnrl_all_directions": losses.MultipleNegativesRanking(
-        directions=("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
+        directions=("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"),
+        temperature="learned",
     ),
     "gist": losses.GIST(temperature=0.05),
-    "gist_relative": losses.GIST(temperature=0.05, margin_strategy="relative", margin=0.1),
-    "scored": MarginMSE(scope="candidates"),
+    "gist_relative": losses.GIST(
+        temperature="learned", initial_temperature=0.0102, margin_strategy="relative", margin=0.1
+    ),
+    "scored": losses.WeightedSum(
+        [
+            losses.MultipleNegativesRanking(temperature="learned"),
+            losses.MarginMSE(similarity="cosine"),
+        ],
+        [1.0, 0.5],
+    ),
+    "projected": Projected(),
+    "embedding_projected": losses.EmbeddingMSE(projection=True),
+    "in_batch_kl_all_directions": losses.InBatchKL(
+        teacher_temperature=0.02,
+        directions=("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"),
+    ),
+    "mnrl_mask_margin": losses.MultipleNegativesRanking(
+        directions=("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"),
+        mask_margin=0.05,
+        mask_margin_strategy="relative",
+        temperature="learned",
+    ),
+    "gist_self_guided": losses.GIST(temperature=0.05, self_guided=True),
     "gist_masked": losses.GIST(temperature=0.05, mask_duplicates=True),
 }
 
@@ -111,6 +136,18 @@ def make_encoder(path: Path, dtype: torch.dtype, **options: Any) -> Encoder:
     return build_encoder(str(path), **options).to(dtype)
 
 
+def make_guide(path: Path) -> Encoder:
+    """The tiny encoder with other weights, so that a student at its start has something to learn.
+
+    In float64, so that its embeddings, which are kept in float32, do not depend on chunks.
+    """
+    guide, draws = make_encoder(path, torch.float64).eval(), torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in guide.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=draws)
+    return guide
+
+
 def reference(
     path: Path,
     loss: Loss,
@@ -127,21 +164,54 @@ def reference(
     With `lists` rows have lists of documents, and each text is embedded as often as it occurs.
     """
     encoder = make_encoder(path, dtype, **(encoder_options or {}))
-    guide = make_encoder(path, torch.float32).eval()
+    guide = make_guide(path)
     chunk, see = _union_of_lists(encoder, num_rows) if lists else _union(encoder, loss, num_rows)
     order = torch.argsort(chunk.index)
     with torch.no_grad():
-        guide_ND = guide(chunk)[order]
+        guide_ND = guide(chunk)[order].float()
+    of_loss, bounds = loss_parameters(loss, encoder)
+    trained = [p for p in [*encoder.parameters(), *of_loss.values()] if p.requires_grad]
     for _ in range(num_steps):
         encoder.zero_grad()
-        loss(see(encoder(chunk)[order], guide_ND)).loss.backward()
-        trained = [p for p in encoder.parameters() if p.requires_grad]
+        for parameter in of_loss.values():
+            parameter.grad = None
+        inputs = see(encoder(chunk)[order], guide_ND)
+        loss(replace(inputs, parameters=of_loss)).loss.backward()
         if clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(trained, clip_norm)
         with torch.no_grad():
             for parameter in trained:
                 parameter -= LR * parameter.grad
-    return {name: p.detach().clone() for name, p in encoder.named_parameters()}
+            for name, most in bounds.items():
+                of_loss[name].clamp_(max=most)
+    return _named(encoder, of_loss)
+
+
+def start_of(path: Path, loss: Loss, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Parameters before the steps."""
+    encoder = make_encoder(path, dtype)
+    return _named(encoder, loss_parameters(loss, encoder)[0])
+
+
+def loss_parameters(
+    loss: Loss, encoder: Encoder
+) -> tuple[dict[str, torch.nn.Parameter], dict[str, float]]:
+    """What a loss trains, with its initial values, and bounds; the guide is like the encoder."""
+    dim, dtype = encoder.output_dimension, next(encoder.parameters()).dtype
+    found, bounds = {}, {}
+    draws = torch.Generator().manual_seed(StepSettings().seed)
+    for name, (shape, fill, most) in loss.parameters(dim=dim, guide_dim=dim).items():
+        value = torch.empty(shape)
+        fill(value, draws)
+        found[name] = torch.nn.Parameter(value.to(dtype))
+        if most is not None:
+            bounds[name] = most
+    return found, bounds
+
+
+def _named(encoder: Encoder, of_loss: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    named = {**dict(encoder.named_parameters()), **{f"{OF_LOSS}{n}": p for n, p in of_loss.items()}}
+    return {name: p.detach().clone() for name, p in named.items()}
 
 
 def _union(
@@ -186,12 +256,14 @@ def distributed(
     precision = options.pop("precision", None)
     encoder = make_encoder(path, dtype, **options.pop("encoder_options", {}))
     names = [name for name, _ in encoder.named_parameters()]
-    guide = LiveGuide(make_encoder(path, torch.float32))
+    guide = LiveGuide(make_guide(path))
     world = {"rank": rank, "world_size": world_size, "strategy": strategy, "guide": guide}
     module, batches = make_step(encoder, loss, num_rows, num_steps=num_steps, **world, **options)
     fit(module, batches, world_size, precision=precision)
     state = strategy.full_state(module.encoder, rank=rank)
-    return {name: state[name] for name in names} if state else {}
+    of_loss = strategy.full_state(module.loss_parameters, rank=rank)
+    found = {name: state[name] for name in names} if state else {}
+    return found | {name.replace("rows/", OF_LOSS): p for name, p in of_loss.items()}
 
 
 def make_step(
@@ -264,11 +336,20 @@ def fit(module: BiEncoderModule, batches: list[Batch], world_size: int, **option
 def relative_error(
     found: dict[str, Tensor], wanted: dict[str, Tensor], start: dict[str, Tensor]
 ) -> float:
-    """Norm of the difference of two updates over the norm of the wanted update."""
+    """Norm of the difference of two updates over the norm of the wanted update.
+
+    The larger of those of the encoder and of what the loss trains.
+    """
     assert found.keys() == wanted.keys()
-    flat = lambda d: torch.cat([d[name].double().flatten() for name in wanted])  # noqa: E731
-    difference = (flat(found) - flat(wanted)).norm()
-    return float(difference / (flat(wanted) - flat(start)).norm())
+    errors = []
+    for of_loss in (False, True):
+        names = [name for name in wanted if name.startswith(OF_LOSS) is of_loss]
+        if names:
+            f, w, s = (
+                torch.cat([d[n].double().flatten() for n in names]) for d in (found, wanted, start)
+            )
+            errors.append(float((f - w).norm() / (w - s).norm()))
+    return max(errors)
 
 
 def collectives_of(step: Callable[[], Any]) -> dict[str, int]:

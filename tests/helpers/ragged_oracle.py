@@ -32,6 +32,7 @@ class Definition:
     negatives: str = "all"
     margin: float | None = None  # of a guide; positives are then compared with positives only
     relative: bool = False
+    own_mask: bool = False  # the margin is of the model's own scores, and compares with all
 
 
 @dataclass
@@ -113,6 +114,8 @@ def dense(batch: RaggedBatch, columns: Sequence[Tensor], loss: Definition) -> li
     if loss.similarity == "cosine":
         columns = [normalize(column, dim=1) for column in columns]
     guide = [normalize(column, dim=1) for column in batch.guide]
+    if loss.own_mask:
+        guide = [column.detach() for column in columns]
     return [_row(batch, columns, guide, loss, i) for i in range(len(batch.rows))]
 
 
@@ -133,7 +136,7 @@ def _row(
     ]
     other_rows = [j for j in rows if j not in related]
     others = [c for c in candidates if batch.owner[c] != i]
-    if loss.margin is not None:
+    if loss.margin is not None and not loss.own_mask:
         others = [c for c in others if batch.is_positive[c]]
     z = lambda a, b: (a @ b) / loss.temperature  # noqa: E731
 
@@ -160,10 +163,16 @@ def _row(
             found += [z(q[i], q[j]) for j in other_rows if keep(guide[0][i], guide[0][j])]
         return found
 
+    def queries(p: int) -> list[int]:
+        """Those of other rows that are no false negatives of a positive."""
+        limit = None if loss.margin is None else threshold(p)
+        keep = lambda j: limit is None or float(guide[1][p] @ guide[0][j]) <= limit  # noqa: E731
+        return [j for j in other_rows if keep(j)]
+
     def of_positive(p: int) -> list[Tensor]:
         found = []
         if "doc_to_query" in loss.directions and not loss.per_direction:
-            found += [z(x[p], q[j]) for j in rows if j == i or j in other_rows]
+            found += [z(x[p], q[j]) for j in (i, *queries(p))]
         if "doc_to_doc" in loss.directions:
             limit = None if loss.margin is None else threshold(p)
             keep = [c for c in others if limit is None or float(guide[1][p] @ guide[1][c]) <= limit]
@@ -187,7 +196,7 @@ def _row(
         value = torch.stack(terms).mean()
     if loss.per_direction and "doc_to_query" in loss.directions:
         backward = [
-            add([positive[p], *(z(x[p], q[j]) for j in other_rows)]) - positive[p]
+            add([positive[p], *(z(x[p], q[j]) for j in queries(p))]) - positive[p]
             for p in own_positives
         ]
         value = (value + torch.stack(backward).mean()) / 2

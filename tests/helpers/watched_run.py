@@ -25,6 +25,7 @@ def report(loss: float, *, rows: int = ROWS, **metrics: float) -> StepReport:
         metrics={name: torch.tensor(value) for name, value in metrics.items()},
         num_rows=rows,
         num_tokens=TOKENS,
+        num_texts=2 * rows,
         num_padded_tokens=COMPUTED,
         learning_rate=0.5,
         gradient_norm=torch.tensor(2.0 * loss),

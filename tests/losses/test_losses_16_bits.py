@@ -14,8 +14,16 @@ from torch.nn.functional import normalize
 
 from helpers.half_products import matrix_units
 from helpers.losses_oracle import leaves, random_columns
-from inbatch.losses import GIST, Loss, LossInput, Matryoshka, MultipleNegativesRanking
-from inbatch.losses.gist import guide_filter
+from inbatch.losses import (
+    GIST,
+    InBatchKL,
+    Loss,
+    LossInput,
+    Matryoshka,
+    MultipleNegativesRanking,
+    WeightedSum,
+)
+from inbatch.losses.filters import guide_filter
 from inbatch.losses.softmax.cross_entropy import streamed_cross_entropy
 from inbatch.losses.softmax.panels import GuideFilter
 
@@ -169,6 +177,8 @@ LOSSES: dict[str, Loss] = {
     ),
     "dot": MultipleNegativesRanking(similarity="dot", temperature=1e4),
     "gist": GIST(temperature=0.05, mask_duplicates=True),
+    "distribution": InBatchKL(0.1, directions=EVERY_DIRECTION),
+    "one sweep": WeightedSum([MultipleNegativesRanking(), InBatchKL()]),
     "matryoshka": Matryoshka(GIST(temperature=0.1), dims=(96, 64, 24)),
     "matryoshka of dots": Matryoshka(MultipleNegativesRanking(similarity="dot"), dims=(96, 24)),
 }

@@ -58,7 +58,8 @@ def dense(
         if guide is not None:
             theirs = guide.columns[block.rows] @ guide.columns[block.candidates].T
             false_negative = theirs > guide.threshold[:, None]
-            gone = gone | (false_negative & ~(own & (block.own == "positive")))
+            is_pair = {block.rows, block.candidates} == {0, 1}  # which are query and positive
+            gone = gone | (false_negative & ~(own & is_pair))
         logits.append(block_logits.masked_fill(gone, -torch.inf))
     return (torch.cat(logits, dim=1).logsumexp(1) - positive)[rows].mean()
 

@@ -44,7 +44,9 @@ def run(loss: Loss, panel_halvings: int) -> tuple[Tensor, Tensor, int]:
     return value.detach(), torch.cat(gradients), largest.values
 
 
-@pytest.mark.parametrize("name", ["gist", "multiple_negatives_ranking", "matryoshka"])
+@pytest.mark.parametrize(
+    "name", ["gist", "multiple_negatives_ranking", "matryoshka", "in_batch_kl", "weighted_sum"]
+)
 @pytest.mark.parametrize("halvings", [2, MOST_PANEL_HALVINGS])
 def test_halved_panels(name: str, halvings: int) -> None:
     loss = LOSSES[name]

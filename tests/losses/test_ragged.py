@@ -64,6 +64,8 @@ def mnrl(d: Definition, **changes: Any) -> MultipleNegativesRanking:
         "mask_duplicates": d.masked,
         "positive_form": d.form,
         "negatives": d.negatives,
+        "mask_margin": d.margin if d.own_mask else None,
+        "mask_margin_strategy": "relative" if d.relative else "absolute",
     }
     return MultipleNegativesRanking(**{**options, **changes})
 
@@ -170,7 +172,16 @@ COLUMNS: list[Loss] = [
     MultipleNegativesRanking(
         directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"
     ),
+    MultipleNegativesRanking(directions=ALL, mask_margin=0.3, mask_duplicates=True),
+    MultipleNegativesRanking(
+        directions=("query_to_doc", "doc_to_query"),
+        partition_mode="per_direction",
+        similarity="dot",
+        mask_margin=0.2,
+        mask_margin_strategy="relative",
+    ),
     GIST(temperature=0.1),
+    GIST(temperature=0.1, self_guided=True),
     GIST(temperature=0.1, margin=0.1, mask_duplicates=True),
     GIST(temperature=0.1, margin=0.1, margin_strategy="relative", contrast_positives=False),
 ]

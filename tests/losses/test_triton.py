@@ -16,7 +16,7 @@ from test_losses_streaming import BLOCKS
 from torch import Tensor
 
 from helpers.losses_oracle import leaves, random_columns
-from inbatch.losses.gist import guide_filter
+from inbatch.losses.filters import guide_filter
 from inbatch.losses.softmax.cross_entropy import streamed_cross_entropy
 from inbatch.losses.softmax.panels import GuideFilter
 from inbatch.losses.softmax.walk import StreamStats
@@ -65,6 +65,7 @@ class Build(NamedTuple):
     hardened: str = "others"
     left_out: tuple[str, ...] = ()  # beginnings of the names of arguments that are None
     weights: str = "bf16"
+    spared: bool = False
 
 
 PLAIN = ("guide", "threshold", "own_ids", "ids", "candidate")
@@ -72,6 +73,7 @@ BUILDS = [
     *(Build(kernel, cap) for kernel in ("reduce", "weigh") for cap in (80, 89, 90, 100)),
     Build("reduce", 90, "masked", "none", ("own_ids", "ids")),
     Build("reduce", 90, "plain", "all", PLAIN),
+    Build("reduce", 90, "plain", "none", ("guide", "own_ids", "ids", "candidate"), spared=True),
     Build("weigh", 90, left_out=PLAIN, weights="fp32"),
     Build("weigh", 80, weights="fp16"),
 ]
@@ -91,6 +93,7 @@ def test_compiles_for_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, buil
     kernel = getattr(triton_kernels, f"{build.kernel}_kernel")
     names = kernel.arg_names
     constants: dict[str, Any] = {"OWN": build.own, "HARDENED": build.hardened, "PAIR_IDS": True}
+    constants["SPARED"] = build.spared or build.own != "plain"
     constants["BLOCK"] = triton_panels.BLOCK
     constants |= {name: None for name in names if name.startswith(build.left_out)}
     constants = {name: value for name, value in constants.items() if name in names}

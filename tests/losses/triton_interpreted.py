@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ from torch.nn.functional import normalize
 from helpers.half_products import matrix_units
 from helpers.losses_oracle import Result, leaves, random_columns
 from inbatch.losses import GIST, LossInput, MultipleNegativesRanking
-from inbatch.losses.gist import guide_filter
+from inbatch.losses.directions import DIRECTIONS
+from inbatch.losses.filters import guide_filter
 from inbatch.losses.softmax import implementation, triton_panels, walk
 from inbatch.losses.softmax.cross_entropy import similarity_metrics, streamed_cross_entropy
 from inbatch.losses.softmax.panels import Block, GuideFilter
@@ -133,6 +135,64 @@ def test_16_bits_equal_the_tiled_form(dtype: torch.dtype, normalize: bool) -> No
             one, other, rtol=0, atol=2 * torch.finfo(dtype).eps * float(other.abs().max())
         )
     assert_same_statistics(stats, reference)
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_gradient_of_a_temperature(dtype: torch.dtype, limit: float, normalize: bool) -> None:
+    columns = [column.to(dtype) for column in random_columns(3, 40, 24)]
+
+    def found(columns: list[Tensor], implementation: str, temperature: Tensor) -> Tensor:
+        value, _ = streamed_cross_entropy(
+            columns,
+            BLOCKS["gist"],
+            rows=slice(5, 25),
+            temperature=temperature.requires_grad_(),
+            normalize=normalize,
+            implementation=implementation,  # type: ignore[arg-type]
+        )
+        return torch.stack([value.detach(), *torch.autograd.grad(value, temperature)]).double()
+
+    start = torch.tensor(0.05 if normalize else 1.0, dtype=torch.float64)
+    exact = found([column.double() for column in columns], "tiled", start)
+    with matrix_units():
+        for implementation in ("tiled", "triton"):
+            mine = found(columns, implementation, start.detach().float())
+            torch.testing.assert_close(mine[0], exact[0], rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(mine[1], exact[1], rtol=limit, atol=0)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        MultipleNegativesRanking(directions=DIRECTIONS, mask_margin=0.1, mask_duplicates=True),
+        MultipleNegativesRanking(similarity="dot", mask_margin=0.5, temperature=1.0),
+        MultipleNegativesRanking(
+            directions=DIRECTIONS[:3:2],
+            partition_mode="per_direction",
+            mask_margin=0.2,
+            mask_margin_strategy="relative",
+        ),
+        GIST(temperature=0.1, self_guided=True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_mask_by_own_scores(loss: GIST | MultipleNegativesRanking, dtype: torch.dtype) -> None:
+    columns = leaves([column.to(dtype) for column in random_columns(3, 70, 24)])
+    ids = torch.randint(0, 200, (3, 70), generator=torch.Generator().manual_seed(3)).unbind(0)
+    inputs = LossInput(tuple(columns), slice(2, 69), text_ids=ids)
+    found = []
+    with matrix_units():
+        for how in ("triton", "tiled"):
+            output = replace(loss, implementation=how)(inputs)
+            gradients = torch.autograd.grad(output.loss, columns)
+            found.append((output.metrics["filtered_share"], output.loss, torch.cat(gradients)))
+    (share, value, gradient), (tiled_share, tiled, wanted) = found
+    assert 0.01 < share < 0.9
+    assert torch.equal(share, tiled_share)
+    torch.testing.assert_close(value, tiled, rtol=1e-5, atol=1e-6)
+    assert (gradient - wanted).norm() < 2 * torch.finfo(torch.bfloat16).eps * wanted.norm()
 
 
 @pytest.mark.parametrize("loss", [GIST, MultipleNegativesRanking])

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 import inbatch
-from helpers.margin_mse import MarginMSE
+from inbatch.losses import MarginMSE
 
 ROWS = {
     "query": ["red coat", "blue bag", "green hat"],
@@ -58,7 +58,7 @@ def distances(
 def test_a_loss_of_ones_own_reads_scores(kind: str, tiny_bert: Path) -> None:
     rows = SCORED[kind]
     encoder = inbatch.load_encoder(tiny_bert).train()
-    step = inbatch.ContrastiveStep(encoder, MarginMSE(), keep_gib=0)
+    step = inbatch.ContrastiveStep(encoder, MarginMSE(similarity="cosine"), keep_gib=0)
     found = float(step(step.collate(rows, chunk_rows=2)).loss)
     columns = [[v if isinstance(v, list) else [v] for v in values] for values in rows.values()]
     per_row = []

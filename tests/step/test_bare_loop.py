@@ -13,7 +13,15 @@ from torch import Tensor
 
 import inbatch
 from helpers.distributed import gloo, run
-from helpers.keystone import LOSSES, LR, make_encoder, make_source, reference, relative_error
+from helpers.keystone import (
+    LOSSES,
+    LR,
+    make_encoder,
+    make_guide,
+    make_source,
+    reference,
+    relative_error,
+)
 from helpers.tiny import tiny_texts
 from inbatch.guide import LiveGuide
 
@@ -28,7 +36,7 @@ def train(
         gloo()
     loss = LOSSES[name]
     encoder = make_encoder(path, torch.float64)
-    guide = LiveGuide(make_encoder(path, torch.float32)) if loss.needs_guide else None
+    guide = LiveGuide(make_guide(path)) if loss.needs_guide else None
     step = inbatch.ContrastiveStep(encoder, loss, guide=guide, **options)
     optimizer = torch.optim.SGD(encoder.parameters(), lr=LR)
     source = make_source(loss, ROWS)

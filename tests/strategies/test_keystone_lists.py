@@ -13,14 +13,23 @@ from helpers.keystone import (
     STRATEGIES,
     collectives_of,
     distributed,
-    make_encoder,
     quiet,
     reference,
     relative_error,
+    start_of,
 )
-from helpers.margin_mse import MarginMSE
 from helpers.ragged_batches import make_rows, scores_of
-from inbatch.losses import GIST, Matryoshka, MultipleNegativesRanking
+from inbatch.losses import (
+    GIST,
+    DistillKL,
+    EmbeddingMSE,
+    GlobalOrthogonalRegularization,
+    InBatchKL,
+    MarginMSE,
+    Matryoshka,
+    MultipleNegativesRanking,
+    WeightedSum,
+)
 from inbatch.losses.base import Loss
 from inbatch.strategies import SingleDevice
 
@@ -29,13 +38,29 @@ ALL: Any = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 LOSSES: dict[str, Loss] = {
     "each": MultipleNegativesRanking(mask_duplicates=True),
     "all directions": MultipleNegativesRanking(
-        directions=ALL, positive_form="mean", negatives="own", mask_duplicates=False
+        temperature="learned",
+        directions=ALL,
+        positive_form="mean",
+        negatives="own",
+        mask_duplicates=False,
     ),
     "sum": MultipleNegativesRanking(positive_form="sum", mask_duplicates=True),
-    "gist": GIST(temperature=0.05, mask_duplicates=True),
-    "own scores": MarginMSE(),
-    "own scores of gathered rows": MarginMSE(scope="candidates"),
-    "matryoshka": Matryoshka(MultipleNegativesRanking(mask_duplicates=False), dims=[32, 8]),
+    "gist": GIST(temperature="learned", mask_duplicates=True),
+    "mask margin": MultipleNegativesRanking(
+        temperature="learned", directions=ALL, mask_margin=0.05, mask_duplicates=True
+    ),
+    "moments": GlobalOrthogonalRegularization(),
+    "own scores": WeightedSum([MarginMSE(), DistillKL(), DistillKL(teacher="guide")]),
+    "own scores of gathered rows": WeightedSum(
+        [MultipleNegativesRanking(mask_duplicates=True), MarginMSE(similarity="cosine")]
+    ),
+    "embeddings": EmbeddingMSE(),
+    "distribution": InBatchKL(
+        teacher_temperature=0.02, directions=("query_to_doc", "query_to_query")
+    ),
+    "matryoshka": Matryoshka(
+        MultipleNegativesRanking(mask_duplicates=False, temperature="learned"), dims=[32, 8]
+    ),
 }
 CACHED: dict[str, Any] = {"chunk_rows": 5, "keep_gib": 0}
 
@@ -56,10 +81,11 @@ def _errors(
 ) -> dict[str, float]:
     found = run(_train, world_size, path, strategy, names, options)[0]
     dtype, rows = options.get("dtype", torch.float64), options.get("num_rows", 10)
-    start = {n: p.detach().clone() for n, p in make_encoder(path, dtype).named_parameters()}
     return {
         name: relative_error(
-            found[name], reference(path, LOSSES[name], rows, 2, dtype, lists=True), start
+            found[name],
+            reference(path, LOSSES[name], rows, 2, dtype, lists=True),
+            start_of(path, LOSSES[name], dtype),
         )
         for name in names
     }
@@ -94,7 +120,7 @@ def test_ranks_ask_each_other_where_no_plan_counts(tiny_bert: Path) -> None:
 
 
 def test_fsdp(tiny_bert: Path) -> None:
-    errors = _errors(tiny_bert, 3, "fsdp", ["each", "gist"], num_rows=11, **CACHED)
+    errors = _errors(tiny_bert, 3, "fsdp", ["each", "gist", "mask margin"], num_rows=11, **CACHED)
     assert max(errors.values()) < EXACT, errors
 
 
@@ -102,7 +128,7 @@ def test_deepspeed(tiny_bert: Path) -> None:
     errors = _errors(
         tiny_bert, 2, "deepspeed_stage_2", ["each", "gist"], dtype=torch.float32, **CACHED
     )
-    assert max(errors.values()) < 5e-6, errors
+    assert max(errors.values()) < 1e-5, errors  # a learned temperature is one number in float32
 
 
 def _collectives(rank: int, world_size: int, path: Path, chunk_rows: int) -> dict[str, int]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas
 import pyarrow as pa
 
-from inbatch.data.sources.columns import SCORES
+from inbatch.data.sources.column_names import SCORES
 from inbatch.data.sources.config_keys import is_one
 from inbatch.data.sources.load import load_table
 from inbatch.data.sources.mixed_columns import WAS_TEXT

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from inbatch.callbacks.encode import ShardedEncode
+from inbatch.callbacks.encode import ShardedEncode, place_of
 from inbatch.callbacks.pauses import pause
 from inbatch.errors import ConfigError, did_you_mean
 from inbatch.evaluation import Evaluator
 from inbatch.evaluation.base import NamesMetrics
+from inbatch.evaluation.parts import check_names
 
 
 class Evaluation(Callback):
@@ -28,6 +30,7 @@ class Evaluation(Callback):
         best_metric: key that decides; None takes the first evaluator's primary metric.
         mode: whether larger ("max") or smaller ("min") is better.
         on_best: called on every rank when the metric has improved.
+        weights: entered while a model is evaluated and exported, to have it compute with other weights.
         has_model: step -> whether the model of that step is at hand; called on rank 0 when a run resumes.
     """
 
@@ -41,17 +44,11 @@ class Evaluation(Callback):
         best_metric: str | None = None,
         mode: Literal["max", "min"] = "max",
         on_best: Callable[[Trainer], None],
+        weights: Callable[[], AbstractContextManager[None]] = nullcontext,
         has_model: Callable[[int], bool] = lambda step: True,
     ) -> None:
         self._evaluators = list(evaluators)
-        names = [evaluator.name for evaluator in evaluators]
-        for name in names:
-            if names.count(name) > 1 and len({type(e) for e in evaluators if e.name == name}) == 1:
-                raise ConfigError(
-                    "evaluation.evaluators",
-                    f"has two of one kind named {name!r}, whose metrics would have the same keys",
-                    "give each its own name",
-                )
+        check_names(self._evaluators)
         self._every_steps = every_steps
         self._at_start = at_start
         self._every_epoch = every_epoch
@@ -61,6 +58,7 @@ class Evaluation(Callback):
             self._check_metric([name for names in known for name in names])
         self._sign = 1.0 if mode == "max" else -1.0
         self._on_best = on_best
+        self._weights = weights
         self._has_model = has_model
         self._evaluated_step: int | None = None
         self.best_value: float | None = None
@@ -81,7 +79,8 @@ class Evaluation(Callback):
             if not trainer.strategy.broadcast(found):  # resumed from a run elsewhere, which has it
                 self.best_value, self.best_step, self.best = None, None, {}
         if self._at_start and trainer.global_step == 0:
-            self.first = self._evaluate(trainer, pl_module, epoch=0.0, keep_best=False)
+            with self._weights():
+                self.first = self._evaluate(trainer, pl_module, epoch=0.0, keep_best=False)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -94,12 +93,13 @@ class Evaluation(Callback):
         ends = trainer.is_last_batch or step == trainer.max_steps
         if on_grid or (self._every_epoch and ends):
             epoch = trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches
-            self._evaluate(trainer, pl_module, epoch=epoch, keep_best=True)
+            with self._weights():
+                self._evaluate(trainer, pl_module, epoch=epoch, keep_best=True)
 
     def _evaluate(
         self, trainer: Trainer, pl_module: LightningModule, *, epoch: float, keep_best: bool
     ) -> dict[str, float]:
-        encode = ShardedEncode(trainer, pl_module.encoder)  # type: ignore[arg-type]
+        encode = ShardedEncode(place_of(trainer), pl_module.encoder)  # type: ignore[arg-type]
         metrics: dict[str, float] = {}
         with pause(trainer, "evaluate") as shown:
             for evaluator in self._evaluators:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -25,7 +26,8 @@ class NonFinite(Callback, PauseWatcher):
         """
         module: Any = trainer.lightning_module
         module.watch.settle()
-        parts = (_part(parameter).detach() for parameter in module.encoder.parameters())
+        trained = chain(module.encoder.parameters(), module.loss_parameters.parameters())
+        parts = (_part(parameter).detach() for parameter in trained)
         found = [part.isfinite().all() for part in parts if part.numel()]
         bad = int(bool(found) and not torch.stack(found).all())
         if trainer.world_size > 1:

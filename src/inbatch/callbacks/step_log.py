@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -35,10 +35,17 @@ class StepLog(Callback, PauseWatcher):
 
     Args:
         every_steps: optimizer steps between rows.
+        more: further values of a row, by name. Called on every rank.
     """
 
-    def __init__(self, *, every_steps: int = 10) -> None:
+    def __init__(
+        self,
+        *,
+        every_steps: int = 10,
+        more: Callable[[Trainer], Mapping[str, float]] = lambda trainer: {},
+    ) -> None:
         self.every_steps = every_steps
+        self._more = more
         self.loss: float | None = None  # of the last row; None before the first one
         self.row_step = 0  # of the last row
         self._num_parameters = 0
@@ -150,6 +157,7 @@ class StepLog(Callback, PauseWatcher):
             "train/lr": self._learning_rate,
             **{name: own.get(name, rate) for name, rate in rates.items()},
             "perf/peak_memory_gib": peak_memory_gib(trainer.strategy.root_device),
+            **self._more(trainer),
         }
         if self._num_skipped:
             row["train/skipped_steps"] = self._num_skipped

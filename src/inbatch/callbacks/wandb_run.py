@@ -28,7 +28,7 @@ UNITS = {
     "train/gradient_norm": "L2, before clipping",
     "train/positive_similarity": "mean score of a query and its positive",
     "train/hardest_negative_similarity": "mean score of a query and its nearest negative",
-    "train/filtered_share": "share of the negatives that the guide leaves out",
+    "train/filtered_share": "share of the negatives that are left out as false",
     "train/alignment": "mean squared distance of query and positive",
     "train/uniformity": "log of the mean of exp(-2 squared distance)",
     "perf/samples_per_s": "rows a second, all ranks",
@@ -38,6 +38,10 @@ UNITS = {
     "perf/mfu": "share of the device's rate of matrix products",
     "perf/compiled_graphs": "graphs that torch.compile has made",
     "perf/peak_memory_gib": "GiB, one rank",
+    "perf/device_hours": "of all ranks, in all starts of the run",
+    "perf/energy_kwh": "of the GPUs of all ranks, in all starts of the run",
+    "perf/texts_seen": "texts trained on, each as often as it was",
+    "perf/tokens_seen": "real tokens trained on",
     "epoch": "epochs, with fractions",
 }
 

@@ -18,6 +18,7 @@ from inbatch.data.sources.files import resolve_files
 from inbatch.encoder.resolve import resolve_directory
 from inbatch.errors import ConfigError
 from inbatch.evaluation.plain_tables import TREC_SUFFIXES, suffix_of
+from inbatch.evaluation.retrieval_sets import is_collection, set_folders
 from inbatch.evaluation.retrieval_spec import is_retrieval, retrieval_spec
 from inbatch.run.batch_checks import check_sizes
 
@@ -74,7 +75,9 @@ def _check_files(run: RunConfig, *, with_evaluation: bool) -> None:
         by_name = run.data.eval if isinstance(run.data.eval, Mapping) else {}
         field = given if name == "eval" or name in by_name else f"evaluation.evaluators.{name}"
         path = node.get("path")
-        if is_retrieval(path):
+        if is_collection(path):
+            set_folders(path, field=field)
+        elif is_retrieval(path):
             spec = retrieval_spec(path, field=field, split=node.get("split"))
             for part, files in spec.files.items():
                 _check_paths(files, field=f"{field}.{part}")

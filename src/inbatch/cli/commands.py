@@ -41,10 +41,70 @@ COMMANDS = {
         (
             "inbatch evaluate encoder.model=outputs/offers/model data.eval=test.csv",
             "inbatch evaluate encoder=minilm data.eval.news=news.csv data.eval.faq=faq.jsonl",
-            "inbatch evaluate encoder.model=outputs/offers/model evaluation=retrieval data.eval=pairs.csv",
+            "inbatch evaluate encoder=minilm data.eval=NanoBEIR devices=8 evaluation.quantisations=[int8]",
         ),
-        ("data.eval", "data.columns", "encoder.model", "evaluation", "device", "output_dir"),
+        (
+            *("data.eval", "data.columns", "encoder.model", "evaluation", "device", "devices"),
+            *("evaluation.truncate_dims", "evaluation.quantisations", "mteb.tasks", "output_dir"),
+        ),
         "evaluate",
+    ),
+    "compare": Command(
+        "inbatch.cli.compare",
+        "Compare models on the same sets: a table with intervals of a paired bootstrap",
+        "inbatch compare models=[MODEL,MODEL,...] data.eval=FILES [KEY=VALUE ...] [OPTION ...]",
+        (
+            "inbatch compare models=[outputs/a,outputs/b] data.eval=test.csv",
+            "inbatch compare 'models={base: BAAI/bge-small-en-v1.5, ours: outputs/a}' data.eval=beir",
+            "inbatch compare models=[outputs/a,outputs/b] data.eval.nano=NanoBEIR resamples=10000",
+        ),
+        (
+            *(
+                "models",
+                "data.eval",
+                "data.columns",
+                "evaluation",
+                "resamples",
+                "confidence",
+                "seed",
+            ),
+            *("devices", "output_dir"),
+        ),
+        "compare",
+    ),
+    "embed": Command(
+        "inbatch.cli.embed",
+        "Embed texts of any source: a folder of embeddings, one .npy file or parquet",
+        "inbatch embed encoder.model=MODEL data.texts=FILES [KEY=VALUE ...] [OPTION ...]",
+        (
+            "inbatch embed encoder.model=outputs/offers/model data.texts=offers.csv data.columns.text=title",
+            "inbatch embed encoder=minilm data.texts=corpus.jsonl role=document dtype=int8 trainer.devices=2",
+            "inbatch embed encoder=minilm data.texts=lines.txt encoder.truncate_dim=128 format=npy",
+        ),
+        (
+            *(
+                "data.texts",
+                "data.columns",
+                "encoder.model",
+                "role",
+                "prompt",
+                "encoder.truncate_dim",
+            ),
+            *("normalize", "dtype", "format", "precision", "trainer.devices", "output_dir"),
+        ),
+        "embed",
+    ),
+    "merge": Command(
+        "inbatch.cli.merge",
+        "Merge models, checkpoints or the best of a sweep into one model",
+        "inbatch merge models=[MODEL,MODEL,...] [KEY=VALUE ...] [OPTION ...]",
+        (
+            "inbatch merge models=[outputs/a,outputs/b] weights=[0.7,0.3] output_dir=outputs/merged",
+            "inbatch merge models='outputs/a/checkpoints/*.ckpt' method=greedy data.eval=dev.csv",
+            "inbatch merge models=multirun/run/2026-01-31_12-00-00 best=3",
+        ),
+        ("models", "method", "weights", "best", "data.eval", "evaluation", "device", "output_dir"),
+        "merge",
     ),
     "inspect": Command(
         "inbatch.cli.inspect",
@@ -110,6 +170,22 @@ COMMANDS = {
         ("guide.model", "guide.store_dir", "guide.chunk_tokens", "data.train", "trainer.devices"),
         "train",
     ),
+    "mine": Command(
+        "inbatch.cli.mine",
+        "Mine hard negatives for training rows from their own documents or a larger corpus",
+        "inbatch mine encoder.model=MODEL data.train=FILES [mine.corpus=FILES] [KEY=VALUE ...] [OPTION ...]",
+        (
+            "inbatch mine encoder.model=outputs/offers/model data.train=pairs.csv mine.num_negatives=5",
+            "inbatch mine encoder=minilm data.train=pairs.csv mine.corpus='all/*.parquet' mine.percentage=95",
+            "inbatch mine encoder=minilm guide.model=MODEL mine.guide_margin=0 data.train=pairs.csv",
+        ),
+        (
+            *("data.train", "data.columns", "encoder.model", "guide.model", "mine.corpus"),
+            *("mine.num_negatives", "mine.range_min", "mine.percentage", "mine.max_score"),
+            *("mine.guide_margin", "mine.choice", "trainer.devices", "output_dir"),
+        ),
+        "mine",
+    ),
     "submit": Command(
         "inbatch.cli.submit",
         "Submit a run to Slurm, with the keys of that run and slurm.KEY=VALUE",
@@ -130,6 +206,16 @@ COMMANDS = {
             *("slurm.container", "slurm.options"),
         ),
         "train",
+    ),
+    "recipe": Command(
+        "inbatch.cli.recipe",
+        "Run a chain of commands: train, mine, train again, distil, compare; here or on Slurm",
+        "inbatch recipe NAME|FILE.yaml [--dry-run] [--submit] KEY=VALUE ... [STAGE.KEY=VALUE ...]",
+        (
+            "inbatch recipe rounds data.train=pairs.csv data.eval=dev.csv output_dir=outputs/rounds",
+            "inbatch recipe rounds --dry-run data.train=pairs.csv first.optimizer.lr=1e-4",
+            "inbatch recipe rounds --submit data.train=pairs.csv slurm.gpus_per_node=8 compare.slurm.time=30",
+        ),
     ),
     "report": Command(
         "inbatch.cli.report",

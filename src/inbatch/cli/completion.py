@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from inbatch.cli.commands import COMMANDS
 from inbatch.cli.help import more_keys
 from inbatch.cli.keys import Key, choices, config_keys, groups
-from inbatch.config import schema
+from inbatch.config.commands import CONFIGS
 
 # The words are split at blanks only; bash replaces what follows the last = or : of the word.
 BASH = r"""
@@ -55,16 +55,16 @@ def candidates(words: Sequence[str]) -> list[str]:
         options = _OPTIONS if command.config else _OPTIONS[:1]
         return _starting(word, [f"{name} " for name in options])
     name, assigned, _ = word.partition("=")
-    if assigned and name in (known := {*groups(), "hydra/launcher", "hydra/sweeper"}):
+    if assigned and name in {*groups(), "hydra/launcher", "hydra/sweeper"}:
         return _starting(word, [f"{name}={choice} " for choice in choices(name)])
     chosen = dict(item.split("=", 1) for item in before[1:] if "=" in item)
-    config = schema.EvaluateConfig if command.config == "evaluate" else schema.RunConfig
-    keys = [*(config_keys(config, chosen) if command.config else ()), *more_keys(command)]
+    config = CONFIGS.get(command.config)
+    keys = [*(config_keys(config.keys, chosen) if config else ()), *more_keys(command)]
     if assigned:
         values = [f"{name}={value} " for key in keys if key.name == name for value in key.values]
         return _starting(word, values)
-    known = {"train": {*groups()}, "evaluate": {"encoder", "evaluation"}}.get(command.config, set())
-    return _starting(word, [f"{group}=" for group in known]) + _next_level(word, keys)
+    taken = () if config is None else config.groups or tuple(groups())
+    return _starting(word, [f"{group}=" for group in taken]) + _next_level(word, keys)
 
 
 def _next_level(word: str, keys: Iterable[Key]) -> list[str]:

@@ -6,26 +6,19 @@ another launcher. Stored embeddings are not computed again, so it may be stopped
 
 from __future__ import annotations
 
-from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
-from lightning.fabric import Fabric
-from lightning.fabric.strategies import DDPStrategy
 from omegaconf import DictConfig
 
-from inbatch import compat
 from inbatch.cli.hydra_app import launch, user_errors
+from inbatch.cli.ranks import start_ranks
 from inbatch.config.check import RunConfig, check_config
-from inbatch.console import make_console, print_plain
 from inbatch.data.sources.load import load_sources
 from inbatch.errors import ConfigError
-from inbatch.gather import largest
-from inbatch.guide import Process, StoredGuide
+from inbatch.guide import StoredGuide
 from inbatch.run import build as parts_of
 from inbatch.run.quiet import quiet
-from inbatch.strategies import cluster_environment, find_world
-from inbatch.strategies.failed_rank import watch_ranks
+from inbatch.strategies import find_world
 
 
 def embed_guide(run: RunConfig) -> Path:
@@ -41,33 +34,15 @@ def embed_guide(run: RunConfig) -> Path:
     sources, losses = parts_of.make_losses(run.loss, sources, guided=guided, mixed=mixed)
     guide = parts_of.make_guide(run.guide, sources, losses, accelerator=world.accelerator)
     if guide is None:
-        raise ConfigError("loss", "does not use a guide", "set loss=gist, which does")
+        raise ConfigError(
+            "loss", "does not use a guide", "set loss=gist or loss=in_batch_kl, which do"
+        )
     if not isinstance(guide, StoredGuide):
         raise ConfigError(
             "guide.mode", "does not use a store", "set guide.mode=stored", value=run.guide.mode
         )
 
-    compat.observe_ranks(watch_ranks)
-    fabric = Fabric(
-        accelerator=world.accelerator,
-        devices=world.devices,
-        num_nodes=world.num_nodes,
-        # A rank that is done waits for the others, however long they take.
-        strategy=DDPStrategy(timeout=timedelta(days=7)) if world.size > 1 else "auto",
-        plugins=[cluster_environment()],
-    )
-    fabric.launch()
-    console = make_console()
-    guide.start(
-        Process(
-            device=fabric.device,
-            rank=fabric.global_rank,
-            world_size=fabric.world_size,
-            barrier=fabric.barrier,
-            most=partial(largest, device=fabric.device),
-            say=lambda line: print_plain(line, console=console) if fabric.is_global_zero else None,
-        )
-    )
+    guide.start(start_ranks(world))
     return guide.store_dir
 
 

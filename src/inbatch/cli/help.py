@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from inbatch.cli.commands import COMMANDS, Command
 from inbatch.cli.keys import Key, choices, config_keys, groups, target_keys
 from inbatch.config import schema
+from inbatch.config.commands import CONFIGS
 from inbatch.doctor.config import DoctorConfig
 
 MAX_WIDTH = 100
@@ -64,9 +65,10 @@ def command_help(name: str) -> str:
 def important_keys(command: Command) -> list[Key]:
     """Return the keys that a command's help lists, with their descriptions."""
     known = {key.name: key for key in config_keys(schema.RunConfig, {}) if command.config}
-    if command.config == "evaluate":  # whose schema refers to that of a run
-        own = config_keys(schema.EvaluateConfig, {})
-        known |= {key.name: key for key in own if key.text or key.name not in known}
+    own = CONFIGS.get(command.config)
+    if own is not None and command.config != "train":  # which may refer to that of a run
+        keys = config_keys(own.keys, {})
+        known |= {key.name: key for key in keys if key.text or key.name not in known}
     known |= {key.name: key for key in more_keys(command)}
     return [known.get(name) or Key(name, groups().get(name, "")) for name in command.keys]
 
@@ -87,8 +89,9 @@ def more_keys(command: Command) -> list[Key]:
 
 
 def _groups(command: Command) -> Iterable[tuple[str, str]]:
+    chosen = CONFIGS[command.config].groups
     for group, text in groups().items():
-        if command.config == "train" or group in ("encoder", "evaluation"):
+        if chosen is None or group in chosen:
             yield (
                 group,
                 f"{text}. Choices: {', '.join(choices(group))}",

@@ -41,7 +41,11 @@ def groups() -> dict[str, str]:
     )
     texts = {name: text for names, text in rows for name in re.findall(r"`(\w+)`", names)}
     folders = sorted(path.name for path in CONF.iterdir() if path.is_dir())
-    return {name: texts.get(name, "") for name in folders if choices(name) and name != "local"}
+    return {
+        name: texts.get(name, "")
+        for name in folders
+        if choices(name) and name not in ("local", "recipe")
+    }
 
 
 def choices(group: str) -> list[str]:
@@ -57,7 +61,10 @@ def config_keys(config: type, chosen: Mapping[str, str], prefix: str = "") -> It
         chosen: {group: choice}; other groups have the choice of `conf/train.yaml`.
         prefix: of the names.
     """
-    hints, texts = typing.get_type_hints(config, include_extras=True), entries(config.__doc__ or "")
+    hints = typing.get_type_hints(config, include_extras=True)
+    texts: dict[str, str] = {}
+    for base in reversed(config.__mro__):
+        texts |= entries(base.__doc__ or "")
     for field in fields(config):
         name, hint = f"{prefix}{field.name}", hints[field.name]
         if is_dataclass(hint) and isinstance(hint, type):

@@ -29,19 +29,19 @@ _FOLDERS = ("output_dir", "guide.store_dir", "data.cache_dir")
 _SPEC = "|".join([*(field.name for field in fields(SourceSpec)), *RETRIEVAL_KEYS])
 _SOURCE = re.compile(rf"data\.train\.(?!({_SPEC})=)([\w-]+)=[^{{]")  # a named one
 _FILE = re.compile(
-    rf"(?P<key>data\.(train|eval)(\.(?P<name>(?!({_SPEC})=)[\w-]+))?)=(?P<file>(?!null$|\{{).+)",
+    rf"(?P<key>data\.(train|eval|texts)(\.(?P<name>(?!({_SPEC})=)[\w-]+))?)=(?P<file>(?!null$|\{{).+)",
     re.DOTALL,
 )
-_KEY_OF_ONE = re.compile(rf"data\.(train|eval)\.({_SPEC})[.=]")
+_KEY_OF_ONE = re.compile(rf"data\.(train|eval|texts)\.({_SPEC})[.=]")
 _BETWEEN_COMMAS = re.compile(
     r"""(?:^|,)\s*('(?:\\.|[^'\\])*'(?=\s*(?:,|$))|"(?:\\.|[^"\\])*"(?=\s*(?:,|$))|[^,]*)"""
 )
 # Keys whose values are texts, so that a number or a comma is part of one.
 _TEXT = re.compile(
-    r"data\.(?:train|eval|columns)\b"
+    r"data\.(?:train|eval|texts|columns)\b"
     r"(?!.*\.(?:limit|streaming|buffer_files|lists|max_negatives|exclude_same_id|graded)$).*"
     r"|data_dir|data\.cache_dir|name|output_dir|resume|card\.model_name|(?:prepare|plan)\.output|plan\.rates"
-    r"|inspect\.output"
+    r"|inspect\.output|role|prompt|ranges|models|mine\.(?:corpus(?!\.limit$).*|faiss_index)"
     r"|(?:encoder|guide)\.(?:model|revision|store_dir|prompts\..+)"
     r"|evaluation\.(?:best_metric|evaluators\..+\.(?:path|name))"
 )

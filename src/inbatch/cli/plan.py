@@ -151,6 +151,7 @@ def work_of(run: RunConfig, rates: Rates) -> Work:
         keep_gib=run.gradcache.keep_gib,
         optimizer_states=optimizer_states(instantiate(run.optimizer), Auto()),
         precision=precision,
+        averaged=run.ema.decay is not None,
     )
 
 

@@ -10,16 +10,13 @@ import re
 import typing
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from inbatch.config.schema import (
     PRECISIONS,
-    DataConfig,
-    EvaluateConfig,
-    EvaluateDataConfig,
     EvaluationConfig,
     RunConfig,
     TrainerConfig,
@@ -34,10 +31,8 @@ from inbatch.optim.check import check_optimizer
 
 __all__ = [
     "PRECISIONS",
-    "EvaluateConfig",
     "RunConfig",
     "check_config",
-    "check_evaluate",
     "check_precision",
     "rows_per_rank",
 ]
@@ -52,35 +47,22 @@ def check_config(cfg: DictConfig) -> RunConfig:
     Raises:
         ConfigError: an unknown key, a value of the wrong type, a missing value, or one out of range.
     """
-    run: RunConfig = _parse(_values(cfg), RunConfig)
-    _check_sources(run.data)
-    _add_evaluators(run.evaluation.evaluators, run.data)
+    run: RunConfig = parse(plain_values(cfg), RunConfig)
+    check_sources(run.data)
+    add_evaluators(run.evaluation.evaluators, run.data.eval, run.data.columns)
     _check_nodes(run)
     _check_loss(run.loss, run.data.train)
-    _check_evaluation(run.evaluation)
+    check_evaluation(run.evaluation)
     _check_pruner(run.pruner, run.evaluation)
     for name in run.card.datasets:
         known = [*run.data.train, *run.evaluation.evaluators]
         if name not in known:
             raise unknown_key(f"card.datasets.{name}", known, "data.train and data.eval")
     folders = {"output_dir": run.output_dir, "guide.store_dir": run.guide.store_dir}
-    _check_folders({**folders, "data.cache_dir": run.data.cache_dir})
+    check_folders({**folders, "data.cache_dir": run.data.cache_dir})
     _check_trainer(run.trainer)
     for name in (*_NODES, "loss"):
         setattr(run, name, with_defaults(getattr(run, name)))
-    return run
-
-
-def check_evaluate(cfg: DictConfig) -> EvaluateConfig:
-    """Check the configuration of an evaluation alike.
-
-    Raises:
-        ConfigError: see `check_config`.
-    """
-    run: EvaluateConfig = _parse(_values(cfg), EvaluateConfig)
-    _add_evaluators(run.evaluation.evaluators, run.data)
-    _check_node(run.encoder, "encoder", "conf/encoder/, as encoder=...")
-    _check_evaluation(run.evaluation)
     return run
 
 
@@ -118,7 +100,7 @@ def omegaconf_error(error: OmegaConfBaseException) -> ConfigError:
     )
 
 
-def _values(cfg: DictConfig) -> Any:
+def plain_values(cfg: DictConfig) -> Any:
     """The configuration as plain values, interpolations resolved."""
     try:
         missing = sorted(OmegaConf.missing_keys(cfg))
@@ -131,7 +113,7 @@ def _values(cfg: DictConfig) -> Any:
         raise omegaconf_error(error) from None
 
 
-def _parse(values: Mapping[str, Any], schema: type) -> Any:
+def parse(values: Mapping[str, Any], schema: type) -> Any:
     """The dataclass `schema` with these values; keys that are left out keep their default."""
     check_type(values, schema, "")
     return _fill(values, schema)
@@ -149,36 +131,36 @@ def _fill(value: Any, hint: Any) -> Any:
 def _check_nodes(run: RunConfig) -> None:
     """Check that each part is there and can be built."""
     for name in _NODES:
-        _check_node(getattr(run, name), name, f"conf/{name}/, as {name}=...")
+        check_node(getattr(run, name), name, f"conf/{name}/, as {name}=...")
     make = locate(run.optimizer["_target_"], "optimizer")
     with errors_under("optimizer", run.optimizer):
         check_optimizer(make, arguments(run.optimizer))
     if run.data.generate is not None:
-        _check_node(run.data.generate, "data.generate", "conf/data/, as data=...")
+        check_node(run.data.generate, "data.generate", "conf/data/, as data=...")
     for name, node in run.logger.items():
-        _check_node(node, f"logger.{name}", "conf/logger/, as logger=...")
+        check_node(node, f"logger.{name}", "conf/logger/, as logger=...")
 
 
 def _check_loss(loss: Any, sources: Mapping[str, Any]) -> None:
     if not isinstance(loss, Mapping) or not loss or is_node(loss):
-        _check_node(loss, "loss", "conf/loss/, as loss=...")
+        check_node(loss, "loss", "conf/loss/, as loss=...")
         return
     for name, node in loss.items():
-        _check_node(node, f"loss.{name}", f"conf/loss/, as +loss@loss.{name}=...")
+        check_node(node, f"loss.{name}", f"conf/loss/, as +loss@loss.{name}=...")
         if name not in sources:
             raise unknown_key(f"loss.{name}", sources, "data.train")
 
 
 def _check_pruner(pruner: Mapping[str, Any], evaluation: EvaluationConfig) -> None:
     if pruner:
-        _check_node(pruner, "pruner", "conf/pruner/, as pruner=...")
+        check_node(pruner, "pruner", "conf/pruner/, as pruner=...")
         if not evaluation.evaluators:
             raise ConfigError("pruner", "has no metric to compare trials by", "set data.eval=FILE")
 
 
-def _check_evaluation(evaluation: EvaluationConfig) -> None:
+def check_evaluation(evaluation: EvaluationConfig) -> None:
     for name, node in evaluation.evaluators.items():
-        _check_node(node, f"evaluation.evaluators.{name}", "conf/evaluation/, as evaluation=...")
+        check_node(node, f"evaluation.evaluators.{name}", "conf/evaluation/, as evaluation=...")
     if evaluation.best_metric is not None and not evaluation.evaluators:
         raise ConfigError(
             "evaluation.best_metric",
@@ -188,13 +170,27 @@ def _check_evaluation(evaluation: EvaluationConfig) -> None:
         )
 
 
-def _check_node(node: Any, key: str, choices: str) -> None:
+def check_node(node: Any, key: str, choices: str) -> None:
     if not is_node(node):
         raise ConfigError(key, "has no _target_", f"choose one of {choices}", value=node)
     check_targets(node, key)
 
 
-def _check_sources(data: DataConfig) -> None:
+class Rows(Protocol):
+    """Training rows of a configuration."""
+
+    train: Any
+    columns: dict[str, Any]
+
+
+class Ranks(Protocol):
+    """Processes of a configuration."""
+
+    accelerator: Any
+
+
+def check_sources(data: Rows) -> None:
+    """Check `data.train`, and make it sources by name."""
     if not data.train:
         raise ConfigError("data.train", "names no source", "set data.train=FILE")
     _check_one_or_named(data.train)
@@ -207,8 +203,14 @@ def _check_sources(data: DataConfig) -> None:
         data.train[name] = {**_as_keys(value), "columns": columns or None}
 
 
-def _add_evaluators(evaluators: dict[str, Any], data: DataConfig | EvaluateDataConfig) -> None:
-    """An evaluator for each set of `data.eval`, unless a chosen one evaluates on it already."""
+def add_evaluators(evaluators: dict[str, Any], given: Any, columns: Mapping[str, Any]) -> None:
+    """An evaluator for each set of `data.eval`, unless a chosen one evaluates on it already.
+
+    Args:
+        evaluators: by name; added to.
+        given: `data.eval`.
+        columns: `data.columns`.
+    """
     for name, node in evaluators.items():
         if isinstance(node, Mapping) and "path" in node and node["path"] is None:
             raise ConfigError(
@@ -216,11 +218,32 @@ def _add_evaluators(evaluators: dict[str, Any], data: DataConfig | EvaluateDataC
                 "is not set",
                 "set data.eval=FILE, or evaluation=auto",
             )
-    if any(node.get("path") == data.eval for node in evaluators.values()):
+    sets = _by_name({} if given is None else given, "eval")
+    chosen = {name: node for name, node in evaluators.items() if node.get("path") == given}
+    for name, node in chosen.items():
+        if isinstance(given, Mapping) and not is_one(given):
+            del evaluators[name]
+            evaluators |= _for_each(sets, node)
+    if chosen:
         return
-    for name, path in _by_name({} if data.eval is None else data.eval, "eval").items():
+    for name, path in sets.items():
         node = {"_target_": "inbatch.evaluation.evaluator_for", "path": path, "name": name}
-        evaluators[name] = {**node, "columns": data.columns or None}
+        evaluators[name] = {**node, "columns": columns or None}
+
+
+def _for_each(sets: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, Any]:
+    """The evaluator of a node for each set; a set's own columns and task win."""
+    found: dict[str, Any] = {}
+    for name, given in sets.items():
+        keys = _as_keys(given)
+        if keys.pop("task", None) is not None:
+            own = {"_target_": "inbatch.evaluation.evaluator_for", "columns": node.get("columns")}
+            found[name] = {**own, "path": given, "name": name}
+            continue
+        columns = {**(node.get("columns") or {}), **(keys.pop("columns", None) or {})}
+        path = keys["path"] if keys.keys() == {"path"} else keys
+        found[name] = {**node, "path": path, "columns": columns or None, "name": name}
+    return found
 
 
 def _by_name(value: Any, name: str) -> dict[str, Any]:
@@ -251,15 +274,21 @@ def _as_keys(source: Any) -> dict[str, Any]:
     return dict(source) if isinstance(source, Mapping) else {"path": source}
 
 
-def _check_folders(folders: Mapping[str, str | None]) -> None:
+def check_folders(folders: Mapping[str, str | None]) -> None:
+    """Refuse folders that are not of this machine, by key; None for those that are not set."""
     for key, folder in folders.items():
         if folder is not None:
             check_local(key, folder)
 
 
+def name_cuda(ranks: Ranks) -> None:
+    """Set `accelerator` cuda where it is gpu, the name that Lightning has for it."""
+    if ranks.accelerator == "gpu":
+        ranks.accelerator = "cuda"
+
+
 def _check_trainer(trainer: TrainerConfig) -> None:
-    if trainer.accelerator == "gpu":  # the name that Lightning has for it
-        trainer.accelerator = "cuda"
+    name_cuda(trainer)
     for name, value in (("max_epochs", trainer.max_epochs), ("max_steps", trainer.max_steps)):
         if value == 0:
             raise ConfigError(

@@ -1,7 +1,7 @@
 """Composition by Hydra, in which a file that is chosen on the command line is taken whole.
 
 Importing this module tells Hydra the schema's defaults, under the names that the first entry of
-conf/train.yaml and of conf/evaluate.yaml has.
+conf/train.yaml, conf/evaluate.yaml and so on has.
 
 Hydra merges files in their order, so an experiment's ``encoder.model`` would be set over
 ``encoder=minilm`` of the command line too, and a model be trained that was not asked for. Here the keys
@@ -25,11 +25,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from inbatch import compat
-from inbatch.config.schema import CONF, EvaluateConfig, RunConfig
+from inbatch.config.commands import CONFIGS
+from inbatch.config.schema import CONF
 
 # As plain values: OmegaConf's own checks of a dataclass end in messages without the key.
-ConfigStore.instance().store("train_keys", asdict(RunConfig()))
-ConfigStore.instance().store("evaluate_keys", asdict(EvaluateConfig()))
+for _name, _config in CONFIGS.items():
+    ConfigStore.instance().store(f"{_name}_keys", asdict(_config.keys()))
 
 _OF_THE_MACHINE = "local/"
 
@@ -45,7 +46,7 @@ def compose(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Compose a file of `conf/` as the commands do.
 
     Args:
-        config_name: train or evaluate.
+        config_name: train, evaluate or another of `CONFIGS`.
         overrides: in Hydra's grammar.
     """
     with whole_choices(), hydra.initialize_config_dir(str(CONF), version_base="1.3"):

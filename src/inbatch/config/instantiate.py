@@ -20,7 +20,8 @@ def instantiate(node: Any, *, key: str = "", **more: Any) -> Any:
         more: further arguments of the target.
     """
     try:
-        return utils.instantiate(node, **more)
+        # Lists as lists: Hydra's own would take apart the dataclasses in them.
+        return utils.instantiate(node, **{"_convert_": "object", **more})
     except InstantiationException as error:
         names = inspect.signature(locate(node["_target_"], key)).parameters if key else ()
         with errors_under(key, names):

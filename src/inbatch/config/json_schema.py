@@ -1,9 +1,9 @@
 """JSON schemas of the YAML files, from which editors complete keys, show what they mean and mark mistakes.
 
 ``python -m inbatch.config.json_schema`` writes conf/schema/*.json: one for each group, `format` for
-conf/data/format, `train` for what starts at the top of a run (conf/train.yaml, experiments) and `evaluate`.
-Everything in them comes from the dataclasses of schema.py and from the signatures and docstrings of the
-targets that the YAML files name.
+conf/data/format, `train` for what starts at the top of a run (conf/train.yaml, experiments), and one for each
+other command that has a file. Everything in them comes from the dataclasses of schema.py and from the
+signatures and docstrings of the targets that the YAML files name.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from inbatch.config.schema import CONF, EvaluateConfig, Keys, RunConfig
+from inbatch.config.commands import CONFIGS
+from inbatch.config.schema import CONF, Keys, RunConfig
 from inbatch.config.targets import annotations_of, locate
 from inbatch.config.types import yaml_type
 
 Schema = dict[str, Any]
 
 FOLDER = CONF / "schema"
-_OTHER_FOLDERS = ("experiment", "hydra", "local", "schema")
+_OTHER_FOLDERS = ("experiment", "hydra", "local", "recipe", "schema")
 _GIVEN_BY_THE_RUN = ("params", "texts")
 _HYDRAS: Schema = {
     "_target_": {"type": "string", "description": "The class or function that is called."},
@@ -45,8 +46,7 @@ def make_schemas() -> dict[str, Schema]:
     )
     targets = {group: _targets(group) for group in groups}
     schemas = {
-        "train": _keys_schema(RunConfig, targets),
-        "evaluate": _keys_schema(EvaluateConfig, targets),
+        **{name: _keys_schema(config.keys, targets) for name, config in CONFIGS.items()},
         "format": _group_schema(_targets("data/format")),
     }
     hints = typing.get_type_hints(RunConfig)
@@ -116,7 +116,7 @@ def _targets(group: str) -> dict[str, Callable[..., Any]]:
 def _keys_schema(kind: type, targets: Mapping[str, Mapping[str, Callable[..., Any]]]) -> Schema:
     """The schema of a dataclass of schema.py; groups in it that are nodes may be given in part."""
     hints = typing.get_type_hints(kind, include_extras=True)
-    docs = describe_parameters([kind.__doc__], hints)
+    docs = describe_parameters([base.__doc__ for base in kind.__mro__], hints)
     plain = kind()
     properties: Schema = {"defaults": _HYDRAS["defaults"]}
     for field in fields(kind):
@@ -132,7 +132,7 @@ def _keys_schema(kind: type, targets: Mapping[str, Mapping[str, Callable[..., An
             properties[field.name] = _value_schema(hint, value)
         if field.name in docs:
             properties[field.name] = {**properties[field.name], "description": docs[field.name]}
-    if kind in (RunConfig, EvaluateConfig):
+    if kind in [config.keys for config in CONFIGS.values()]:
         properties["hydra"] = {"type": "object", "description": "Hydra's own settings."}
     description = inspect.cleandoc(kind.__doc__ or "").splitlines()[0]
     return {

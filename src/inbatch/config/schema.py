@@ -92,7 +92,7 @@ class GradcacheConfig(Keys):
 
 @dataclass
 class GuideConfig(Keys):
-    """conf/guide: the frozen guide of GIST losses.
+    """conf/guide: the frozen guide of GIST losses, and the teacher of losses of distillation.
 
     model: a directory, hub name or pkg://package/directory; null means no guide.
     revision, max_length, prompts, trust_remote_code: as of an encoder, null and {} as the model has them.
@@ -148,6 +148,17 @@ class CheckpointConfig(Keys):
 
 
 @dataclass
+class EmaConfig(Keys):
+    """`ema`: the exponential moving average of the weights, which is then what is evaluated and exported.
+
+    decay: share of the average that stays from one optimizer step to the next, 0.99 say, below 1; null for
+        no average.
+    """
+
+    decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+
+@dataclass
 class EvaluationConfig(Keys):
     """conf/evaluation: evaluators by name, when they run, and which metric chooses the model.
 
@@ -168,31 +179,6 @@ class EvaluationConfig(Keys):
     every_epoch: bool = True
     best_metric: str | None = None
     mode: Literal["max", "min"] = "max"
-
-
-@dataclass
-class EvaluateDataConfig(Keys):
-    """conf/evaluate.yaml, `data`: see `DataConfig`."""
-
-    eval: Any = MISSING
-    columns: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class EvaluateConfig(Keys):
-    """conf/evaluate.yaml: one evaluation of a saved model.
-
-    device: cpu, cuda, or auto for a GPU where there is one.
-    chunk_tokens: computed tokens of one forward.
-    output_dir: folder for the results.
-    """
-
-    data: EvaluateDataConfig = field(default_factory=EvaluateDataConfig)
-    encoder: Any = None
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    device: str = "auto"
-    chunk_tokens: Positive = 8192
-    output_dir: str = "outputs/evaluation"
 
 
 @dataclass
@@ -234,7 +220,7 @@ class RunConfig(Keys):
     gather: global (negatives of all ranks), ring (the same, and each rank holds its own rows and those
         of two others at a time), or local (negatives of this rank only, which is another loss).
     clip_norm: largest norm of the gradient, null for no clipping.
-    learning_rate_mapping: {regular expression over parameter names: learning rate}.
+    learning_rate_mapping: {regular expression over parameter names, those of losses included: learning rate}.
     precision: auto (bf16 where the device computes it natively: GPUs of compute capability 8.0, CPUs with
         AVX512-BF16 or AMX; else fp32), fp32, tf32, bf16, fp16 (autocast), bf16-true, fp64.
     deterministic: refuse operations whose result differs from run to run.
@@ -255,6 +241,7 @@ class RunConfig(Keys):
     strategy: Any = None
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     pruner: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)

@@ -53,6 +53,10 @@ def _nodes(node: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _make(node: Any, key: str) -> Any:
     """The object that a node of dataclasses stands for; None where it is not made of them alone."""
+    if isinstance(node, list):
+        made = [_make(value, f"{key}[{position}]") for position, value in enumerate(node)]
+        whole = all(new is not None or old is None for new, old in zip(made, node))
+        return made if whole else None
     if not is_node(node):
         return None if "'_target_'" in repr(node) else node
     callee = locate(node["_target_"], key)

@@ -25,6 +25,7 @@ from inbatch.data.sources.choice import Draw
 from inbatch.data.sources.columns import resolve_prompts
 from inbatch.data.sources.source import Source
 from inbatch.data.tokenized import Prompted, Tokenize, tokens_of
+from inbatch.encoder.static_files import UNLIMITED
 from inbatch.errors import ConfigError
 
 #: Name of the source of a batch that holds rows of several.
@@ -39,7 +40,8 @@ class Collator:
     Args:
         tokenizer: The encoder's tokenizer.
         chunk_rows: Most texts of a chunk; None for no limit.
-        chunk_tokens: Most computed tokens of a chunk; None for no limit.
+        chunk_tokens: Most computed tokens of a chunk; None for no limit. Where the tokenizer cuts no text, a
+            chunk holds the longest of the batch in any case.
         prompts: Prompt by role or column, see `columns.resolve_prompts`; those of a source win.
         guide_tokenizer: Set to have the same texts in the guide's tokens as well.
         guide_chunk_tokens: As `chunk_tokens`, for the guide's chunks.
@@ -140,6 +142,8 @@ class Collator:
         tokenizer: Tokenize,
         chunk_tokens: int | None,
     ) -> tuple[Chunk, ...]:
+        if chunk_tokens is not None and tokenizer.max_length >= UNLIMITED:
+            chunk_tokens = max(chunk_tokens, max(map(len, token_ids), default=0))
         return make_chunks(
             token_ids,
             prompt_lengths,
@@ -150,7 +154,8 @@ class Collator:
         )
 
     def _check_budget(self, key: str, budget: int | None, tokenizer: Tokenize) -> None:
-        if budget is not None and budget < tokenizer.max_length:
+        # Of texts without a limit the longest of a batch counts, see `_chunks`.
+        if budget is not None and budget < tokenizer.max_length < UNLIMITED:
             raise ConfigError(
                 key,
                 f"cannot hold one text of max_length={tokenizer.max_length} tokens",

@@ -52,7 +52,7 @@ def number_prompts(*prompts: Sequence[str]) -> np.ndarray:
     """A number for each role, int64 [3], equal where the prompts of several encoders are.
 
     Args:
-        prompts: of each encoder, by column; rows without negatives may have two columns only.
+        prompts: of each encoder, by column; rows may have one column, or two.
     """
     of_roles = list(zip(*(by_role(each) for each in prompts)))
     known = list(dict.fromkeys(of_roles))
@@ -61,4 +61,5 @@ def number_prompts(*prompts: Sequence[str]) -> np.ndarray:
 
 def by_role(of_columns: Sequence[T]) -> tuple[T, T, T]:
     """Of values by column those by role; the negatives of all columns share that of the first."""
-    return of_columns[0], of_columns[1], of_columns[min(2, len(of_columns) - 1)]
+    last = len(of_columns) - 1
+    return of_columns[0], of_columns[min(1, last)], of_columns[min(2, last)]

@@ -10,6 +10,7 @@ import torch
 
 _MKLDNN: Any = torch.backends.mkldnn  # its matmul is made at run time
 _BACKENDS = (torch.backends.cuda.matmul, _MKLDNN.matmul)
+_ROUNDINGS = {"tf32": 2.0**-11, "bf16": 2.0**-9}
 
 
 def allow_tf32() -> None:
@@ -17,6 +18,13 @@ def allow_tf32() -> None:
     # Not `backends.cuda.matmul.fp32_precision`: after it, torch.get_float32_matmul_precision() raises,
     # which Lightning calls when it sets up a GPU.
     torch.set_float32_matmul_precision("high")
+
+
+def factor_rounding(dtype: torch.dtype) -> float:
+    """Largest relative error of a factor of products of this type; 0 where none is rounded."""
+    if dtype != torch.float32:
+        return 0.0
+    return max(_ROUNDINGS.get(backend.fp32_precision, 0.0) for backend in _BACKENDS)
 
 
 @contextmanager

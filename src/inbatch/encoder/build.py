@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from inbatch.encoder.backbone import (
@@ -18,14 +17,17 @@ from inbatch.encoder.backbone import (
     pretrained_backbone,
     random_backbone,
 )
-from inbatch.encoder.head import Normalize, make_dense
 from inbatch.encoder.linear import use_fast_products
 from inbatch.encoder.model import Encoder
+from inbatch.encoder.options import freeze_parameters, given, make_head
 from inbatch.encoder.packing import prepare_packing
 from inbatch.encoder.pooling import Pooling
 from inbatch.encoder.resolve import resolve_directory
 from inbatch.encoder.st_read import SavedEncoder, read_saved_encoder
+from inbatch.encoder.static_files import is_static
+from inbatch.encoder.static_load import load_static
 from inbatch.encoder.tokenize import TextTokenizer, load_tokenizer, train_wordpiece
+from inbatch.encoder.transformer import TransformerEncoder
 from inbatch.encoder.transformer_config import make_config, read_config
 from inbatch.errors import ConfigError
 
@@ -101,7 +103,31 @@ def build_encoder(
     """
     options = LoadOptions(attention=attention, dtype=dtype, trust_remote_code=trust_remote_code)
     if model is not None and config is None:
-        saved, backbone, hf = _from_saved(model, tokenizer, pretrained, revision, options)
+        _check_trains_no_tokenizer(model, tokenizer)
+        directory = resolve_directory(model, revision=revision, weights=pretrained)
+        if is_static(directory):
+            return load_static(
+                resolve_directory(model, revision=revision),
+                base_model=model,
+                pretrained=pretrained,
+                max_length=max_length,
+                dense=dense,
+                normalize=normalize,
+                prompts=prompts,
+                default_prompt_name=default_prompt_name,
+                similarity=similarity,
+                truncate_dim=truncate_dim,
+                freeze=freeze,
+                of_transformers={
+                    "tokenizer": tokenizer is not None,
+                    "attention": attention != "auto",
+                    "dtype": dtype not in ("float32", "auto"),
+                    "pooling": pooling not in (None, "mean", ["mean"]),
+                    "include_prompt": include_prompt is False,
+                    "gradient_checkpointing": gradient_checkpointing,
+                },
+            )
+        saved, backbone, hf = _from_saved(model, directory, tokenizer, pretrained, options)
     elif config is not None and model is None:
         saved = SavedEncoder()
         backbone, hf = _from_config(config, tokenizer, texts, options)
@@ -118,15 +144,15 @@ def build_encoder(
         enable_gradient_checkpointing(transformer)
     pool = _pooling(saved, pooling, include_prompt, transformer.config)
     width = transformer.config.hidden_size * len(pool.modes)
-    encoder = Encoder(
+    encoder = TransformerEncoder(
         transformer,
         TextTokenizer(hf, _max_length(saved, max_length, backbone, hf), saved.do_lower_case),
         pooling=pool,
-        head=[layer.to(transformer.dtype) for layer in _head(saved, dense, normalize, width)],
+        head=[layer.to(transformer.dtype) for layer in make_head(saved, dense, normalize, width)],
         prompts={**saved.prompts, **(prompts or {})},
-        default_prompt_name=_given(default_prompt_name, saved.default_prompt_name),
-        similarity=_given(similarity, saved.similarity, "cosine"),
-        truncate_dim=_given(truncate_dim, saved.truncate_dim),
+        default_prompt_name=given(default_prompt_name, saved.default_prompt_name),
+        similarity=given(similarity, saved.similarity, "cosine"),
+        truncate_dim=given(truncate_dim, saved.truncate_dim),
         base_model=model,
         pooler=backbone.pooler,
         packing=prepare_packing(transformer, attention),
@@ -136,43 +162,7 @@ def build_encoder(
     return encoder
 
 
-def freeze_parameters(module: nn.Module, patterns: Sequence[str]) -> None:
-    """Stop training the parameters that have a match of a regular expression in their name.
-
-    Raises:
-        ConfigError: an expression is malformed or matches no parameter.
-    """
-    for pattern in patterns:
-        try:
-            found = [p for name, p in module.named_parameters() if re.search(pattern, name)]
-        except re.error as error:
-            raise ConfigError(
-                "freeze", f"is not a regular expression ({error})", "correct it", value=pattern
-            ) from error
-        if not found:
-            first = next(name for name, _ in module.named_parameters())
-            raise ConfigError(
-                "freeze",
-                "matches no parameter",
-                f"correct it, names look like {first!r}",
-                value=pattern,
-            )
-        for parameter in found:
-            parameter.requires_grad_(False)
-
-
-def _given(*values: Any) -> Any:
-    """Return the first value that is not None."""
-    return next((value for value in values if value is not None), None)
-
-
-def _from_saved(
-    model: str,
-    tokenizer: str | Mapping[str, Any] | None,
-    pretrained: bool,
-    revision: str | None,
-    options: LoadOptions,
-) -> tuple[SavedEncoder, Backbone, PreTrainedTokenizerBase]:
+def _check_trains_no_tokenizer(model: str, tokenizer: object) -> None:
     if isinstance(tokenizer, Mapping):
         raise ConfigError(
             "tokenizer",
@@ -180,7 +170,15 @@ def _from_saved(
             f"leave it out, or replace model={model!r} by config",
             value=dict(tokenizer),
         )
-    directory = resolve_directory(model, revision=revision, weights=pretrained)
+
+
+def _from_saved(
+    model: str,
+    directory: Path,
+    tokenizer: str | Mapping[str, Any] | None,
+    pretrained: bool,
+    options: LoadOptions,
+) -> tuple[SavedEncoder, Backbone, PreTrainedTokenizerBase]:
     transformer, saved = read_saved_encoder(
         directory, weights=pretrained, trust_remote_code=options.trust_remote_code
     )
@@ -189,7 +187,7 @@ def _from_saved(
         backbone = pretrained_backbone(transformer, config, options)
     else:
         backbone = random_backbone(config, options)
-    if tokenizer is not None:
+    if isinstance(tokenizer, str):
         return saved, backbone, _named_tokenizer(tokenizer, options)
     hf = load_tokenizer(transformer, trust_remote_code=options.trust_remote_code)
     return saved, backbone, hf
@@ -241,29 +239,11 @@ def _pooling(
     architecture = (config.architectures or [""])[0]
     causal = architecture.endswith("ForCausalLM") and getattr(config, "is_causal", True)
     found = saved.pooling or Pooling(("last_token",) if causal else ("mean",))
-    modes = _given(pooling, found.modes)
+    modes = given(pooling, found.modes)
     return Pooling(
         (modes,) if isinstance(modes, str) else tuple(modes),
-        _given(include_prompt, found.include_prompt),
+        given(include_prompt, found.include_prompt),
     )
-
-
-def _head(
-    saved: SavedEncoder,
-    dense: Mapping[str, Any] | Literal[False] | None,
-    normalize: bool | None,
-    width: int,
-) -> list[nn.Module]:
-    layers = list(saved.head)
-    if dense is not None:
-        layers = [layer for layer in layers if isinstance(layer, Normalize)]
-        if isinstance(dense, Mapping):
-            layers.insert(0, make_dense(width, dense))
-    if normalize is not None:
-        layers = [layer for layer in layers if not isinstance(layer, Normalize)]
-        if normalize:
-            layers.append(Normalize())
-    return layers
 
 
 def _max_length(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from inbatch import compat
 from inbatch.encoder.packing import obstacle
-from inbatch.encoder.parts import EncoderParts
-from inbatch.encoder.st_write import module_configs
+from inbatch.encoder.parts import EncoderParts, TransformerParts
+from inbatch.encoder.st_write import Module, transformer_modules
 
 
-def architecture_text(encoder: EncoderParts) -> str:
+def architecture_text(modules: Sequence[Module], first: str) -> str:
     """Print the modules as sentence-transformers does in a model card.
 
     Example::
@@ -20,17 +21,17 @@ def architecture_text(encoder: EncoderParts) -> str:
           (1): Pooling({'word_embedding_dimension': 384, ...})
           (2): Normalize()
         )
+
+    Args:
+        modules: in order.
+        first: how the first of them is printed.
     """
-    lines = []
-    for number, (kind, config) in enumerate(module_configs(encoder)):
-        suffix = (
-            f" with Transformer model: {type(encoder.backbone).__name__}" if number == 0 else ""
-        )
-        lines.append(f"  ({number}): {kind}({config or ''}){suffix}")
+    printed = [first, *(f"{module.kind}({module.config or ''})" for module in modules[1:])]
+    lines = [f"  ({number}): {line}" for number, line in enumerate(printed)]
     return "\n".join(["SentenceTransformer(", *lines, ")"])
 
 
-def attention_text(encoder: EncoderParts) -> str:
+def attention_text(encoder: TransformerParts) -> str:
     """Say how attention is computed, and why texts are padded where they are."""
     if encoder.packing == "always":
         return "varlen, without padding"
@@ -41,19 +42,29 @@ def attention_text(encoder: EncoderParts) -> str:
     return used if problem is None else f"{used} ({problem})"
 
 
-def describe_encoder(encoder: EncoderParts) -> dict[str, Any]:
+def describe_transformer(encoder: TransformerParts) -> dict[str, Any]:
     """Collect plain values by name; sizes in parameters, tokens and dimensions."""
-    parameters = list(encoder.parameters())
+    modules = transformer_modules(encoder)
+    name = type(encoder.backbone).__name__
+    first = f"Transformer({modules[0].config}) with Transformer model: {name}"
     return {
-        "architecture": architecture_text(encoder),
-        "transformer": type(encoder.backbone).__name__,
-        "base_model": encoder.base_model,
+        "architecture": architecture_text(modules, first),
+        "transformer": name,
         "attention": attention_text(encoder),
         "max_seq_length": encoder.tokenizer.max_length,
-        "output_dimension": encoder.output_dimension,
-        "similarity": encoder.similarity,
         "pooling": list(encoder.pooling.modes),
         "include_prompt": encoder.pooling.include_prompt,
+        **describe_encoder(encoder),
+    }
+
+
+def describe_encoder(encoder: EncoderParts) -> dict[str, Any]:
+    """The values that every kind of encoder has."""
+    parameters = list(encoder.parameters())
+    return {
+        "base_model": encoder.base_model,
+        "output_dimension": encoder.output_dimension,
+        "similarity": encoder.similarity,
         "prompts": {name: text for name, text in encoder.prompts.items() if text},
         "default_prompt_name": encoder.default_prompt_name,
         "num_parameters": sum(p.numel() for p in parameters),

@@ -16,17 +16,13 @@ from inbatch.encoder.tokenize import TextTokenizer
 class EncoderParts(Protocol):
     """The parts of an `Encoder` that `st_write` and `describe` read; see there for each."""
 
-    backbone: PreTrainedModel
     tokenizer: TextTokenizer
-    pooling: Pooling
     head: nn.Sequential
     prompts: dict[str, str]
     default_prompt_name: str | None
     similarity: str
     truncate_dim: int | None
     base_model: str | None
-    pooler: dict[str, Tensor]
-    packing: Packing
 
     @property
     def output_dimension(self) -> int:
@@ -40,3 +36,12 @@ class EncoderParts(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """All weights by name."""
+
+
+class TransformerParts(EncoderParts, Protocol):
+    """Further parts of a `TransformerEncoder`."""
+
+    backbone: PreTrainedModel
+    pooling: Pooling
+    pooler: dict[str, Tensor]
+    packing: Packing

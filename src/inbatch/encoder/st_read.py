@@ -1,20 +1,21 @@
 """Read a sentence-transformers directory into this package's parts.
 
 `modules.json` lists the modules in order: a Transformer, a Pooling, then any number of Dense and
-Normalize. Both layouts are read: the one that sentence-transformers 6 writes, and the older one
-(``sentence_transformers.models.*`` types, ``pooling_mode_*`` flags, ``max_seq_length`` in
-sentence_bert_config.json) that `st_write` writes. A setting that would change the embeddings
-and that this package lacks is refused by name; none is skipped.
+Normalize; a StaticEmbedding in place of the first two is read by `static_files`. Both layouts are read:
+the one that sentence-transformers 6 writes, and the older one (``sentence_transformers.models.*`` types,
+``pooling_mode_*`` flags, ``max_seq_length`` in sentence_bert_config.json) that `st_write` writes. A setting
+that would change the embeddings and that this package lacks is refused by name; none is skipped.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -92,28 +93,51 @@ def read_saved_encoder(
         ConfigError: a module or a setting that this package lacks, a broken file, or weights that
             are missing, pickled or of another shape.
     """
-    if not (directory / MODULES_FILE).is_file():
+    modules = saved_modules(directory)
+    if not modules:
         return directory, SavedEncoder()
-    modules = _read_json(directory / MODULES_FILE)
-    kinds = [_kind(module["type"], directory) for module in modules]
+    kinds = [kind for kind, _ in modules]
     if kinds[:2] != ["Transformer", "Pooling"] or {*kinds[2:]} - {"Dense", "Normalize"}:
         raise ConfigError(
             str(directory / MODULES_FILE),
             f"lists the modules {kinds}",
-            "give a model of a Transformer, a Pooling, then any Dense and Normalize",
+            "give a model of a Transformer and a Pooling, or of a StaticEmbedding, then any Dense and "
+            "Normalize",
         )
-    paths = [_inside(directory, module["path"]) for module in modules]
+    (_, transformer), (_, pooling), *head = modules
+    return transformer, SavedEncoder(
+        pooling=_read_pooling(pooling, trust_remote_code=trust_remote_code),
+        head=read_head(head, weights=weights),
+        **_read_transformer(transformer),
+        **read_model(directory),
+    )
+
+
+def saved_modules(directory: Path) -> list[tuple[str, Path]]:
+    """Class name and folder of each module of a sentence-transformers directory; none without modules.json.
+
+    Raises:
+        ConfigError: a module of another package, a folder outside of the directory, or a broken file.
+    """
+    if not (directory / MODULES_FILE).is_file():
+        return []
+    return [
+        (_kind(module["type"], directory), _inside(directory, module["path"]))
+        for module in _read_json(directory / MODULES_FILE)
+    ]
+
+
+def read_head(modules: Sequence[tuple[str, Path]], *, weights: bool) -> tuple[nn.Module, ...]:
+    """The layers behind the pooled vector, each a Dense or a Normalize; with weights or random ones.
+
+    Raises:
+        ConfigError: a setting that this package lacks, or weights that are missing or of another shape.
+    """
     readers: dict[str, Callable[[Path], nn.Module]] = {
         "Dense": lambda path: _read_dense(path, weights=weights),
         "Normalize": _read_normalize,
     }
-    head = tuple(readers[kind](path) for kind, path in zip(kinds[2:], paths[2:], strict=True))
-    return paths[0], SavedEncoder(
-        pooling=_read_pooling(paths[1], trust_remote_code=trust_remote_code),
-        head=head,
-        **_read_transformer(paths[0]),
-        **_read_model(directory),
-    )
+    return tuple(readers[kind](path) for kind, path in modules)
 
 
 def _read_transformer(path: Path) -> dict[str, Any]:
@@ -169,8 +193,17 @@ def _read_dense(path: Path, *, weights: bool) -> Dense:
             f"holds no {WEIGHTS_FILE}",
             "load and save the model once with sentence-transformers, which writes it",
         )
-    load_dense(dense, load_file(path / WEIGHTS_FILE), source=str(path / WEIGHTS_FILE))
+    try:
+        state = load_file(path / WEIGHTS_FILE)
+    except SafetensorError as error:
+        raise unreadable(path / WEIGHTS_FILE, error) from error
+    load_dense(dense, state, source=str(path / WEIGHTS_FILE))
     return dense
+
+
+def unreadable(file: Path, error: SafetensorError) -> ConfigError:
+    """The error for a file of safetensors that is cut short, or none."""
+    return ConfigError(str(file), f"cannot be read ({error})", "copy or download it once more")
 
 
 def _read_normalize(path: Path) -> Normalize:
@@ -179,7 +212,8 @@ def _read_normalize(path: Path) -> Normalize:
     return Normalize()
 
 
-def _read_model(directory: Path) -> dict[str, Any]:
+def read_model(directory: Path) -> dict[str, Any]:
+    """Prompts, similarity and dimensions of a directory, as fields of `SavedEncoder`."""
     file = directory / MODEL_FILE
     config = _read_json(file) if file.is_file() else {}
     model_type = config.get("model_type") or "SentenceTransformer"

@@ -6,18 +6,18 @@ releases know neither the module types nor the keys that 6 writes. Weights are s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from inbatch.compat import saving_without_deepspeed
 from inbatch.encoder.head import Dense
-from inbatch.encoder.parts import EncoderParts
+from inbatch.encoder.parts import EncoderParts, TransformerParts
 from inbatch.encoder.pooling import Pooling
 from inbatch.encoder.st_read import (
     MODEL_FILE,
@@ -32,8 +32,25 @@ from inbatch.files import replaced_folder, write_json
 _OLDEST_FLAGS = tuple(POOLING_NAMES)[:4]  # the other settings of Pooling came in later releases
 
 
+Weights = dict[str, Tensor]
+WriteModule = Callable[[Path, Weights], None]  # a module's files, from all weights
+
+
+class Module(NamedTuple):
+    """A module of a model in the older layout."""
+
+    kind: str  # its class
+    config: dict[str, Any]  # every key
+    folder: str
+    write: WriteModule
+
+
 def write_directory(
-    encoder: EncoderParts, path: str | Path, *, state_dict: Mapping[str, Tensor] | None = None
+    encoder: EncoderParts,
+    modules: Sequence[Module],
+    path: str | Path,
+    *,
+    state_dict: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a directory that `SentenceTransformer(path)` and `build_encoder(path)` load.
 
@@ -42,6 +59,7 @@ def write_directory(
 
     Args:
         encoder: what to write.
+        modules: what it consists of, in order.
         path: new, empty, or an older model, which is replaced entirely.
         state_dict: the encoder's weights under its own names where its parameters do not hold them
             (sharded strategies); by default its own.
@@ -51,26 +69,69 @@ def write_directory(
     """
     path = Path(path)
     check_target(path)
+    listed = [
+        {
+            "idx": number,
+            "name": str(number),
+            "path": module.folder,
+            "type": f"sentence_transformers.models.{module.kind}",
+        }
+        for number, module in enumerate(modules)
+    ]
     with replaced_folder(path) as folder:
         state = dict(encoder.state_dict() if state_dict is None else state_dict)
-        _write_files(encoder, folder, state)
+        for module in modules:
+            (folder / module.folder).mkdir(exist_ok=True)
+            module.write(folder / module.folder, state)
+        write_json(folder / MODULES_FILE, listed)
+        write_json(folder / MODEL_FILE, _model_config(encoder))
 
 
-def module_configs(encoder: EncoderParts) -> list[tuple[str, dict[str, Any]]]:
-    """List class name and settings of each module in order, with every key of the older layout."""
-    width = encoder.backbone.config.hidden_size
-    transformer = {
+def transformer_modules(encoder: TransformerParts) -> list[Module]:
+    """The modules of an encoder around a transformer."""
+    settings = {
         "max_seq_length": encoder.tokenizer.max_length,
         "do_lower_case": encoder.tokenizer.do_lower_case,
     }
+
+    def write_backbone(path: Path, state: Weights) -> None:
+        backbone = {**weights_below(state, "backbone."), **encoder.pooler}
+        with saving_without_deepspeed():
+            encoder.backbone.save_pretrained(path, state_dict=backbone)
+        encoder.tokenizer.hf.save_pretrained(path)
+        write_json(path / TRANSFORMER_FILE, settings)
+
+    pooling = _pooling_config(encoder.pooling, encoder.backbone.config.hidden_size)
     return [
-        ("Transformer", transformer),
-        ("Pooling", _pooling_config(encoder.pooling, width)),
-        *(
-            ("Dense", _dense_config(m)) if isinstance(m, Dense) else ("Normalize", {})
-            for m in encoder.head
+        Module("Transformer", settings, "", write_backbone),
+        Module(
+            "Pooling",
+            pooling,
+            "1_Pooling",
+            lambda path, _: write_json(path / "config.json", _without_later_defaults(pooling)),
         ),
+        *head_modules(encoder.head, first=2),
     ]
+
+
+def head_modules(head: nn.Sequential, *, first: int) -> list[Module]:
+    """The modules of Dense and Normalize layers, of which the first is the model's module `first`."""
+    return [
+        _dense_module(layer, f"head.{number}.", f"{first + number}_Dense")
+        if isinstance(layer, Dense)
+        else Module("Normalize", {}, f"{first + number}_Normalize", lambda path, state: None)
+        for number, layer in enumerate(head)
+    ]
+
+
+def _dense_module(dense: Dense, prefix: str, folder: str) -> Module:
+    config = _dense_config(dense)
+
+    def write(path: Path, state: Weights) -> None:
+        write_json(path / "config.json", config)
+        save_file(weights_below(state, prefix), path / WEIGHTS_FILE, metadata={"format": "pt"})
+
+    return Module("Dense", config, folder, write)
 
 
 def _pooling_config(pooling: Pooling, width: int) -> dict[str, Any]:
@@ -101,35 +162,6 @@ def _dense_config(dense: Dense) -> dict[str, Any]:
     }
 
 
-def _write_files(encoder: EncoderParts, path: Path, state: dict[str, Tensor]) -> None:
-    backbone = {**_below(state, "backbone."), **encoder.pooler}
-    with saving_without_deepspeed():
-        encoder.backbone.save_pretrained(path, state_dict=backbone)
-    encoder.tokenizer.hf.save_pretrained(path)
-    modules = []
-    for number, (kind, config) in enumerate(module_configs(encoder)):
-        folder = "" if number == 0 else f"{number}_{kind}"
-        modules.append(
-            {
-                "idx": number,
-                "name": str(number),
-                "path": folder,
-                "type": f"sentence_transformers.models.{kind}",
-            }
-        )
-        (path / folder).mkdir(exist_ok=True)
-        if kind == "Transformer":
-            write_json(path / TRANSFORMER_FILE, config)
-        elif kind == "Pooling":
-            write_json(path / folder / "config.json", _without_later_defaults(config))
-        elif kind == "Dense":
-            write_json(path / folder / "config.json", config)
-            weights = _below(state, f"head.{number - 2}.")
-            save_file(weights, path / folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    write_json(path / MODULES_FILE, modules)
-    write_json(path / MODEL_FILE, _model_config(encoder))
-
-
 def _model_config(encoder: EncoderParts) -> dict[str, Any]:
     # Without the key "sentence_transformers" no release warns that it is older than the model.
     config: dict[str, Any] = {
@@ -158,7 +190,8 @@ def _without_later_defaults(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def weights_below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The weights whose name begins with a prefix, without it, on the CPU."""
     return {
         key.removeprefix(prefix): value.detach().cpu().contiguous()
         for key, value in state.items()

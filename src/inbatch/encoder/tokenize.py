@@ -39,6 +39,7 @@ class TextTokenizer:
         hf: the transformers tokenizer.
         max_length: tokens that a text keeps, prompt and special tokens included.
         do_lower_case: lower-case in front of the tokenizer's own normalizer.
+        special_tokens: add those of the tokenizer to each text, such as [CLS] and [SEP].
 
     Raises:
         ConfigError: `max_length` leaves no room for a token of text, or the tokenizer cannot pad.
@@ -47,13 +48,14 @@ class TextTokenizer:
     hf: PreTrainedTokenizerBase
     max_length: int
     do_lower_case: bool = False
+    special_tokens: bool = True
 
     def __post_init__(self) -> None:
-        if self.hf.pad_token_id is None:
+        if self.hf.pad_token_id is None and self.special_tokens:
             raise ConfigError(
                 "tokenizer", "has no padding token", "add pad_token to tokenizer_config.json"
             )
-        least = self.hf.num_special_tokens_to_add() + 1
+        least = 1 + (self.hf.num_special_tokens_to_add() if self.special_tokens else 0)
         if self.max_length < least:
             raise ConfigError(
                 "max_length", "is too small", f"set at least {least}", value=self.max_length
@@ -78,6 +80,7 @@ class TextTokenizer:
         # `verbose` silences the remark about texts above model_max_length, which are the point here.
         encoded = self.hf(
             [prompt + text for text in texts],
+            add_special_tokens=self.special_tokens,
             truncation=False,
             padding=False,
             return_attention_mask=False,
@@ -91,6 +94,7 @@ class TextTokenizer:
             return []
         encoded = self.hf(
             texts,
+            add_special_tokens=self.special_tokens,
             truncation=True,
             max_length=self.max_length,
             padding=False,
@@ -102,8 +106,8 @@ class TextTokenizer:
 
     @property
     def pad_id(self) -> int:
-        """Token id of padding."""
-        return int(self.hf.pad_token_id)
+        """Token id of padding; any where the tokenizer has none, since masks tell what is padding."""
+        return int(self.hf.pad_token_id or 0)
 
     @property
     def padding_side(self) -> Literal["right", "left"]:

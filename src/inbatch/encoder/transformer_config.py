@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from inbatch.errors import ConfigError, did_you_mean
@@ -18,6 +19,7 @@ TRANSFORMERS_ERRORS = (
     ImportError,
     KeyError,
     RuntimeError,
+    SafetensorError,
     StrictDataclassError,
 )
 _EXAMPLES = "bert, distilbert, mpnet, nomic_bert, xlm-roberta or modernbert"

@@ -8,12 +8,16 @@ embeds them when it is called with an `encode` function::
                             rows, or corpus, queries and judgements -> numbers for ids
     base                    the protocol; each distinct text is embedded once; the model's own similarity
     metrics, search         pure: embeddings -> scores -> numbers; exact top-k search in tiles
-    embedding_similarity, triplet, binary_classification, information_retrieval
+    embedding_similarity, triplet, binary_classification, information_retrieval, reranking
                             one evaluator each
+    retrieval_hub, retrieval_sets
+                            NanoBEIR, or a folder of retrieval sets -> each of them, and their mean
     choose                  picks one of them for a file
+    quantise, views         the same evaluation in fewer dimensions and fewer bits
+    bootstrap               pure: intervals of metrics, and of differences between models
 
-They do not depend on ranks: given the same embeddings they do the same work and return the same
-numbers.
+Given the same embeddings they return the same numbers on any number of ranks: `encode` may say that it is of
+one of several, which then share the queries of a search (shared_queries).
 """
 
 from inbatch.evaluation.base import Encode, Evaluator, Examples, ShowsExamples
@@ -21,6 +25,8 @@ from inbatch.evaluation.binary_classification import BinaryClassificationEvaluat
 from inbatch.evaluation.choose import evaluator_for
 from inbatch.evaluation.embedding_similarity import EmbeddingSimilarityEvaluator
 from inbatch.evaluation.information_retrieval import InformationRetrievalEvaluator
+from inbatch.evaluation.reranking import RerankingEvaluator
+from inbatch.evaluation.retrieval_sets import RetrievalSetsEvaluator
 from inbatch.evaluation.triplet import TripletEvaluator
 
 __all__ = [
@@ -30,6 +36,8 @@ __all__ = [
     "Evaluator",
     "Examples",
     "InformationRetrievalEvaluator",
+    "RerankingEvaluator",
+    "RetrievalSetsEvaluator",
     "ShowsExamples",
     "TripletEvaluator",
     "evaluator_for",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from inbatch.data.sources.columns import suggest
 from inbatch.errors import ConfigError
+from inbatch.evaluation.bootstrap import Sample
 from inbatch.evaluation.metrics import SIMILARITIES
 
 
@@ -34,6 +35,25 @@ class EncodesOn(Protocol):
     @property
     def device(self) -> torch.device:
         """The device of the encoder."""
+
+
+@runtime_checkable
+class SharesSearch(Protocol):
+    """An `Encode` of one of several ranks, all of which get all embeddings.
+
+    What follows from them may be shared: each rank works on some parts, and the results are joined.
+    """
+
+    @property
+    def rank(self) -> int:
+        """Of this process."""
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks."""
+
+    def join(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
+        """Rows of all ranks in their order; `counts` are the rows of each rank."""
 
 
 class Evaluator(Protocol):
@@ -96,6 +116,14 @@ class EvaluationRows(NamedTuple):
     contents: str
     columns: Mapping[str, Sequence[str] | Sequence[float]]
     notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class KeepsRows(Protocol):
+    """An evaluator that keeps what its primary metric was computed of in its last call."""
+
+    def sample(self) -> Sample | None:
+        """The metric as a function of rows; None before a call, or where embeddings were not finite."""
 
 
 @runtime_checkable

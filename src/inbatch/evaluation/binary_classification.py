@@ -20,9 +20,11 @@ from inbatch.evaluation.base import (
     with_prefix,
     with_summary,
 )
+from inbatch.evaluation.bootstrap import Sample, largest_of
 from inbatch.evaluation.metrics import (
     BINARY_KEYS,
     DISTANCES,
+    average_precision,
     binary_metrics,
     pairwise_similarity,
     without_noise,
@@ -79,6 +81,7 @@ class BinaryClassificationEvaluator:
                 "(matching) are allowed",
                 "name another column",
             )
+        self._scores: list[np.ndarray] = []  # of the last call, by similarity
 
     @property
     def primary_metric(self) -> str:
@@ -98,15 +101,29 @@ class BinaryClassificationEvaluator:
         """The labelled pairs."""
         return pair_rows(self.first, self.second, self.labels)
 
+    def sample(self) -> Sample | None:
+        """The average precision as a function of pairs; NaN where all are of one label."""
+        if not self._scores or not all(np.isfinite(scores).all() for scores in self._scores):
+            return None
+        return largest_of([self._precision_of(scores) for scores in self._scores])
+
+    def _precision_of(self, scores_N: np.ndarray) -> Sample:
+        def precision(places: np.ndarray) -> float:
+            return average_precision(self.labels[places], scores_N[places])
+
+        return Sample(len(self.labels), precision)
+
     def __call__(self, encode: Encode) -> dict[str, float]:
         """Embed the pairs and classify."""
         first_ND, second_ND = embed_distinct(
             encode, (self.first, self.second), role=self.role, truncate_dim=self.truncate_dim
         )
         metrics: dict[str, float] = {}
+        self._scores = []
         for similarity in self.similarity:
             found_N = pairwise_similarity(first_ND, second_ND, similarity).numpy()
             scores_N = without_noise(found_N)
+            self._scores.append(scores_N)
             for key, value in binary_metrics(self.labels, scores_N).items():
                 is_distance = similarity in DISTANCES and key.endswith("_threshold")
                 metrics[f"{similarity}_{key}"] = -value if is_distance else value

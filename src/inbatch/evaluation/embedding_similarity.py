@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, final
 
+import numpy as np
+
 from inbatch.evaluation.base import (
     Encode,
     EvaluationRows,
@@ -17,6 +19,7 @@ from inbatch.evaluation.base import (
     with_prefix,
     with_summary,
 )
+from inbatch.evaluation.bootstrap import Sample, largest_of
 from inbatch.evaluation.metrics import correlations, pairwise_similarity
 from inbatch.evaluation.rows import RowSource, pair_rows, read_labelled_pairs
 
@@ -62,6 +65,7 @@ class EmbeddingSimilarityEvaluator:
         self.first, self.second, self.labels = read_labelled_pairs(
             path, columns=columns, limit=limit, field=field
         )
+        self._scores: list[np.ndarray] = []  # of the last call, by similarity
 
     @property
     def primary_metric(self) -> str:
@@ -81,14 +85,28 @@ class EmbeddingSimilarityEvaluator:
         """The labelled pairs."""
         return pair_rows(self.first, self.second, self.labels)
 
+    def sample(self) -> Sample | None:
+        """Spearman's correlation as a function of pairs."""
+        if not self._scores or not all(np.isfinite(scores).all() for scores in self._scores):
+            return None
+        return largest_of([self._correlation_of(scores) for scores in self._scores])
+
+    def _correlation_of(self, scores_N: np.ndarray) -> Sample:
+        def spearman(places: np.ndarray) -> float:
+            return correlations(self.labels[places], scores_N[places])["spearman"]
+
+        return Sample(len(self.labels), spearman)
+
     def __call__(self, encode: Encode) -> dict[str, float]:
         """Embed the pairs and correlate."""
         first_ND, second_ND = embed_distinct(
             encode, (self.first, self.second), role=self.role, truncate_dim=self.truncate_dim
         )
         metrics: dict[str, float] = {}
+        self._scores = []
         for similarity in self.similarity:
             scores_N = pairwise_similarity(first_ND, second_ND, similarity).numpy()
+            self._scores.append(scores_N)
             for key, value in correlations(self.labels, scores_N).items():
                 metrics[f"{key}_{similarity}"] = value
         if len(self.similarity) > 1:

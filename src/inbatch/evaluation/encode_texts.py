@@ -38,10 +38,17 @@ def on_device(encoder: Encoder, device: str | torch.device | None) -> Encoder:
     Raises:
         ConfigError: the device cannot be used.
     """
-    if device is None:
-        return encoder
+    return encoder if device is None else encoder.to(usable_device(device))
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """A device of torch, on which memory can be had.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
     try:
-        return encoder.to(device)
+        return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ConfigError(

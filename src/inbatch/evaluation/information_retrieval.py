@@ -13,11 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inbatch.data.sources.columns import suggest
 from inbatch.errors import ConfigError
 from inbatch.evaluation.base import (
     Encode,
-    EncodesOn,
     EvaluationRows,
     Examples,
     check_truncate_dim,
@@ -27,15 +25,17 @@ from inbatch.evaluation.base import (
     prefix_key,
     with_prefix,
 )
-from inbatch.evaluation.metrics import Cutoffs, retrieval_metrics
+from inbatch.evaluation.bootstrap import Sample, mean_of
+from inbatch.evaluation.metrics import Cutoffs, query_metrics
 from inbatch.evaluation.retrieval_data import RetrievalData
 from inbatch.evaluation.retrieval_files import read_retrieval_data
 from inbatch.evaluation.retrieval_rows import retrieval_data_of_rows
 from inbatch.evaluation.retrieval_spec import is_retrieval, retrieval_spec
 from inbatch.evaluation.rows import RowSource, check_limit
 from inbatch.evaluation.search import hit_ranks, no_hits, search_block
+from inbatch.evaluation.search_device import check_device, search_device
+from inbatch.evaluation.shared_queries import share_queries
 
-DEVICES = ("auto", "cpu", "cuda")
 EXAMPLE_QUERIES, EXAMPLE_HITS = 10, 3
 SHOWN_ROWS = 1000  # of the relevant pairs, in a card
 
@@ -108,7 +108,7 @@ class InformationRetrievalEvaluator:
     ) -> None:
         field = field_of(name, "retrieval")
         self.name = name
-        self.device = _check_device(device, field=field)
+        self.device = check_device(device, field=field)
         self.follows_model = similarity is None
         self.similarity = parse_similarity(similarity, field=field)
         self.truncate_dim = check_truncate_dim(truncate_dim, field=field)
@@ -121,6 +121,7 @@ class InformationRetrievalEvaluator:
         )
         self.corpus_chunk_size = corpus_chunk_size
         self._first_hits: Tensor | None = None
+        self._gained: np.ndarray | None = None  # [Q], of the last call
         if corpus_chunk_size < 1:
             raise ConfigError(
                 f"{field}.corpus_chunk_size",
@@ -155,9 +156,16 @@ class InformationRetrievalEvaluator:
         self._first_hits = None if found is None else found[:EXAMPLE_QUERIES, :EXAMPLE_HITS]
         metrics: dict[str, float] = {}
         for similarity in self.similarity:
-            for key, value in self._judge(hits.get(similarity)).items():
-                metrics[f"{similarity}_{key}"] = value
+            judged = self._judge(hits.get(similarity))
+            for key, values_Q in judged.items():
+                metrics[f"{similarity}_{key}"] = float(np.mean(values_Q))
+            if similarity == self.similarity[0]:
+                self._gained = judged[f"ndcg@{max(self.cutoffs.ndcg)}"] if hits else None
         return with_prefix(self.name, metrics)
+
+    def sample(self) -> Sample | None:
+        """The nDCG of the first similarity as a function of queries."""
+        return None if self._gained is None else mean_of(self._gained)
 
     def evaluated_rows(self) -> EvaluationRows:
         """Queries, each with a relevant document."""
@@ -206,6 +214,8 @@ class InformationRetrievalEvaluator:
             return {}
         # One more hit, in place of the document that is no hit.
         k = self.cutoffs.largest + (self.data.left_out is not None)
+        shared = share_queries(encode, len(queries_QD))
+        queries_QD = queries_QD[shared.own]
         keys = {name: no_hits(len(queries_QD), k, device=device) for name in self.similarity}
         for texts, ranks_N in self._blocks():
             (documents_ND,) = embed_distinct(encode, (texts,), role="document", **options)
@@ -216,7 +226,7 @@ class InformationRetrievalEvaluator:
                 keys[name] = search_block(
                     keys[name], queries_QD, documents_ND, ranks_N, similarity=name
                 )
-        hits = {name: hit_ranks(found).cpu() for name, found in keys.items()}
+        hits = {name: hit_ranks(shared.joined(found)).cpu() for name, found in keys.items()}
         if self.data.left_out is None:
             return hits
         return {
@@ -229,14 +239,15 @@ class InformationRetrievalEvaluator:
             block = slice(start, start + self.corpus_chunk_size)
             yield self.data.corpus[block], torch.from_numpy(self.data.ranks[block])
 
-    def _judge(self, ranks_QK: Tensor | None) -> dict[str, float]:
+    def _judge(self, ranks_QK: Tensor | None) -> dict[str, np.ndarray]:
+        """Metrics of each query."""
         if ranks_QK is None:
-            return dict.fromkeys(self.cutoffs.keys, math.nan)
+            return dict.fromkeys(self.cutoffs.keys, np.array([math.nan]))
         gains = self.data.gains(ranks_QK.numpy())
         ideal = self.data.ideal_gains(max(self.cutoffs.ndcg))
         if not self.graded:
             gains, ideal = (gains > 0).astype(float), (ideal > 0).astype(float)
-        return retrieval_metrics(
+        return query_metrics(
             gains, ideal_QK=ideal, num_relevant_Q=self.data.num_relevant, cutoffs=self.cutoffs
         )
 
@@ -263,28 +274,6 @@ def _read(path: Any, *, field: str, **given: Any) -> tuple[RetrievalData, bool]:
     limit = check_limit(given["limit"], field=field)
     data = retrieval_data_of_rows(path, columns=given["columns"], limit=limit, field=field)
     return data, given["graded"]
-
-
-def search_device(choice: str, encode: Encode) -> torch.device:
-    """The device to search on; "auto" is that of `encode`, or else the GPU if there is one.
-
-    It is found at each call, since a rank gets its GPU after its evaluators.
-    """
-    if choice != "auto":
-        return torch.device(choice)
-    if isinstance(encode, EncodesOn):
-        return encode.device
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _check_device(device: str, *, field: str) -> str:
-    if device not in DEVICES:
-        raise ConfigError(f"{field}.device", "is not known", suggest(device, DEVICES), value=device)
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            f"{field}.device", "is set, but torch finds no GPU", "set auto or cpu", value=device
-        )
-    return device
 
 
 def _cutoffs(values: Sequence[int], key: str, *, field: str) -> tuple[int, ...]:

@@ -41,7 +41,7 @@ class Cutoffs:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Keys of `retrieval_metrics`, in its order."""
+        """Keys of `query_metrics`, in its order."""
         places = (
             (("accuracy",), self.accuracy),
             (("precision", "recall"), self.precision_recall),
@@ -94,11 +94,17 @@ def correlations(labels_N: np.ndarray, scores_N: np.ndarray) -> dict[str, float]
     return {"pearson": float(pearson), "spearman": float(spearman)}
 
 
-def triplet_accuracy(positive_N: Tensor, negative_N: Tensor, *, margin: float = 0.0) -> float:
-    """Share of rows where the positive scores higher than the negative by more than `margin`."""
+def triplet_hits(
+    positive_N: Tensor, negative_N: Tensor, *, margin: float = 0.0
+) -> np.ndarray | None:
+    """Whether the positive scores higher than the negative by more than `margin`: bool [N].
+
+    None where a score is not finite.
+    """
     if not bool((positive_N.isfinite() & negative_N.isfinite()).all()):
-        return math.nan
-    return float((positive_N > negative_N + margin).double().mean())
+        return None
+    hits: np.ndarray = (positive_N > negative_N + margin).numpy()
+    return hits
 
 
 def binary_metrics(labels_N: np.ndarray, scores_N: np.ndarray) -> dict[str, float]:
@@ -111,10 +117,7 @@ def binary_metrics(labels_N: np.ndarray, scores_N: np.ndarray) -> dict[str, floa
         labels_N: 0 or 1, with at least one of each.
         scores_N: float32 similarities.
     """
-    from sklearn.metrics import (  # a second of every start
-        average_precision_score,
-        matthews_corrcoef,
-    )
+    from sklearn.metrics import matthews_corrcoef  # a second of every start
 
     if not np.isfinite(scores_N).all():
         return dict.fromkeys(BINARY_KEYS, math.nan)
@@ -139,16 +142,30 @@ def binary_metrics(labels_N: np.ndarray, scores_N: np.ndarray) -> dict[str, floa
     f1_cut = _threshold(ranked, ends[best])
     values = (
         *(best_accuracy, cut, f1[best], f1_cut, precision[best], recall[best]),
-        average_precision_score(labels_N, scores_N),
+        average_precision(labels_N, scores_N),
         matthews_corrcoef(labels_N, scores_N >= f1_cut),
     )
     return {key: float(value) for key, value in zip(BINARY_KEYS, values)}
 
 
-def retrieval_metrics(
+def average_precision(labels_N: np.ndarray, scores_N: np.ndarray) -> float:
+    """Precision at each positive pair, averaged; equal scores count at once, as in scikit-learn.
+
+    NaN without a pair of label 1.
+    """
+    order = np.argsort(-scores_N, kind="stable")
+    ranked = scores_N[order]
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)) + 1
+    hits = np.cumsum(labels_N[order] == 1)[ends - 1]
+    if not hits[-1]:
+        return math.nan
+    return float((np.diff(hits, prepend=0) * hits / ends).sum() / hits[-1])
+
+
+def query_metrics(
     gains_QK: np.ndarray, *, ideal_QK: np.ndarray, num_relevant_Q: np.ndarray, cutoffs: Cutoffs
-) -> dict[str, float]:
-    """Metrics of ranked hits, each the mean over queries; keys `Cutoffs.keys`.
+) -> dict[str, np.ndarray]:
+    """Metrics of each query's ranked hits, float64 [Q] each, whose means are reported; keys `Cutoffs.keys`.
 
     accuracy@k: a relevant hit among the first k. precision@k, recall@k: relevant hits / k, /
     relevant documents. mrr@k: 1 / place of the first relevant hit. map@k: precision at each
@@ -165,21 +182,55 @@ def retrieval_metrics(
     relevant_QK = gains_QK > 0
     hits_QK = np.cumsum(relevant_QK, axis=1)
     places_K = np.arange(1, gains_QK.shape[1] + 1)
-    metrics = {f"accuracy@{k}": np.mean(hits_QK[:, k - 1] > 0) for k in cutoffs.accuracy}
+    metrics: dict[str, np.ndarray] = {}
+    for k in cutoffs.accuracy:
+        metrics[f"accuracy@{k}"] = (hits_QK[:, k - 1] > 0).astype(float)
     for k in cutoffs.precision_recall:
-        metrics[f"precision@{k}"] = np.mean(hits_QK[:, k - 1] / k)
-        metrics[f"recall@{k}"] = np.mean(hits_QK[:, k - 1] / num_relevant_Q)
+        metrics[f"precision@{k}"] = hits_QK[:, k - 1] / k
+        metrics[f"recall@{k}"] = hits_QK[:, k - 1] / num_relevant_Q
     for k in cutoffs.ndcg:
         discounts = 1 / np.log2(places_K[:k] + 1)
         dcg_Q = (gains_QK[:, :k] * discounts).sum(axis=1)
-        metrics[f"ndcg@{k}"] = np.mean(dcg_Q / (ideal_QK[:, :k] * discounts).sum(axis=1))
+        metrics[f"ndcg@{k}"] = dcg_Q / (ideal_QK[:, :k] * discounts).sum(axis=1)
     for k in cutoffs.mrr:
         reciprocal_QK = relevant_QK[:, :k] / places_K[:k]
-        metrics[f"mrr@{k}"] = np.mean(reciprocal_QK.max(axis=1))
+        metrics[f"mrr@{k}"] = reciprocal_QK.max(axis=1)
     for k in cutoffs.map:
         precision_QK = relevant_QK[:, :k] * hits_QK[:, :k] / places_K[:k]
-        metrics[f"map@{k}"] = np.mean(precision_QK.sum(axis=1) / np.minimum(k, num_relevant_Q))
-    return {key: float(value) for key, value in metrics.items()}
+        metrics[f"map@{k}"] = precision_QK.sum(axis=1) / np.minimum(k, num_relevant_Q)
+    return metrics
+
+
+def reranking_metrics(
+    scores_N: np.ndarray, relevant_N: np.ndarray, *, k: int
+) -> tuple[float, float, float]:
+    """Average precision, reciprocal rank at k and nDCG at k of one query's documents.
+
+    Equal scores: the average precision takes them at once and the nDCG gives each the mean of their gains, as
+    scikit-learn's `average_precision_score` and `ndcg_score`; for the reciprocal rank those that are not
+    relevant come first.
+
+    Args:
+        scores_N: finite similarities.
+        relevant_N: bool, at least one of each.
+        k: places that count.
+    """
+    order = np.argsort(-scores_N, kind="stable")
+    ranked, relevant = scores_N[order], relevant_N[order]
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)) + 1  # of equal scores
+    starts = np.concatenate([[0], ends[:-1]])
+    hits = np.cumsum(relevant)[ends - 1]
+    found = np.diff(hits, prepend=0)
+
+    first = int(np.flatnonzero(found)[0])
+    place = int(ends[first] - found[first] + 1)
+    reciprocal = 1 / place if place <= k else 0.0
+
+    discounts = 1 / np.log2(np.arange(len(ranked)) + 2)
+    discounts[k:] = 0
+    summed = np.concatenate([[0.0], np.cumsum(discounts)])
+    gained = float((found / (ends - starts) * (summed[ends] - summed[starts])).sum())
+    return average_precision(relevant_N, scores_N), reciprocal, gained / float(summed[hits[-1]])
 
 
 def _threshold(ranked_N: np.ndarray, end: int) -> np.floating:

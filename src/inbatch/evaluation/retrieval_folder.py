@@ -54,6 +54,11 @@ def find_parts(folder: str, *, split: Sequence[str], field: str) -> dict[str, li
     return {**texts, "qrels": qrels}
 
 
+def has_corpus(folder: Path) -> bool:
+    """Whether a folder holds the files of a corpus."""
+    return folder.is_dir() and bool(_files(folder, "corpus"))
+
+
 def _files(folder: Path, part: str) -> dict[str, list[str]]:
     """The files of a part by name, shards of one together."""
     suffixes = (*KINDS, *(TREC_SUFFIXES if part == "qrels" else ()))

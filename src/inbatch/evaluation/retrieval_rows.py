@@ -31,13 +31,7 @@ def retrieval_data_of_rows(
         ConfigError: see `rows.load_source`; no grade is above 0; a prompt for documents.
     """
     source = load_source(path, columns=columns, limit=None, field=field)
-    if {*source.prompts} - {"query", source.roles.query}:
-        raise ConfigError(
-            f"{path_key(source.field)}.prompts",
-            "is for queries alone here",
-            "set the encoder's prompt of documents instead",
-            value=source.prompts,
-        )
+    prompt, notes = query_prompt(source)
     if source.ragged is None:
         texts, labels = source.read(np.arange(source.num_rows))
         data = retrieval_data_of_pairs(texts, labels, limit=limit, field=field)
@@ -46,13 +40,27 @@ def retrieval_data_of_rows(
         documents = rows.documents
         pairs = _pairs(rows.queries, documents, source, rows.picks.counts, rows.picks.positives)
         data = retrieval_data_of_texts(rows.queries, documents, pairs, limit=limit, field=field)
+    return replace(data, query_prompt=prompt, notes=(*data.notes, *notes))
+
+
+def query_prompt(source: Source) -> tuple[str | None, tuple[str, ...]]:
+    """The prompt that rows bring for their queries, None for none, and a note that says so.
+
+    Raises:
+        ConfigError: they bring one for documents.
+    """
+    if {*source.prompts} - {"query", source.roles.query}:
+        raise ConfigError(
+            f"{path_key(source.field)}.prompts",
+            "is for queries alone here",
+            "set the encoder's prompt of documents instead",
+            value=source.prompts,
+        )
     if not source.prompts:
-        return data
+        return None, ()
     prompt = source.column_prompts(None)[0]
-    note = (
-        f"queries behind the prompt {prompt!r} of the {'records' if source.roles.prompt else 'set'}"
-    )
-    return replace(data, query_prompt=prompt, notes=(*data.notes, note))
+    whose = "records" if source.roles.prompt else "set"
+    return prompt, (f"queries behind the prompt {prompt!r} of the {whose}",)
 
 
 def _pairs(

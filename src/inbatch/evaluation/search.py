@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 from inbatch.device.matmul_precision import exact_products
 from inbatch.evaluation.metrics import similarities
 
+TILE = 128  # queries whose scores are computed at once, a power of two
 _TILE_SCORES = 2**24  # scores held at once: 64 MiB
 _LOW = 2**32 - 1
 _NO_HIT = torch.iinfo(torch.int64).min
@@ -33,7 +34,8 @@ def search_block(
     """The best hits among those found so far and a block of documents.
 
     Time is that of the scores (2 Q N D operations for cosine and dot); memory 64 MiB of scores at a
-    time, whatever Q and N are.
+    time, whatever Q and N are. Each tile of TILE queries is a product of its own, so a query's hits are the
+    same, bit for bit, whichever other tiles are searched with its own.
 
     Args:
         keys_QK: hits so far, see `no_hits`.
@@ -49,12 +51,20 @@ def search_block(
         queries_QD, documents_ND = normalize(queries_QD, dim=-1), normalize(documents_ND, dim=-1)
         similarity = "dot"
     rows = max(1, _TILE_SCORES // max(1, len(documents_ND)))
+    rows = min(
+        TILE, 1 << (rows.bit_length() - 1)
+    )  # divides TILE, so that tiles begin at its multiples
     with exact_products():
         found = [
             _merge(keys, similarities(queries, documents_ND, similarity), ranks_N)
             for keys, queries in zip(keys_QK.split(rows), queries_QD.split(rows))
         ]
     return torch.cat(found)
+
+
+def tile_rows(num_queries: int) -> list[int]:
+    """Queries of each tile."""
+    return [min(TILE, num_queries - start) for start in range(0, num_queries, TILE)]
 
 
 def hit_ranks(keys_QK: Tensor) -> Tensor:
@@ -65,18 +75,19 @@ def hit_ranks(keys_QK: Tensor) -> Tensor:
 def _merge(keys_QK: Tensor, scores_QN: Tensor, ranks_N: Tensor) -> Tensor:
     k, num_documents = keys_QK.shape[1], scores_QN.shape[1]
     if num_documents <= k:
-        new = _keys(scores_QN, ranks_N)
+        new = hit_keys(scores_QN, ranks_N)
     else:
         # Scores settle nearly every row; the one after the k-th shows the rows that they do not.
         values, places = scores_QN.topk(k + 1, dim=1)
-        new = _keys(values[:, :k], ranks_N[places[:, :k]])
+        new = hit_keys(values[:, :k], ranks_N[places[:, :k]])
         (tied,) = (values[:, k - 1] == values[:, k]).nonzero(as_tuple=True)
         for some in tied.split(64):  # keys of whole rows take three times the memory of scores
-            new[some] = _keys(scores_QN[some], ranks_N).topk(k, dim=1).values
+            new[some] = hit_keys(scores_QN[some], ranks_N).topk(k, dim=1).values
     return torch.cat([keys_QK, new], dim=1).topk(k, dim=1).values
 
 
-def _keys(scores: Tensor, ranks: Tensor) -> Tensor:
+def hit_keys(scores: Tensor, ranks: Tensor) -> Tensor:
+    """Keys of float32 scores and int64 ranks of the same shape."""
     bits = (scores + 0.0).view(torch.int32)  # + 0.0 makes -0.0 equal to 0.0 in its bits too
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return (ordered.long() << 32) | (_LOW - ranks)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, final
 
+import numpy as np
 from torch import Tensor
 
 from inbatch.data.sources.columns import suggest
@@ -22,7 +24,8 @@ from inbatch.evaluation.base import (
     with_prefix,
     with_summary,
 )
-from inbatch.evaluation.metrics import SIMILARITIES, pairwise_similarity, triplet_accuracy
+from inbatch.evaluation.bootstrap import Sample, largest_of, mean_of
+from inbatch.evaluation.metrics import SIMILARITIES, pairwise_similarity, triplet_hits
 from inbatch.evaluation.rows import RowSource, check_columns, read_texts
 
 EXAMPLES = 20
@@ -70,6 +73,7 @@ class TripletEvaluator:
         check_columns(rows, num=3, roles="query, positive and one negative", field=field)
         self.queries, self.positives, self.negatives = rows.texts
         self._first: list[Tensor] | None = None
+        self._hits: list[np.ndarray | None] = []
 
     @property
     def primary_metric(self) -> str:
@@ -94,17 +98,26 @@ class TripletEvaluator:
             pairwise_similarity(query_ND[:EXAMPLES], other_ND[:EXAMPLES], self.similarity[0])
             for other_ND in (positive_ND, negative_ND)
         ]
-        metrics = {
-            f"{similarity}_accuracy": triplet_accuracy(
+        self._hits = [
+            triplet_hits(
                 pairwise_similarity(query_ND, positive_ND, similarity),
                 pairwise_similarity(query_ND, negative_ND, similarity),
                 margin=self.margins[similarity],
             )
             for similarity in self.similarity
+        ]
+        metrics = {
+            f"{similarity}_accuracy": math.nan if hits is None else float(hits.mean())
+            for similarity, hits in zip(self.similarity, self._hits)
         }
         if len(metrics) > 1:
             metrics["max_accuracy"] = largest(metrics.values())
         return with_prefix(self.name, metrics)
+
+    def sample(self) -> Sample | None:
+        """The accuracy as a function of triplets."""
+        hits = [each for each in self._hits if each is not None]
+        return largest_of([mean_of(each) for each in hits]) if hits else None
 
     def evaluated_rows(self) -> EvaluationRows:
         """The triplets."""

@@ -94,7 +94,9 @@ def framework_versions() -> dict[str, str]:
 def _fields(card: CardData) -> dict[str, Any]:
     path_end = (card.base_model or "").rstrip("/").rsplit("/", maxsplit=1)[-1]
     names = [_source_link(source) for source in card.sources]
-    published = [source.published for source in card.sources if source.published]
+    published = [
+        part for source in card.sources for part in (source.published, *source.cited) if part
+    ]
     cached = card.gradient_caching
     return {
         "card": card,
@@ -122,7 +124,11 @@ def _fields(card: CardData) -> dict[str, Any]:
         "plots": [(_plot_title(path), quote(path)) for path in card.plots],
         "times": _times(card),
         "hardware": _hardware(card),
-        "citations": citations(published, cached=cached),
+        "cost": [] if card.cost is None else sections.cost_list(card.cost),
+        "merge": None if card.merge is None else sections.merge_block(card.merge),
+        "citations": citations(
+            published, cached=cached, merged=None if card.merge is None else card.merge.method
+        ),
     }
 
 

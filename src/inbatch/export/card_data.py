@@ -44,6 +44,7 @@ class SourceCard:
     samples: rows to print, each with one value per column.
     loss: class name of the loss, "MultipleNegativesRanking" say; None where no loss sees it.
     published: the loss as the field knows it, if it does.
+    cited: the same of it and of all losses inside it.
     hub_id, revision: name and revision of the data set on the Hugging Face hub, if it comes from there.
     """
 
@@ -56,6 +57,7 @@ class SourceCard:
     samples: Sequence[Sequence[str | float]] = ()
     loss: str | None = None
     published: Published | None = None
+    cited: Sequence[Published] = ()
     loss_parameters: Mapping[str, Any] = field(default_factory=dict)
     hub_id: str | None = None
     revision: str | None = None
@@ -105,6 +107,56 @@ class UsageExample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MergedModel:
+    """A model that was merged.
+
+    name: of a model on the hub, or one that says nothing of this machine.
+    share: in the merged weights, 0 where it was left out.
+    value: of the metric by which models were measured; None without one.
+    """
+
+    name: str
+    share: float
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeCard:
+    """How a model was merged.
+
+    method: mean, slerp or greedy.
+    metric, value: by which models were measured, and that of the merged model; None without one.
+    notes: settings that differ between the models.
+    """
+
+    method: str
+    models: Sequence[MergedModel]
+    metric: str | None = None
+    value: float | None = None
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostCard:
+    """What training has cost, over all starts of the run.
+
+    device_hours: of all ranks.
+    kwh: of their GPUs; None where it was not measured.
+    num_texts, num_tokens: that the model has seen; a text counts each time.
+    metric, value, before: that chooses the model, and its value after and before training; None where it was
+        not evaluated.
+    """
+
+    device_hours: float
+    kwh: float | None
+    num_texts: int
+    num_tokens: int
+    metric: str | None = None
+    value: float | None = None
+    before: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CardData:
     """Everything that a card says.
 
@@ -122,6 +174,8 @@ class CardData:
     gradient_caching: whether the loss ran on cached gradients.
     code_version: commit of the user's repository.
     plots: images, paths relative to the card.
+    cost: of training; None where it is not known.
+    merge: how it was merged, of a model that was not trained itself.
     """
 
     model_name: str
@@ -151,6 +205,8 @@ class CardData:
     usage: UsageExample | None = None
     code_version: str | None = None
     plots: Sequence[str] = ()
+    cost: CostCard | None = None
+    merge: MergeCard | None = None
 
 
 def has_roles(encoder: Mapping[str, Any]) -> bool:

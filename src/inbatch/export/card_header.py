@@ -22,7 +22,7 @@ def header(card: CardData) -> ModelCardData:
     """The metadata of the card, as `huggingface_hub.ModelCard` reads it back."""
     size = sum(source.size for source in card.sources)
     losses = train_losses(card)
-    tags = [*_TAGS, "generated_from_trainer", "inbatch"]
+    tags = [*_TAGS, "generated_from_trainer" if card.merge is None else "merge", "inbatch"]
     tags += [f"dataset_size:{size}"] if size else []
     tags += [f"loss:{loss}" for loss in losses]
     on_hub = [s.hub_id for s in (*card.sources, *card.evaluation_sources) if s.hub_id]
@@ -37,7 +37,7 @@ def header(card: CardData) -> ModelCardData:
     return ModelCardData(
         language=list(card.language) or None,
         license=card.license,
-        base_model=hub_id(card.base_model),
+        base_model=hub_id(card.base_model) or _merged_from(card),
         datasets=list(dict.fromkeys(on_hub)) or None,
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
@@ -56,12 +56,22 @@ def hub_id(name: str | None) -> str | None:
     return name
 
 
+def _merged_from(card: CardData) -> list[str] | None:
+    """The models on the hub that a merged one is made of."""
+    models = () if card.merge is None else card.merge.models
+    return [
+        each.name for each in models if each.share and "/" in each.name and hub_id(each.name)
+    ] or None
+
+
 def train_losses(card: CardData) -> list[str]:
     """Names of the losses that the model was trained with."""
     names = [
-        loss_name(source.loss, source.published, cached=card.gradient_caching)
+        loss_name(source.loss, part, cached=card.gradient_caching)
         for source in card.sources
         if source.loss
+        for part in (source.published, *source.cited)
+        if part is source.published or (part is not None and part.name is not None)
     ]
     return list(dict.fromkeys(names))
 

@@ -16,8 +16,10 @@ from inbatch.export.card_data import (
     MAX_SHOWN_TEXT,
     CardData,
     ColumnStats,
+    CostCard,
     DatasetName,
     EvaluationCard,
+    MergeCard,
     SourceCard,
 )
 from inbatch.export.citations import loss_name, loss_page
@@ -39,6 +41,14 @@ _DOCUMENTED = {
 }
 
 
+_METHODS = {
+    "mean": "Each weight is the mean of those of the models, by their shares.",
+    "slerp": "Each tensor lies on the arc between those of the two models (spherical linear interpolation).",
+    "greedy": "A greedy soup: of the models, from the best on, each was added to the mean of those before "
+    "it where the metric did not fall.",
+}
+
+
 class EvaluationBlock(NamedTuple):
     """Evaluators of one kind and one set of metrics, in one table."""
 
@@ -46,6 +56,14 @@ class EvaluationBlock(NamedTuple):
     datasets: str
     evaluator: str
     table: str
+
+
+class MergeBlock(NamedTuple):
+    """How a model was merged."""
+
+    method: str
+    table: str
+    notes: list[str]
 
 
 class LogTable(NamedTuple):
@@ -142,6 +160,41 @@ def log_table(card: CardData) -> LogTable | None:
         notes.append(f"* {len(shown)} of {len(rows):,} logged steps are shown.")
     table = md.table(["Epoch", "Step", *columns.values()], cells, align=":-:")
     return LogTable(table, len(shown) > FOLD_LOG_ROWS, "\n".join(notes))
+
+
+def cost_list(cost: CostCard) -> list[tuple[str, str]]:
+    """What training has cost by name, in words."""
+    energy = "not measured" if cost.kwh is None else f"{cost.kwh:.3f} kWh (of the GPUs)"
+    rows = [
+        ("Energy Consumed", energy),
+        ("Device-Hours", f"{cost.device_hours:.3g}"),
+        ("Texts Seen", f"{cost.num_texts:,}"),
+        ("Tokens Seen", f"{cost.num_tokens:,}"),
+    ]
+    if cost.metric is not None and is_finite(cost.value) and cost.device_hours > 0:
+        value = cost.value or 0.0
+        each = f"{value / cost.device_hours:.3g}"
+        if is_finite(cost.before):
+            each += f" (gained: {(value - (cost.before or 0.0)) / cost.device_hours:.3g})"
+        rows.append((f"{md.inline(cost.metric)} per Device-Hour", each))
+    return rows
+
+
+def merge_block(merge: MergeCard) -> MergeBlock:
+    """The method in words, and a table of the models with their shares and the metric."""
+    metric = [] if merge.metric is None else [md.inline(merge.metric)]
+    rows = [
+        [md.inline(m.name), f"{m.share:.4g}" if m.share else "left out", *_cell(metric, m.value)]
+        for m in merge.models
+    ]
+    if metric:
+        rows.append(["**the merged model**", "", *_cell(metric, merge.value)])
+    table = md.table(["Model", "Share", *metric], rows)
+    return MergeBlock(_METHODS[merge.method], table, [md.inline(note) for note in merge.notes])
+
+
+def _cell(metric: list[str], value: float | None) -> list[str]:
+    return [md.number(value)] if metric else []
 
 
 def in_words(seconds: float) -> str:

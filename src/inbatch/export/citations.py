@@ -31,26 +31,62 @@ _GRADIENT_CACHE = """
     archivePrefix = {arXiv},
     primaryClass = {cs.LG}
 }"""
+_MODEL_SOUPS = """
+@inproceedings{wortsman2022model,
+    title = {Model soups: averaging weights of multiple fine-tuned models improves accuracy without
+        increasing inference time},
+    author = {Wortsman, Mitchell and Ilharco, Gabriel and Gadre, Samir Ya and Roelofs, Rebecca and
+        Gontijo-Lopes, Raphael and Morcos, Ari S. and Namkoong, Hongseok and Farhadi, Ali and
+        Carmon, Yair and Kornblith, Simon and Schmidt, Ludwig},
+    booktitle = {Proceedings of the 39th International Conference on Machine Learning},
+    year = {2022},
+    eprint = {2203.05482},
+    archivePrefix = {arXiv}
+}"""
+_SLERP = """
+@inproceedings{shoemake1985animating,
+    title = {Animating rotation with quaternion curves},
+    author = {Shoemake, Ken},
+    booktitle = {Proceedings of the 12th Annual Conference on Computer Graphics and Interactive
+        Techniques},
+    year = {1985},
+    doi = {10.1145/325334.325242}
+}"""
+_OF_MERGING = {
+    "mean": ("Model Soups", _MODEL_SOUPS),
+    "greedy": ("Model Soups", _MODEL_SOUPS),
+    "slerp": ("Slerp", _SLERP),
+}
 
 
 def loss_name(loss: str, published: Published | None, *, cached: bool = False) -> str:
     """The name of a loss in cards and tags: that of sentence-transformers if it has the loss."""
     if published is None:
         return loss
-    return published.cached_name or published.name if cached else published.name
+    name = published.cached_name or published.name if cached else published.name
+    return name or loss
 
 
 def loss_page(published: Published | None, *, cached: bool = False) -> str | None:
     """Address of the documentation of a loss that sentence-transformers has."""
-    return f"{_LOSS_PAGE}{loss_name('', published, cached=cached).lower()}" if published else None
+    if published is None or published.name is None:
+        return None
+    return f"{_LOSS_PAGE}{loss_name('', published, cached=cached).lower()}"
 
 
-def citations(losses: Iterable[Published], *, cached: bool = False) -> dict[str, str]:
-    """BibTeX by heading: sentence-transformers, and what the losses rest on."""
+def citations(
+    losses: Iterable[Published], *, cached: bool = False, merged: str | None = None
+) -> dict[str, str]:
+    """BibTeX by heading: sentence-transformers, and what the losses rest on, or the method of merging."""
     found = {"Sentence Transformers": _SENTENCE_TRANSFORMERS}
     for loss in losses:
         if loss.bibtex is not None:
-            found[loss.heading or loss.name] = loss.bibtex
+            heading = loss.heading or loss.name
+            assert heading is not None
+            found[heading] = loss.bibtex
     if cached:
         found["GradCache"] = _GRADIENT_CACHE
+    if merged is not None:
+        heading, bibtex = _OF_MERGING[merged]
+        found[heading] = bibtex
     return {heading: text.strip() for heading, text in found.items()}

@@ -144,7 +144,7 @@ def _similarity(rows: Sequence[Row]) -> Figure | None:
         percent = Series(filtered.steps, [100.0 * value for value in filtered.values])
         _raw_and_smooth(all_axes[-1], percent, PURPLE, "")
         all_axes[-1].set_ylim(bottom=0)
-        finish(all_axes[-1], "Negatives that the guide filters", "% of negatives", log=False)
+        finish(all_axes[-1], "Negatives left out as false", "% of negatives", log=False)
     return figure
 
 

@@ -32,6 +32,7 @@ _IDENTITY = (
     "sampler",
     "optimizer",
     "learning_rate_mapping",
+    "ema.decay",
     "global_batch_size",
     "seed",
 )

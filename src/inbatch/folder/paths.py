@@ -77,6 +77,11 @@ class RunFolder:
         return self.path / "result.json"
 
     @property
+    def cost(self) -> Path:
+        """Time and energy of the devices, over all starts of the run."""
+        return self.path / "cost.json"
+
+    @property
     def nonfinite(self) -> Path:
         """Where and why the run diverged, if it did."""
         return self.path / "nonfinite.json"

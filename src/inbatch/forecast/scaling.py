@@ -31,7 +31,7 @@ class Work:
     num_blocks: of scores, see `step_flop`; 0 for losses of rows, which gather nothing.
     max_length: tokens of the longest text.
     chunk_tokens, keep_gib: as configured.
-    optimizer_states: see `step_memory`.
+    optimizer_states, averaged: see `step_memory`.
     precision: fp32, tf32 or bf16.
     """
 
@@ -47,6 +47,7 @@ class Work:
     keep_gib: float | Literal["auto"] | None
     optimizer_states: float
     precision: str
+    averaged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +120,7 @@ def one_step(
         num_blocks=work.num_blocks,
         optimizer_states=work.optimizer_states,
         sharding=STRATEGIES[strategy].sharding,
+        averaged=work.averaged,
     )
     time = step_time(
         work.model,

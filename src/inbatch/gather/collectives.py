@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from inbatch.gather.shards import local_part
+
 try:  # torch >= 2.13 renames both and warns on the old names
     from torch.distributed import all_gather_single, reduce_scatter_single
 except ImportError:
@@ -157,8 +159,9 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-        dist.all_reduce(parameter.grad, op=dist.ReduceOp.SUM)
-        parameter.grad /= dist.get_world_size()
+        gradient = local_part(parameter.grad)
+        dist.all_reduce(gradient, op=dist.ReduceOp.SUM)
+        gradient /= dist.get_world_size()
 
 
 def rank_and_world_size() -> tuple[int, int]:

@@ -13,10 +13,12 @@ class Accumulated:
 
     Args:
         parameters: those that are trained.
+        besides: of these, what only the last backward of a batch reaches.
     """
 
-    def __init__(self, parameters: Sequence[Tensor]) -> None:
+    def __init__(self, parameters: Sequence[Tensor], besides: Sequence[Tensor] = ()) -> None:
         self._parameters = parameters
+        self._besides = {id(parameter) for parameter in besides}
         self._reached: set[int] = set()
 
     def note(self, parameter: Tensor) -> None:
@@ -38,9 +40,10 @@ class Accumulated:
         reached, self._reached = frozenset(self._reached), set()
         return reached
 
-    def are_all(self, reached: frozenset[int]) -> bool:
+    def are_all(self, reached: frozenset[int], *, is_last: bool) -> bool:
         """True if a backward has nothing left to do."""
-        return all(id(parameter) in reached for parameter in self._parameters)
+        wanted = {id(parameter) for parameter in self._parameters}
+        return (wanted if is_last else wanted - self._besides) <= reached
 
     @contextmanager
     def only_others(self, reached: frozenset[int]) -> Iterator[None]:

@@ -125,7 +125,13 @@ def embed(engine: Engine, chunks: Sequence[Chunk], *, num_keep: int) -> Embeddin
         return Embeddings(embedded, engine, num_texts)
 
 
-def backward(engine: Engine, embeddings: Embeddings, *, last: bool = True) -> None:
+def backward(
+    engine: Engine,
+    embeddings: Embeddings,
+    *,
+    last: bool = True,
+    besides: Callable[[], Tensor] | None = None,
+) -> None:
     """Pass 3: add the gradient of the loss to the parameters, after `Embeddings.differentiate`.
 
     The sum equals that of ``loss(encode(everything)).backward()`` up to rounding. Random state is left as
@@ -135,6 +141,8 @@ def backward(engine: Engine, embeddings: Embeddings, *, last: bool = True) -> No
         engine: the callables above.
         embeddings: of pass 1, with their gradient.
         last: whether gradients are complete after this batch (False while accumulating batches).
+        besides: makes a scalar of parameters that no embedding depends on, whose gradient is added too: in
+            the last backward, where gradients are reduced. None where there are none.
     """
     assert embeddings.gradient_ND is not None
     if engine.shared is not None and not embeddings.embedded:
@@ -148,6 +156,8 @@ def backward(engine: Engine, embeddings: Embeddings, *, last: bool = True) -> No
     def run(surrogate: Tensor, is_last: bool, reduces: bool) -> None:
         if is_last:
             engine.complete()
+            if besides is not None:
+                surrogate = surrogate + besides().to(surrogate.dtype) / engine.size
         with engine.gradient_sync(last and reduces):
             engine.backward(surrogate)
 

@@ -167,7 +167,7 @@ class ChunkBackward:
         error, reached = unless_out_of_memory(compute), self._accumulated.take()
         self._reducing = is_last and (self._reducing or bool(reached))
         again = again._replace(reached=again.reached | reached)
-        if error is not None and not self._accumulated.are_all(again.reached):
+        if error is not None and not self._accumulated.are_all(again.reached, is_last=is_last):
             waiting.extendleft(reversed(self._smaller(again, waiting, self._relief, draws, error)))
 
     def _smaller(

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple, final
+from typing import NamedTuple, TypeVar, final
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ from inbatch.encoder import Encoder
 from inbatch.guide.base import Process
 from inbatch.guide.missing import Missing
 from inbatch.guide.store import Table
+
+T = TypeVar("T")
 
 SAY_S = 10.0  # between two progress lines
 WINDOW_TEXTS = 16384
@@ -94,7 +96,7 @@ def fill(
     """
     log, shard = FillLog(len(missing), process), Shard(table, settings)
     embed = ChunkEmbedder(encoder, process.device, compute_dtype)
-    windows = _ahead(_windows(encoder, missing, table, prompt, settings, log.skip))
+    windows = ahead(_windows(encoder, missing, table, prompt, settings, log.skip))
     with closing(windows):
         for window in windows:
             for chunk in window.chunks:
@@ -131,25 +133,27 @@ def _windows(
         skip(len(part) - len(left))
         if len(left):
             rest = missing[left]
-            yield TextWindow(rest.keys_n, _chunks(encoder, rest.read(), prompt, settings))
+            chunks = tokenized_chunks(encoder, rest.read(), prompt, settings.chunk_tokens)
+            yield TextWindow(rest.keys_n, chunks)
 
 
-def _chunks(
-    encoder: Encoder, texts: Sequence[str], prompt: str, settings: FillSettings
+def tokenized_chunks(
+    encoder: Encoder, texts: Sequence[str], prompt: str, chunk_tokens: int
 ) -> tuple[Chunk, ...]:
+    """Texts with a prompt in front as chunks of at most so many computed tokens, sorted by length."""
     tokenizer = encoder.tokenizer
     token_ids, prompt_length = tokenizer(texts, prompt)
     return make_chunks(
         token_ids,
         [prompt_length] * len(token_ids),
         chunk_rows=None,
-        chunk_tokens=settings.chunk_tokens,
+        chunk_tokens=chunk_tokens,
         pad_id=tokenizer.pad_id,
         padding_side=tokenizer.padding_side,
     )
 
 
-def _ahead(windows: Iterator[TextWindow]) -> Generator[TextWindow]:
+def ahead(windows: Iterator[T]) -> Generator[T]:
     """The same windows; a thread makes the next one while one is in use."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         coming = thread.submit(next, windows, None)
@@ -165,12 +169,12 @@ class ChunkEmbedder:
     Args:
         encoder: in evaluation mode.
         device: the encoder's.
-        compute_dtype: float32, or bfloat16 for mixed precision.
+        compute_dtype: float32, or bfloat16 or float16 for mixed precision.
     """
 
     def __init__(self, encoder: Encoder, device: torch.device, compute_dtype: torch.dtype) -> None:
         self._encoder, self._device = encoder, device
-        self._mixed = compute_dtype != torch.float32
+        self._compute_dtype = compute_dtype
         self._num_halvings = 0
 
     @torch.inference_mode()
@@ -193,7 +197,8 @@ class ChunkEmbedder:
             return True
 
         def embed() -> Tensor:
-            with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._mixed):
+            mixed = self._compute_dtype != torch.float32
+            with torch.autocast(self._device.type, dtype=self._compute_dtype, enabled=mixed):
                 return torch.cat([self._encoder(part.to(self._device)) for part in chunks])
 
         return retried(embed, halve)  # halves are in the order of the chunk
@@ -235,9 +240,16 @@ class Shard:
 
 
 class FillLog:
-    """Counts texts and reports progress every `SAY_S` seconds."""
+    """Counts texts and reports progress every `SAY_S` seconds.
 
-    def __init__(self, total: int, process: Process) -> None:
+    Args:
+        total: texts of this process.
+        process: where it reports.
+        label: begins each line.
+    """
+
+    def __init__(self, total: int, process: Process, *, label: str = "guide") -> None:
+        self._label = label
         self.embedded = 0
         self._skipped = 0
         self._total = total
@@ -260,6 +272,6 @@ class FillLog:
             rate = self.embedded / (now - self._start_s)
             left = timedelta(seconds=round((self._total - done) / rate))
             self._say(
-                f"guide  {done:,} of {self._total:,} texts{self._ranks}  "
+                f"{self._label}  {done:,} of {self._total:,} texts{self._ranks}  "
                 f"{rate:,.0f} texts/s  left {left}"
             )

@@ -22,8 +22,8 @@ from inbatch.encoder.tokenize import TextTokenizer
 
 FORMAT = 1  # of the files of a store
 
-# Keys of a transformers configuration that do not affect a frozen encoder's output.
-_NO_INFLUENCE = (
+#: Keys of a transformers configuration that do not affect a frozen encoder's output.
+NO_INFLUENCE = (
     *("transformers_version", "architectures", "_name_or_path", "dtype", "torch_dtype"),
     *("use_cache", "gradient_checkpointing", "id2label", "label2id"),
 )
@@ -41,12 +41,12 @@ def describe_guide(
         store_dtype: precision of the rows.
         compute_dtype: precision of the forward.
     """
-    config = encoder.backbone.config.to_diff_dict()
+    identity = encoder.identity()
+    config = identity.pop("config", {})
     return {
         "format": FORMAT,
-        "transformer": type(encoder.backbone).__name__,
-        "config": {key: value for key, value in config.items() if key not in _NO_INFLUENCE},
-        "pooling": [*encoder.pooling.modes, f"include_prompt={encoder.pooling.include_prompt}"],
+        **identity,
+        "config": {key: value for key, value in config.items() if key not in NO_INFLUENCE},
         "head": [
             f"Dense {layer.activation}" if isinstance(layer, Dense) else type(layer).__name__
             for layer in encoder.head
@@ -87,4 +87,6 @@ def hash_tokenizer(tokenizer: TextTokenizer) -> str:
         content = {"class": type(hf).__name__, "vocabulary": hf.get_vocab(), "probe": _PROBE}
         content["ids"] = hf(_PROBE)["input_ids"]
     content |= {"padding_side": hf.padding_side, "truncation_side": hf.truncation_side}
+    if not tokenizer.special_tokens:
+        content |= {"special_tokens": False}
     return hash_json(content)

@@ -9,8 +9,8 @@ the global batch. A loss whose value is not a mean over rows (CoSENT's log-sum-e
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -67,6 +67,16 @@ class VisibleDocuments(NamedTuple):
     positives: np.ndarray  # int64 [B], on the host: how many of them are positives, at least 1
 
 
+class LossParameter(NamedTuple):
+    """A parameter that a loss trains, and that the module of a run holds beside the encoder's."""
+
+    shape: tuple[int, ...]  # of one dimension or more: FSDP2 knows no scalars
+    fill: Callable[
+        [Tensor, torch.Generator], object
+    ]  # writes the initial value; alike on all ranks
+    most: float | None = None  # no value is larger after an optimizer step; None for no bound
+
+
 @dataclass(frozen=True, slots=True)
 class LossInput:
     """Embeddings of the global batch, the same on every rank, and the rows that this rank owns.
@@ -92,6 +102,8 @@ class LossInput:
     # row, a row's positives first. They are not gathered, since a row's own candidates are on its rank. NaN:
     # none, which a loss that `needs_scores` does not see; None: the data have no column of scores.
     scores: Tensor | None = None
+    # What the loss trains, by the names of `Loss.parameters`; the same on every rank.
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def num_global(self) -> int:
@@ -109,13 +121,13 @@ class LossOutput(NamedTuple):
 class Published(NamedTuple):
     """A loss as the field knows it, for model cards.
 
-    name: in sentence-transformers.
+    name: in sentence-transformers; None where it has no such loss.
     cached_name: the same with gradient caching.
     bibtex: the paper.
     heading: above the paper in a card; None for `name`.
     """
 
-    name: str
+    name: str | None
     cached_name: str | None = None
     bibtex: str | None = None
     heading: str | None = None
@@ -155,8 +167,23 @@ class Loss(ABC):
         return None
 
     @property
+    def labels_are_classes(self) -> bool:
+        """True if rows of equal labels belong together, and a label's value means nothing."""
+        return False
+
+    @property
     def needs_guide(self) -> bool:
         """True if the guide's embeddings are needed."""
+        return False
+
+    @property
+    def filters_by_guide(self) -> bool:
+        """True if the guide decides which negatives are left out."""
+        return False
+
+    @property
+    def matches_guide(self) -> bool:
+        """True if the student's embeddings must have as many dimensions as the guide's."""
         return False
 
     @property
@@ -169,15 +196,37 @@ class Loss(ABC):
         """True if every document must have a score, see `LossInput.scores`."""
         return False
 
+    def parameters(self, *, dim: int, guide_dim: int | None) -> Mapping[str, LossParameter]:
+        """What the loss trains beside the encoder; a call finds the values in `LossInput.parameters`.
+
+        They have no weight decay, and their gradient is averaged over ranks like that of embeddings: that of
+        the rank's own value.
+
+        Args:
+            dim: D.
+            guide_dim: of the guide's embeddings; None without a guide.
+        """
+        return {}
+
     @property
     def takes_lists(self) -> bool:
         """True if rows may have lists of positives and negatives."""
         return False
 
     @property
+    def takes_ring(self) -> bool:
+        """True if, of scope "candidates", it can do with rows that visit in turn (`LossInput.ring`)."""
+        return True
+
+    @property
     def min_columns(self) -> int:
         """Fewest text columns."""
         return 2
+
+    @property
+    def min_columns_of_lists(self) -> int:
+        """The same of data whose rows have lists."""
+        return self.min_columns
 
     @property
     def max_columns(self) -> int | None:
@@ -188,6 +237,10 @@ class Loss(ABC):
     def published(self) -> Published | None:
         """Name and paper for the model card; None for the name of the class and no paper."""
         return None
+
+    def nested(self) -> Iterator[Loss]:
+        """The loss, and all losses inside it."""
+        yield self
 
     def settled(self, *, lists: bool) -> Loss:
         """The loss with the defaults filled in that depend on whether its rows have lists of texts."""

@@ -20,7 +20,7 @@ def check_inputs(loss: Loss, inputs: LossInput) -> None:
             "takes no lists of positives or negatives",
             "set loss=multiple_negatives_ranking, or give each row one positive",
         )
-    if num_columns < loss.min_columns:
+    if inputs.documents is None and num_columns < loss.min_columns:
         problem = f"takes at least {loss.min_columns} text columns but the batch has {num_columns}"
         raise refused(problem, "add columns to the data or choose another loss")
     if loss.max_columns is not None and num_columns > loss.max_columns:
@@ -48,10 +48,23 @@ def check_inputs(loss: Loss, inputs: LossInput) -> None:
             f"needs guide embeddings of all {num_columns} columns but the batch has them for {num_guide}",
             "configure a guide or choose a loss without one",
         )
+    if loss.matches_guide and inputs.guide is not None:
+        check_dimensions(loss, inputs.columns[0].shape[1], inputs.guide[0].shape[1])
     if loss.needs_text_ids and (inputs.text_ids is None or len(inputs.text_ids) != num_columns):
         raise refused(
             f"with mask_duplicates needs the text ids of all {num_columns} columns but the batch has none",
             "set mask_duplicates=false",
+        )
+
+
+def check_dimensions(loss: Loss, student: int, guide: int) -> None:
+    """Raise ConfigError if a loss compares embeddings that have different dimensions."""
+    if student != guide:
+        raise ConfigError(
+            "loss",
+            f"compares embeddings with the guide's, which have {guide} dimensions, the encoder's {student}",
+            "set loss.projection=true, or compare scores, as loss=in_batch_kl does",
+            value=type(loss).__name__,
         )
 
 

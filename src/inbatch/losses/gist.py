@@ -1,59 +1,35 @@
-"""GIST: in-batch negatives that a guide model has cleared of false negatives.
-
-Shape letters: G global rows, E guide dimension.
-"""
+"""GIST: in-batch negatives that a guide model has cleared of false negatives."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from inbatch.losses.base import Loss, LossInput, LossOutput, Published
-from inbatch.losses.checks import check_choice, check_inputs, check_number
+from inbatch.losses.base import Loss, LossInput, LossOutput, LossParameter, Published
+from inbatch.losses.checks import check_choice, check_inputs
+from inbatch.losses.filters import (
+    MarginStrategy,
+    check_margin,
+    filtered_share,
+    guide_filter,
+    own_filter,
+)
 from inbatch.losses.lists import as_lists, list_cross_entropy
-from inbatch.losses.pairs import full_precision
 from inbatch.losses.softmax.cross_entropy import similarity_metrics, streamed_cross_entropy
 from inbatch.losses.softmax.forms import FORMS, Form
 from inbatch.losses.softmax.implementation import IMPLEMENTATIONS, Implementation
 from inbatch.losses.softmax.panels import Block, GuideFilter
-from inbatch.losses.softmax.products import product_form
 from inbatch.losses.softmax.ragged_spec import DOCUMENTS, NEGATIVES, Negatives, make_pairs
-
-# Two equal texts score equal in exact arithmetic but not in floating point, where it depends on the
-# place in a matrix product. Scores this close to the threshold count as equal to it.
-TIE_ULPS = 16
-
-
-def guide_filter(
-    columns: Sequence[Tensor],
-    *,
-    margin_strategy: Literal["absolute", "relative"],
-    margin: float,
-    pairs: tuple[Tensor, Tensor] | None = None,
-) -> GuideFilter:
-    """Threshold of each row from the guide's score t of its query and positive, both [G, E].
-
-    "absolute": ``t - margin``; "relative": ``t - |t| * margin``.
-
-    Args:
-        columns: guide embeddings of each column.
-        margin_strategy, margin: see above.
-        pairs: int64 [K], rows of the first two columns that are query and positive; None: each row is.
-    """
-    columns = [column.detach() for column in columns]
-    in_16_bits = product_form(columns, mixed=True).in_16_bits  # and divided by lengths afterwards
-    units = [normalize(full_precision(c), dim=1) for c in columns[: 2 if in_16_bits else None]]
-    paired = units[:2] if pairs is None else [unit[of] for unit, of in zip(units, pairs)]
-    own_G = (paired[0] * paired[1]).sum(1)
-    slack_G = own_G.abs() * margin if margin_strategy == "relative" else margin
-    threshold_G = own_G - slack_G + TIE_ULPS * torch.finfo(own_G.dtype).eps
-    return GuideFilter(tuple(columns if in_16_bits else units), threshold_G)
-
+from inbatch.losses.temperature import (
+    Temperature,
+    check_temperature,
+    temperature_metrics,
+    temperature_of,
+    temperature_parameters,
+)
 
 _PUBLISHED = Published(
     "GISTEmbedLoss",
@@ -92,6 +68,12 @@ class GIST(Loss):
     other rows; `positive_form` and `negatives` as in `MultipleNegativesRanking`. With "sum" the candidates of
     a query have one threshold, the lowest of its positives'.
 
+    ``temperature="learned"`` as in `MultipleNegativesRanking`.
+
+    With `self_guided` the model is its own guide: the scores of the softmax, detached, are compared with
+    s(a_i, p_i), so that there is no guide model, nothing is embedded twice, and no product is computed twice.
+    That equals a guide with the model's own embeddings of the step.
+
     Takes any number of negatives. All candidates, queries included, are those of the global batch.
     Paper: Solatorio 2024, GISTEmbed, arXiv:2402.16829.
 
@@ -104,9 +86,11 @@ class GIST(Loss):
     - Over several ranks it compares queries with the queries of their own rank only.
     """
 
-    temperature: float = 0.01
-    margin_strategy: Literal["absolute", "relative"] = "absolute"
+    temperature: Temperature = 0.01
+    initial_temperature: float | None = None  # of a learned one
+    margin_strategy: MarginStrategy = "absolute"
     margin: float = 0.0
+    self_guided: bool = False
     contrast_anchors: bool = True
     contrast_positives: bool = True
     mask_duplicates: bool | None = None
@@ -114,18 +98,30 @@ class GIST(Loss):
     negatives: Negatives = "all"
     implementation: Implementation = "auto"  # of the softmax, see `streamed_cross_entropy`
 
-    needs_guide: ClassVar[bool] = True
     takes_lists: ClassVar[bool] = True
     ignores_lengths: ClassVar[bool] = True
     published: ClassVar[Published] = _PUBLISHED
 
     def __post_init__(self) -> None:
-        check_number("temperature", self.temperature, above=0)
-        check_choice("margin_strategy", self.margin_strategy, ("absolute", "relative"))
-        check_number("margin", self.margin)
+        check_temperature(self.temperature, self.initial_temperature)
+        check_margin(self.margin, self.margin_strategy)
         check_choice("positive_form", self.positive_form, FORMS)
         check_choice("negatives", self.negatives, NEGATIVES)
         check_choice("implementation", self.implementation, IMPLEMENTATIONS)
+
+    def parameters(self, *, dim: int, guide_dim: int | None) -> Mapping[str, LossParameter]:
+        """The temperature where it is learned."""
+        return temperature_parameters(self.temperature, self.initial_temperature)
+
+    @property
+    def needs_guide(self) -> bool:
+        """True unless the model is its own guide."""
+        return not self.self_guided
+
+    @property
+    def filters_by_guide(self) -> bool:
+        """True unless the model is its own guide."""
+        return not self.self_guided
 
     @property
     def needs_text_ids(self) -> bool:
@@ -142,14 +138,13 @@ class GIST(Loss):
         if inputs.documents is not None or self.negatives == "own":
             return self._of_lists(as_lists(inputs))
         blocks = self._blocks(len(inputs.columns))
+        temperature = temperature_of(self.temperature, inputs)
         loss, stats = streamed_cross_entropy(
             inputs.columns,
             blocks,
             rows=inputs.rows,
-            temperature=self.temperature,
-            guide=guide_filter(
-                inputs.guide or (), margin_strategy=self.margin_strategy, margin=self.margin
-            ),
+            temperature=temperature,
+            guide=self._filter(inputs),
             text_ids=inputs.text_ids if self.mask_duplicates else None,
             implementation=self.implementation,
             ring=inputs.ring,
@@ -157,14 +152,19 @@ class GIST(Loss):
             exact_in=inputs.exact_in,
             mixed=inputs.mixed,
         )
-        num_negatives = sum(inputs.num_global - (block.own != "plain") for block in blocks)
-        num_negatives *= inputs.rows.stop - inputs.rows.start
-        share = stats.filtered / max(num_negatives, 1)
-        return LossOutput(loss, similarity_metrics(stats) | {"filtered_share": share})
+        share = filtered_share(
+            stats.filtered,
+            [blocks],
+            num_global=inputs.num_global,
+            num_rows=inputs.rows.stop - inputs.rows.start,
+        )
+        metrics = similarity_metrics(stats) | {"filtered_share": share}
+        return LossOutput(loss, metrics | temperature_metrics(temperature))
 
     def _of_lists(self, inputs: LossInput) -> LossOutput:
         """The same of rows with lists of documents."""
         assert inputs.documents is not None
+        temperature = temperature_of(self.temperature, inputs)
         pairs = make_pairs(inputs.documents, inputs.columns[0])
         blocks = self._blocks(num_columns=2)
         loss, stats, possible = list_cross_entropy(
@@ -173,18 +173,19 @@ class GIST(Loss):
             among_positives=frozenset(k for k, b in enumerate(blocks) if b.rows == DOCUMENTS),
             form=self.positive_form,
             negatives=self.negatives,
-            temperature=self.temperature,
+            temperature=temperature,
             implementation=self.implementation,
-            guide=guide_filter(
-                inputs.guide or (),
-                margin_strategy=self.margin_strategy,
-                margin=self.margin,
-                pairs=(pairs.row + inputs.rows.start, pairs.doc),
-            ),
+            guide=self._filter(inputs, (pairs.row + inputs.rows.start, pairs.doc)),
             masked=bool(self.mask_duplicates),
         )
         share = stats.filtered / possible.clamp_min(1)
-        return LossOutput(loss, similarity_metrics(stats) | {"filtered_share": share})
+        metrics = similarity_metrics(stats) | {"filtered_share": share}
+        return LossOutput(loss, metrics | temperature_metrics(temperature))
+
+    def _filter(self, inputs: LossInput, pairs: tuple[Tensor, Tensor] | None = None) -> GuideFilter:
+        columns = inputs.columns if self.self_guided else inputs.guide or ()
+        make = own_filter if self.self_guided else guide_filter
+        return make(columns, margin_strategy=self.margin_strategy, margin=self.margin, pairs=pairs)
 
     def _blocks(self, num_columns: int) -> list[Block]:
         blocks = [Block(0, 1, "positive")]

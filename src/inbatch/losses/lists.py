@@ -54,7 +54,7 @@ def list_cross_entropy(
     among_positives: frozenset[int] = frozenset(),
     form: Form,
     negatives: Negatives,
-    temperature: float,
+    temperature: float | Tensor,
     implementation: Implementation,
     normalize: bool = True,
     hardness_strength: float = 0.0,

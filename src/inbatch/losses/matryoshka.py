@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from inbatch.errors import ConfigError
-from inbatch.losses.base import Loss, LossInput, LossOutput, Published
+from inbatch.losses.base import Loss, LossInput, LossOutput, LossParameter, Published
 from inbatch.losses.checks import check_number
 from inbatch.losses.pairs import full_precision
 
@@ -44,6 +44,8 @@ def truncate(inputs: LossInput, dims: Sequence[int], *, unit_length: bool) -> li
     return [replace(inputs, columns=units, exact_in=None) for units in zip(*by_column)]
 
 
+_OF_DIM = "_dim_"
+
 _PUBLISHED = Published(
     "MatryoshkaLoss",
     bibtex="""@misc{kusupati2022matryoshka,
@@ -64,8 +66,9 @@ class Matryoshka(Loss):
     """``sum_k weights[k] * loss(first dims[k] dimensions of each embedding, at unit length)``.
 
     Wraps any loss and behaves like it in scope, columns, labels and guide (whose embeddings stay
-    whole). Put the full dimension among `dims` if the uncut embeddings are to be trained. Metrics
-    are those of the largest dimension, and the inner loss of each as ``loss_dim_{dim}``.
+    whole; without a guide each dimension goes by its own scores). Put the full dimension among `dims` if the
+    uncut embeddings are to be trained. Metrics are those of the largest dimension, and the inner loss of
+    each as ``loss_dim_{dim}``.
     Equals sentence-transformers' MatryoshkaLoss (``matryoshka_dims``, ``matryoshka_weights``) with
     all dimensions in every step. Paper: Kusupati et al. 2022, arXiv:2205.13147.
     """
@@ -92,6 +95,14 @@ class Matryoshka(Loss):
             )
         for weight in weights:
             check_number("weights", weight)
+        for loss in self.loss.nested():
+            if loss.matches_guide:
+                raise ConfigError(
+                    "loss.loss",
+                    "compares whole embeddings with the guide's, which are not cut",
+                    "put it beside the Matryoshka loss, in a WeightedSum",
+                    value=type(loss).__name__,
+                )
         pairs = sorted(zip(dims, weights), reverse=True)
         object.__setattr__(self, "dims", tuple(dim for dim, _ in pairs))
         object.__setattr__(self, "weights", tuple(weight for _, weight in pairs))
@@ -117,9 +128,19 @@ class Matryoshka(Loss):
         return self.loss.takes_labels
 
     @property
+    def labels_are_classes(self) -> bool:
+        """The inner loss's."""
+        return self.loss.labels_are_classes
+
+    @property
     def needs_guide(self) -> bool:
         """The inner loss's."""
         return self.loss.needs_guide
+
+    @property
+    def filters_by_guide(self) -> bool:
+        """The inner loss's."""
+        return self.loss.filters_by_guide
 
     @property
     def needs_text_ids(self) -> bool:
@@ -137,14 +158,50 @@ class Matryoshka(Loss):
         return self.loss.takes_lists
 
     @property
+    def takes_ring(self) -> bool:
+        """The inner loss's."""
+        return self.loss.takes_ring
+
+    @property
     def min_columns(self) -> int:
         """The inner loss's."""
         return self.loss.min_columns
 
     @property
+    def min_columns_of_lists(self) -> int:
+        """The inner loss's."""
+        return self.loss.min_columns_of_lists
+
+    @property
     def max_columns(self) -> int | None:
         """The inner loss's."""
         return self.loss.max_columns
+
+    def parameters(self, *, dim: int, guide_dim: int | None) -> Mapping[str, LossParameter]:
+        """The inner loss's: one for all dimensions where it has one shape, else ``name_dim_{dim}`` each."""
+        by_dim = {d: self.loss.parameters(dim=d, guide_dim=guide_dim) for d in self.dims}
+        found: dict[str, LossParameter] = {}
+        for name in by_dim[self.dims[0]]:
+            of_dims = {d: wanted[name] for d, wanted in by_dim.items()}
+            if len({wanted.shape for wanted in of_dims.values()}) == 1:
+                found[name] = of_dims[self.dims[0]]
+            else:
+                found |= {f"{name}{_OF_DIM}{d}": wanted for d, wanted in of_dims.items()}
+        return found
+
+    def _inner(self, parameters: Mapping[str, Tensor], dim: int) -> dict[str, Tensor]:
+        """What the inner loss trains at a dimension, by its own names."""
+        parts = {name: name.rpartition(_OF_DIM) for name in parameters}
+        return {
+            before or name: parameters[name]
+            for name, (before, _, d) in parts.items()
+            if not before or d == str(dim)
+        }
+
+    def nested(self) -> Iterator[Loss]:
+        """With the inner losses."""
+        yield self
+        yield from self.loss.nested()
 
     def settled(self, *, lists: bool) -> Loss:
         """With the inner loss settled."""
@@ -163,7 +220,11 @@ class Matryoshka(Loss):
         assert self.weights is not None
         # A loss of cosines divides by lengths itself, and takes 16-bit values as they are.
         unit_length = not self.loss.ignores_lengths
-        outputs = [self.loss(cut) for cut in truncate(inputs, self.dims, unit_length=unit_length)]
+        cuts = truncate(inputs, self.dims, unit_length=unit_length)
+        outputs = [
+            self.loss(replace(cut, parameters=self._inner(inputs.parameters, dim)))
+            for dim, cut in zip(self.dims, cuts)
+        ]
         loss = sum(
             (weight * output.loss for weight, output in zip(self.weights[1:], outputs[1:])),
             self.weights[0] * outputs[0].loss,

@@ -5,7 +5,7 @@ Shape letters as in `softmax.cross_entropy`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -13,20 +13,32 @@ import torch
 from torch import Tensor
 
 from inbatch.errors import ConfigError
-from inbatch.losses.base import Loss, LossInput, LossOutput, Published
+from inbatch.losses.base import Loss, LossInput, LossOutput, LossParameter, Published
 from inbatch.losses.checks import check_choice, check_inputs, check_number
+from inbatch.losses.directions import Direction, check_directions, further_blocks
+from inbatch.losses.filters import MarginStrategy, check_margin, filtered_share, own_filter
 from inbatch.losses.lists import as_lists, list_cross_entropy
 from inbatch.losses.softmax.cross_entropy import similarity_metrics, streamed_cross_entropy
 from inbatch.losses.softmax.forms import FORMS, Form
 from inbatch.losses.softmax.implementation import IMPLEMENTATIONS, Implementation
-from inbatch.losses.softmax.panels import Block
-from inbatch.losses.softmax.ragged_spec import DOCUMENTS, NEGATIVES, QUERIES, Negatives
+from inbatch.losses.softmax.panels import Block, GuideFilter
+from inbatch.losses.softmax.ragged_spec import (
+    DOCUMENTS,
+    NEGATIVES,
+    QUERIES,
+    Negatives,
+    make_pairs,
+)
+from inbatch.losses.temperature import (
+    Temperature,
+    check_temperature,
+    temperature_metrics,
+    temperature_of,
+    temperature_parameters,
+)
 
-Direction = Literal["query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"]
 HardnessMode = Literal["in_batch_negatives", "hard_negatives", "all_negatives"]
 Hardened = Literal["none", "own", "others", "all"]
-
-DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 
 
 _PUBLISHED = Published(
@@ -66,6 +78,11 @@ class MultipleNegativesRanking(Loss):
     of other queries (in_batch_negatives), of own negatives (hard_negatives) or of both
     (all_negatives).
 
+    With `mask_margin` candidates are left out whose own score, before hardness and without gradient, is above
+    a threshold: t_i - mask_margin ("absolute") or t_i - |t_i| * mask_margin ("relative"), t_i = s(q_i, d_i).
+    Equal scores, up to rounding, are kept, and so is the positive; a negative margin keeps what scores little
+    more. Where rows have lists, each positive has a threshold, and with "sum" a row has the lowest of them.
+
     With `mask_duplicates` a query's known positives are no negatives of it: texts equal to its own or to its
     positive's, and query and positive of rows that share one with it. None is true for rows with lists, whose
     negatives samplers do not keep apart, and false for others.
@@ -75,6 +92,9 @@ class MultipleNegativesRanking(Loss):
     other positives in the denominator; "sum" is satisfied by one good positive. All positives of a row are
     known positives of it. ``negatives="own"`` leaves the negatives of other rows out, not their positives.
 
+    ``temperature="learned"`` trains the temperature with the encoder, from `initial_temperature` on (None:
+    0.05) and never below 0.01, see `losses.temperature`.
+
     Equals sentence-transformers' MultipleNegativesRankingLoss and its cached form with
     ``scale = 1 / temperature``, gathered over ranks where ranks own slices of the rows.
     Papers: van den Oord et al. 2018, arXiv:1807.03748; symmetric: Günther et al. 2023,
@@ -82,12 +102,15 @@ class MultipleNegativesRanking(Loss):
     arXiv:2503.04812, Schechter Vera et al. 2025, arXiv:2509.20354.
     """
 
-    temperature: float = 0.05
+    temperature: Temperature = 0.05
+    initial_temperature: float | None = None  # of a learned one
     similarity: Literal["cosine", "dot"] = "cosine"
     directions: Sequence[Direction] = ("query_to_doc",)
     partition_mode: Literal["joint", "per_direction"] = "joint"
     hardness_mode: HardnessMode | None = None
     hardness_strength: float = 0.0
+    mask_margin: float | None = None
+    mask_margin_strategy: MarginStrategy = "absolute"
     mask_duplicates: bool | None = None
     positive_form: Form = "each"
     negatives: Negatives = "all"
@@ -98,40 +121,34 @@ class MultipleNegativesRanking(Loss):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "directions", tuple(self.directions))
-        check_number("temperature", self.temperature, above=0)
+        check_temperature(self.temperature, self.initial_temperature)
         check_choice("similarity", self.similarity, ("cosine", "dot"))
-        for direction in self.directions:
-            check_choice("directions", direction, DIRECTIONS)
+        check_directions(self.directions)
         check_choice("partition_mode", self.partition_mode, ("joint", "per_direction"))
         modes = (None, "in_batch_negatives", "hard_negatives", "all_negatives")
         check_choice("hardness_mode", self.hardness_mode, modes)
         check_number("hardness_strength", self.hardness_strength)
+        check_margin(self.mask_margin, self.mask_margin_strategy, prefix="mask_")
         check_choice("positive_form", self.positive_form, FORMS)
         check_choice("negatives", self.negatives, NEGATIVES)
         check_choice("implementation", self.implementation, IMPLEMENTATIONS)
         self._check_combination()
 
     def _check_combination(self) -> None:
-        if "query_to_doc" not in self.directions:
-            raise ConfigError(
-                "directions",
-                "lacks the direction with the positive",
-                "add query_to_doc",
-                value=list(self.directions),
-            )
-        if len(set(self.directions)) != len(self.directions):
-            raise ConfigError(
-                "directions",
-                "names a direction twice",
-                "name each once",
-                value=list(self.directions),
-            )
         within = {"query_to_query", "doc_to_doc"} & set(self.directions)
         if self.partition_mode == "per_direction" and within:
             raise ConfigError(
                 "directions",
                 f"has {', '.join(sorted(within))}, whose softmax would have no positive",
                 "set partition_mode to joint or leave these directions out",
+            )
+        hardened = self.temperature == "learned" and self.hardness_strength
+        if hardened and self.implementation == "triton":
+            raise ConfigError(
+                "implementation",
+                "knows no learned temperature with hardness_strength",
+                "set implementation to auto",
+                value="triton",
             )
         if self.hardness_strength < 0 or (self.hardness_mode is None and self.hardness_strength):
             raise ConfigError(
@@ -145,6 +162,10 @@ class MultipleNegativesRanking(Loss):
     def ignores_lengths(self) -> bool:
         """True of cosines."""
         return self.similarity == "cosine"
+
+    def parameters(self, *, dim: int, guide_dim: int | None) -> Mapping[str, LossParameter]:
+        """The temperature where it is learned."""
+        return temperature_parameters(self.temperature, self.initial_temperature)
 
     @property
     def needs_text_ids(self) -> bool:
@@ -160,16 +181,17 @@ class MultipleNegativesRanking(Loss):
         check_inputs(self, inputs)
         if inputs.documents is not None or self.negatives == "own":
             return self._of_lists(as_lists(inputs))
-        losses: list[Tensor] = []
-        metrics: dict[str, Tensor] = {}
-        for blocks in self._softmaxes(len(inputs.columns)):
-            loss, stats = streamed_cross_entropy(
+        softmaxes = self._softmaxes(len(inputs.columns))
+        temperature, mask = temperature_of(self.temperature, inputs), self._filter(inputs)
+        found = [
+            streamed_cross_entropy(
                 inputs.columns,
                 blocks,
                 rows=inputs.rows,
-                temperature=self.temperature,
+                temperature=temperature,
                 normalize=self.similarity == "cosine",
                 hardness_strength=self.hardness_strength,
+                guide=mask,
                 text_ids=inputs.text_ids if self.mask_duplicates else None,
                 implementation=self.implementation,
                 ring=inputs.ring,
@@ -177,12 +199,24 @@ class MultipleNegativesRanking(Loss):
                 exact_in=inputs.exact_in,
                 mixed=inputs.mixed,
             )
-            losses.append(loss)
-            metrics = metrics or similarity_metrics(stats)
-        return LossOutput(torch.stack(losses).mean(), metrics)
+            for blocks in softmaxes
+        ]
+        metrics = similarity_metrics(found[0][1]) | temperature_metrics(temperature)
+        if mask is not None:
+            metrics["filtered_share"] = filtered_share(
+                torch.stack([stats.filtered for _, stats in found]).sum(),
+                softmaxes,
+                num_global=inputs.num_global,
+                num_rows=inputs.rows.stop - inputs.rows.start,
+            )
+        return LossOutput(torch.stack([loss for loss, _ in found]).mean(), metrics)
 
     def _of_lists(self, inputs: LossInput) -> LossOutput:
         """The same of rows with lists of documents."""
+        assert inputs.documents is not None
+        temperature = temperature_of(self.temperature, inputs)
+        pairs = make_pairs(inputs.documents, inputs.columns[0])
+        mask = self._filter(inputs, (pairs.row + inputs.rows.start, pairs.doc))
         found = [
             list_cross_entropy(
                 inputs,
@@ -190,16 +224,35 @@ class MultipleNegativesRanking(Loss):
                 # A document has one query.
                 form=self.positive_form if blocks[0].rows == QUERIES else "each",
                 negatives=self.negatives,
-                temperature=self.temperature,
+                temperature=temperature,
                 implementation=self.implementation,
                 normalize=self.similarity == "cosine",
                 hardness_strength=self.hardness_strength,
+                guide=mask,
                 masked=bool(self.mask_duplicates),
             )
             for blocks in self._softmaxes_of_lists()
         ]
-        losses = [loss for loss, _, _ in found]
-        return LossOutput(torch.stack(losses).mean(), similarity_metrics(found[0][1]))
+        losses, stats, possible = zip(*found)
+        metrics = similarity_metrics(stats[0]) | temperature_metrics(temperature)
+        if mask is not None:
+            filtered = torch.stack([each.filtered for each in stats]).sum()
+            metrics["filtered_share"] = filtered / torch.stack(possible).sum().clamp_min(1)
+        return LossOutput(torch.stack(losses).mean(), metrics)
+
+    def _filter(
+        self, inputs: LossInput, pairs: tuple[Tensor, Tensor] | None = None
+    ) -> GuideFilter | None:
+        """What the mask leaves out; None without one."""
+        if self.mask_margin is None:
+            return None
+        return own_filter(
+            inputs.columns,
+            margin_strategy=self.mask_margin_strategy,
+            margin=self.mask_margin,
+            cosine=self.similarity == "cosine",
+            pairs=pairs,
+        )
 
     def _softmaxes_of_lists(self) -> list[list[Block]]:
         """As `_softmaxes`; all documents are one column."""
@@ -231,13 +284,7 @@ class MultipleNegativesRanking(Loss):
             # s(q_i, d_i) is the positive of both directions.
             backward = [[Block(1, 0, "positive")]] if "doc_to_query" in self.directions else []
             return [forward, *backward]
-        if "query_to_query" in self.directions:
-            forward.append(Block(0, 0, "masked"))
-        if "doc_to_query" in self.directions:
-            forward.append(Block(1, 0, "plain"))
-        if "doc_to_doc" in self.directions:
-            forward.extend(Block(1, k, "masked") for k in documents)
-        return [forward]
+        return [[*forward, *further_blocks(self.directions, num_columns)]]
 
     def _hardened(self, document: int) -> Hardened:
         """Which logits of a query_to_doc block are hardened; the positive's never is."""

@@ -10,8 +10,9 @@ from torch import nn
 
 from inbatch.errors import ConfigError
 
-#: Patterns over lower-cased parameter names: biases and the scales of LayerNorm, RMSNorm and the like.
-NO_DECAY = ("bias", "norm", r"(?:^|[._])ln(?:[._]|\d|$)")
+#: Patterns over lower-cased parameter names: biases, the scales of LayerNorm, RMSNorm and the like, and what
+#: losses train.
+NO_DECAY = ("bias", "norm", r"(?:^|[._])ln(?:[._]|\d|$)", "^loss_parameters[.]")
 
 
 def parameter_groups(
@@ -21,7 +22,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Put every trainable parameter in exactly one group of an optimizer.
 
-    Biases and the scales of norms (`NO_DECAY`) have weight decay 0, the others the optimizer's own.
+    Biases, the scales of norms and the parameters of losses (`NO_DECAY`) have weight decay 0, the others the
+    optimizer's own.
 
     Frozen parameters are left out, a parameter with two names counts once, no group is empty, and
     groups without a learning rate of their own come first.

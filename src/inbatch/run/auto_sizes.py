@@ -24,6 +24,7 @@ from inbatch.data.sources.load import Source
 from inbatch.data.tokenized import tokenize_columns
 from inbatch.device.memory import free_bytes
 from inbatch.encoder import Encoder
+from inbatch.encoder.transformer import TransformerEncoder
 from inbatch.guide import LiveGuide
 from inbatch.run.memory_plan import USABLE, MemoryPlan, Sharding, choose, usual_chunk_tokens
 from inbatch.run.parts import Parts
@@ -92,6 +93,7 @@ def _plan(run: RunConfig, world: World, parts: Parts) -> MemoryPlan:
         optimizer_states=optimizer_states(instantiate(run.optimizer), parts.strategy),
         sharding=sharding_of(parts.strategy),
         live_guide_parameters=count(guide.encoder) if isinstance(guide, LiveGuide) else 0,
+        averaged=run.ema.decay is not None,
     )
 
 
@@ -114,7 +116,8 @@ def guide_chunk_tokens(configured: int | str, guide: Encoder, accelerator: str) 
     """Computed tokens of one forward of the guide; "auto" leaves room for its longest text."""
     if isinstance(configured, int):
         return configured
-    usual = usual_chunk_tokens(accelerator, int(guide.backbone.config.hidden_size))
+    size = model_size(guide)
+    usual = usual_chunk_tokens(accelerator, size.width, layers=size.layers)
     return max(usual, guide.tokenizer.max_length)
 
 
@@ -157,17 +160,17 @@ def _sampled_rows(source: Source) -> np.ndarray:
 
 def model_size(encoder: Encoder) -> ModelSize:
     """An encoder in numbers; what its configuration does not state is taken from BERT's proportions."""
-    config = encoder.backbone.config
-    width = int(config.hidden_size)
+    config = encoder.backbone.config if isinstance(encoder, TransformerEncoder) else None
+    width = encoder.width if config is None else int(config.hidden_size)
     tables = [m for m in encoder.modules() if isinstance(m, nn.Embedding)]
     return ModelSize(
         parameters=count(encoder),
         trainable=sum(p.numel() for p in encoder.parameters() if p.requires_grad),
         embedding_parameters=sum(count(table) for table in tables),
-        layers=int(config.num_hidden_layers),
+        layers=0 if config is None else int(config.num_hidden_layers),
         width=width,
         intermediate=int(getattr(config, "intermediate_size", None) or 4 * width),
-        heads=int(config.num_attention_heads),
+        heads=0 if config is None else int(config.num_attention_heads),
         dimension=encoder.dimension,
         bytes_per_value=next(encoder.parameters()).element_size(),
         dropout=any(isinstance(m, nn.Dropout) and m.p > 0 for m in encoder.modules()),

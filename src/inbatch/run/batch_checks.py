@@ -10,7 +10,6 @@ from inbatch.data.sources.config_keys import path_key
 from inbatch.data.sources.load import Source
 from inbatch.errors import ConfigError
 from inbatch.losses.base import Loss
-from inbatch.run.parts import inner
 from inbatch.strategies import World
 
 
@@ -77,7 +76,8 @@ def check_others(
         negatives = loss.scope == "candidates" and len(source.columns) > 2
         if loss.scope == "row" or negatives:
             continue
-        name = type(inner(loss)).__name__
+        comparing = [part for part in loss.nested() if part.scope != "row"]
+        name = type(comparing[-1]).__name__
         if (total if mixed else source.num_rows) < 2:
             raise ConfigError(
                 path_key(source.field),

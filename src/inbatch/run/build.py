@@ -23,13 +23,18 @@ from inbatch.guide import Guide, LiveGuide, StoredGuide
 from inbatch.guide.fill import FillSettings
 from inbatch.losses.base import Loss
 from inbatch.run.auto_sizes import guide_chunk_tokens, num_workers
-from inbatch.run.compatibility import check_loss, check_parts, check_stored_guide
+from inbatch.run.compatibility import (
+    check_loss,
+    check_parts,
+    check_stored_guide,
+)
 from inbatch.run.datamodule import BatchModule, LoaderSettings
 from inbatch.run.forms import formed
 from inbatch.run.guide_portions import guide_portions
 from inbatch.run.module import BiEncoderModule
 from inbatch.run.parts import OwnObjects, Parts
 from inbatch.run.resume import Saved
+from inbatch.run.strategy_checks import check_average
 from inbatch.step.settings import StepSettings
 from inbatch.strategies import World
 
@@ -72,6 +77,8 @@ def build_parts(run: RunConfig, world: World, own: OwnObjects) -> Parts:
         mixed=mixed,
         drop_last=run.drop_last,
     )
+    if run.ema.decay is not None:
+        check_average(parts, run.precision)
     return parts
 
 
@@ -109,7 +116,7 @@ def make_guide(
             raise ConfigError(
                 "guide.model",
                 "has no loss that takes a guide",
-                "set loss=cached_gist or guide=none",
+                "set loss=cached_gist without loss.self_guided, or another loss with a guide, or guide=none",
                 value=name,
             )
         return None

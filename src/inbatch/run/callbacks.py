@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from lightning.pytorch import Callback
 
 from inbatch.callbacks.checkpoints import Checkpoints
+from inbatch.callbacks.cost import CostMeter
+from inbatch.callbacks.ema import AveragedWeights
 from inbatch.callbacks.evaluation import Evaluation
 from inbatch.callbacks.examples import ExampleTables
 from inbatch.callbacks.guide_fill import GuideFill
@@ -61,6 +64,8 @@ _SAME_PRECISION = (
 class RunCallbacks:
     """The callbacks that a run asks for results, and `all` of them in their order."""
 
+    average: AveragedWeights | None
+    cost: CostMeter
     evaluation: Evaluation | None
     summary: Summary
     log: StepLog
@@ -95,7 +100,10 @@ def make_callbacks(
         stop: where signals are noted; None leaves signals alone.
     """
     evaluators = parts.evaluators
-    evaluation = _make_evaluation(run.evaluation, evaluators, module, folder)
+    average = None
+    if run.ema.decay is not None:
+        average = AveragedWeights(run.ema.decay, module.strategy, module.encoder)
+    evaluation = _make_evaluation(run.evaluation, evaluators, module, folder, average)
     record = RunRecord(asdict(run), {} if saved is None else saved.record)
     checkpoints = Checkpoints(
         folder.checkpoints,
@@ -114,7 +122,8 @@ def make_callbacks(
     preemption = None if stop is None else Preemption(stop, checkpoints)
     facts = shared_facts(asdict(run), saved, tokenizer=module.encoder.tokenizer, data=data)
     remedies = {CHECKPOINT: remedy(folder, run.resume), "precision": _SAME_PRECISION}
-    log = StepLog(every_steps=run.trainer.log_every_steps)
+    cost = CostMeter(folder.cost)
+    log = StepLog(every_steps=run.trainer.log_every_steps, more=cost.metrics)
     fill = (
         GuideFill(parts.guide, lambda: data.batches_done, accumulate=run.accumulate, stop=stop)
         if isinstance(parts.guide, StoredGuide)
@@ -127,8 +136,10 @@ def make_callbacks(
         wandb,
         summary,
         record,
+        cost,
         log,
         Progress(log),
+        average,
         evaluation,
         examples if evaluators else None,
         pruning,
@@ -137,6 +148,8 @@ def make_callbacks(
         preemption,
     ]
     return RunCallbacks(
+        average=average,
+        cost=cost,
         evaluation=evaluation,
         summary=summary,
         log=log,
@@ -166,6 +179,7 @@ def _make_evaluation(
     evaluators: Mapping[str, Evaluator],
     module: BiEncoderModule,
     folder: RunFolder,
+    average: AveragedWeights | None,
 ) -> Evaluation | None:
     if not evaluators:
         return None
@@ -177,6 +191,7 @@ def _make_evaluation(
         best_metric=config.best_metric,
         mode=config.mode,
         on_best=lambda trainer: export_model(trainer, module.encoder, module.strategy, folder),
+        weights=nullcontext if average is None else average.in_place,
         has_model=partial(settle_model, folder),
     )
 

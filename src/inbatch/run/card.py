@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
+from inbatch.callbacks.cost import Cost
 from inbatch.callbacks.evaluation import Evaluation
 from inbatch.config.check import RunConfig
 from inbatch.data.report.list_source import read_rows
 from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.evaluation import Evaluator
-from inbatch.evaluation.base import ShowsRows
+from inbatch.evaluation.base import ShowsRows, prefix_key
 from inbatch.evaluation.metrics import similarities
+from inbatch.evaluation.parts import MEAN, HasParts, leaves
 from inbatch.export.card import framework_versions
 from inbatch.export.card_data import (
     CardData,
+    CostCard,
     DatasetName,
     EvaluationCard,
     UsageExample,
@@ -34,6 +37,7 @@ from inbatch.export.model_name import local_name
 from inbatch.export.settings import changed, composed_defaults, public
 from inbatch.run.callbacks import RunCallbacks
 from inbatch.run.card_datasets import dataset_name, evaluation_source_card, source_card
+from inbatch.run.module import BiEncoderModule
 from inbatch.run.parts import Parts
 
 WIDGET_ROWS = 1000
@@ -58,6 +62,7 @@ def make_card(
         model: the exported directory, whose encoder computes the scores of the usage example.
     """
     encoder = build_encoder(str(model), trust_remote_code=True)  # this run has written it
+    module = cast(BiEncoderModule, trainer.lightning_module)
     settings, base = asdict(run), run.card.base_model or parts.encoder.base_model
     evaluation, summary = callbacks.evaluation, callbacks.summary
     evaluated = {
@@ -79,6 +84,7 @@ def make_card(
                 parts.losses[source.name],
                 guide=run.guide.model,
                 name=dataset_name(source.name, run.data.train.get(source.name), run.card.datasets),
+                learned=module.loss_parameters.held(source.name),
             )
             for source in parts.sources
         ],
@@ -109,6 +115,7 @@ def make_card(
         widget=choose_widget(texts),
         usage=_usage(encoder, parts.sources[0]),
         code_version=git_commit(),
+        cost=_cost(callbacks.cost.cost, evaluation),
     )
 
 
@@ -132,24 +139,44 @@ def _evaluation_cards(
     best, before = evaluation.best or evaluation.last, evaluation.first
     cards = []
     for key, evaluator in evaluators.items():
-        prefix = f"{evaluator.name}_" if evaluator.name else ""
-        cards.append(
-            EvaluationCard(
-                evaluator=type(evaluator).__name__,
-                description=evaluator.description,
-                name=evaluator.name,
-                metrics={k: v for k, v in best.items() if k.startswith(prefix)},
-                before={k: v for k, v in before.items() if k.startswith(prefix)} or None,
-                primary_metric=evaluator.primary_metric,
-                dataset=evaluated[key],
+        units: list[tuple[Evaluator, str, DatasetName]] = [
+            (leaf, leaf.name, DatasetName(leaf.name)) for leaf in leaves([evaluator])
+        ]
+        if not isinstance(evaluator, HasParts):
+            units = [(evaluator, evaluator.name, evaluated[key])]
+        else:
+            units.append((evaluator, prefix_key(evaluator.name, MEAN), evaluated[key]))
+        for one, name, dataset in units:
+            prefix = f"{name}_" if name else ""
+            cards.append(
+                EvaluationCard(
+                    evaluator=type(one).__name__,
+                    description=one.description,
+                    name=name,
+                    metrics={k: v for k, v in best.items() if k.startswith(prefix)},
+                    before={k: v for k, v in before.items() if k.startswith(prefix)} or None,
+                    primary_metric=one.primary_metric,
+                    dataset=dataset,
+                )
             )
-        )
     return cards
+
+
+def _cost(cost: Cost, evaluation: Evaluation | None) -> CostCard:
+    spent = asdict(cost)
+    if evaluation is None:
+        return CostCard(**spent)
+    metric, best = evaluation.best_metric, evaluation.best or evaluation.last
+    return CostCard(
+        **spent, metric=metric, value=best.get(metric), before=evaluation.first.get(metric)
+    )
 
 
 def _usage(encoder: Encoder, source: Source) -> UsageExample:
     rows = _rows(source, 3)
-    query, documents = rows[0][0], [row[1] for row in rows]
+    query, documents = rows[0][0], [row[1] for row in rows if len(row) > 1]
+    if not documents:  # rows of one text
+        documents = [row[0] for row in rows[1:]] or [query]
     if has_roles(encoder.describe()):
         left, right = (
             encoder.encode([query], role="query"),

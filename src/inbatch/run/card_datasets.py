@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from inbatch.data.report.list_source import read_rows, role_names, texts_by_role
 from inbatch.data.sources.load import Source
@@ -18,6 +19,7 @@ from inbatch.export.card_data import ColumnStats, DatasetName, SourceCard, colum
 from inbatch.export.card_header import hub_id
 from inbatch.export.model_name import local_name
 from inbatch.losses.base import Loss
+from inbatch.losses.temperature import learned_temperatures
 from inbatch.run.parts import parameters_of
 
 STATS_ROWS = 1000
@@ -44,9 +46,15 @@ def dataset_name(name: str, spec: Any, named: Mapping[str, str]) -> DatasetName:
 
 
 def source_card(
-    source: Source, encoder: Encoder, loss: Loss, *, guide: str | None, name: DatasetName
+    source: Source,
+    encoder: Encoder,
+    loss: Loss,
+    *,
+    guide: str | None,
+    name: DatasetName,
+    learned: Mapping[str, Tensor],
 ) -> SourceCard:
-    """A training source."""
+    """A training source; `learned` is what its loss has trained."""
     num_rows = min(STATS_ROWS, source.num_rows)
     labels = source.labels(np.arange(num_rows))
     samples: list[tuple[str | float, ...]]
@@ -56,6 +64,7 @@ def source_card(
         names.append(source.roles.label or "label")
         stats[names[-1]] = column_stats([float(v) for v in labels], type="float")
         samples = [(*row, float(v)) for row, v in zip(samples, labels)]
+    learned_values = {name: round(t, 5) for name, t in learned_temperatures(learned).items()}
     named_guide = {"guide": local_name(str(guide))} if loss.needs_guide else {}
     return SourceCard(
         name=name.title,
@@ -66,7 +75,8 @@ def source_card(
         samples=samples,
         loss=type(loss).__name__,
         published=loss.published,
-        loss_parameters={**named_guide, **parameters_of(loss)},
+        cited=[part.published for part in loss.nested() if part.published is not None],
+        loss_parameters={**named_guide, **parameters_of(loss), **learned_values},
         hub_id=name.hub_id,
         revision=name.revision,
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib.util import find_spec
+from itertools import chain
+from typing import NoReturn
 
 import torch
 
@@ -14,10 +15,14 @@ from inbatch.data.sources.load import Source
 from inbatch.data.sources.views import ColumnsOfLists
 from inbatch.errors import ConfigError
 from inbatch.losses.base import Loss
+from inbatch.losses.checks import check_dimensions
+from inbatch.losses.gist import GIST
 from inbatch.losses.softmax.implementation import obstacle_of_kernels
 from inbatch.run.batch_checks import check_batch, check_others
-from inbatch.run.parts import Parts, inner
-from inbatch.strategies import Strategy, World
+from inbatch.run.label_checks import check_classes, check_labels
+from inbatch.run.parts import Parts
+from inbatch.run.strategy_checks import check_strategy
+from inbatch.strategies import World
 
 
 def check_parts(
@@ -41,7 +46,11 @@ def check_parts(
     Raises:
         ConfigError: two of them do not.
     """
-    check_dims(parts.losses, parts.encoder.output_dimension)
+    check_dims(
+        parts.losses,
+        parts.encoder.output_dimension,
+        guide=None if parts.guide is None else parts.guide.dimension,
+    )
     check_kernels(parts.losses, world, precision)
     check_gather(parts.losses, gather)
     check_lists(parts.losses, parts.sources, gather=gather, world_size=world.size)
@@ -67,17 +76,22 @@ def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
         )
     if loss.needs_scores:
         _check_scores(source, name)
+    if loss.labels_are_classes:
+        check_classes(source, name)
     if loss.label_range is not None:
-        _check_labels(source, *loss.label_range, name=name)
+        check_labels(source, *loss.label_range, name=name)
     if loss.needs_guide and not guided:
-        raise refused("needs a guide", "set guide.model=NAME_OR_PATH, or guide=minilm")
-    if columns < loss.min_columns or (loss.max_columns is not None and columns > loss.max_columns):
-        least, most = loss.min_columns, loss.max_columns
+        _refuse_without_guide(loss)
+    least = loss.min_columns_of_lists if source.is_ragged else loss.min_columns
+    most = loss.max_columns
+    if columns < least or (most is not None and columns > most):
         span = (
             f"at least {least}" if most is None else f"{least} to {most}" if most > least else most
         )
         fix = f"set {columns_key(source.field)}"
-        if isinstance(source.stored, ColumnsOfLists) and most is not None and columns > most:
+        if 1 < columns < least:
+            fix = f"set {to_set(source.field, 'columns.negatives')}"
+        elif isinstance(source.stored, ColumnsOfLists) and most is not None and columns > most:
             fix = f"set {to_set(source.field, f'max_negatives={most - 2}')}"
         raise refused(
             f"takes {span} text columns, and source {source.name!r} has {columns} "
@@ -86,13 +100,20 @@ def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:
         )
 
 
-def check_dims(losses: Mapping[str, Loss], dimension: int) -> None:
-    """Check that an encoder's embeddings are as long as the losses want to cut them.
+def check_dims(losses: Mapping[str, Loss], dimension: int, *, guide: int | None = None) -> None:
+    """Check that an encoder's embeddings are as long as the losses want to cut or compare them.
+
+    Args:
+        losses: by source.
+        dimension, guide: of encoder and guide; None without one.
 
     Raises:
-        ConfigError: a Matryoshka dimension exceeds `dimension`.
+        ConfigError: a Matryoshka dimension exceeds `dimension`, or a loss compares embeddings with the
+            guide's, and these have another one.
     """
-    for loss in losses.values():
+    for loss in chain.from_iterable(loss.nested() for loss in losses.values()):
+        if loss.matches_guide and guide is not None:
+            check_dimensions(loss, dimension, guide)
         dims = getattr(loss, "dims", ())
         if dims and max(dims) > dimension:
             raise ConfigError(
@@ -101,6 +122,20 @@ def check_dims(losses: Mapping[str, Loss], dimension: int) -> None:
                 "lower it",
                 value=list(dims),
             )
+
+
+def _refuse_without_guide(loss: Loss) -> NoReturn:
+    part = next(p for p in reversed([*loss.nested()]) if p.needs_guide)
+    name = type(part).__name__
+    problem = "needs a guide" if part is loss else f"has a part {name}, which needs a guide"
+    itself = "loss.self_guided" if part is loss else f"self_guided of {name}"
+    alone = f", or {itself}=true" if isinstance(part, GIST) else ""
+    raise ConfigError(
+        "loss",
+        problem,
+        f"set guide.model=NAME_OR_PATH, or guide=minilm{alone}",
+        value=type(loss).__name__,
+    )
 
 
 def _check_scores(source: Source, name: str) -> None:
@@ -128,13 +163,6 @@ def _check_scores(source: Source, name: str) -> None:
     )
 
 
-def label_range(source: Source) -> tuple[float, float]:
-    """Smallest and largest label of a source that has labels, over all rows."""
-    labels = source.labels()
-    assert labels is not None, source.name
-    return float(labels.min()), float(labels.max())
-
-
 def check_stored_guide(source: Source) -> None:
     """Check that embeddings of a source can be stored in reasonable time.
 
@@ -151,49 +179,11 @@ def check_stored_guide(source: Source) -> None:
         )
 
 
-def _check_labels(source: Source, least: float, most: float, *, name: str) -> None:
-    low, high = label_range(source)
-    if low < least or high > most:
-        raise ConfigError(
-            f"source {source.name!r}",
-            f"has labels from {low:g} to {high:g}, and loss {name} takes {least:g} to {most:g}",
-            "scale them, or set loss=cosent, which takes any",
-        )
-
-
-def check_strategy(strategy: Strategy, precision: str, on_nonfinite: str) -> None:
-    """Check that a strategy is installed, can compute in a precision, and leave out steps if it is to.
-
-    Raises:
-        ConfigError: it is not, or cannot.
-    """
-    if strategy.package is not None and find_spec(strategy.package) is None:
-        raise ConfigError(
-            f"strategy {type(strategy).__name__}",
-            f"needs the package {strategy.package}",
-            f"run pip install 'inbatch[{strategy.package}]'",
-        )
-    if precision in strategy.refuses:
-        raise ConfigError(
-            "precision",
-            f"is not computed under {type(strategy).__name__}",
-            "set precision=fp32 or precision=bf16, or strategy=ddp",
-            value=precision,
-        )
-    if on_nonfinite == "skip" and strategy.clips_gradients:
-        raise ConfigError(
-            "on_nonfinite",
-            f"is not possible under {type(strategy).__name__}, which steps by itself",
-            "set on_nonfinite=stop, or strategy=ddp or fsdp",
-            value=on_nonfinite,
-        )
-
-
 def check_gather(losses: Mapping[str, Loss], gather: str) -> None:
     """Check that candidates can travel in a ring.
 
     Raises:
-        ConfigError: no loss has candidates.
+        ConfigError: no loss has candidates, or one has that need the whole batch.
     """
     if gather != "ring":
         return
@@ -205,6 +195,20 @@ def check_gather(losses: Mapping[str, Loss], gather: str) -> None:
             "set gather=global",
             value=gather,
         )
+    for loss in losses.values():
+        if loss.scope == "candidates" and not loss.takes_ring:
+            others = [part for part in loss.nested() if part.scope != "row"]
+            name = next(
+                type(part).__name__
+                for part in reversed(others)
+                if part.scope == "global" or not part.takes_ring
+            )
+            raise ConfigError(
+                "gather",
+                f"is for losses that see the rows of other ranks in turn, and {name} needs all at once",
+                "set gather=global",
+                value=gather,
+            )
 
 
 def check_lists(
@@ -225,18 +229,13 @@ def check_lists(
         loss = losses[source.name]
         if source.is_ragged:
             what = f"rows with lists, which source {source.name!r} has"
-        elif getattr(inner(loss), "negatives", "all") == "own":
+        elif any(getattr(part, "negatives", "all") == "own" for part in loss.nested()):
             what = "loss.negatives=own"
         else:
             continue
         if gather == "ring" and world_size > 1:
-            raise ConfigError(
-                "gather",
-                f"does not know {what}",
-                "set gather=global",
-                value=gather,
-            )
-        if _implementation(loss) == "triton":
+            raise ConfigError("gather", f"does not know {what}", "set gather=global", value=gather)
+        if _asks_for_kernels(loss):
             raise ConfigError(
                 "loss.implementation",
                 f"does not know {what}",
@@ -245,8 +244,8 @@ def check_lists(
             )
 
 
-def _implementation(loss: Loss) -> str:
-    return getattr(inner(loss), "implementation", "tiled")
+def _asks_for_kernels(loss: Loss) -> bool:
+    return any(getattr(part, "implementation", "tiled") == "triton" for part in loss.nested())
 
 
 def check_kernels(losses: Mapping[str, Loss], world: World, precision: str) -> None:
@@ -256,7 +255,7 @@ def check_kernels(losses: Mapping[str, Loss], world: World, precision: str) -> N
         ConfigError: Triton kernels without a GPU of capability 8.0, without triton, or in float64.
     """
     for name, loss in losses.items():
-        if name == MIXED or _implementation(loss) != "triton":
+        if name == MIXED or not _asks_for_kernels(loss):
             continue
         if precision == "fp64" and world.accelerator == "cuda":
             problem = "computes in float32, and precision is 'fp64'"

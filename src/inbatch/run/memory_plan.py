@@ -23,6 +23,9 @@ GIB = 2**30
 AUTO_CHUNK_TOKENS = {"cpu": 1024, "cuda": 32768}
 _WIDTH = 768
 _GPU_TOKENS = (8192, 131072)
+# Without a transformer: a chunk costs a gradient of the whole table, so it should hold the whole batch.
+STATIC_CHUNK_TOKENS = 2**20
+_STATIC_TOKEN_BYTES = 48  # ids and masks, and their order in backward
 # Share of free memory that a plan may use. A CPU's is shared with the page cache and loaders.
 USABLE = {"cpu": 0.5, "cuda": 0.9}
 # The chunk that is computed may take this share of what a plan has for activations.
@@ -44,7 +47,7 @@ class Sharding:
 class Memory:
     """Bytes of one rank by part."""
 
-    weights: float  # and their casts to 16 bits
+    weights: float  # and their casts to 16 bits, and their average
     gradients: float  # and the buckets in which DDP reduces them
     optimizer: float
     embeddings: float  # embeddings, their gradients, the loss's buffers
@@ -82,8 +85,10 @@ def activation_bytes_per_token(model: ModelSize, step: StepSize) -> float:
     Each layer holds about eight vectors of the width (queries, keys, values, attention output,
     inputs of projections and norms), two more with dropout, and two of the feed-forward layer around
     its activation. A CPU's attention with dropout holds its weights as well, three times T values a
-    head. Measured for BERT in float32; within a tenth of it.
+    head. Measured for BERT in float32; within a tenth of it. Without a transformer only token ids are held.
     """
+    if model.layers == 0:
+        return float(_STATIC_TOKEN_BYTES)
     values: float = 8 * model.width + 2 * model.intermediate
     if model.dropout:
         values += 2 * model.width
@@ -101,6 +106,7 @@ def step_memory(
     sharding: Sharding,
     num_blocks: int = 0,
     live_guide_parameters: int = 0,
+    averaged: bool = False,
 ) -> Memory:
     """Memory of a rank without kept graphs; `chunk_tokens` None means one chunk for the batch.
 
@@ -112,6 +118,7 @@ def step_memory(
         sharding: the parts that the strategy divides.
         num_blocks: see `step_flop`.
         live_guide_parameters: of a guide that runs in the step.
+        averaged: whether an average of the weights is held.
     """
 
     def divided(size: float, over_ranks: bool) -> float:
@@ -127,6 +134,8 @@ def step_memory(
     if step.activation_bytes < model.bytes_per_value and not sharding.parameters:
         # The casts that all chunks share, see encoder/shared_casts.py.
         weights += (model.parameters - model.embedding_parameters) * step.activation_bytes
+    if averaged:
+        weights += divided(model.trainable * model.bytes_per_value, sharding.parameters)
     # DDP's buckets live on, and backwards before a step's last one add up gradients beside them.
     copies = 2 if step.world_size > 1 and sharding == Sharding() else 1
     return Memory(
@@ -163,13 +172,15 @@ def step_flop(model: ModelSize, step: StepSize, *, kept_share: float, num_blocks
     return forward * (4.0 - kept_share) + loss
 
 
-def usual_chunk_tokens(device: str, width: int) -> int:
-    """Tokens of a chunk that keep a device busy, by the width of the transformer.
+def usual_chunk_tokens(device: str, width: int, *, layers: int = 1) -> int:
+    """Tokens of a chunk that keep a device busy, by the width of the transformer; `layers` 0: there is none.
 
     A GPU's kernel should take long beside its launch. A product takes tokens * width^2, so a small model
     gets more tokens, and a large one fewer, which pad less and hold less memory. Computed, not measured: at
     32,768 tokens and a width of 768 a product of a layer is 0.04 TFLOP, some 0.1 ms of an H200.
     """
+    if layers == 0:
+        return STATIC_CHUNK_TOKENS
     if device == "cpu":
         return AUTO_CHUNK_TOKENS[device]
     least, most = _GPU_TOKENS
@@ -185,7 +196,8 @@ def auto_chunk_tokens(
 ) -> int:
     """Tokens of a chunk: the device's usual number, less where memory is short; one text at least."""
     fitting = CHUNK_SHARE * spare_bytes / activation_bytes_per_token(model, step)
-    return max(max_length, min(usual_chunk_tokens(step.device, model.width), int(fitting)))
+    usual = usual_chunk_tokens(step.device, model.width, layers=model.layers)
+    return max(max_length, min(usual, int(fitting)))
 
 
 def choose(
@@ -200,6 +212,7 @@ def choose(
     optimizer_states: float,
     sharding: Sharding,
     live_guide_parameters: int = 0,
+    averaged: bool = False,
 ) -> MemoryPlan:
     """Replace "auto" by numbers and estimate the step.
 
@@ -214,6 +227,7 @@ def choose(
         optimizer_states: see `step_memory`.
         sharding: see `step_memory`.
         live_guide_parameters: see `step_memory`.
+        averaged: see `step_memory`.
     """
 
     def memory(tokens: int | None) -> Memory:
@@ -225,6 +239,7 @@ def choose(
             sharding=sharding,
             num_blocks=num_blocks,
             live_guide_parameters=live_guide_parameters,
+            averaged=averaged,
         )
 
     if chunk_tokens == "auto":

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from inbatch.batch.batch import Batch
@@ -27,6 +27,7 @@ from inbatch.optim import Schedule, parameter_groups, step_again, to_lambda_lr
 from inbatch.run.optimizer_state import count_epochs, name_optimizer_states
 from inbatch.step.contrastive_step import ContrastiveStep, StepOutput
 from inbatch.step.finite import FiniteWatch, Place
+from inbatch.step.loss_parameters import LossParameters
 from inbatch.step.report import StepReport
 from inbatch.step.seeding import accumulation
 from inbatch.step.settings import StepSettings
@@ -51,8 +52,15 @@ class BiEncoderModule(LightningModule):
         self.automatic_optimization = False
         self.encoder = encoder.train()  # transformers loads in eval mode, and Lightning keeps that
         self.losses = dict(losses)  # source name -> loss
-        self.strategy = strategy
         self.settings = settings or StepSettings()
+        self.loss_parameters = LossParameters(
+            losses,
+            dim=encoder.output_dimension,
+            guide_dim=None if guide is None else guide.dimension,
+            like=next(encoder.parameters()).detach(),
+            seed=self.settings.seed,
+        )
+        self.strategy = strategy
         self.last_step: StepReport | None = None
         self.step: ContrastiveStep  # made when the strategy is set up
         self._make_optimizer = optimizer
@@ -72,11 +80,12 @@ class BiEncoderModule(LightningModule):
         # A compiled graph ends at each unit, so its units are few, and gathered in float32.
         mixed = self.trainer.precision == "bf16-mixed" and not self.settings.compile
         self.strategy.shard(self.encoder, self.device_mesh, mixed=mixed)
+        self.strategy.place(self.loss_parameters, self.device_mesh)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over decay and no-decay groups, and the schedule over all steps of the run."""
         rates = self.settings.learning_rate_mapping
-        groups = parameter_groups(self.encoder.named_parameters(), learning_rate_mapping=rates)
+        groups = parameter_groups(self._trained(), learning_rate_mapping=rates)
         optimizer = self._make_optimizer(groups)
         step_again(optimizer, self._keep_fewer)
         scheduler = to_lambda_lr(optimizer, self._schedule, self.total_steps)
@@ -84,6 +93,11 @@ class BiEncoderModule(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def _trained(self) -> list[tuple[str, nn.Parameter]]:
+        """Parameters of the encoder by their names in it, and of losses."""
+        of_losses = self.loss_parameters.named_parameters(prefix="loss_parameters")
+        return [*self.encoder.named_parameters(), *of_losses]
 
     @property
     def total_steps(self) -> int:
@@ -110,6 +124,7 @@ class BiEncoderModule(LightningModule):
         self.step = ContrastiveStep(
             self.encoder,
             self.losses,
+            loss_parameters=self.loss_parameters,
             guide=self._guide,
             gather=self.settings.gather,
             keep_gib=self.settings.keep_gib,
@@ -170,6 +185,7 @@ class BiEncoderModule(LightningModule):
         schedule = cast(torch.optim.lr_scheduler.LRScheduler, self.lr_schedulers())
         with self.step.timer.measure("optimizer"):
             optimizer.step()
+            self.loss_parameters.clamp(self.strategy.limit)
             optimizer.zero_grad()
         if self.strategy.clips_gradients:
             self._gradient_norm = norm = self.strategy.gradient_norm(self.trainer)
@@ -185,7 +201,7 @@ class BiEncoderModule(LightningModule):
         """
         if self.strategy.clips_gradients:
             return
-        named = [(n, p) for n, p in self.encoder.named_parameters() if p.grad is not None]
+        named = [(n, p) for n, p in self._trained() if p.grad is not None]
         gradients = [(name, p.grad) for name, p in named if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([gradient for _, gradient in gradients])
         self._gradient_norm = whole(norm)
@@ -202,6 +218,7 @@ class BiEncoderModule(LightningModule):
             metrics=output.metrics,
             num_rows=batch.num_global_rows,
             num_tokens=batch.num_tokens,
+            num_texts=sum(chunk.num_texts for chunk in batch.chunks),
             num_padded_tokens=sum(map(self.encoder.num_computed_tokens, batch.chunks)),
             learning_rate=cast(Optimizer, self.optimizers()).param_groups[0]["lr"],
             gradient_norm=self._gradient_norm,

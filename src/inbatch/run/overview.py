@@ -11,6 +11,7 @@ from inbatch.config.schema import EvaluationConfig, GradcacheConfig, GuideConfig
 from inbatch.console import make_console, print_plain
 from inbatch.data.collate import MIXED
 from inbatch.data.plan.plan import duplicate_share
+from inbatch.data.plan.samplers.group_by_label import GroupByLabel, num_lone_labels
 from inbatch.data.report.build import build_report, write
 from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder
@@ -61,8 +62,12 @@ def write_report(parts: Parts, data: BatchModule, path: Path) -> None:
         parts.sources,
         tokenizer=parts.encoder.tokenizer,
         prompts=parts.encoder.role_prompts,
-        in_batch=[name for name, loss in parts.losses.items() if loss.scope == "candidates"],
-        guided=[name for name, loss in parts.losses.items() if loss.needs_guide],
+        in_batch=[
+            name
+            for name, loss in parts.losses.items()
+            if loss.scope == "candidates" and not loss.needs_labels
+        ],
+        guided=[name for name, loss in parts.losses.items() if loss.filters_by_guide],
         losses=parts.losses,
         masked=[name for name, loss in parts.losses.items() if loss.needs_text_ids],
         duplicate_share=lambda source: duplicate_share(
@@ -75,8 +80,25 @@ def write_report(parts: Parts, data: BatchModule, path: Path) -> None:
     )
     write(report, path)
     console = make_console()
-    for line in report.warnings:
+    for line in [*report.warnings, *_lone_labels(parts)]:
         print_plain(f"data  {line}", console=console)
+
+
+def _lone_labels(parts: Parts) -> list[str]:
+    """What to say of labels of one row under a sampler that groups rows by them."""
+    sampler = getattr(parts.sampler, "within", parts.sampler)
+    if not isinstance(sampler, GroupByLabel):
+        return []
+    counts = {
+        source.name: num_lone_labels(labels)
+        for source in parts.sources
+        if (labels := source.labels()) is not None
+    }
+    return [
+        f"{count:,} labels of source '{name}' have one row, which is in no batch."
+        for name, count in counts.items()
+        if count
+    ]
 
 
 def _known_positives(

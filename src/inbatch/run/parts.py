@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import datasets
@@ -52,10 +52,16 @@ class Parts:
 
 
 def parameters_of(loss: Loss) -> dict[str, Any]:
-    """The hyperparameters of a loss by name; empty for a class that is not a dataclass."""
-    return asdict(loss) if is_dataclass(loss) and not isinstance(loss, type) else {}
+    """The hyperparameters of a loss by name, losses inside it as {class: theirs}.
+
+    Empty for a class that is not a dataclass.
+    """
+    if not is_dataclass(loss) or isinstance(loss, type):
+        return {}
+    return {each.name: _shown(getattr(loss, each.name)) for each in fields(loss)}
 
 
-def inner(loss: Loss) -> Any:
-    """The loss inside a Matryoshka loss, or the loss itself."""
-    return getattr(loss, "loss", loss)
+def _shown(value: Any) -> Any:
+    if isinstance(value, Loss):
+        return {type(value).__name__: parameters_of(value)}
+    return [*map(_shown, value)] if isinstance(value, list | tuple) else value

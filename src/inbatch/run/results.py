@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from lightning.pytorch import Trainer
 
+from inbatch.callbacks.cost import in_words_of_cost
 from inbatch.callbacks.evaluation import Evaluation
 from inbatch.config.check import RunConfig
 from inbatch.encoder import Encoder, build_encoder
@@ -77,7 +79,9 @@ def write_results(
     trainer, callbacks = fitted.trainer, fitted.callbacks
     evaluation = callbacks.evaluation
     if evaluation is None or evaluation.best_step is None:  # else the best weights are exported
-        export_model(trainer, fitted.module.encoder, fitted.module.strategy, folder)
+        average = callbacks.average
+        with nullcontext() if average is None else average.in_place():
+            export_model(trainer, fitted.module.encoder, fitted.module.strategy, folder)
     result = _train_result(folder, evaluation)
     if not trainer.is_global_zero:
         return result
@@ -110,7 +114,10 @@ def write_results(
     }
     summary = callbacks.summary
     launch_s = fitted.seconds - summary.this_start_s
-    facts = {"launch": f"{in_words(launch_s)} for ranks, strategy and guide"}
+    facts = {
+        "launch": f"{in_words(launch_s)} for ranks, strategy and guide",
+        "cost": in_words_of_cost(callbacks.cost.cost),
+    }
     if callbacks.log.loss is not None:
         facts["last loss"] = f"{callbacks.log.loss:.4f} (last row of {folder.metrics.name})"
     if result.best_value is not None:

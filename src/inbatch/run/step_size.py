@@ -8,11 +8,11 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSize:
-    """A transformer encoder in numbers.
+    """An encoder in numbers.
 
     parameters, trainable: of the whole encoder.
     embedding_parameters: of tables that are looked up, without arithmetic.
-    layers, width, intermediate, heads: of the transformer.
+    layers, width, intermediate, heads: of the transformer; no layers: the mean of vectors of this width.
     dimension: D of the embeddings.
     bytes_per_value: of a parameter.
     dropout: whether the transformer drops values in training.

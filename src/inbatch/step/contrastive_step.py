@@ -6,18 +6,14 @@ Shape letters: b rows of this rank, D dimension.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, NamedTuple, final
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from inbatch.batch.batch import Batch
-from inbatch.batch.slices import slice_rows
-from inbatch.batch.transfer import pack
-from inbatch.data.collate import Collator
-from inbatch.data.sources.source import Source
 from inbatch.device.memory import make_room
 from inbatch.encoder import Encoder
 from inbatch.gradcache import (
@@ -31,10 +27,12 @@ from inbatch.gradcache import (
 )
 from inbatch.guide import Guide, Process
 from inbatch.losses.base import Loss, LossInput
+from inbatch.step.columns import collate_columns
 from inbatch.step.defaults import default_sync, this_process
 from inbatch.step.forwards import Forwards
 from inbatch.step.gradient_sync import GradientSync, NoSync
 from inbatch.step.loss_gradient import gradient_in_memory
+from inbatch.step.loss_parameters import LossParameters
 from inbatch.step.seeding import seed_step
 from inbatch.step.side_data import SideData
 from inbatch.step.timer import StepTimer
@@ -66,11 +64,14 @@ class ContrastiveStep:
             optimizer.zero_grad()
 
     On several ranks start `torch.distributed` first; gradients are then averaged over them. Run it under
-    `torch.autocast` for mixed precision; the loss is computed in float32 all the same.
+    `torch.autocast` for mixed precision; the loss is computed in float32 all the same. A loss that trains
+    something itself, as a learned temperature, has it in `loss_parameters`: give it to the optimizer too, and
+    call `loss_parameters.clamp()` after its step.
 
     Args:
         encoder: what is trained, on its device and in training mode.
         losses: the loss of every batch, or one loss for each source by name.
+        loss_parameters: what they train; None makes it.
         guide: embeddings for losses that need a guide; started here.
         gather: "global" contrasts with the rows of all ranks, "ring" does so without holding them all at a
             time, "local" contrasts with the rows of this rank only.
@@ -89,6 +90,7 @@ class ContrastiveStep:
         encoder: Encoder,
         losses: Loss | Mapping[str, Loss],
         *,
+        loss_parameters: LossParameters | None = None,
         guide: Guide | None = None,
         gather: Literal["global", "ring", "local"] = "global",
         keep_gib: float | None = None,
@@ -107,7 +109,16 @@ class ContrastiveStep:
         self._guide = guide
         self._gather = gather
         self._seed = seed
-        self._sync = gradient_sync or default_sync(encoder, self.process.world_size)
+        self.loss_parameters = loss_parameters or LossParameters(
+            losses,
+            dim=encoder.output_dimension,
+            guide_dim=None if guide is None else guide.dimension,
+            like=next(encoder.parameters()).detach(),
+            seed=seed or 0,
+        )
+        besides = list(self.loss_parameters.parameters())
+        trained = [p for p in [*encoder.parameters(), *besides] if p.requires_grad]
+        self._sync = gradient_sync or default_sync(trained, self.process.world_size)
         self._forwards = Forwards(
             encoder,
             self.memory.budget,
@@ -116,7 +127,7 @@ class ContrastiveStep:
             collective=collective_forward,
             compiled=compiled,
         )
-        self._accumulated = Accumulated([p for p in encoder.parameters() if p.requires_grad])
+        self._accumulated = Accumulated(trained, besides)
         # Ranks that take part in each other's forwards can neither repeat them nor let go of graphs alone.
         self._relief = None if collective_forward else self.memory
         self._shared = self._forwards.shared(self.memory, self._sync.collectives)
@@ -148,7 +159,7 @@ class ContrastiveStep:
                 batch=batch,
                 may_repeat=position == 0 and isinstance(self._sync, NoSync),
                 may_let_go=self._relief is not None,
-                undo=self.encoder.zero_grad,
+                undo=self._zero_grad,
                 say=self._say,
             )
         else:
@@ -156,6 +167,10 @@ class ContrastiveStep:
         if last:
             self._sync.finish()
         return output
+
+    def _zero_grad(self) -> None:
+        self.encoder.zero_grad()
+        self.loss_parameters.zero_grad()
 
     def keep_fewer(self, batch: Batch, place: str) -> bool:
         """Keep half as many graphs from the next batch on; False where this one has kept none.
@@ -204,6 +219,7 @@ class ContrastiveStep:
             with self.timer.measure("loss"):
                 local = visible.local(embeddings.values_ND, batch)
                 inputs = self._gathered(local, embeddings, visible, side)
+                inputs = replace(inputs, parameters=self.loss_parameters.of(batch.source))
                 self.memory.place = "loss"
                 found = gradient_in_memory(
                     loss,
@@ -217,9 +233,11 @@ class ContrastiveStep:
                 self._make_room(local, embeddings, visible)
                 embeddings.differentiate(inputs.columns, found.columns)
                 value, metrics = found.loss, found.metrics
+                besides = partial(self.loss_parameters.pull, batch.source, found.parameters)
             del inputs, found  # as large as the global batch
             self.memory.place = "backward"
-            backward(engine, embeddings, last=last)
+            trains = not self.loss_parameters.is_empty
+            backward(engine, embeddings, last=last, besides=besides if trains else None)
         return StepOutput(value, metrics, batch)
 
     def _gathered(
@@ -269,19 +287,12 @@ class ContrastiveStep:
             step: number of the batch, for the random numbers of dropout.
             chunk_rows, chunk_tokens: most texts and computed tokens of one forward; None for no limit.
         """
-        collator = Collator(
-            tokenizer=self.encoder.tokenizer,
+        return collate_columns(
+            columns,
+            encoder=self.encoder,
+            guide=self._guide,
+            process=self.process,
+            step=step,
             chunk_rows=chunk_rows,
             chunk_tokens=chunk_tokens,
-            prompts=self.encoder.role_prompts,
-            guide_tokenizer=None if self._guide is None else self._guide.tokenizer,
-            guide_prompts=None if self._guide is None else self._guide.prompts,
         )
-        source = Source.from_columns("rows", columns)
-        ranks, rows = range(self.process.world_size), np.arange(source.num_rows)
-        parts = [slice_rows(rows, rank, len(ranks)) for rank in ranks]
-        batch = collator(source, parts[self.process.rank], step=step, num_global_rows=len(rows))
-        if source.ragged is not None and batch.documents is not None:
-            of_ranks = tuple(int(source.ragged.document_counts(part).sum()) for part in parts)
-            batch = batch._replace(documents=batch.documents._replace(of_ranks=of_ranks))
-        return pack(batch).open(self.process.device)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+
+from torch import Tensor
 
 from inbatch.encoder import Encoder
 from inbatch.gather import barrier, largest, rank_and_world_size
@@ -10,9 +13,8 @@ from inbatch.guide import Process
 from inbatch.step.gradient_sync import AverageGradients, GradientSync, NoSync
 
 
-def default_sync(encoder: Encoder, world_size: int) -> GradientSync:
+def default_sync(trained: Sequence[Tensor], world_size: int) -> GradientSync:
     """The average over ranks after the last backward; nothing on a single rank."""
-    trained = (p for p in encoder.parameters() if p.requires_grad)
     return NoSync() if world_size == 1 else AverageGradients(trained)
 
 

@@ -122,6 +122,7 @@ class Forwards:
         """One gradient of the token table for all chunks, on a CPU with whole parameters, not compiled."""
         if self._device.type != "cpu" or self._collective or self._compiled or len(chunks) == 1:
             return nullcontext(lambda: None)
-        table = self.encoder.backbone.get_input_embeddings()
-        assert isinstance(table, torch.nn.Embedding)
+        table = self.encoder.token_table
+        if table is None:
+            return nullcontext(lambda: None)
         return shared_lookup(table, [chunk.input_ids for chunk in chunks], added=added)

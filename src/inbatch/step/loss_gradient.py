@@ -1,12 +1,14 @@
 """The loss of a batch and its gradient with respect to the columns that it sees, without any collective.
 
+What the loss trains itself gets a gradient in the same pass.
+
 So it can be computed again by a rank that has run out of memory; in a ring, whose hops the other ranks wait
 for, from hop to hop. Shape letters: G rows that the loss sees, D dimension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -27,6 +29,7 @@ class LossGradient(NamedTuple):
     loss: Tensor  # scalar, weighted
     metrics: dict[str, Tensor]  # scalars
     columns: Sequence[Tensor]  # gradients of the columns, each [G, D]
+    parameters: Mapping[str, Tensor]  # gradients of what the loss trains
 
 
 def loss_gradient(loss: Loss, inputs: LossInput, *, weight: float) -> LossGradient:
@@ -38,13 +41,17 @@ def loss_gradient(loss: Loss, inputs: LossInput, *, weight: float) -> LossGradie
         weight: factor of the loss.
     """
     leaves = tuple(column.detach().requires_grad_() for column in inputs.columns)
-    inputs = replace(inputs, columns=leaves)
+    trained = {name: p.detach().requires_grad_() for name, p in inputs.parameters.items()}
+    inputs = replace(inputs, columns=leaves, parameters=trained)
     with torch.autocast(leaves[0].device.type, enabled=False):
         output = loss(inputs)
     metrics = output.metrics | _geometry(inputs)
     value = output.loss * weight
-    gradients = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
-    return LossGradient(value.detach(), metrics, gradients)
+    gradients = torch.autograd.grad(
+        value, [*leaves, *trained.values()], allow_unused=True, materialize_grads=True
+    )
+    of_columns, of_trained = gradients[: len(leaves)], gradients[len(leaves) :]
+    return LossGradient(value.detach(), metrics, of_columns, dict(zip(trained, of_trained)))
 
 
 def gradient_in_memory(
@@ -86,14 +93,15 @@ def gradient_in_memory(
     found = unless_out_of_memory(partial(retried, compute, *remedies))
     if isinstance(found, RuntimeError):
         end()
-        columns = inputs.columns
-        return LossGradient(columns[0].new_zeros(()), {}, [torch.zeros_like(c) for c in columns])
+        columns = [torch.zeros_like(column) for column in inputs.columns]
+        trained = {name: torch.zeros_like(p) for name, p in inputs.parameters.items()}
+        return LossGradient(columns[0].new_zeros(()), {}, columns, trained)
     return found
 
 
 def _geometry(inputs: LossInput) -> dict[str, Tensor]:
-    """Alignment and uniformity, where all pairs are positives; of rows with lists by their first positive."""
-    if inputs.labels is not None:
+    """Alignment and uniformity where all pairs are positives; of rows with lists by their first positive."""
+    if inputs.labels is not None or len(inputs.columns) < 2:
         return {}
     queries, documents = inputs.columns[:2]
     if inputs.documents is not None:

@@ -23,6 +23,7 @@ class StepReport:
     metrics: Mapping[str, Tensor]  # scalars of the loss, this rank's
     num_rows: int  # over all ranks
     num_tokens: int  # real tokens of this rank
+    num_texts: int  # texts that this rank embedded
     num_padded_tokens: int  # tokens that this rank computed, padding included
     learning_rate: float  # of the first parameter group
     gradient_norm: Tensor | None  # scalar, before clipping; None where no optimizer step was taken

@@ -93,7 +93,7 @@ def visible_rows(
     """
     rank, world_size = process.rank, process.world_size
     alone, full = world_size == 1, batch.num_global_rows >= world_size
-    in_ring = mode == "ring" and loss.scope == "candidates"
+    in_ring = mode == "ring" and loss.scope == "candidates" and loss.takes_ring
     apart = in_ring or loss.scope == "row" or mode == "local"
     kind = LocalGather if alone or (apart and full) else GlobalGather
     gather: Gather = kind(rank=rank, world_size=world_size)

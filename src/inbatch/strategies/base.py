@@ -8,14 +8,16 @@ of `Strategy`; it is given the encoder, the trainer and the device mesh, never t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import Strategy as LightningStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from inbatch.encoder import Encoder
 from inbatch.step.gradient_sync import GradientSync
+from inbatch.step.loss_parameters import LossParameters, clamp_whole
 
 
 class Strategy(ABC):
@@ -78,15 +80,48 @@ class Strategy(ABC):
             mixed: whether matrices may be gathered in bf16, since forwards run under autocast to it.
         """
 
+    def place(self, parameters: LossParameters, mesh: DeviceMesh | None) -> None:  # noqa: B027
+        """Bring the parameters of losses, which are never divided, in the form of those in shards."""
+
+    def limit(self, parameter: nn.Parameter, most: float) -> None:
+        """Bring a loss's parameter down to its largest value, after an optimizer step."""
+        clamp_whole(parameter, most)
+
     def gradient_norm(self, trainer: Trainer) -> Tensor | None:
         """Norm that the strategy has clipped by, if it clips; None if the LightningModule clips."""
         return None
 
-    def full_state(self, encoder: Encoder, *, rank: int) -> dict[str, Tensor]:
-        """The encoder's whole state dict, on the CPU of rank 0; empty elsewhere.
+    def weights(self, encoder: Encoder) -> dict[str, Tensor]:
+        """This rank's parts of the parameters that train, by name; to change them changes the encoder.
+
+        Whoever changes them calls `forget_gathered` before and after.
+        """
+        return {n: p.detach() for n, p in encoder.named_parameters() if p.requires_grad}
+
+    def forget_gathered(self, encoder: Encoder) -> None:  # noqa: B027
+        """Free parameters that were gathered from `weights`, so that the next forward gathers them anew.
+
+        Collective.
+        """
+
+    def for_checkpoint(
+        self, encoder: Encoder, parts: Mapping[str, Tensor], *, rank: int
+    ) -> dict[str, Tensor]:
+        """What a checkpoint holds of values that are divided as `weights` are, on the CPU. Collective.
+
+        Whole tensors, on rank 0, where a checkpoint is a whole file; else each rank's parts.
+        """
+        return {name: part.cpu() for name, part in parts.items()} if rank == 0 else {}
+
+    def from_checkpoint(self, encoder: Encoder, saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This rank's parts of what `for_checkpoint` has made, on the CPU."""
+        return dict(saved)
+
+    def full_state(self, module: nn.Module, *, rank: int) -> dict[str, Tensor]:
+        """The whole state dict of the encoder, or of `LossParameters`, on the CPU of rank 0; empty elsewhere.
 
         Collective where parameters are sharded, so every rank calls it.
         """
         if rank != 0:
             return {}
-        return {name: tensor.detach().cpu() for name, tensor in encoder.state_dict().items()}
+        return {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}

@@ -8,7 +8,7 @@ gradients are held whole until the flush, so stages 2 and 3 save optimizer state
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,12 +18,13 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.strategies import Strategy as LightningStrategy
-from torch import Tensor
+from torch import Tensor, nn
 
 from inbatch import compat
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
 from inbatch.step.gradient_sync import GradientSync
+from inbatch.step.loss_parameters import clamp_whole
 from inbatch.strategies.base import Strategy
 from inbatch.strategies.deepspeed_precision import InbatchDeepSpeedStrategy
 
@@ -118,22 +119,56 @@ class DeepSpeed(Strategy):
         """One coalesced reduction per optimizer step."""
         return _Coalesced(trainer.model)
 
+    def limit(self, parameter: nn.Parameter, most: float) -> None:
+        """The copy that the optimizer holds, too, from which the next step takes up."""
+        from deepspeed import utils  # here, since importing it takes seconds and probes the device
+
+        clamp_whole(parameter, most)
+        if self.stage < 3:
+            held = utils.safe_get_full_fp32_param(parameter)
+            utils.safe_set_full_fp32_param(parameter, held.clamp(max=most))
+            return
+        parameter.ds_tensor.data.clamp_(max=most)  # type: ignore[attr-defined]
+        part = utils.safe_get_local_fp32_param(parameter)
+        utils.safe_set_local_fp32_param(parameter, part.clamp(max=most))
+
     def gradient_norm(self, trainer: Trainer) -> Tensor | None:
         """The norm of the last step, before clipping; inf where DeepSpeed has skipped the step."""
         engine: Any = trainer.model
         norm = engine.get_global_grad_norm()  # a float where the step was skipped
         return torch.as_tensor(norm, dtype=torch.float32, device=trainer.strategy.root_device)
 
-    def full_state(self, encoder: Encoder, *, rank: int) -> dict[str, Tensor]:
+    def weights(self, encoder: Encoder) -> dict[str, Tensor]:
+        """Whole weights; shards at stage 3. In float32 they are equal to those of the optimizer."""
+        if self.stage < 3:
+            return super().weights(encoder)
+        named: dict[str, Any] = {n: p for n, p in encoder.named_parameters() if p.requires_grad}
+        return {name: parameter.ds_tensor.detach() for name, parameter in named.items()}
+
+    def forget_gathered(self, encoder: Encoder) -> None:
+        """Stage 3 keeps small parameters whole from their first gathering on."""
+        if self.stage == 3:
+            import deepspeed
+
+            with deepspeed.zero.GatheredParameters(list(encoder.parameters())):
+                pass
+
+    def for_checkpoint(
+        self, encoder: Encoder, parts: Mapping[str, Tensor], *, rank: int
+    ) -> dict[str, Tensor]:
+        """As whole files have it; at stage 3 the shards, since each rank has a file of its own."""
+        return super().for_checkpoint(encoder, parts, rank=0 if self.stage == 3 else rank)
+
+    def full_state(self, module: nn.Module, *, rank: int) -> dict[str, Tensor]:
         """Whole parameters; stage 3 gathers them."""
         if self.stage < 3:
-            return super().full_state(encoder, rank=rank)
+            return super().full_state(module, rank=rank)
         import deepspeed  # here, since importing it takes seconds and probes the device
 
-        with deepspeed.zero.GatheredParameters(list(encoder.parameters())):
+        with deepspeed.zero.GatheredParameters(list(module.parameters())):
             if rank != 0:
                 return {}
-            return {n: t.detach().cpu().clone() for n, t in encoder.state_dict().items()}
+            return {n: t.detach().cpu().clone() for n, t in module.state_dict().items()}
 
 
 class _Coalesced(GradientSync):

@@ -9,7 +9,7 @@ digits in a table of 16 bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,12 +24,15 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 
 from inbatch import compat
 from inbatch.encoder import Encoder
 from inbatch.encoder.linear import is_linear
+from inbatch.gather import average_gradients
 from inbatch.gradcache import Collectives
 from inbatch.step.gradient_sync import GradientSync
+from inbatch.step.loss_parameters import LossParameters
 from inbatch.strategies.base import Strategy
 from inbatch.strategies.fsdp_units import UnitCollectives
 
@@ -90,23 +93,77 @@ class FSDP(Strategy):
                 shard(layer)
         shard(encoder)
 
-    def gradient_sync(self, encoder: Encoder, trainer: Trainer) -> GradientSync:
-        """Reduce-scatter in the last backward only."""
-        assert isinstance(encoder, FSDPModule)
-        return _LastBackward(encoder)
+    def place(self, parameters: LossParameters, mesh: DeviceMesh | None) -> None:
+        """Whole on each rank, though distributed tensors as all others, for optimizers and checkpoints."""
+        assert mesh is not None
+        for name, parameter in list(parameters.named_parameters()):
+            if not isinstance(parameter, DTensor):
+                whole = distribute_tensor(parameter.data, mesh["data_parallel"], [Replicate()])
+                parameters.register_parameter(name, nn.Parameter(whole))
 
-    def full_state(self, encoder: Encoder, *, rank: int) -> dict[str, Tensor]:
+    def gradient_sync(self, encoder: Encoder, trainer: Trainer) -> GradientSync:
+        """Reduce-scatter in the last backward only; what is not in shards is averaged after it."""
+        assert isinstance(encoder, FSDPModule)
+        all_of_them = cast(nn.Module, trainer.model).parameters()
+        return _LastBackward(encoder, [p for p in all_of_them if not _is_in_shards(p)])
+
+    def weights(self, encoder: Encoder) -> dict[str, Tensor]:
+        """The shards of this rank."""
+        return {name: sharded.to_local() for name, sharded in _sharded(encoder).items()}
+
+    def forget_gathered(self, encoder: Encoder) -> None:
+        """Without `reshard_after_forward`, units stay gathered after a forward that nothing follows."""
+        for module in encoder.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+    def for_checkpoint(
+        self, encoder: Encoder, parts: Mapping[str, Tensor], *, rank: int
+    ) -> dict[str, Tensor]:
+        """Whole tensors on rank 0, gathered one by one; empty elsewhere."""
+        found = {}
+        for name, like in _sharded(encoder).items():
+            whole = DTensor.from_local(
+                parts[name],
+                like.device_mesh,
+                like.placements,
+                shape=like.shape,
+                stride=like.stride(),
+            ).full_tensor()
+            if rank == 0:
+                found[name] = whole.cpu()
+        return found
+
+    def from_checkpoint(self, encoder: Encoder, saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Shards of whole tensors, which every rank has read: nothing is sent."""
+        found = {}
+        for name, like in _sharded(encoder).items():
+            whole = saved[name].to(like.device)
+            divided = distribute_tensor(
+                whole, like.device_mesh, like.placements, src_data_rank=None
+            )
+            found[name] = divided.to_local()
+        return found
+
+    def full_state(self, module: nn.Module, *, rank: int) -> dict[str, Tensor]:
         """Gathered parameters, on the CPU of rank 0; empty elsewhere."""
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        return cast(dict[str, Tensor], get_model_state_dict(encoder, options=options))
+        return cast(dict[str, Tensor], get_model_state_dict(module, options=options))
+
+
+def _sharded(encoder: nn.Module) -> dict[str, DTensor]:
+    """The parameters that train."""
+    named = {n: p.detach() for n, p in encoder.named_parameters() if p.requires_grad}
+    return {name: cast(DTensor, parameter) for name, parameter in named.items()}
 
 
 class _LastBackward(GradientSync):
     """The flags belong to the unit tree and hold until they are set again."""
 
-    def __init__(self, encoder: FSDPModule) -> None:
-        self._encoder = encoder
-        self._collectives = UnitCollectives(encoder) if compat.can_reset_units(encoder) else None
+    def __init__(self, encoder: FSDPModule, whole: Sequence[nn.Parameter]) -> None:
+        self._encoder, self._whole = encoder, whole
+        can_reset = compat.can_reset_units(encoder)
+        self._collectives = UnitCollectives(encoder, whole) if can_reset else None
 
     @property
     def collectives(self) -> Collectives | None:
@@ -119,6 +176,14 @@ class _LastBackward(GradientSync):
         self._encoder.set_requires_gradient_sync(last)
         self._encoder.set_is_last_backward(last)
         yield
+
+    def finish(self) -> None:
+        """Average what the units do not reduce."""
+        average_gradients(self._whole)
+
+
+def _is_in_shards(parameter: nn.Parameter) -> bool:
+    return isinstance(parameter, DTensor) and any(p.is_shard() for p in parameter.placements)
 
 
 def not_linear(layer: nn.Module) -> list[nn.Module]:

@@ -7,6 +7,7 @@ that the others meet it at the one that they wait for. Their order depends on th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
@@ -25,11 +26,12 @@ class UnitCollectives(Collectives):
 
     Args:
         encoder: in units.
+        whole: parameters that are in none.
     """
 
-    def __init__(self, encoder: FSDPModule) -> None:
+    def __init__(self, encoder: FSDPModule, whole: Sequence[nn.Parameter] = ()) -> None:
         assert isinstance(encoder, nn.Module)
-        self._encoder = encoder
+        self._encoder, self._whole = encoder, whole
         self._units = [unit for unit in encoder.modules() if isinstance(unit, FSDPModule)]
         self._num_done = self._number = 0  # that took place in the batch; of the current passes
         for unit in self._units:
@@ -51,6 +53,8 @@ class UnitCollectives(Collectives):
         """Drop gradients, whole ones and shards."""
         compat.reset_units(self._encoder)
         compat.drop_unit_gradients(self._units)
+        for parameter in self._whole:
+            parameter.grad = None
 
     def takes_place(self) -> bool:
         """Count a collective; False if it took place before."""

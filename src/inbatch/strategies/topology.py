@@ -32,6 +32,7 @@ def find_world(
     num_nodes: int,
     *,
     environ: Mapping[str, str] | None = None,
+    group: str = "trainer.",
 ) -> World:
     """The world that the configuration asks for, checked against what a launcher has started.
 
@@ -40,6 +41,7 @@ def find_world(
         devices: processes per node, or "auto": what torchrun or srun started, else all GPUs, else one.
         num_nodes: nodes.
         environ: variables of the launcher; those of this process by default.
+        group: what the keys of the three stand below, for messages.
 
     Raises:
         ConfigError: no GPU where one is asked for, or a count that differs from the launcher's.
@@ -49,13 +51,13 @@ def find_world(
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            "trainer.accelerator", "needs a GPU, and torch finds none", "set cpu", value=accelerator
+            f"{group}accelerator", "needs a GPU, and torch finds none", "set cpu", value=accelerator
         )
     launched = _launched(environ)
     if devices == "auto":
         found = torch.cuda.device_count() if accelerator == "cuda" else 1
         devices, num_nodes = launched or (found, num_nodes)
-    world = World(accelerator, _count(devices), num_nodes)
+    world = World(accelerator, _count(devices, group), num_nodes)
     if (
         launched is None
         and num_nodes > 1
@@ -63,16 +65,16 @@ def find_world(
         and "NODE_RANK" not in environ
     ):
         raise ConfigError(
-            "trainer.num_nodes",
+            f"{group}num_nodes",
             "needs processes on the other nodes, which this one does not start",
             f"put srun --nodes={num_nodes} --ntasks-per-node={world.devices} before the command",
             value=num_nodes,
         )
     if launched is not None and launched != (world.devices, world.num_nodes):
         raise ConfigError(
-            f"trainer.devices={world.devices} and trainer.num_nodes={world.num_nodes}",
+            f"{group}devices={world.devices} and {group}num_nodes={world.num_nodes}",
             f"do not match the launcher ({launched[0]} processes on each of {launched[1]} nodes)",
-            "make them equal, or leave trainer.devices=auto",
+            f"make them equal, or leave {group}devices=auto",
         )
     return world
 
@@ -126,13 +128,13 @@ def _launched(environ: Mapping[str, str]) -> tuple[int, int] | None:
     return None
 
 
-def _count(devices: int | str) -> int:
+def _count(devices: int | str, group: str) -> int:
     try:
         count = int(devices)
     except ValueError:
         count = 0
     if count < 1:
         raise ConfigError(
-            "trainer.devices", "is not a number of processes", "set auto, 1, 2, ...", value=devices
+            f"{group}devices", "is not a number of processes", "set auto, 1, 2, ...", value=devices
         )
     return count

@@ -128,20 +128,26 @@ def best_trial(trials: dict[Path, Trial]) -> Path | None:
     """The folder of the trial whose metric is best; None where no trial has one.
 
     Raises:
+        ConfigError: see `ranked_trials`.
+    """
+    return next(iter(ranked_trials(trials)), None)
+
+
+def ranked_trials(trials: dict[Path, Trial]) -> list[Path]:
+    """The folders of the trials that have a model and its metric, the best first.
+
+    Raises:
         ConfigError: the trials were chosen by different metrics.
     """
     ranked = {f: p for f, p in trials.items() if p.succeeded and p.result.value is not None}
-    if not ranked:
-        return None
     kinds = {(trial.result.metric, trial.result.mode) for trial in ranked.values()}
     if len(kinds) > 1:
         names = ", ".join(sorted(f"{metric} ({mode})" for metric, mode in kinds))
         raise ConfigError(
             "evaluation.best_metric", f"differs between the trials ({names})", "set one for all"
         )
-    ((_, mode),) = kinds
-    sign = 1.0 if mode == "max" else -1.0
-    return max(ranked, key=lambda folder: sign * (ranked[folder].result.value or 0.0))
+    sign = -1.0 if ("max" in {mode for _, mode in kinds}) else 1.0
+    return sorted(ranked, key=lambda folder: sign * (ranked[folder].result.value or 0.0))
 
 
 def varied(trials: Sequence[Trial]) -> list[str]:

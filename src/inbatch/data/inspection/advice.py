@@ -36,6 +36,9 @@ def advise(
         advice.append(_mixer(reports))
     elif _is_contrasted(reports[0]):
         advice.append(_sampler(reports[0], {fact.sampler: fact for fact in samplers}))
+    elif len(reports[0].columns) == 1:
+        reason = "puts several rows of a label into each batch, where the loss finds its triplets"
+        advice.append(Advice("sampler", "sampler=group_by_label", reason))
     else:
         reason = "a loss on labels takes no other rows as negatives, so no row need wait"
         advice.append(Advice("sampler", "sampler=batch", reason))
@@ -93,6 +96,9 @@ def _plain_pairs(report: SourceReport) -> bool:
 
 def _loss(report: SourceReport, key: str) -> Advice:
     label = report.label
+    if len(report.columns) == 1:
+        reason = "single texts, of which those of one label belong together"
+        return Advice("loss", f"{key}=batch_hard_soft_margin_triplet", reason)
     if label is not None and label.num_distinct > 1:
         return _loss_on_labels(report, label, key)
     reason = "pairs that all match" if label is not None else "for in-batch negatives"

@@ -75,8 +75,12 @@ def examine(
         batches: as configured.
         num_rows: rows of each source to show.
     """
-    in_batch = [source for source in sources if losses[source.name].scope == "candidates"]
-    guided = tuple(source.name for source in sources if losses[source.name].needs_guide)
+    in_batch = [
+        source
+        for source in sources
+        if losses[source.name].scope == "candidates" and not losses[source.name].needs_labels
+    ]
+    guided = tuple(source.name for source in sources if losses[source.name].filters_by_guide)
     masked = tuple(source.name for source in sources if losses[source.name].needs_text_ids)
     plan = batches.sampler.plan
     report = build_report(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from inbatch.data.inspection.values import RoleOf
-from inbatch.data.sources.columns import Roles, pattern_of
+from inbatch.data.sources.column_names import pattern_of
+from inbatch.data.sources.columns import Roles
 from inbatch.data.sources.config_keys import columns_key
 
 IGNORED = "ignored"
@@ -60,6 +61,8 @@ def _named(mapping: Mapping[str, object], field: str) -> dict[str, str]:
 def _rule(name: str, role: str, roles: Roles) -> str:
     """The rule by which a name was recognised."""
     pattern = pattern_of(name)
+    if role == "query" and not roles.positive:
+        return "the only text beside a label"
     if role in ("query", "positive"):
         known = {"numbered": "numbered texts", "sided": "two sides"}
         return f"{known.get(pattern, 'known pair of names')}: {roles.query} and {roles.positive}"

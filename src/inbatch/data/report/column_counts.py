@@ -24,13 +24,14 @@ class ColumnCounts(NamedTuple):
 
 def count_columns(hashes_CN: np.ndarray) -> ColumnCounts:
     """Count what a report says about query, positive and negatives."""
-    query_N, positive_N, negatives = hashes_CN[0], hashes_CN[1], hashes_CN[2:]
+    has_pairs = len(hashes_CN) > 1  # else rows have one text
+    query_N, positive_N, negatives = hashes_CN[0], hashes_CN[int(has_pairs)], hashes_CN[2:]
     equal_N = np.zeros(hashes_CN.shape[1], dtype=bool)
     for negative_N in negatives:
         equal_N |= (negative_N == query_N) | (negative_N == positive_N)
     return ColumnCounts(
         num_duplicate_rows=_num_repeats(hashes_CN),
-        num_positive_is_query=int((query_N == positive_N).sum()),
+        num_positive_is_query=int((query_N == positive_N).sum()) if has_pairs else 0,
         num_negative_is_own=int(equal_N.sum()),
         shared_queries=shared(query_N, positive_N),
         shared_positives=shared(positive_N, query_N),

@@ -83,7 +83,8 @@ def skipped_warnings(name: str, count: int, num_rows: int) -> list[str]:
         return []
     return [
         f"{count} rows of {name} ({count / num_rows:.1%}) are skipped in the first epoch: they "
-        "share a text with every batch that had room, or the sampler ends the epoch before them."
+        "share a text with every batch that had room, or the sampler ends the epoch before them, or "
+        "finds too few others of their label."
     ]
 
 

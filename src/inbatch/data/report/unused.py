@@ -39,9 +39,10 @@ def unused_columns(
     unlabelled = (
         "every row is trained as a match: set loss=contrastive (labels 0 and 1) or loss=cosent"
     )
-    if labels_vary and not loss.takes_labels:
+    blind = _without_labels(loss)
+    if labels_vary and blind:
         lines.append(
-            f"the labels {of} (column '{roles.label}') are not used by loss {type(loss).__name__}, and "
+            f"the labels {of} (column '{roles.label}') are not used by loss {blind[0]}, and "
             f"{unlabelled}, or leave out the rows that do not match."
         )
     elif like_labels and roles.label is None and not loss.needs_labels:
@@ -57,6 +58,22 @@ def unused_columns(
         without = _without_role(negatives, of, "a negative", "negatives")
         lines.append(f"{without}, which no loss sees: set {key}.")
     return lines
+
+
+def _without_labels(loss: Loss) -> list[str]:
+    """What takes no labels: the loss, or those of its parts that take each row for a match."""
+    if not loss.takes_labels:
+        return [type(loss).__name__]
+    parts = [part for part in loss.nested() if [*part.nested()] == [part]]
+    return [
+        type(part).__name__
+        for part in parts
+        if not (part.takes_labels or part.scope == "global" or _follows_teacher(part))
+    ]
+
+
+def _follows_teacher(loss: Loss) -> bool:
+    return loss.needs_scores or (loss.needs_guide and not loss.filters_by_guide)
 
 
 def looks_like_label(column: str) -> bool:

@@ -8,26 +8,27 @@ positives and those of negatives may hold lists; scores of their texts stand bes
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from inbatch.data.sources.column_names import (
+    LABEL_NAMES,
+    POSITIVE_NAMES,
+    QUERY_NAMES,
+    SCORES,
+    TEXT_NAMES,
+    layouts_of,
+    negative_names,
+    score_names,
+)
 from inbatch.data.sources.config_keys import columns_key, path_key, to_set
 from inbatch.errors import ConfigError, did_you_mean
 
-QUERY_NAMES = ("query", "anchor", "question")
-POSITIVE_NAMES = ("positive", "positives", "pos", "answer", "document", "passage", "doc")
-LABEL_NAMES = ("label", "labels", "score", "scores", "similarity", "similarity_score")
 # Words for several columns in `prompts`, from the narrow to the wide.
 DOCUMENT_WORDS = ("document", "passage", "corpus")
 
-_SCORES = re.compile(r"(pos|neg)(?:itive|ative)?_scores?")
-_NEGATIVE = re.compile(r"(?:hard_?)?neg(?:ative)?s?(?:_?(\d+))?")
-_NUMBERED = re.compile(r"(sentence|sent|text|question|title|input)_?(\d+|a|b)")
-_SIDED = re.compile(r"(.*?)_?(left|right)")
 _SYNONYMS = {"anchor": "query", "negative": "negatives", "score": "label"}
-SCORES = ("positive_score", "negative_score")
 _SINGLE = ("label", "key", *SCORES)
 MAPPING_KEYS = ("query", "positive", "negatives", *_SINGLE, *_SYNONYMS)
 
@@ -38,7 +39,8 @@ class Roles:
 
     `lists` are the document columns that may give a row any number of texts: lists, and texts of which some
     are null. Where there are any, the rows are ragged. They follow from the types, see `lists.with_lists`.
-    `prompt` is the column that the prompt of all queries was read from.
+    `prompt` is the column that the prompt of all queries was read from. Rows of one text and a label have
+    it as their query, and no positive ("").
     """
 
     query: str
@@ -54,8 +56,8 @@ class Roles:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Text columns in the order of a batch: query, positive, negatives."""
-        return (self.query, self.positive, *self.negatives)
+        """Text columns in the order of a batch: query, positive if there is one, negatives."""
+        return tuple(filter(None, (self.query, self.positive, *self.negatives)))
 
     @property
     def used(self) -> tuple[str, ...]:
@@ -87,6 +89,7 @@ def find_roles(
         mapping: ``{query, positive, negatives, label, key, positive_score, negative_score}`` -> column name
             (negatives: one or several); anchor, negative and score are other words for three of them. With
             `query` and `positive` it alone decides; with less, the other columns are found by their names.
+            With a label rows may have a query alone: where no column has a positive's name, or it is null.
         field: Configuration key of the source, for messages.
 
     Raises:
@@ -95,18 +98,22 @@ def find_roles(
     if mapping:
         return _mapped_roles(list(names), _completed(names, mapping, field=field), field=field)
     by_lower = {name.lower(): name for name in names}
-    layouts = [*_named_pairs(by_lower), *_numbered_pairs(by_lower), *_sided_pairs(by_lower)]
+    layouts = layouts_of(names)
     labels = [by_lower[name] for name in LABEL_NAMES if name in by_lower]
     if len(layouts) == 1 and len(labels) <= 1:
-        texts = [by_lower[name] for name in (*layouts[0], *_negative_names(by_lower))]
+        texts = [by_lower[name] for name in (*layouts[0], *negative_names(by_lower))]
         label = labels[0] if labels else None
-        return _roles(list(names), texts, {"label": label, **_score_names(by_lower)})
+        return _roles(list(names), texts, {"label": label, **score_names(by_lower)})
+    alone = [by_lower[name] for name in TEXT_NAMES if name in by_lower]
+    if not layouts and len(alone) == len(labels) == 1:
+        return _roles(list(names), [*alone, ""], {"label": labels[0]})
     if layouts:
         seen = [by_lower[name] for layout in layouts for name in layout] + labels
         reason = f"match the roles in more than one way ({', '.join(dict.fromkeys(seen))})"
     else:
         reason = (
-            "match no known pair of names (such as query and positive, sentence1 and sentence2)"
+            "match no known pair of names (such as query and positive, sentence1 and sentence2; or text and "
+            "label)"
         )
     raise ConfigError(
         path_key(field),
@@ -147,51 +154,6 @@ def suggest(value: str, known: Sequence[str]) -> str:
     return did_you_mean(value, known) or f"choose from {', '.join(dict.fromkeys(known))}"
 
 
-def _named_pairs(by_lower: Mapping[str, str]) -> list[tuple[str, ...]]:
-    pairs = [("premise", "hypothesis")]
-    pairs += [(query, positive) for query in QUERY_NAMES for positive in POSITIVE_NAMES]
-    return [pair for pair in pairs if all(name in by_lower for name in pair)]
-
-
-def _numbered_pairs(by_lower: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """Families such as sentence_0, sentence_1, sentence_2 or text_a, text_b, in their order."""
-    families: dict[str, dict[int, str]] = {}
-    for name in by_lower:
-        if match := _NUMBERED.fullmatch(name):
-            stem, place = match.groups()
-            number = int(place) if place.isdigit() else "ab".index(place)
-            families.setdefault(stem, {})[number] = name
-    layouts = []
-    for family in families.values():
-        first, count = min(family), len(family)
-        if first in (0, 1) and count >= 2 and max(family) == first + count - 1:
-            layouts.append(tuple(family[first + i] for i in range(count)))
-    return layouts
-
-
-def _sided_pairs(by_lower: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """Pairs such as left and right, title_left and title_right."""
-    sides: dict[str, dict[str, str]] = {}
-    for name in by_lower:
-        if match := _SIDED.fullmatch(name):
-            sides.setdefault(match[1], {})[match[2]] = name
-    return [(pair["left"], pair["right"]) for pair in sides.values() if len(pair) == 2]
-
-
-def _negative_names(by_lower: Mapping[str, str]) -> list[str]:
-    """Negatives by their number; a name without one comes first."""
-    numbered = [
-        (int(match[1] or -1), name) for name in by_lower if (match := _NEGATIVE.fullmatch(name))
-    ]
-    return [name for _, name in sorted(numbered)]
-
-
-def _score_names(by_lower: Mapping[str, str]) -> dict[str, str]:
-    """Columns of the scores of documents, by role."""
-    found = {match[1]: name for name in by_lower if (match := _SCORES.fullmatch(name))}
-    return {role: by_lower[found[role[:3]]] for role in SCORES if role[:3] in found}
-
-
 def _completed(
     names: Sequence[str], mapping: Mapping[str, object], *, field: str
 ) -> dict[str, object]:
@@ -209,41 +171,63 @@ def _completed(
         if word != "negatives" and value is not None:
             _one(given, word, field=field)
     if {"query", "positive"} <= given.keys():
+        if given["positive"] is None and given.get("label") is None:
+            raise ConfigError(
+                f"{columns_key(field)}.positive",
+                "is null, and rows of one text need a label",
+                f"set {to_set(field, 'columns.label')} too",
+            )
         return given
     taken = {column for value in given.values() for column in _as_list(value)}
     left = [name for name in names if name not in taken]
     if not {"query", "positive"} & given.keys():
+        alone = [name for name in left if name.lower() in TEXT_NAMES]
+        if given.get("label") is not None and len(alone) == 1 and not layouts_of(left):
+            return {**given, "query": alone[0], "positive": None}
         found = find_roles(left, field=field)
         roles = {role: getattr(found, role) for role in ("query", "positive", "label", *SCORES)}
         return {**roles, "negatives": found.negatives, **given}
     by_lower = {name.lower(): name for name in left}
     missing, words = ("query", QUERY_NAMES) if "positive" in given else ("positive", POSITIVE_NAMES)
     fits = [by_lower[word] for word in words if word in by_lower]
+    labels = [by_lower[name] for name in LABEL_NAMES if name in by_lower]
+    label = given.get("label", labels[0] if labels else None)
+    # Without a label that was named, any other column may be the positive.
+    one_text = given.get("label") is not None or {*left} == {label}
+    if not fits and missing == "positive" and label is not None and one_text:
+        return {**given, "label": label, "positive": None}
     if len(fits) != 1:
         raise ConfigError(
             f"{columns_key(field)}.{missing}",
             f"is not set, and {fits or 'none'} of the columns {left} can be it",
             f"set {to_set(field, f'columns.{missing}')}",
         )
-    labels = [by_lower[name] for name in LABEL_NAMES if name in by_lower]
-    others = {"negatives": _negative_names(by_lower), "label": labels[0] if labels else None}
-    return {**others, **_score_names(by_lower), missing: fits[0], **given}
+    others = {"negatives": negative_names(by_lower), "label": label}
+    return {**others, **score_names(by_lower), missing: fits[0], **given}
 
 
 def _mapped_roles(names: list[str], mapping: Mapping[str, object], *, field: str) -> Roles:
-    query, positive = _one(mapping, "query", field=field), _one(mapping, "positive", field=field)
+    query = _one(mapping, "query", field=field)
+    positive = [_one(mapping, "positive", field=field)] if mapping.get("positive") else []
     negatives = _as_list(mapping.get("negatives"))
     single = {
         role: None if mapping.get(role) is None else _one(mapping, role, field=field)
         for role in _SINGLE
     }
     extra = [name for name in single.values() if name is not None]
-    chosen = [_known(name, names, field=field) for name in (query, positive, *negatives, *extra)]
+    chosen = [_known(name, names, field=field) for name in (query, *positive, *negatives, *extra)]
     if len(set(chosen)) < len(chosen):
         raise ConfigError(
             columns_key(field), f"uses a column twice in {chosen}", "name each one once"
         )
-    return _roles(names, [query, positive, *negatives], single)
+    if negatives and not positive:
+        raise ConfigError(
+            f"{columns_key(field)}.negatives",
+            "stands beside no positive",
+            "name a positive, or leave the negatives out",
+            value=negatives,
+        )
+    return _roles(names, [query, *(positive or [""]), *negatives], single)
 
 
 def _roles(names: list[str], texts: list[str], single: Mapping[str, Any]) -> Roles:
@@ -283,9 +267,3 @@ def _as_list(value: object) -> list[str]:
     if isinstance(value, Sequence):
         return [str(item) for item in value]
     raise ConfigError("a column", "is not given by its name", "give its name", value=value)
-
-
-def pattern_of(name: str) -> str:
-    """The pattern that a name fits by itself: numbered, sided or negative; empty for none."""
-    patterns = {"numbered": _NUMBERED, "sided": _SIDED, "negative": _NEGATIVE}
-    return next((word for word, each in patterns.items() if each.fullmatch(name.lower())), "")

@@ -1,15 +1,15 @@
 """Configuration keys as a user types them, for messages.
 
 A source is known by its key, as ``data.train.offers``. A file may be given without a name too
-(``data.train=FILE``, ``data.eval=FILE``): then its path is that key itself, and its columns are named in
-``data.columns``.
+(``data.train=FILE``, ``data.eval=FILE``, ``data.texts=FILE``): then its path is that key itself, and its
+columns are named in ``data.columns``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-UNNAMED = ("data.train", "data.eval")
+UNNAMED = ("data.train", "data.eval", "data.texts", "mine.corpus")
 RETRIEVAL_PARTS = ("corpus", "queries", "qrels")
 RETRIEVAL_KEYS = (
     "exclude_same_id",
@@ -30,7 +30,7 @@ def columns_key(field: str) -> str:
 
 def to_set(field: str, setting: str) -> str:
     """The words that give one source a setting, such as ``on_empty=drop`` or ``columns.key``."""
-    if field == "data.train" and setting.startswith("columns"):
+    if field in ("data.train", "data.texts") and setting.startswith("columns"):
         return f"data.{setting}"
     beside = f" beside {field}=FILE" if field in UNNAMED or field.startswith("data.eval.") else ""
     return f"{field}.{setting}{beside}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -59,7 +59,11 @@ LOAD_ERRORS = (
 
 
 def resolve_files(
-    path: str | Sequence[str], *, field: str = "data.train", reading: Reading | None = None
+    path: str | Sequence[str],
+    *,
+    field: str = "data.train",
+    reading: Reading | None = None,
+    kinds: Mapping[str, str] = KINDS,
 ) -> Files:
     """Expand paths and globs to the files they name.
 
@@ -67,6 +71,7 @@ def resolve_files(
         path: A path, a glob or a list of them; ``protocol://`` paths go through fsspec.
         field: Configuration key, for messages.
         reading: How they are read.
+        kinds: Known kinds by suffix.
 
     Raises:
         ConfigError: Nothing matches, a suffix is unknown, kinds are mixed or a file comes twice.
@@ -79,8 +84,8 @@ def resolve_files(
         raise ConfigError(
             path_key(field), f"names the file {twice[0]} twice", "name it once", value=path
         )
-    suffixes = {_suffix(found, field=field): found for found in paths}
-    if len({KINDS[suffix] for suffix in suffixes}) > 1 or {".csv", ".tsv"} <= set(suffixes):
+    suffixes = {_suffix(found, kinds, field=field): found for found in paths}
+    if len({kinds[suffix] for suffix in suffixes}) > 1 or {".csv", ".tsv"} <= set(suffixes):
         raise ConfigError(
             path_key(field),
             f"mixes {' and '.join(sorted(suffixes))} files",
@@ -254,16 +259,17 @@ def _num_bytes(path: str) -> int | None:
     return size
 
 
-def _suffix(path: str, *, field: str) -> str:
+def _suffix(path: str, kinds: Mapping[str, str], *, field: str) -> str:
     name = PurePosixPath(path.partition("::")[0].lower())
     compressed = name.suffix in COMPRESSIONS
     suffix = PurePosixPath(name.stem).suffix if compressed else name.suffix
-    if suffix not in KINDS or (compressed and KINDS[suffix] not in ("csv", "json")):
+    packed = ("csv", "json", "lines")
+    if suffix not in kinds or (compressed and kinds[suffix] not in packed):
         shown = suffix + name.suffix if compressed else suffix
         raise ConfigError(
             path_key(field),
             f"has the unknown suffix '{shown}'",
-            suggest(shown, list(KINDS)),
+            suggest(shown, list(kinds)),
             value=path,
         )
     return suffix

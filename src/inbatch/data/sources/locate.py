@@ -27,7 +27,7 @@ def locate_rows(files: Files, roles: Roles, rows: Sequence[int]) -> list[tuple[s
 def _locate(files: Files, *, roles: Roles, rows: Sequence[int]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     schema = find_schema(files, roles)
-    has_lines, first = files.kind in ("csv", "json"), 0  # row of the whole
+    has_lines, first = files.has_lines, 0  # row of the whole
     for path in files.paths:
         start = first
         if path == files.paths[-1] and not has_lines:

@@ -24,6 +24,7 @@ from inbatch.data.sources.diagnose import Fault, FaultyFileError
 from inbatch.data.sources.dropped import BAD_ROW, LINE, mark, place_in_file
 from inbatch.data.sources.json_tables import JsonReader
 from inbatch.data.sources.json_types import close, infer, is_open
+from inbatch.data.sources.line_tables import TEXT, line_tables
 from inbatch.data.sources.list_texts import (
     AS_LISTS,
     SAMPLE,
@@ -43,6 +44,8 @@ KINDS = {
     ".parquet": "parquet",
     ".arrow": "arrow",
 }
+# Kinds of files that texts alone may come from: a text in each line of the last.
+TEXT_KINDS = {**KINDS, ".txt": "lines"}
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _LOOK_ROWS = 1000  # of a JSON file, whose values are looked at together for the type of a column
 
@@ -52,14 +55,19 @@ class Files:
     """Files of one kind, in reading order."""
 
     paths: tuple[str, ...]
-    suffix: str  # a key of KINDS
+    suffix: str  # a key of TEXT_KINDS
     reading: Reading = Reading()
     mixed: Mixed = Mixed()
 
     @property
     def kind(self) -> str:
-        """csv, json, parquet or arrow."""
-        return KINDS[self.suffix]
+        """csv, json, parquet, arrow or lines."""
+        return TEXT_KINDS[self.suffix]
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether a row stands in a line."""
+        return self.kind in ("csv", "json", "lines")
 
     def only(self, path: str) -> Files:
         """One of them."""
@@ -73,6 +81,8 @@ def column_names(files: Files) -> list[str]:
         FaultyFileError: It cannot be read.
     """
     path = files.paths[0]
+    if files.kind == "lines":
+        return [TEXT]
     with _opened(path) as file:
         if files.kind == "csv":
             return _csv_reader(files, path, file).names
@@ -111,8 +121,8 @@ def _with_lists(schema: pa.Schema, first: pa.Table, names: Sequence[str]) -> pa.
 
 
 def _stored_schema(files: Files, roles: Roles) -> pa.Schema:
-    used = list(roles.used)
-    if files.kind == "csv":
+    used = list(dict.fromkeys(roles.used))
+    if files.kind in ("csv", "lines"):
         return pa.schema([(name, pa.string()) for name in used])
     kinds: dict[str, pa.DataType] = {}
     for path in files.paths:
@@ -169,6 +179,8 @@ def _read_stored(files: Files, path: str, schema: pa.Schema, *, lines: bool) -> 
             yield from _csv_reader(files, path, file).tables(schema.names, lines=lines)
         elif files.kind == "json":
             yield from _json_reader(files, path, file).tables(schema, lines=lines)
+        elif files.kind == "lines":
+            yield from line_tables(file, path=path, drop=drop, lines=lines)
         else:
             for table in arrow_tables(file, schema.names, path=path, drop=drop):
                 yield conform(table, schema, path, files.mixed)

@@ -83,13 +83,16 @@ def softmax_cases(implementation: Implementation) -> Iterator[Case]:
 def all_losses() -> dict[str, Loss]:
     """Every loss by the name of its class, with its defaults."""
     ranking = losses.MultipleNegativesRanking()
-    found: dict[str, Loss] = {"Matryoshka": losses.Matryoshka(ranking, dims=[DIM, DIM // 2])}
+    found: dict[str, Loss] = {
+        "Matryoshka": losses.Matryoshka(ranking, dims=[DIM, DIM // 2]),
+        "WeightedSum": losses.WeightedSum([ranking, losses.InBatchKL()]),
+    }
     for name in losses.__all__:
         kind = getattr(losses, name)
         if (
             isinstance(kind, type)
             and issubclass(kind, Loss)
-            and kind not in (Loss, losses.Matryoshka)
+            and kind not in (Loss, losses.Matryoshka, losses.WeightedSum)
         ):
             found[name] = kind()
     return dict(sorted(found.items()))
@@ -107,7 +110,14 @@ def inputs_of(loss: Loss) -> LossInput:
 
     count = 3 if loss.max_columns is None else loss.max_columns
     labels = (torch.arange(NUM_ROWS) % 2).double() if loss.needs_labels else None
-    return LossInput(columns(count, DIM), ROWS, labels=labels, guide=columns(count, GUIDE_DIM))
+    if loss.labels_are_classes:  # few triplets, so that rounding decides about none of them
+        count, labels = 1, (torch.arange(NUM_ROWS) // 2).double()
+    texts = columns(count, DIM)
+    guide = columns(count, DIM if loss.matches_guide else GUIDE_DIM)
+    scores = None
+    if loss.needs_scores:
+        scores = torch.rand((ROWS.stop - ROWS.start) * (count - 1), generator=draws)
+    return LossInput(texts, ROWS, labels=labels, guide=guide, scores=scores)
 
 
 def _compare(
@@ -137,7 +147,8 @@ def _value(loss: Loss, inputs: LossInput, columns: Sequence[Tensor]) -> Tensor:
 
 
 def _moved(inputs: LossInput, device: torch.device) -> LossInput:
-    """Labels and guide in float32 on a device."""
+    """Labels, guide and scores in float32 on a device."""
     labels = None if inputs.labels is None else inputs.labels.float().to(device)
     guide = tuple(column.float().to(device) for column in inputs.guide or ())
-    return replace(inputs, labels=labels, guide=guide)
+    scores = None if inputs.scores is None else inputs.scores.float().to(device)
+    return replace(inputs, labels=labels, guide=guide, scores=scores)

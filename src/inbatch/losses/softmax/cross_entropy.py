@@ -41,7 +41,7 @@ def streamed_cross_entropy(
     blocks: Sequence[Block],
     *,
     rows: slice,
-    temperature: float,
+    temperature: float | Tensor,
     normalize: bool = True,
     hardness_strength: float = 0.0,
     guide: GuideFilter | None = None,
@@ -64,7 +64,8 @@ def streamed_cross_entropy(
         columns: each [G, D], the embeddings of the global batch.
         blocks: what goes into the softmax; exactly one has ``own="positive"``.
         rows: rows of the global batch to average over, ``0 <= start < stop <= G``.
-        temperature: positive divisor of the scores.
+        temperature: positive divisor of the scores; a scalar tensor gets a gradient too, for no more products
+            and without a wait for the device.
         normalize: bring embeddings to unit length; the gradient passes through.
         hardness_strength: strength for the blocks' hardened entries.
         guide: mask of false negatives; it never removes a row's own positive.
@@ -99,6 +100,10 @@ def streamed_cross_entropy(
         exact_in,
         mixed,
     )
+    if isinstance(temperature, Tensor) and hardness_strength:
+        if implementation == "triton":
+            raise ValueError("kernels take the factor of hardened logits from the host")
+        implementation = "tiled"
     arithmetic = choose_arithmetic(implementation, columns, guide)
     if ring is not None:
         return ring_cross_entropy(spec, columns, arithmetic, ring)

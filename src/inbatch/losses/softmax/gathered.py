@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from inbatch.losses.softmax.panels import Arithmetic, SoftmaxSpec, pair
+from inbatch.losses.softmax.panels import Arithmetic, SoftmaxSpec, detached, pair
 from inbatch.losses.softmax.products import add_product, row_weight
 from inbatch.losses.softmax.walk import (
     StreamStats,
@@ -37,21 +37,31 @@ def gathered_cross_entropy(
         columns: each [G, D].
         arithmetic: what is done between the products.
     """
-    loss, *stats = _CrossEntropy.apply(spec, arithmetic, torch.is_grad_enabled(), *columns)
+    spec, temperature = detached(spec)
+    grad = torch.is_grad_enabled()
+    loss, *stats = _CrossEntropy.apply(spec, arithmetic, grad, temperature, *columns)
     return loss, StreamStats(*stats)
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, spec: SoftmaxSpec, arithmetic: Arithmetic, grad: bool, *columns: Tensor
+        ctx: Any,
+        spec: SoftmaxSpec,
+        arithmetic: Arithmetic,
+        grad: bool,
+        temperature: Tensor | None,
+        *columns: Tensor,
     ) -> tuple[Tensor, ...]:
-        wanted = [grad and need for need in ctx.needs_input_grad[3:]]
+        learned, *needed = ctx.needs_input_grad[3:]
+        wanted = [grad and (need or learned) for need in needed]
         # Autocast spares in-place and out= operations; this covers whatever else is called.
         with torch.autocast(columns[0].device.type, enabled=False):
-            loss, stats, gradients, factors = _run(spec, arithmetic, columns, wanted)
+            loss, stats, gradients, factors, of_temperature = _run(
+                spec, arithmetic, columns, wanted
+            )
         ctx.save_for_backward(*gradients)
-        ctx.factors = factors
+        ctx.factors, ctx.of_temperature = factors, of_temperature
         ctx.dtypes = tuple(column.dtype for column in columns)
         ctx.mark_non_differentiable(*stats)
         return loss, *stats
@@ -64,13 +74,15 @@ class _CrossEntropy(torch.autograd.Function):
             None if gradient is None else (gradient * (factor * grad_loss)).to(dtype)
             for gradient, factor, dtype in zip(ctx.saved_tensors, ctx.factors, ctx.dtypes)
         )
-        return None, None, None, *gradients
+        of_temperature = None if ctx.of_temperature is None else ctx.of_temperature * grad_loss
+        return None, None, None, of_temperature, *gradients
 
 
 def _run(
     spec: SoftmaxSpec, arithmetic: Arithmetic, columns: Sequence[Tensor], wanted: Sequence[bool]
-) -> tuple[Tensor, StreamStats, list[Tensor | None], list[Tensor | float]]:
-    """Walk over the panels: loss, statistics, and each wanted column's gradient with what it lacks."""
+) -> tuple[Tensor, StreamStats, list[Tensor | None], list[Tensor | float], Tensor | None]:
+    """Walk over the panels: loss, statistics, each wanted column's gradient with what it lacks, and that
+    of a learned temperature."""
     prepared = prepare(spec, columns)
     texts = texts_of(spec, prepared)
     pairing = pair(texts, texts, own=True)
@@ -104,9 +116,13 @@ def _run(
                     add_product(*product)
 
     losses_Q, own_weight_Q = losses_of(positive_Q, peak_Q, negatives_Q)
+    of_temperature = None
     if any(wanted):
         add_own_pairs(spec, prepared, spec.rows, own_weight_Q, gradients)
-        drop_radial_parts(spec, prepared, gradients)
+        of_temperature = drop_radial_parts(spec, prepared, gradients)
+        if of_temperature is not None:
+            of_temperature *= prepared.backward_factor(spec, num_rows)
     scores = (positive_Q * spec.temperature, hardest_Q * spec.temperature)
     factors = prepared.backward_factors(spec, num_rows)
-    return losses_Q.mean(), StreamStats(*scores, filtered), gradients, factors
+    stats = StreamStats(*scores, filtered)
+    return losses_Q.mean(), stats, gradients, factors, of_temperature

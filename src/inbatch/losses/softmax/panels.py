@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol, final
+from typing import Literal, NamedTuple, Protocol, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -28,8 +28,9 @@ class Block:
     """Scores of the owned rows of one column against all rows of another.
 
     Entry (i, i) pairs two texts of the same example. `own` says what it is: "positive" (the target;
-    never removed by the guide; exactly one block of a softmax has it), "masked" (left out: a text
-    against itself, or against another text of its own example), "plain" (like any other).
+    never removed by the guide, nor where another block repeats it; exactly one block of a softmax has it),
+    "masked" (left out: a text against itself, or against another text of its own example), "plain" (like
+    any other).
     `hardened` entries get ``hardness_strength * score`` added to their logit, without gradient.
     """
 
@@ -41,18 +42,35 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class GuideFilter:
-    """Leave out entry (i, j) where the guide's cosine of the two texts is above the threshold of row i."""
+    """Leave out entry (i, j) where the guide's score of the two texts is above the threshold of row i.
 
-    columns: tuple[Tensor, ...]  # each [G, E], of unit length where `product_form` has not 16 bits
+    A guide's score is the cosine of its embeddings. Without these the model is its own guide: its scores are
+    those of the softmax before hardening, and nothing is multiplied twice. See `spares_own` for what stays.
+    """
+
+    # Each [G, E], of unit length where `product_form` has not 16 bits; None for the scores themselves.
+    columns: tuple[Tensor, ...] | None
     threshold: Tensor  # [G]
+
+
+def repeats_positive(block: Block, blocks: Sequence[Block]) -> bool:
+    """Whether own entries are the positive once more, as those of documents against queries."""
+    target = next(block for block in blocks if block.own == "positive")
+    is_pair = {block.rows, block.candidates} == {target.rows, target.candidates}
+    return block.own == "plain" and is_pair
+
+
+def spares_own(block: Block, blocks: Sequence[Block]) -> bool:
+    """Whether a guide leaves the own entries of a block as they are, since none of them is a negative."""
+    return block.own != "plain" or repeats_positive(block, blocks)
 
 
 class Scoring(Protocol):
     """How scores are made of embeddings."""
 
     @property
-    def temperature(self) -> float:
-        """Divisor of the scores."""
+    def temperature(self) -> float | Tensor:
+        """Divisor of the scores; a scalar tensor where it is learned."""
         ...
 
     @property
@@ -77,7 +95,7 @@ class Softmax:
 
     blocks: tuple[Block, ...]
     rows: slice
-    temperature: float
+    temperature: float | Tensor  # a detached scalar where it is learned
     normalize: bool
     hardness_strength: float
     guide: GuideFilter | None
@@ -93,9 +111,24 @@ class Softmax:
         return next(block for block in self.blocks if block.own == "positive")
 
     @property
-    def harden_factor(self) -> float:
+    def own_guide(self) -> GuideFilter | None:
+        """The guide where that is the model itself."""
+        return self.guide if self.guide is not None and self.guide.columns is None else None
+
+    @property
+    def harden_factor(self) -> float | Tensor:
         """What a hardened logit is multiplied by."""
         return 1 + self.hardness_strength * self.temperature
+
+
+S = TypeVar("S", bound=Softmax)
+
+
+def detached(spec: S) -> tuple[S, Tensor | None]:
+    """The arguments without gradient, and the temperature with it where it is learned."""
+    if not isinstance(spec.temperature, Tensor):
+        return spec, None
+    return replace(spec, temperature=spec.temperature.detach()), spec.temperature
 
 
 @final
@@ -164,7 +197,7 @@ class Reduced(NamedTuple):
 
 def in_float64(columns: Sequence[Tensor], guide: GuideFilter | None) -> bool:
     """Whether a column, or anything of the guide, is in float64."""
-    of_guide = () if guide is None else (*guide.columns, guide.threshold)
+    of_guide = () if guide is None else (*(guide.columns or ()), guide.threshold)
     return any(tensor.dtype == torch.float64 for tensor in (*columns, *of_guide))
 
 

@@ -132,10 +132,13 @@ def split_factor(parts: Tensor, scale: Tensor | None) -> Factor:
     return Factor(parts[:, : parts.shape[1] // 2], scale, parts)
 
 
-def multiply(rows: Factor, candidates: Factor, out_RC: Tensor, *, alpha: float = 1.0) -> None:
-    """Write ``alpha * score``, [R, C]."""
+def multiply(rows: Factor, candidates: Factor, out_RC: Tensor, *, alpha: float | Tensor) -> None:
+    """Write ``alpha * score``, [R, C]; a tensor of one value is not waited for."""
     if not rows.in_16_bits:
-        cpu_products.write_product(rows.values, candidates.values.T, out_RC, alpha=alpha)
+        left_RD, number = rows.values, alpha
+        if isinstance(number, Tensor):
+            left_RD, number = left_RD * number, 1.0
+        cpu_products.write_product(left_RD, candidates.values.T, out_RC, alpha=number)
         return
     multiply_raw(rows, candidates, out_RC)
     out_RC.mul_(row_scale(rows, alpha))
@@ -156,8 +159,8 @@ def multiply_raw(rows: Factor, candidates: Factor, out_RC: Tensor) -> None:
         add_product(out_RC, low, candidates.values.T)
 
 
-def row_scale(rows: Factor, alpha: float) -> Tensor | float:
-    """What the products of each row are multiplied by, [R, 1] or a number."""
+def row_scale(rows: Factor, alpha: float | Tensor) -> Tensor | float:
+    """What the products of each row are multiplied by, [R, 1] or one for all."""
     return alpha if rows.scale is None else rows.scale[:, None] * alpha
 
 
@@ -184,10 +187,19 @@ def weight_unit(factor: Factor) -> float:
     return LARGEST_WEIGHT if factor.scale is None else LARGEST_WEIGHT * SHORTEST**2
 
 
-def drop_radial(gradient_GD: Tensor, factor: Factor) -> None:
-    """Take the part along each row out of its gradient, in place: a cosine does not depend on lengths."""
+def along_values(gradient_GD: Tensor, factor: Factor) -> Tensor:
+    """The product of each row with its gradient, [G]."""
+    return (gradient_GD * factor.exact_values()).sum(1)
+
+
+def drop_radial(gradient_GD: Tensor, factor: Factor) -> Tensor:
+    """Take the part along each row out of its gradient, in place: a cosine does not depend on lengths.
+
+    Returns:
+        `along_values` of what it was.
+    """
     values_GD = factor.exact_values()
-    radial_G = (gradient_GD * values_GD).sum(1)
-    if factor.scale is not None:
-        radial_G *= factor.scale**2
+    along_G = (gradient_GD * values_GD).sum(1)
+    radial_G = along_G if factor.scale is None else along_G * factor.scale**2
     gradient_GD.addcmul_(values_GD, radial_G[:, None], value=-1)
+    return along_G

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from inbatch.losses.softmax.forms import add_up, solve
+from inbatch.losses.softmax.panels import detached, spares_own
 from inbatch.losses.softmax.products import weight_unit
 from inbatch.losses.softmax.ragged_spec import (
     DOCUMENTS,
@@ -30,7 +31,8 @@ from inbatch.losses.softmax.ragged_spec import (
     make_panel,
     panel_bounds,
 )
-from inbatch.losses.softmax.ragged_tiles import Scratch, Tables, add_gradients, reduce_panel
+from inbatch.losses.softmax.ragged_tables import Scratch, Tables
+from inbatch.losses.softmax.ragged_tiles import add_gradients, reduce_panel
 from inbatch.losses.softmax.relation import relate
 from inbatch.losses.softmax.torch_panels import REMOVED
 from inbatch.losses.softmax.walk import (
@@ -53,18 +55,23 @@ def ragged_cross_entropy(
         spec: the arguments without gradient.
         columns: queries [G, D] and documents [M, D].
     """
-    loss, *stats, possible = _RaggedCrossEntropy.apply(spec, torch.is_grad_enabled(), *columns)
+    spec, temperature = detached(spec)
+    grad = torch.is_grad_enabled()
+    loss, *stats, possible = _RaggedCrossEntropy.apply(spec, grad, temperature, *columns)
     return loss, StreamStats(*stats), possible
 
 
 class _RaggedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, spec: RaggedSpec, grad: bool, *columns: Tensor) -> tuple[Tensor, ...]:
-        wanted = [grad and need for need in ctx.needs_input_grad[2:]]
+    def forward(
+        ctx: Any, spec: RaggedSpec, grad: bool, temperature: Tensor | None, *columns: Tensor
+    ) -> tuple[Tensor, ...]:
+        learned, *needed = ctx.needs_input_grad[2:]
+        wanted = [grad and (need or learned) for need in needed]
         with torch.autocast(columns[0].device.type, enabled=False):
             found = _run(spec, columns, wanted)
         ctx.save_for_backward(*found.gradients)
-        ctx.factors = found.factors
+        ctx.factors, ctx.of_temperature = found.factors, found.of_temperature
         ctx.dtypes = tuple(column.dtype for column in columns)
         ctx.mark_non_differentiable(*found.stats, found.possible)
         return found.loss, *found.stats, found.possible
@@ -76,7 +83,8 @@ class _RaggedCrossEntropy(torch.autograd.Function):
             None if gradient is None else (gradient * (factor * grad_loss)).to(dtype)
             for gradient, factor, dtype in zip(ctx.saved_tensors, ctx.factors, ctx.dtypes)
         )
-        return None, None, *gradients
+        of_temperature = None if ctx.of_temperature is None else ctx.of_temperature * grad_loss
+        return None, None, of_temperature, *gradients
 
 
 class _Found(NamedTuple):
@@ -85,6 +93,7 @@ class _Found(NamedTuple):
     possible: Tensor
     gradients: list[Tensor | None]
     factors: list[Tensor | float]  # what each gradient is to be multiplied by
+    of_temperature: Tensor | None  # gradient of a learned temperature
 
 
 def _run(spec: RaggedSpec, columns: Sequence[Tensor], wanted: Sequence[bool]) -> _Found:
@@ -112,14 +121,17 @@ def _run(spec: RaggedSpec, columns: Sequence[Tensor], wanted: Sequence[bool]) ->
         removed += reduced.removed
         if any(wanted):
             add_gradients(tables, scratch, panel, reduced, solved.tiles, gradients)
+    of_temperature = None
     if any(wanted):
         _add_own_pairs(spec, prepared, lists, own_K, gradients)
-        drop_radial_parts(spec, prepared, gradients)
+        of_temperature = drop_radial_parts(spec, prepared, gradients)
+        if of_temperature is not None:
+            of_temperature *= prepared.backward_factor(spec, num_rows)
     positive_B = lists.of_all_rows.sum_by_row(positive_K * lists.weight)
     scores = (positive_B * spec.temperature, hardest_B * spec.temperature)
     stats = StreamStats(*scores, removed)
     factors = prepared.backward_factors(spec, num_rows)
-    return _Found(loss_B.mean(), stats, _possible(tables), gradients, factors)
+    return _Found(loss_B.mean(), stats, _possible(tables), gradients, factors, of_temperature)
 
 
 def _tables(spec: RaggedSpec, prepared: Columns) -> Tables:
@@ -133,7 +145,7 @@ def _tables(spec: RaggedSpec, prepared: Columns) -> Tables:
     return Tables(
         spec,
         prepared.factors,
-        None if spec.guide is None else guide_factors(spec.guide),
+        guide_factors(spec.guide),
         lists,
         None if spec.text_ids is None else relate(spec.text_ids, spec.documents),
         no_negatives,
@@ -171,7 +183,7 @@ def _possible(tables: Tables) -> Tensor:
     for number, block in enumerate(spec.blocks):
         softmaxes_B = positives_B if tables.by_pair(block) else np.ones_like(positives_B)
         if block.candidates == QUERIES:
-            total += int(softmaxes_B.sum()) * (num_queries - (block.own != "plain"))
+            total += int(softmaxes_B.sum()) * (num_queries - spares_own(block, spec.blocks))
             continue
         few = number in spec.among_positives or spec.negatives == "own"
         own_B = positives_B if few or block.rows == QUERIES else counts_B

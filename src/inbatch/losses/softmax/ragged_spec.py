@@ -90,13 +90,13 @@ def make_pairs(documents: VisibleDocuments, like: Tensor) -> Entries:
     """Each row of this rank with its positives, on the device of a tensor."""
     rows_B = np.arange(len(documents.counts))
     lengths_B = documents.positives
-    return _entries(rows_B, _first_documents(documents), lengths_B, lengths_B, like)
+    return _entries(rows_B, first_documents(documents), lengths_B, lengths_B, like)
 
 
 def make_lists(documents: VisibleDocuments, like: Tensor) -> Lists:
     """The lists, on the device of a tensor; weights in its type."""
     counts_B, positives_B = documents.counts, documents.positives
-    rows_B, first_B = np.arange(len(counts_B)), _first_documents(documents)
+    rows_B, first_B = np.arange(len(counts_B)), first_documents(documents)
     negatives_B = counts_B - positives_B
     pair_row = np.repeat(rows_B, positives_B)
     pairs = np.arange(len(pair_row))
@@ -111,7 +111,7 @@ def make_lists(documents: VisibleDocuments, like: Tensor) -> Lists:
     )
 
 
-def _first_documents(documents: VisibleDocuments) -> np.ndarray:
+def first_documents(documents: VisibleDocuments) -> np.ndarray:
     """First document of each row of this rank, int64 [B]."""
     first_B: np.ndarray = documents.first + np.cumsum(documents.counts) - documents.counts
     return first_B

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -36,13 +36,12 @@ from inbatch.losses.softmax.panels import (
     Buffers,
     Pairing,
     Reduced,
+    S,
+    ScoredTexts,
     SoftmaxSpec,
+    detached,
 )
-from inbatch.losses.softmax.products import (
-    add_product,
-    row_weight,
-    weight_unit,
-)
+from inbatch.losses.softmax.products import add_product, row_weight, weight_unit
 from inbatch.losses.softmax.walk import (
     Columns,
     StreamStats,
@@ -57,6 +56,8 @@ from inbatch.losses.softmax.walk import (
 )
 
 T = TypeVar("T")
+# Own rows of a panel against the rows of a hop: the gradient with respect to the logits of each block.
+Weights = Callable[[Pairing, slice], Iterator[tuple[slice, Iterator[Tensor]]]]
 
 
 def ring_cross_entropy(
@@ -76,7 +77,8 @@ def ring_cross_entropy(
     Returns:
         The loss, a scalar that can be differentiated once, and detached statistics.
     """
-    loss, *stats = _RingCrossEntropy.apply(spec, arithmetic, ring, *columns)
+    spec, temperature = detached(spec)
+    loss, *stats = _RingCrossEntropy.apply(spec, arithmetic, ring, temperature, *columns)
     return loss, StreamStats(*stats)
 
 
@@ -104,30 +106,20 @@ class _Left(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Walk:
-    """The own columns on their way round."""
+class RingWalk(Generic[S]):
+    """The own columns on their way round; a base class."""
 
-    spec: SoftmaxSpec
-    arithmetic: Arithmetic
+    spec: S
     ring: Ring
     columns: Columns
+    texts: Callable[[], ScoredTexts]  # what travels
 
     def hops(self) -> Iterator[tuple[int, Pairing]]:
         """Owner of the rows that are here, and the own rows beside them."""
-        own = self.again(lambda: texts_of(self.spec, self.columns))
+        own = self.again(self.texts)
         for owner, tensors in self.ring.hops(self.again(lambda: pack_texts(own))):
             is_own = owner == self.ring.rank
             yield owner, self.again(partial(paired, own, tensors, is_own=is_own))
-
-    def panels(
-        self, pairing: Pairing, rows: slice | None = None
-    ) -> Iterator[tuple[slice, Buffers, Reduced]]:
-        """Own rows of a panel, its buffers, and its negatives among the rows that are here."""
-        num_candidates = len(pairing.candidates.columns[0].values)
-        for part, buffers in panels(
-            self.spec, pairing.rows, self.arithmetic, num_candidates, rows=rows
-        ):
-            yield part, buffers, self.arithmetic.reduce(self.spec, pairing, buffers, part)
 
     def again(self, compute: Callable[[], T]) -> T:
         """The result of `compute`, repeated with less as often as it runs out of memory."""
@@ -140,14 +132,51 @@ class _Walk:
         return halvings is not None
 
 
+@dataclass(slots=True)
+class _Walk(RingWalk[SoftmaxSpec]):
+    arithmetic: Arithmetic
+
+    def panels(
+        self, pairing: Pairing, rows: slice | None = None
+    ) -> Iterator[tuple[slice, Buffers, Reduced]]:
+        """Own rows of a panel, its buffers, and its negatives among the rows that are here."""
+        num_candidates = len(pairing.candidates.columns[0].values)
+        for part, buffers in panels(
+            self.spec, pairing.rows, self.arithmetic, num_candidates, rows=rows
+        ):
+            yield part, buffers, self.arithmetic.reduce(self.spec, pairing, buffers, part)
+
+    def weights(
+        self, sums: _Sums, pairing: Pairing, rows: slice
+    ) -> Iterator[tuple[slice, Iterator[Tensor]]]:
+        """The gradient with respect to logits, see `Weights`; `sums` are those of whole softmaxes."""
+        share_Q = share_of_peak(*sums)
+        for part, buffers, reduced in self.panels(pairing, rows):
+            share_R = share_Q[part] * (reduced.peak - sums.peak[part]).exp()
+            yield part, self._weights_of_blocks(pairing, buffers, reduced, part, share_R)
+
+    def _weights_of_blocks(
+        self, pairing: Pairing, buffers: Buffers, reduced: Reduced, part: slice, share_R: Tensor
+    ) -> Iterator[Tensor]:
+        for k, block in enumerate(self.spec.blocks):
+            weight_R = row_weight(self.columns.factors[block.rows][part], share_R)
+            candidates = pairing.candidates.columns[block.candidates]
+            yield self.arithmetic.weigh(buffers, k, candidates, reduced.peak, weight_R)
+
+
 class _RingCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, spec: SoftmaxSpec, arithmetic: Arithmetic, ring: Ring, *columns: Tensor
+        ctx: Any,
+        spec: SoftmaxSpec,
+        arithmetic: Arithmetic,
+        ring: Ring,
+        temperature: Tensor | None,
+        *columns: Tensor,
     ) -> tuple[Tensor, ...]:
         with torch.autocast(columns[0].device.type, enabled=False):
             prepared = retried(partial(prepare, spec, columns), lambda: ring.lower() is not None)
-            walk = _Walk(spec, arithmetic, ring, prepared)
+            walk = _Walk(spec, ring, prepared, partial(texts_of, spec, prepared), arithmetic)
             sums, hardest_Q, filtered = _reduce(walk)
         losses_Q, own_weight_Q = losses_of(*sums)
         ctx.walk = walk
@@ -165,8 +194,10 @@ class _RingCrossEntropy(torch.autograd.Function):
         with torch.autocast(grad_loss.device.type, enabled=False):
             # Ranks may differ in their rows and in the scale of their losses.
             scale = grad_loss.to(own_weight_Q.dtype) / (num_rows * walk.spec.temperature)
-            gradients = _gradients(walk, _Sums(*sums), own_weight_Q, scale)
-        return None, None, None, *(g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes))
+            weights = partial(walk.weights, _Sums(*sums))
+            gradients, of_temperature = ring_gradients(walk, weights, own_weight_Q, scale)
+        of_columns = (g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes))
+        return None, None, None, of_temperature, *of_columns
 
 
 def _reduce(walk: _Walk) -> _Found:
@@ -201,10 +232,19 @@ def _reduce_hop(walk: _Walk, pairing: Pairing, before: _Found) -> _Found:
     return _Found(_Sums(positive_Q, peak_Q, negatives_Q), hardest_Q, filtered)
 
 
-def _gradients(walk: _Walk, sums: _Sums, own_weight_Q: Tensor, scale: Tensor) -> list[Tensor]:
+def ring_gradients(
+    walk: RingWalk[S], weights: Weights, own_weight_Q: Tensor, scale: Tensor
+) -> tuple[list[Tensor], Tensor | None]:
     """Once more round: the gradient of all ranks' losses for each own column, [Q, D].
 
-    A rank's share is multiplied by its `scale` where it has been summed up, in float32.
+    The last result is the own rows' part in the gradient of a learned temperature; its sum over ranks is that
+    of all their losses.
+
+    Args:
+        walk: of the own columns.
+        weights: of a hop; without the target's own pairs.
+        own_weight_Q: of these.
+        scale: multiplies a rank's share where it has been summed up, in float32.
     """
     factors = walk.columns.factors
     scale = scale / weight_unit(factors[0])
@@ -218,7 +258,7 @@ def _gradients(walk: _Walk, sums: _Sums, own_weight_Q: Tensor, scale: Tensor) ->
         both = (own_CQD.unbind(0), theirs_CGD.unbind(0))
         left = [_Left(slice(0, shape[0]), 0)]
         while left:
-            walk.again(partial(_add_panels, walk, pairing, sums, both, left))
+            walk.again(partial(_add_panels, walk, weights, pairing, both, left))
         theirs_CGD *= scale
         if under_way is not None:
             theirs_CGD += under_way.wait()[0]
@@ -229,15 +269,16 @@ def _gradients(walk: _Walk, sums: _Sums, own_weight_Q: Tensor, scale: Tensor) ->
     assert under_way is not None
     own_CQD += under_way.wait()[0]
     gradients = list(own_CQD.unbind(0))
-    drop_radial_parts(spec, walk.columns, gradients)
+    of_temperature = drop_radial_parts(spec, walk.columns, gradients)
     slopes = walk.columns.slopes
-    return [g if slope is None else g * slope for g, slope in zip(gradients, slopes)]
+    scaled = [g if slope is None else g * slope for g, slope in zip(gradients, slopes)]
+    return scaled, of_temperature
 
 
 def _add_panels(
-    walk: _Walk,
+    walk: RingWalk[S],
+    weights: Weights,
     pairing: Pairing,
-    sums: _Sums,
     both: tuple[Sequence[Tensor], Sequence[Tensor]],
     left: list[_Left],
 ) -> None:
@@ -247,15 +288,9 @@ def _add_panels(
     """
     rows, num_added = left[-1]
     factors, received = walk.columns.factors, pairing.candidates.columns
-    share_Q = share_of_peak(*sums)
-    for part, buffers, reduced in walk.panels(pairing, rows):
+    for part, by_block in weights(pairing, rows):
         left[-1:] = [_Left(slice(part.stop, rows.stop), num_added), _Left(part, num_added)]
-        share_R = share_Q[part] * (reduced.peak - sums.peak[part]).exp()
-        for k, block in enumerate(walk.spec.blocks):
-            weight_R = row_weight(factors[block.rows][part], share_R)
-            weights_RG = walk.arithmetic.weigh(
-                buffers, k, received[block.candidates], reduced.peak, weight_R
-            )
+        for k, (block, weights_RG) in enumerate(zip(walk.spec.blocks, by_block)):
             products = gradient_products(weights_RG, block, factors, received, both, part)
             for number, product in enumerate(products, 2 * k):
                 if number >= num_added:

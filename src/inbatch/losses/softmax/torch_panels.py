@@ -22,11 +22,15 @@ from inbatch.losses.softmax.panels import (
     LOWEST,
     Block,
     Buffers,
+    GuideFilter,
     Pairing,
     Reduced,
+    Softmax,
     SoftmaxSpec,
     guide_scores,
     guide_threshold,
+    repeats_positive,
+    spares_own,
 )
 from inbatch.losses.softmax.products import Factor, multiply
 
@@ -49,6 +53,8 @@ class TorchArithmetic:
         positive_R = self._fill(spec, pairing, panel_KRG, part)
         if buffers.guide is not None:
             removed += _remove_by_guide(spec, pairing, panel_KRG, part, buffers.guide)
+        if spec.own_guide is not None:
+            removed += _remove_by_own_scores(spec, spec.own_guide, pairing, panel_KRG, part)
         if spec.text_ids is not None:
             for begin in range(0, panel_KRG.shape[1], COMPARED_ROWS):
                 some = panel_KRG[:, begin : begin + COMPARED_ROWS]
@@ -105,11 +111,44 @@ def _remove_by_guide(
         if candidates.scale is not None:
             mask_RG.mul_(candidates.scale)
         mask_RG.gt_(guide_threshold(rows, spec.guide.threshold[part])[:, None])
-        if block.own != "plain":
+        if spares_own(block, spec.blocks):
             pairing.diagonal(mask_RG, part).fill_(0)
         removed_KR.append(mask_RG.sum(1))  # exact in float32 up to 2^24 candidates
         tile_RG.add_(mask_RG, alpha=REMOVED)
     return torch.stack(removed_KR).to(torch.int64).sum()
+
+
+def _remove_by_own_scores(
+    spec: SoftmaxSpec, guide: GuideFilter, pairing: Pairing, panel_KRG: Tensor, part: slice
+) -> Tensor:
+    """Remove the logits above the threshold; returns how many, an int64 scalar."""
+    limit_R = own_limit(spec, guide.threshold[part])
+    removed = []
+    for block, tile_RG in zip(spec.blocks, panel_KRG):
+        own_R = pairing.diagonal(tile_RG, part)
+        kept_R = own_R.clone()
+        if repeats_positive(block, spec.blocks):
+            own_R.fill_(-torch.inf)
+        removed.append(remove_above(tile_RG, limit_R))
+        if repeats_positive(block, spec.blocks):
+            own_R.copy_(kept_R)
+    return torch.stack(removed).sum()
+
+
+def own_limit(spec: Softmax, threshold_R: Tensor) -> Tensor:
+    """Thresholds of scores as those of logits to base 2, [R]."""
+    return threshold_R / (spec.temperature * LN_2)
+
+
+def remove_above(tile_RG: Tensor, limit_R: Tensor) -> Tensor:
+    """Remove what is above the limit of its row, some rows at a time; returns how many, an int64 scalar."""
+    mask_RG = torch.empty_like(tile_RG[:COMPARED_ROWS])
+    removed = []
+    for some_RG, some_R in zip(tile_RG.split(COMPARED_ROWS), limit_R.split(COMPARED_ROWS)):
+        above_RG = torch.gt(some_RG, some_R[:, None], out=mask_RG[: len(some_RG)])
+        removed.append(above_RG.sum(1))  # exact in float32 up to 2^24 candidates
+        some_RG.add_(above_RG, alpha=REMOVED)
+    return torch.cat(removed).to(torch.int64).sum()
 
 
 def _remove_known(spec: SoftmaxSpec, pairing: Pairing, panel_KRG: Tensor, part: slice) -> None:
@@ -144,7 +183,7 @@ def _any_equal(own_R1: list[Tensor], others: Sequence[Tensor], difference_RG: Te
     return differences_RG.eq_(0)
 
 
-def _harden(tile_RG: Tensor, block: Block, own_R: Tensor, *, factor: float) -> None:
+def _harden(tile_RG: Tensor, block: Block, own_R: Tensor, *, factor: float | Tensor) -> None:
     """Multiply the logits of a block's hardened entries; `own_R` is the view of the own ones."""
     if block.hardened == "own":
         own_R.mul_(factor)

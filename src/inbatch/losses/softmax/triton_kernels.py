@@ -27,7 +27,7 @@ def reduce_kernel(
     candidate_scale_ptr: tl.tensor,  # [G], None for 1
     guide_ptr: tl.tensor,  # [R, W] the guide's products, None without a guide
     guide_scale_ptr: tl.tensor,  # [G], None for 1
-    threshold_ptr: tl.tensor,  # [R] of the guide's products, None without a guide
+    threshold_ptr: tl.tensor,  # [R] of the guide's products, or of logits without these; None for none
     own_ids_ptr: tl.tensor,  # [2, R] of query and positive, None where texts are not compared
     ids_ptr: tl.tensor,  # [1 or 2, G] of candidates
     positive_ptr: tl.tensor,  # [S, R] out: logit of the own entry in the part that has it, else 0
@@ -42,6 +42,7 @@ def reduce_kernel(
     num_steps: tl.tensor,  # of a part, BLOCK candidates each
     harden_factor: tl.tensor,
     OWN: tl.constexpr,
+    SPARED: tl.constexpr,
     HARDENED: tl.constexpr,
     PAIR_IDS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -51,7 +52,7 @@ def reduce_kernel(
     part = tl.program_id(1)
     start = row.to(tl.int64) * width
     row_scale = tl.load(row_scale_ptr + row)
-    if guide_ptr is not None:
+    if threshold_ptr is not None:
         threshold = tl.load(threshold_ptr + row)
     if own_ids_ptr is not None:
         query = tl.load(own_ids_ptr + row)
@@ -79,12 +80,16 @@ def reduce_kernel(
         kept_C = real_C
         if OWN != "plain":
             kept_C = kept_C & (own_C == 0)
-        if guide_ptr is not None:
-            products_C = tl.load(guide_ptr + start + places_C, mask=held_C, other=0.0)
-            scores_C = tl.where(real_C, products_C, 0.0)
-            if guide_scale_ptr is not None:
-                scores_C *= tl.load(guide_scale_ptr + places_C, mask=real_C, other=0.0)
+        if threshold_ptr is not None:
+            scores_C = logits_C
+            if guide_ptr is not None:
+                products_C = tl.load(guide_ptr + start + places_C, mask=held_C, other=0.0)
+                scores_C = tl.where(real_C, products_C, 0.0)
+                if guide_scale_ptr is not None:
+                    scores_C *= tl.load(guide_scale_ptr + places_C, mask=real_C, other=0.0)
             above_C = scores_C > threshold
+            if SPARED:
+                above_C = above_C & (own_C == 0)
             removed += tl.sum((kept_C & above_C).to(tl.int32), 0)
             kept_C = kept_C & (above_C == 0)
         if own_ids_ptr is not None:

@@ -30,6 +30,7 @@ from inbatch.losses.softmax.panels import (
     guide_scores,
     guide_threshold,
     in_float64,
+    spares_own,
 )
 from inbatch.losses.softmax.products import Factor, multiply_raw, row_scale
 from inbatch.losses.softmax.triton_kernels import reduce_kernel, weigh_kernel
@@ -108,6 +109,7 @@ class TritonArithmetic:
                     num_steps=num_steps,
                     harden_factor=spec.harden_factor,
                     OWN=block.own if pairing.own else "plain",
+                    SPARED=spares_own(block, spec.blocks),
                     HARDENED=block.hardened,
                     PAIR_IDS=block.candidates < 2,
                     BLOCK=self.launch.block,
@@ -170,11 +172,15 @@ def _inputs(
     scale = row_scale(rows, 1 / spec.temperature)
     if isinstance(scale, float):
         scale = tile_RG.new_full((len(tile_RG),), scale)
+    elif scale.ndim == 0:
+        scale = scale.to(tile_RG.dtype).expand(len(tile_RG)).contiguous()
     guide: tuple[Tensor | None, ...] = (None, None, None)
     if spec.guide is not None and guide_RG is not None:
         theirs, others = guide_scores(guide_RG, block, pairing, part)
         threshold_R = guide_threshold(theirs, spec.guide.threshold[part]).float()
         guide = (guide_RG, others.scale, threshold_R)
+    elif spec.own_guide is not None:
+        guide = (None, None, (spec.own_guide.threshold[part] / spec.temperature).float())
     ids: tuple[Tensor | None, ...] = (None, None)
     if pairing.rows.ids is not None and pairing.candidates.ids is not None:
         chosen = (

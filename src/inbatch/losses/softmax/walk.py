@@ -18,11 +18,13 @@ from inbatch.losses.softmax.panels import (
     GuideFilter,
     ScoredTexts,
     Scoring,
+    Softmax,
     SoftmaxSpec,
 )
 from inbatch.losses.softmax.products import (
     HALVES,
     Factor,
+    along_values,
     drop_radial,
     make_factor,
     product_form,
@@ -63,9 +65,13 @@ class Columns(NamedTuple):
         return torch.promote_types(self.factors[0].values.dtype, torch.float32)
 
     def backward_factors(self, spec: Scoring, num_rows: int) -> list[Tensor | float]:
-        """What gradients of summed, unscaled weights are multiplied by, [G, 1] or a number each."""
-        per_row = 1 / (num_rows * spec.temperature * weight_unit(self.factors[0]))
+        """What gradients of summed, unscaled weights are multiplied by, [G, 1] or one for all each."""
+        per_row = self.backward_factor(spec, num_rows)
         return [per_row if slope is None else slope * per_row for slope in self.slopes]
+
+    def backward_factor(self, spec: Scoring, num_rows: int) -> Tensor | float:
+        """The same with respect to the values of factors."""
+        return 1 / (num_rows * spec.temperature * weight_unit(self.factors[0]))
 
 
 def prepare(spec: Scoring, columns: Sequence[Tensor]) -> Columns:
@@ -78,12 +84,13 @@ def prepare(spec: Scoring, columns: Sequence[Tensor]) -> Columns:
 
 def texts_of(spec: SoftmaxSpec, columns: Columns) -> ScoredTexts:
     """The texts of a spec as scores take them."""
-    guide = None if spec.guide is None else guide_factors(spec.guide)
-    return ScoredTexts(columns.factors, guide, spec.text_ids)
+    return ScoredTexts(columns.factors, guide_factors(spec.guide), spec.text_ids)
 
 
-def guide_factors(guide: GuideFilter) -> list[Factor]:
-    """The columns of a guide as they are multiplied."""
+def guide_factors(guide: GuideFilter | None) -> list[Factor] | None:
+    """The columns of a guide as they are multiplied; None without any, as where the model is its guide."""
+    if guide is None or guide.columns is None:
+        return None
     form = product_form(guide.columns, mixed=True)
     return [
         make_factor(column, form, normalize=True)[0]
@@ -180,7 +187,7 @@ def share_of_peak(positive_R: Tensor, peak_R: Tensor, negatives_R: Tensor) -> Te
 
 
 def add_own_pairs(
-    spec: SoftmaxSpec,
+    spec: Softmax,
     columns: Columns,
     own: slice,
     own_weight_Q: Tensor,
@@ -201,8 +208,24 @@ def add_own_pairs(
             gradient[own].addcmul_(columns.factors[other][own].exact_values(), weight_Q1)
 
 
-def drop_radial_parts(spec: Scoring, columns: Columns, gradients: Sequence[Tensor | None]) -> None:
-    """Keep to what changes a score, where lengths do not."""
+def drop_radial_parts(
+    spec: Scoring, columns: Columns, gradients: Sequence[Tensor | None]
+) -> Tensor | None:
+    """Keep to what changes a score, where lengths do not.
+
+    Returns:
+        The gradient with respect to the temperature in the unit of `gradients`, a scalar; None where it is
+        fixed. A score is bilinear: the sum of all scores times their gradients, which it is made of, is that
+        of all rows times theirs, each score being counted by both of its sides.
+    """
+    along = []
     for factor, gradient in zip(columns.factors, gradients):
-        if spec.normalize and gradient is not None:
-            drop_radial(gradient, factor)
+        if gradient is None:
+            continue
+        if spec.normalize:
+            along.append(drop_radial(gradient, factor))
+        elif isinstance(spec.temperature, Tensor):
+            along.append(along_values(gradient, factor))
+    if not isinstance(spec.temperature, Tensor):
+        return None
+    return -torch.cat(along).sum() / (2 * spec.temperature)

@@ -1,0 +1,1 @@
+"""Recipes: chains of commands, such as train, mine, train again, distil, compare."""
