@@ -19,7 +19,7 @@ from inbatch.data.hashing import hash_texts
 from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
-from inbatch.guide import Guide, LiveGuide, Process, StoredGuide, opened
+from inbatch.guide import Guide, LiveGuide, Process, StoredGuide, visible
 from inbatch.guide.fill import FillSettings
 from inbatch.guide.portions import Portion
 
@@ -127,7 +127,7 @@ def test_a_changed_text_is_noticed(tiny_bert: Path, tmp_path: Path) -> None:
 def test_a_store_that_other_nodes_do_not_see_is_refused(
     tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opened, "_VISIBLE_S", 0.0)
+    monkeypatch.setattr(visible, "_VISIBLE_S", 0.0)
     guide = _stored(make_guide(tiny_bert), make_source(), tmp_path, shard_s=0.0)
     with pytest.raises(ConfigError, match="every node sees"):
         guide.start(Process(device=CPU, rank=0, world_size=2))
@@ -137,7 +137,7 @@ def test_a_portion_that_others_have_stored_is_awaited_too(
     tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rank finds its own part of a portion before the parts of the others are visible."""
-    monkeypatch.setattr(opened, "_VISIBLE_S", 0.0)
+    monkeypatch.setattr(visible, "_VISIBLE_S", 0.0)
     source = make_source()
     first, second = (Portion(a, partial(_rows, a, a + 20)) for a in (0, 20))
     of_two = Process(device=CPU, rank=0, world_size=2)

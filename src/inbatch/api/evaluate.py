@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from inbatch.api.rows import by_name, file_spec, make_evaluator
+from inbatch.device.capability import default_accelerator
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.evaluation import evaluator_for
 from inbatch.evaluation.base import follow_model
@@ -70,8 +71,7 @@ def evaluate(
     if isinstance(model, Encoder):
         encoder = on_device(model, device)
     else:
-        default = "cuda" if torch.cuda.is_available() else "cpu"
-        encoder = load_encoder(model, device=device or default)
+        encoder = load_encoder(model, device=device or default_accelerator())
     follow_model(evaluators, encoder.similarity)
     encode = EncodeTexts(encoder, chunk_tokens)
     return {key: value for each in evaluators for key, value in each(encode).items()}

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
 from inbatch.cli.hydra_app import launch, user_errors
@@ -15,6 +14,7 @@ from inbatch.config.check_merge import check_merge
 from inbatch.config.instantiate import instantiate
 from inbatch.config.merging import MergeConfig
 from inbatch.console import make_console, print_plain, run_table
+from inbatch.device.capability import default_accelerator
 from inbatch.evaluation.base import contents_of
 from inbatch.export.card import write_card
 from inbatch.files import write_json
@@ -35,9 +35,7 @@ def merge_models(run: MergeConfig) -> Merged:
     ingredients = find_ingredients(run.models, best=run.best)
     judged = bool(run.evaluation.evaluators)
     check_method(run.method, len(ingredients), run.weights, judged=judged)
-    device = run.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_accelerator() if run.device == "auto" else run.device
     judge = Judge(
         evaluators=instantiate(run.evaluation.evaluators),
         metric=run.evaluation.best_metric,

@@ -7,7 +7,6 @@ number of ranks, nor from where an earlier run was stopped. Rank r of W embeds t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +34,13 @@ from inbatch.encoder.transformer import TransformerEncoder
 from inbatch.errors import ConfigError
 from inbatch.files import remove_unfinished
 from inbatch.guide.base import Process
+from inbatch.guide.visible import once_visible, visible_until
 from inbatch.run.memory_plan import usual_chunk_tokens
 
 T = TypeVar("T")
 
 _SHARDS = 256  # of a corpus, where these then have sizes within the next two
 _LEAST_TEXTS, _MOST_TEXTS = 2048, 65536
-_VISIBLE_S = 90.0  # network file systems show new files on other nodes after up to a minute
 
 
 @final
@@ -200,13 +199,12 @@ def _origin(form: Form, ranges_2D: np.ndarray | None, settings: EmbedSettings) -
 
 def _once_visible(look: Callable[[], T | None], folder: Path, process: Process) -> T:
     """What `look` finds, which may take a while to become visible where other nodes have written it."""
-    deadline_s = time.monotonic() + (_VISIBLE_S if process.world_size > 1 else 0.0)
-    while (found := look()) is None:
-        if time.monotonic() >= deadline_s:
-            raise ConfigError(
-                str(folder),
-                f"does not show on rank {process.rank} what all ranks have written",
-                "name a folder that every node sees",
-            )
-        time.sleep(0.1)
-    return found
+
+    def missing() -> ConfigError:
+        return ConfigError(
+            str(folder),
+            f"does not show on rank {process.rank} what all ranks have written",
+            "name a folder that every node sees",
+        )
+
+    return once_visible(look, missing, deadline_s=visible_until(process), every_s=0.1)

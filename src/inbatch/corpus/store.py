@@ -25,6 +25,7 @@ import pyarrow as pa
 from inbatch.corpus.form import Form
 from inbatch.errors import ConfigError
 from inbatch.files import replaced_file, write_json
+from inbatch.guide.store import take_rows
 
 MANIFEST = "manifest.json"
 RANGES = "ranges.npy"
@@ -235,11 +236,7 @@ class StoredEmbeddings:
             self._check(int(places.min()), int(places.max()) + 1)
         form = self.manifest.form
         out = np.empty((len(places), form.width), dtype=form.numpy_dtype)
-        numbers = np.searchsorted(self._starts, places, side="right") - 1
-        order = np.argsort(numbers, kind="stable")
-        of_part, cuts = np.unique(numbers[order], return_index=True)
-        for k, at in zip(of_part.tolist(), np.split(order, cuts[1:])):
-            out[at] = self._parts[k][places[at] - self._starts[k]]
+        take_rows(self._parts, self._starts, places, out)
         return out
 
     def ids(self, start: int, stop: int) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from inbatch.data.sources.columns import suggest
+from inbatch.device.capability import default_accelerator
 from inbatch.errors import ConfigError
 from inbatch.evaluation.base import Encode, EncodesOn
 
@@ -20,7 +21,7 @@ def search_device(choice: str, encode: Encode) -> torch.device:
         return torch.device(choice)
     if isinstance(encode, EncodesOn):
         return encode.device
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(default_accelerator())
 
 
 def check_device(device: str, *, field: str) -> str:

@@ -246,10 +246,13 @@ class FillLog:
         total: texts of this process.
         process: where it reports.
         label: begins each line.
+        unit: what is counted.
     """
 
-    def __init__(self, total: int, process: Process, *, label: str = "guide") -> None:
-        self._label = label
+    def __init__(
+        self, total: int, process: Process, *, label: str = "guide", unit: str = "texts"
+    ) -> None:
+        self._label, self._unit = label, unit
         self.embedded = 0
         self._skipped = 0
         self._total = total
@@ -272,6 +275,6 @@ class FillLog:
             rate = self.embedded / (now - self._start_s)
             left = timedelta(seconds=round((self._total - done) / rate))
             self._say(
-                f"{self._label}  {done:,} of {self._total:,} texts{self._ranks}  "
-                f"{rate:,.0f} texts/s  left {left}"
+                f"{self._label}  {done:,} of {self._total:,} {self._unit}{self._ranks}  "
+                f"{rate:,.0f} {self._unit}/s  left {left}"
             )

@@ -5,7 +5,6 @@ Shape letters: N texts of a batch, D dimension.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,8 +13,7 @@ from inbatch.errors import ConfigError
 from inbatch.guide.base import Process
 from inbatch.guide.missing import SourceColumn, keys_to_check
 from inbatch.guide.store import OpenTable, Table
-
-_VISIBLE_S = 90.0  # network file systems show new files on other nodes after up to a minute
+from inbatch.guide.visible import once_visible, visible_until
 
 
 def open_tables(
@@ -31,7 +29,7 @@ def open_tables(
     Raises:
         ConfigError: some of these texts are not visible in time.
     """
-    deadline_s = time.monotonic() + (_VISIBLE_S if process.world_size > 1 else 0.0)
+    deadline_s = visible_until(process)
     return {
         prompt: _open_complete(table, columns[prompt], deadline_s, process)
         for prompt, table in tables.items()
@@ -52,15 +50,21 @@ def take_part(
 def _open_complete(
     table: Table, columns: Sequence[SourceColumn], deadline_s: float, process: Process
 ) -> OpenTable:
-    keys = keys_to_check(columns)
-    while not (held := (opened := table.open()).contains(keys)).all():
-        if time.monotonic() >= deadline_s:
-            raise ConfigError(
-                "guide.store_dir",
-                f"shows {int(held.sum())} of {len(keys)} texts on rank {process.rank} although "
-                "all ranks have written theirs",
-                "name a folder that every node sees",
-                value=str(table.folder),
-            )
-        time.sleep(1.0)
-    return opened
+    keys, num_held = keys_to_check(columns), 0
+
+    def look() -> OpenTable | None:
+        nonlocal num_held
+        opened = table.open()
+        num_held = int(opened.contains(keys).sum())
+        return opened if num_held == len(keys) else None
+
+    def missing() -> ConfigError:
+        return ConfigError(
+            "guide.store_dir",
+            f"shows {num_held} of {len(keys)} texts on rank {process.rank} although "
+            "all ranks have written theirs",
+            "name a folder that every node sees",
+            value=str(table.folder),
+        )
+
+    return once_visible(look, missing, deadline_s=deadline_s, every_s=1.0)

@@ -138,16 +138,7 @@ class OpenTable:
         index_N, held_N = self._find(keys_N)
         if not held_N.all():
             return held_N
-        place_N = self._places_S[index_N]
-        if len(self._rows) == 1:
-            # "clip" (nothing is clipped) writes to `out` directly, the default by way of a buffer.
-            np.take(self._rows[0], place_N, axis=0, out=out_ND, mode="clip")
-            return held_N
-        shard_N = np.searchsorted(self._starts, place_N, side="right") - 1
-        order_N = np.argsort(shard_N, kind="stable")
-        shards, cuts = np.unique(shard_N[order_N], return_index=True)
-        for shard, part in zip(shards.tolist(), np.split(order_N, cuts[1:])):
-            out_ND[part] = self._rows[shard][place_N[part] - self._starts[shard]]
+        take_rows(self._rows, self._starts, self._places_S[index_N], out_ND)
         return held_N
 
     def _find(self, keys_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -157,6 +148,28 @@ class OpenTable:
         index_N = np.searchsorted(self._keys_S, keys_N)
         index_N[index_N == len(self._keys_S)] = 0
         return index_N, self._keys_S[index_N] == keys_N
+
+
+def take_rows(
+    parts: Sequence[np.ndarray], starts: np.ndarray, places_N: np.ndarray, out_ND: np.ndarray
+) -> None:
+    """Copy rows of arrays that lie end to end.
+
+    Args:
+        parts: the arrays.
+        starts: place of each one's first row, and the end of the last.
+        places_N: int64, in any order, repeated or not.
+        out_ND: contiguous, of the arrays' type.
+    """
+    if len(parts) == 1:
+        # "clip" (nothing is clipped) writes to `out` directly, the default by way of a buffer.
+        np.take(parts[0], places_N, axis=0, out=out_ND, mode="clip")
+        return
+    part_N = np.searchsorted(starts, places_N, side="right") - 1
+    order_N = np.argsort(part_N, kind="stable")
+    numbers, cuts = np.unique(part_N[order_N], return_index=True)
+    for number, of in zip(numbers.tolist(), np.split(order_N, cuts[1:])):
+        out_ND[of] = parts[number][places_N[of] - starts[number]]
 
 
 def table_folder(folder: Path, prompt: str) -> Path:

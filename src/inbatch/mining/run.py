@@ -14,22 +14,19 @@ killed.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from inbatch.console import duration
 from inbatch.errors import ConfigError
 from inbatch.files import remove_unfinished, write_json, write_text
 from inbatch.guide.base import Process
+from inbatch.guide.fill import FillLog
+from inbatch.guide.visible import once_visible, visible_until
 from inbatch.mining.blocks import Miner, block_path, read_blocks, write_block
 from inbatch.mining.identity import BLOCKS
 from inbatch.mining.report import make_report, report_text
 from inbatch.mining.rows import RowForm, check_files, join_blocks, shards_of, write_shard
-
-SAY_S = 10.0  # between two lines of progress
-_VISIBLE_S = 90.0  # network file systems show new files on other nodes after up to a minute
 
 
 def run_mining(
@@ -67,7 +64,7 @@ def run_mining(
     _mine_blocks(miner, blocks, process)
     note("mining")
     process.barrier()
-    _wait_until_visible(miner, blocks)
+    _wait_until_visible(miner, blocks, process)
     found = list(read_blocks(blocks, miner.num_blocks))
     mined = join_blocks(found, form.scores)
     for shard in shards_of(miner.training, form.shard_rows)[process.rank :: process.world_size]:
@@ -91,29 +88,24 @@ def run_mining(
 def _mine_blocks(miner: Miner, folder: Path, process: Process) -> None:
     own = range(process.rank, miner.num_blocks, process.world_size)
     missing = [number for number in own if not block_path(folder, number).is_file()]
-    begun_s = said_s = time.monotonic()
-    ranks = f" on each of {process.world_size} ranks" if process.world_size > 1 else ""
-    for done, number in enumerate(missing):
-        now_s = time.monotonic()
-        if done and now_s - said_s >= SAY_S:
-            said_s, rate = now_s, done / (now_s - begun_s)
-            size, left_s = miner.block_queries, (len(missing) - done) / rate
-            process.say(
-                f"mine  {done * size:,} of {len(missing) * size:,} queries{ranks}  "
-                f"{rate * size:,.0f} queries/s  left {duration(left_s)}"
-            )
+    size = miner.block_queries
+    log = FillLog(len(missing) * size, process, label="mine", unit="queries")
+    for number in missing:
         write_block(folder, number, miner.mine(number))
+        log.add(size)
 
 
-def _wait_until_visible(miner: Miner, folder: Path) -> None:
-    deadline_s = time.monotonic() + _VISIBLE_S
-    numbers = range(miner.num_blocks)
-    while missing := [n for n in numbers if not block_path(folder, n).is_file()]:
-        if time.monotonic() > deadline_s:
-            raise ConfigError(
-                "output_dir",
-                f"does not show {len(missing)} of {miner.num_blocks} blocks that all ranks have written",
-                "name a folder that every node sees",
-                value=str(folder.parent),
-            )
-        time.sleep(0.5)
+def _wait_until_visible(miner: Miner, folder: Path, process: Process) -> None:
+    def absent() -> list[int]:
+        return [n for n in range(miner.num_blocks) if not block_path(folder, n).is_file()]
+
+    def missing() -> ConfigError:
+        return ConfigError(
+            "output_dir",
+            f"does not show {len(absent())} of {miner.num_blocks} blocks that all ranks have written",
+            "name a folder that every node sees",
+            value=str(folder.parent),
+        )
+
+    deadline_s = visible_until(process)
+    once_visible(lambda: None if absent() else True, missing, deadline_s=deadline_s, every_s=0.5)

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from inbatch.callbacks.encode import Place, ShardedEncode
 from inbatch.config.instantiate import instantiate
 from inbatch.config.judging import CompareConfig, EvaluateConfig
+from inbatch.device.capability import default_accelerator
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
 from inbatch.evaluation import Evaluator
@@ -32,8 +31,7 @@ def join_ranks(run: EvaluateConfig | CompareConfig) -> Place:
             ranks than the launcher has started.
     """
     if str(run.devices) in ("auto", "1") and run.num_nodes == 1 and find_launcher() is None:
-        default = "cuda" if torch.cuda.is_available() else "cpu"
-        return Place(usable_device(default if run.device == "auto" else run.device))
+        return Place(usable_device(default_accelerator() if run.device == "auto" else run.device))
     accelerator, _, index = run.device.partition(":")
     if index:
         raise ConfigError(

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from inbatch.device.capability import default_accelerator
 from inbatch.errors import ConfigError
 
 
@@ -48,7 +49,7 @@ def find_world(
     """
     environ = os.environ if environ is None else environ
     if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        accelerator = default_accelerator()
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             f"{group}accelerator", "needs a GPU, and torch finds none", "set cpu", value=accelerator

@@ -18,10 +18,12 @@ from inbatch.losses.softmax.walk import (
     StreamStats,
     add_own_pairs,
     drop_radial_parts,
+    gradient_buffers,
     gradient_products,
     losses_of,
     panels,
     prepare,
+    scaled_gradients,
     share_of_peak,
     texts_of,
 )
@@ -69,13 +71,8 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        # Scaled in the compute dtype and cast afterwards, so that a loss scale can rescue float16.
-        gradients = (
-            None if gradient is None else (gradient * (factor * grad_loss)).to(dtype)
-            for gradient, factor, dtype in zip(ctx.saved_tensors, ctx.factors, ctx.dtypes)
-        )
         of_temperature = None if ctx.of_temperature is None else ctx.of_temperature * grad_loss
-        return None, None, None, of_temperature, *gradients
+        return None, None, None, of_temperature, *scaled_gradients(ctx, grad_loss)
 
 
 def _run(
@@ -86,12 +83,7 @@ def _run(
     prepared = prepare(spec, columns)
     texts = texts_of(spec, prepared)
     pairing = pair(texts, texts, own=True)
-    gradients = [
-        torch.zeros_like(column, dtype=prepared.dtype, memory_format=torch.contiguous_format)
-        if want
-        else None
-        for column, want in zip(columns, wanted)
-    ]
+    gradients = gradient_buffers(columns, wanted, prepared.dtype)
     first, num_rows = spec.rows.start, spec.rows.stop - spec.rows.start
     positive_Q, hardest_Q, peak_Q, negatives_Q = columns[0].new_empty(
         4, num_rows, dtype=prepared.dtype

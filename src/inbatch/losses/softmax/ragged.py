@@ -39,8 +39,10 @@ from inbatch.losses.softmax.walk import (
     Columns,
     StreamStats,
     drop_radial_parts,
+    gradient_buffers,
     guide_factors,
     prepare,
+    scaled_gradients,
 )
 
 
@@ -79,12 +81,8 @@ class _RaggedCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = (
-            None if gradient is None else (gradient * (factor * grad_loss)).to(dtype)
-            for gradient, factor, dtype in zip(ctx.saved_tensors, ctx.factors, ctx.dtypes)
-        )
         of_temperature = None if ctx.of_temperature is None else ctx.of_temperature * grad_loss
-        return None, None, of_temperature, *gradients
+        return None, None, of_temperature, *scaled_gradients(ctx, grad_loss)
 
 
 class _Found(NamedTuple):
@@ -100,12 +98,7 @@ def _run(spec: RaggedSpec, columns: Sequence[Tensor], wanted: Sequence[bool]) ->
     prepared = prepare(spec, columns)
     tables = _tables(spec, prepared)
     lists, num_rows = tables.lists, spec.rows.stop - spec.rows.start
-    gradients = [
-        torch.zeros_like(column, dtype=prepared.dtype, memory_format=torch.contiguous_format)
-        if want
-        else None
-        for column, want in zip(columns, wanted)
-    ]
+    gradients = gradient_buffers(columns, wanted, prepared.dtype)
     loss_B, hardest_B = columns[0].new_empty(2, num_rows, dtype=prepared.dtype)
     positive_K, own_K = torch.empty_like(lists.weight), torch.empty_like(lists.weight)
     removed = torch.zeros((), dtype=torch.int64, device=columns[0].device)

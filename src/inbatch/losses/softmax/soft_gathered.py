@@ -23,7 +23,14 @@ from inbatch.losses.softmax.soft_panels import (
     weigh_soft,
 )
 from inbatch.losses.softmax.soft_targets import SoftSpec, solve_soft
-from inbatch.losses.softmax.walk import Columns, drop_radial_parts, gradient_products, prepare
+from inbatch.losses.softmax.walk import (
+    Columns,
+    drop_radial_parts,
+    gradient_buffers,
+    gradient_products,
+    prepare,
+    scaled_gradients,
+)
 
 
 class SoftStats(NamedTuple):
@@ -75,11 +82,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = (
-            None if gradient is None else (gradient * (factor * grad_loss)).to(dtype)
-            for gradient, factor, dtype in zip(ctx.saved_tensors, ctx.factors, ctx.dtypes)
-        )
-        return None, None, None, None, *gradients
+        return None, None, None, None, *scaled_gradients(ctx, grad_loss)
 
 
 def soft_loss(spec: SoftSpec, contrastive_Q: Tensor, divergence_Q: Tensor) -> Tensor:
@@ -99,12 +102,7 @@ def _run(
     prepared = prepare(spec, columns)
     texts = ScoredTexts(prepared.factors, teacher_factors(teacher, prepared.dtype), None)
     pairing = pair(texts, texts, own=True)
-    gradients = [
-        torch.zeros_like(column, dtype=prepared.dtype, memory_format=torch.contiguous_format)
-        if want
-        else None
-        for column, want in zip(columns, wanted)
-    ]
+    gradients = gradient_buffers(columns, wanted, prepared.dtype)
     first, num_rows = spec.rows.start, spec.rows.stop - spec.rows.start
     stats = SoftStats(*columns[0].new_empty(7, num_rows, dtype=prepared.dtype).unbind(0))
     own_gradient_Q = torch.empty_like(stats.own)

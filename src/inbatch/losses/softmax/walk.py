@@ -6,7 +6,7 @@ Shape letters: G global rows, Q rows this rank owns, R rows of a panel, D dimens
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -153,6 +153,31 @@ def rows_within(
     """Rows of a panel by numbers alone; `panel_bytes` None is what is usual."""
     fitting = int((panel_bytes or PANEL_BYTES[kind]) / row_bytes)
     return min(max(fitting, MIN_PANEL_ROWS[kind]), MAX_PANEL_ROWS[kind])
+
+
+def gradient_buffers(
+    columns: Sequence[Tensor], wanted: Sequence[bool], dtype: torch.dtype
+) -> list[Tensor | None]:
+    """Zeros for the gradient of each wanted column."""
+    return [
+        torch.zeros_like(column, dtype=dtype, memory_format=torch.contiguous_format)
+        if want
+        else None
+        for column, want in zip(columns, wanted)
+    ]
+
+
+def scaled_gradients(ctx: Any, grad_loss: Tensor) -> Iterator[Tensor | None]:
+    """The saved gradients of columns, each by its factor and the loss's gradient, in the type of its column.
+
+    Scaled in the compute dtype and cast afterwards, so that a loss scale can rescue float16.
+
+    Args:
+        ctx: with `saved_tensors`, `factors` and `dtypes` of the columns.
+        grad_loss: scalar.
+    """
+    for gradient, factor, dtype in zip(ctx.saved_tensors, ctx.factors, ctx.dtypes):
+        yield None if gradient is None else (gradient * (factor * grad_loss)).to(dtype)
 
 
 def gradient_products(
