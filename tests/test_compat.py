@@ -21,6 +21,7 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from inbatch import compat
+from inbatch.compat.transformers import from_last_line
 
 SRC = Path(__file__).parents[1] / "src"
 OURS = {"_target_", "_partial_", "_replace", "_asdict", "_fields"}  # Hydra's keys, named tuples
@@ -57,8 +58,12 @@ import lightning.pytorch
 import torchmetrics
 first = torchmetrics.Metric
 print("torchmetrics.functional" in sys.modules, "scipy.signal" in sys.modules)
+print("matplotlib" in sys.modules)
 mean = torchmetrics.MeanMetric()
 print(isinstance(mean, first), torchmetrics.Metric is first, torchmetrics.__version__ > "1")
+mean.update(2.0)
+figure, _ = mean.plot()
+print(isinstance(figure, sys.modules["matplotlib.figure"].Figure))
 try:
     torchmetrics.no_such_name
 except AttributeError as error:
@@ -67,7 +72,9 @@ except AttributeError as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == [
         "False False",
+        "False",
         "True True True",
+        "True",
         "module 'torchmetrics' has no attribute 'no_such_name'",
     ], done.stderr
 
@@ -89,6 +96,9 @@ optimizer = torch.optim.AdamW(model.parameters())
 model(torch.ones(1, 2)).sum().backward()
 optimizer.step()
 optimizer.zero_grad()
+torch.use_deterministic_algorithms(False)
+from accelerate.utils.other import is_compiled_module
+assert not is_compiled_module(model)
 marked = torch._dynamo.allow_in_graph(lambda x: x)
 hidden = torch.compiler.disable(lambda x: x + torch._dynamo.is_compiling())
 print(isinstance(model, OptimizedModule), type(part).__name__)
@@ -99,6 +109,12 @@ import torch._dynamo.utils
 assert sys.modules["torch._dynamo"] is part is torch._dynamo
 assert torch._dynamo.config is sys.modules["torch._dynamo.config"]
 compiled = torch.compile(model, backend="eager", fullgraph=True)
+assert is_compiled_module(compiled)
+torch.use_deterministic_algorithms(True, warn_only=True)
+assert torch._inductor.config.deterministic
+assert torch.is_deterministic_algorithms_warn_only_enabled()
+torch.use_deterministic_algorithms(False)
+assert not torch._inductor.config.deterministic
 print(isinstance(compiled, OptimizedModule), type(part).__name__)
 from torch._dynamo import trace_rules
 print(id(marked) in trace_rules._allowed_callable_ids.function_ids)
@@ -113,6 +129,48 @@ print(torch.equal(compiled(torch.ones(1, 2)), model(torch.ones(1, 2))), float(ou
         "True",
         "True 2.0",
     ], done.stderr
+
+
+def test_transformers_is_imported_without_what_no_encoder_needs() -> None:
+    """In a process of its own: scipy's optimizers are loaded when called, and no model's name is missing."""
+    code = """
+import sys
+from inbatch.compat import load_part_of_scipy_optimize, read_models_once
+load_part_of_scipy_optimize()
+read_models_once()
+import transformers
+from transformers.models.bert.modeling_bert import BertModel
+from transformers.utils import import_utils
+part = sys.modules["scipy.optimize"]
+print(type(part).__name__, import_utils.create_import_structure_from_path.cache_info().maxsize)
+print(part.linear_sum_assignment([[2.0, 1.0], [1.0, 3.0]])[1].tolist(), type(part).__name__)
+import scipy.optimize._minimize
+from scipy.optimize import minimize
+print(transformers.BertModel is BertModel, len(dir(transformers)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    plain = """
+import transformers
+from transformers.models.bert.modeling_bert import BertModel
+print(len(dir(transformers)))
+"""
+    names = subprocess.run([sys.executable, "-c", plain], capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        "PartOfPackage None",
+        "[1, 0] module",
+        f"True {names.stdout.strip()}",
+    ], done.stderr
+
+
+def test_names_of_models_are_found_as_transformers_finds_them() -> None:
+    import transformers
+    from transformers.utils.import_utils import fetch__all__
+
+    found = from_last_line(fetch__all__)
+    files = list(Path(transformers.__file__).parent.glob("models/*/*.py"))
+    assert len(files) > 1000
+    for text in (*(file.read_text() for file in files), "x = 1", "__all__ = ['a']", "a.__all__"):
+        assert found(text) == fetch__all__(text)
 
 
 def test_a_trainer_handles_no_signals() -> None:
@@ -272,6 +330,7 @@ def test_deepspeed_compiles_no_muon() -> None:
     code = """
 import sys
 from inbatch import compat
+from inbatch.compat.transformers import from_last_line
 compat.leave_muon_uncompiled()
 from deepspeed.runtime import compiler
 from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam

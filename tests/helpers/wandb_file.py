@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wandb.proto import wandb_internal_pb2
+
+from helpers.launching import WITHIN_S
 
 BLOCK_BYTES, HEADER_BYTES = 32768, 7
 FULL, FIRST, LAST = 1, 2, 4
@@ -33,9 +36,18 @@ class OfflineRun:
 
 
 def read_runs(output_dir: Path) -> list[OfflineRun]:
-    """All starts of a run, the first one first."""
-    files = sorted(output_dir.glob("wandb/offline-run-*/*.wandb"), key=lambda p: p.stat().st_mtime)
-    return [_read(path) for path in files]
+    """All starts of a run that has ended, the first one first."""
+    files = sorted(output_dir.glob("wandb/offline-run-*/*.wandb"))  # named by when they started
+    return [_read_whole(path) for path in files]
+
+
+def _read_whole(path: Path) -> OfflineRun:
+    """W&B's own process goes on writing for a moment after it has said that a run is finished."""
+    deadline = time.monotonic() + WITHIN_S
+    while (run := _read(path)).exit_code is None:
+        assert time.monotonic() < deadline, f"{path} has no end"
+        time.sleep(0.05)
+    return run
 
 
 def _read(path: Path) -> OfflineRun:

@@ -18,7 +18,12 @@ from typing import Any, NoReturn
 
 from inbatch.cluster.first_rank import end_with_first_rank
 from inbatch.cluster.stop_request import EXIT_INTERRUPTED
-from inbatch.compat import load_dynamo_when_needed, load_part_of_torchmetrics
+from inbatch.compat import (
+    load_dynamo_when_needed,
+    load_part_of_scipy_optimize,
+    load_part_of_torchmetrics,
+    read_models_once,
+)
 
 
 def start(module: str, *, typed: str | None = None) -> NoReturn:
@@ -65,6 +70,8 @@ def _imported(name: str) -> Any:
     try:
         load_dynamo_when_needed()
         load_part_of_torchmetrics()
+        load_part_of_scipy_optimize()
+        read_models_once()
         module = import_module(name)
     finally:
         gc.enable()

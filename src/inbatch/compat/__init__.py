@@ -39,6 +39,7 @@ from inbatch.compat.models import (
     switch_off_shared_memory_collectives,
     unscale_before_step,
 )
+from inbatch.compat.transformers import load_part_of_scipy_optimize, read_models_once
 
 __all__ = [
     "EditFile",
@@ -55,11 +56,13 @@ __all__ = [
     "leave_muon_uncompiled",
     "leave_signals_alone",
     "load_dynamo_when_needed",
+    "load_part_of_scipy_optimize",
     "load_part_of_torchmetrics",
     "num_compiled_graphs",
     "num_writes",
     "observe_ranks",
     "onednn_product",
+    "read_models_once",
     "reset_units",
     "saving_without_deepspeed",
     "sends_model",

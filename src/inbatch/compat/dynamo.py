@@ -6,16 +6,13 @@ Lightning, transformers and every optimizer name it, and it takes a fifth of a c
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial, wraps
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Any, final
 
-from inbatch.compat.part_of_package import PartOfPackage, part_of
+from inbatch.compat.part_of_package import PartOfPackage, Submodules, part_of
 
 _MARKS = ("assume_constant_result", "allow_in_graph")  # decorators for functions of compiled graphs
 
@@ -33,25 +30,13 @@ class OptimizedModule(metaclass=_Late):
 
 
 @final
-class _Submodules(MetaPathFinder, Loader):
-    """Loads the whole package ahead of a module of it, since its modules need one another in its order."""
+class _EvalFrame:
+    """Stands for the module of that class, in which accelerate asks for it before a model is saved."""
 
-    def __init__(self, part: PartOfPackage) -> None:
-        self._part = part
+    OptimizedModule = OptimizedModule
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname.startswith("torch._dynamo.") and isinstance(self._part, PartOfPackage):
-            self._part.load()
-            return ModuleSpec(fullname, self) if fullname in sys.modules else None
-        return None
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return sys.modules[spec.name]
-
-    def exec_module(self, module: ModuleType) -> None:
-        """It has run."""
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module("torch._dynamo.eval_frame"), name)
 
 
 @final
@@ -98,20 +83,38 @@ class _Names:
 
 def load_dynamo_when_needed() -> None:
     """Have torch._dynamo loaded when the first of its names is needed that does something."""
-    spec = None if "torch._dynamo" in sys.modules else find_spec("torch._dynamo")
-    if spec is None:
+    import torch
+
+    known = {"OptimizedModule": OptimizedModule, "eval_frame": _EvalFrame()}
+    part = part_of("torch._dynamo", known)
+    if part is None:
         return
-    part = part_of(spec)
     names = _Names(part)
     vars(part).update({name: names.noting(name) for name in _MARKS})
     vars(part).update(
-        OptimizedModule=OptimizedModule,
         disable=names.disable,
         graph_break=lambda *args, **named: None,  # optimizers' steps begin with it
         on_load=names.say,
     )
-    sys.modules["torch._dynamo"] = part
-    vars(import_module("torch"))["_dynamo"] = part
     # Needs no other module of it; transformers takes a class from it.
     import_module("torch._dynamo._trace_wrapped_higher_order_op")
-    sys.meta_path.insert(0, _Submodules(part))
+    sys.meta_path.insert(0, Submodules(part))
+    torch.use_deterministic_algorithms = _without_inductor(torch.use_deterministic_algorithms)
+
+
+def _without_inductor(choose: Callable[..., None]) -> Callable[..., None]:
+    """`torch.use_deterministic_algorithms` as every trainer calls it: it tells inductor, so it loads it.
+
+    Inductor's own setting is off before it is told.
+    """
+
+    @wraps(choose)
+    def use(mode: bool, *, warn_only: bool = False) -> None:
+        import torch
+
+        if mode or "torch._inductor" in sys.modules:
+            choose(mode, warn_only=warn_only)
+        else:
+            torch._C._set_deterministic_algorithms(False, warn_only=warn_only)
+
+    return use

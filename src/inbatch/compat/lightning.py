@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import subprocess
-import sys
 from collections.abc import Callable
 from importlib import import_module
-from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inbatch.compat.part_of_package import part_of
+from inbatch.compat.part_of_package import forwarded, part_of
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -20,18 +19,22 @@ if TYPE_CHECKING:
 def load_part_of_torchmetrics() -> None:
     """Load the two classes of torchmetrics that Lightning mentions; whoever asks for more gets all of it.
 
-    The package loads all its metrics, and scipy for those of sounds: a second of each start, for nothing that
-    is used here. Its modules take its logger, which is private, from the package that they are a part of.
+    The package loads all its metrics, scipy for those of sounds and matplotlib for the types of its plots: a
+    second of each start, for nothing that is used here. Its modules take its logger, which is private, from
+    the package that they are a part of.
     """
-    spec = None if "torchmetrics" in sys.modules else find_spec("torchmetrics")
-    if spec is None:
+    part = part_of("torchmetrics", {"_logger": logging.getLogger("torchmetrics")})
+    if part is None:
         return
-    part = part_of(spec)
-    vars(part)["_logger"] = logging.getLogger("torchmetrics")
-    sys.modules["torchmetrics"] = part
-    import_module(
-        "torchmetrics.utilities"
-    )  # first, as in the package: its modules need one another
+    plots, function = "torchmetrics.utilities.plot", "plot_single_or_multi_val"
+    names = {
+        "_AX_TYPE": object,  # both as without matplotlib
+        "_PLOT_OUT_TYPE": tuple[object, object],
+        function: forwarded(plots, function),
+    }
+    part_of(plots, names, file=Path(part.__path__[0]) / "utilities" / "plot.py")
+    # First, as in the package: its modules need one another.
+    import_module("torchmetrics.utilities")
     for module, name in (("metric", "Metric"), ("collections", "MetricCollection")):
         setattr(part, name, getattr(import_module(f"torchmetrics.{module}"), name))
 

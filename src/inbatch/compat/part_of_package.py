@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib.util import module_from_spec
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from importlib.machinery import ModuleSpec
+from typing import Any, final
 
 
 class PartOfPackage(ModuleType):
@@ -36,9 +37,63 @@ class PartOfPackage(ModuleType):
             on_load()
 
 
-def part_of(spec: ModuleSpec) -> PartOfPackage:
-    """An empty part of a package, not yet among the loaded modules."""
+@final
+class Submodules(MetaPathFinder, Loader):
+    """Loads the whole package ahead of a module of it, since its modules need one another in its order."""
+
+    def __init__(self, part: PartOfPackage) -> None:
+        self._part = part
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Load the package if the module is one of it."""
+        if fullname.startswith(f"{self._part.__name__}.") and isinstance(self._part, PartOfPackage):
+            self._part.load()
+            return ModuleSpec(fullname, self) if fullname in sys.modules else None
+        return None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Return the module, which is loaded."""
+        return sys.modules[spec.name]
+
+    def exec_module(self, module: ModuleType) -> None:
+        """It has run."""
+
+
+def part_of(
+    name: str, names: Mapping[str, Any], *, file: Path | None = None
+) -> PartOfPackage | None:
+    """A part of a package or module, in its place; None where the whole is loaded or not installed.
+
+    Args:
+        name: its name.
+        names: what is there before the rest is loaded.
+        file: where it lies, if the package around it is not to be loaded to find it.
+    """
+    if name in sys.modules:
+        return None
+    spec = spec_from_file_location(name, file) if file else find_spec(name)
+    if spec is None:
+        return None
     part = module_from_spec(spec)
     part.__class__ = PartOfPackage
     assert isinstance(part, PartOfPackage)
+    vars(part).update(names)
+    sys.modules[name] = part
+    package, _, last = name.rpartition(".")
+    if package in sys.modules:
+        setattr(sys.modules[package], last, part)
     return part
+
+
+def forwarded(module: str, name: str) -> Callable[..., Any]:
+    """A function that stands for one of a part: calling it loads the rest."""
+
+    def call(*args: Any, **named: Any) -> Any:
+        part = sys.modules[module]
+        if isinstance(part, PartOfPackage):
+            part.load()
+        return getattr(part, name)(*args, **named)
+
+    return call
