@@ -41,3 +41,18 @@ def test_an_unknown_index_is_refused(tmp_path: Path) -> None:
     documents = ArrayVectors(np.eye(4, dtype=np.float32))
     with pytest.raises(ConfigError, match=r"mine.faiss_index='Nonsense' is not known to faiss"):
         build_index(tmp_path / "index", documents, normalize=True, factory="Nonsense")
+
+
+def test_a_damaged_index_is_named(tmp_path: Path) -> None:
+    documents = ArrayVectors(np.eye(4, dtype=np.float32))
+    index = tmp_path / "index.faiss"
+    build_index(index, documents, normalize=True, factory="Flat")
+    whole = index.read_bytes()
+    for damaged in (whole[:-9], whole[:6], b"", b"index"):
+        index.write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"index\.faiss is damaged: delete it"):
+            FaissSearch(index, documents, normalize=True, probes=None)
+    index.write_bytes(whole)
+    more = ArrayVectors(np.eye(5, 4, dtype=np.float32))
+    with pytest.raises(ConfigError, match="is damaged"):
+        FaissSearch(index, more, normalize=True, probes=None)

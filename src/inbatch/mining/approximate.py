@@ -87,6 +87,9 @@ class FaissSearch:
         documents: what it holds.
         normalize: scores are cosines, else dot products.
         probes: see `MineKeys.faiss_probes`; None for 32.
+
+    Raises:
+        ConfigError: the file does not hold an index of these documents.
     """
 
     def __init__(
@@ -94,7 +97,7 @@ class FaissSearch:
     ) -> None:
         faiss = load_faiss()
         self._documents, self._normalize = documents, normalize
-        self._index = faiss.read_index(str(path))
+        self._index = _read(faiss, path, documents)
         inverted = faiss.try_extract_index_ivf(self._index)
         if inverted is not None:
             inverted.nprobe = min(probes or _PROBES, inverted.nlist)
@@ -106,6 +109,17 @@ class FaissSearch:
         found = np.asarray(found, np.int64)
         scores = exact_scores(queries_QD, self._documents, found, normalize=self._normalize)
         return best_of(found, scores, k)
+
+
+def _read(faiss: Any, path: Path, documents: Vectors) -> Any:
+    try:
+        index = faiss.read_index(str(path))
+        damaged = (index.ntotal, index.d) != (len(documents), documents.dimension)
+    except RuntimeError:
+        damaged = True
+    if damaged:
+        raise ConfigError(str(path), "is damaged", "delete it: it will be built anew")
+    return index
 
 
 def _rows(rows_nD: np.ndarray, normalize: bool) -> np.ndarray:
