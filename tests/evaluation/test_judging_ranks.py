@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,14 @@ from helpers.launching import WITHIN_S
 from helpers.launching import run as run_command
 from helpers.tiny import tiny_texts
 from inbatch.callbacks.encode import Place, ShardedEncode
+from inbatch.cli.evaluate import evaluate
+from inbatch.cli.overrides import complete_overrides
+from inbatch.cli.train import CONF_DIR
+from inbatch.config.check_judging import check_evaluate
+from inbatch.config.composition import compose
+from inbatch.config.judging import EvaluateConfig
 from inbatch.encoder import build_encoder
+from inbatch.errors import ConfigError
 from inbatch.evaluation import (
     InformationRetrievalEvaluator,
     RerankingEvaluator,
@@ -99,20 +105,17 @@ def test_the_command_starts_ranks_and_writes_what_one_process_writes(
     model = tmp_path / "model"
     build_encoder(str(tiny_bert)).save(model)
 
-    def metrics(*options: str) -> str:
-        line: Sequence[str] = (
-            *(sys.executable, "-m", "inbatch", "evaluate", f"encoder.model={model}"),
-            *(f"data.eval={rows}", "device=cpu", f"output_dir={tmp_path / 'out'}", *options),
-        )
-        ended = run_command(line, folder=tmp_path, within_s=WITHIN_S)
-        assert ended.code == 0, ended.output
-        assert ended.output.count("written.metrics") == 1
-        return (tmp_path / "out" / "metrics.json").read_text()
+    given = [f"encoder.model={model}", f"data.eval={rows}", "device=cpu"]
+    two, one = tmp_path / "two", tmp_path / "one"
+    line = [sys.executable, "-m", "inbatch", "evaluate", *given, "devices=2", f"output_dir={two}"]
+    ended = run_command(line, folder=tmp_path, within_s=WITHIN_S)
+    assert ended.code == 0, ended.output
+    assert ended.output.count("written.metrics") == 1
+    evaluate(configured(*given, f"output_dir={one}"))
+    assert (two / "metrics.json").read_text() == (one / "metrics.json").read_text()
+    with pytest.raises(ConfigError, match="devices='none' is not a number of processes: set auto"):
+        evaluate(configured(*given, "devices=none"))
 
-    assert metrics("devices=2") == metrics()
-    line = (sys.executable, "-m", "inbatch", "evaluate", f"encoder.model={model}")
-    wrong = run_command(
-        [*line, f"data.eval={rows}", "devices=none"], folder=tmp_path, within_s=WITHIN_S
-    )
-    assert wrong.code == 1
-    assert "devices='none' is not a number of processes: set auto, 1, 2, ..." in wrong.output
+
+def configured(*words: str) -> EvaluateConfig:
+    return check_evaluate(compose("evaluate", complete_overrides(words, Path(CONF_DIR))))

@@ -1,6 +1,7 @@
 """Every loss x {direct, cached} x ranks x strategy gives the update of one process with the union batch.
 
-All losses under DDP and on one device; under the other strategies one of each family, see `loss_families`.
+Under DDP all losses are cached, and in a ring where they take one; on one device all are direct. Other modes
+and strategies take one loss of each family that they can tell apart, see `loss_families`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from inbatch.losses.base import Loss
 from inbatch.strategies import SingleDevice
 
 CHUNK = 7  # of 18 texts of triplets or 12 of pairs, on each of two ranks: the last one is short
+OF_ALL = {"ddp": ("cached", "ring"), "single": ("direct",)}  # modes in which all losses are tested
 MODES: dict[str, dict[str, Any]] = {
     "direct": {},
     "cached": {"chunk_rows": CHUNK, "keep_gib": 0},
@@ -55,23 +57,22 @@ def _train_all(
             dtype=dtype,
             **MODES[mode],
         )
-        for name, loss in losses_of(strategy).items()
-        for mode in modes_of(loss, modes)
+        for name, loss, mode in cases(strategy, modes)
     }
     return found if rank == 0 else None
 
 
-def losses_of(strategy: str) -> dict[str, Loss]:
-    """Those that are tested under it."""
-    return LOSSES if strategy in ("single", "ddp") else one_of_each(LOSSES)
-
-
-def modes_of(loss: Loss, modes: list[str]) -> list[str]:
-    """Those in which the loss is computed in its own way; one is enough for labelled texts and moments."""
-    if loss.min_columns == 1:
-        return [mode for mode in modes if mode == "cached"]
-    in_ring = loss.scope == "candidates" and loss.takes_ring
-    return [mode for mode in modes if mode != "ring" or in_ring]
+def cases(strategy: str, modes: list[str]) -> list[tuple[str, Loss, str]]:
+    """Losses and the modes in which they are tested under a strategy."""
+    families = one_of_each(LOSSES)
+    of_all = OF_ALL.get(strategy, ())
+    return [
+        (name, loss, mode)
+        for name, loss in LOSSES.items()
+        for mode in modes
+        if (name in families or mode in of_all)
+        and (mode != "ring" or (loss.scope == "candidates" and loss.takes_ring))
+    ]
 
 
 def _check(
@@ -79,11 +80,12 @@ def _check(
 ) -> None:
     found = run(_train_all, world_size, path, strategy, dtype, modes)[0]
     limit = FLOAT64 if dtype == torch.float64 else FLOAT32
-    for name, loss in losses_of(strategy).items():
-        wanted, start = reference(path, loss, 12, 2, dtype), start_of(path, loss, dtype)
-        for mode in modes_of(loss, modes):
-            error = relative_error(found[name, mode], wanted, start)
-            assert error <= limit, f"{name}, {mode}: relative error {error:.1e} above {limit:.0e}"
+    expected: dict[str, tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]] = {}
+    for name, loss, mode in cases(strategy, modes):
+        if name not in expected:
+            expected[name] = reference(path, loss, 12, 2, dtype), start_of(path, loss, dtype)
+        error = relative_error(found[name, mode], *expected[name])
+        assert error <= limit, f"{name}, {mode}: relative error {error:.1e} above {limit:.0e}"
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_the_whole_state_is_held_by_rank_0_alone(tiny_bert: Path, strategy: str)
 def _compiled(rank: int, world_size: int, path: Path) -> tuple[dict[str, torch.Tensor], int]:
     """The backend is the eager one, which compiles no code."""
     quiet()
-    eager = partialmethod(Encoder.compile_backbone, backend="aot_eager")
+    eager = partialmethod(Encoder.compile_backbone, backend="eager")
     with pytest.MonkeyPatch.context() as monkey:
         monkey.setattr(Encoder, "compile_backbone", eager)
         monkey.setitem(STRATEGIES, "ddp", DDP(timeout_s=60, bucket_mib=0.01))
