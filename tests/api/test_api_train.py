@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import doctest
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +67,27 @@ def test_the_example_of_the_docstring(tmp_path: Path, monkeypatch: pytest.Monkey
     assert again.metrics_before.keys() == again.metrics.keys()
 
 
-@pytest.mark.parametrize("kind", ["dicts", "dataset", "frame", "file", "path", "files"])
-def test_kinds_of_data_train_alike(
-    tmp_path: Path, small: dict[str, Any], kind: str, capsys: pytest.CaptureFixture[str]
+@pytest.fixture(scope="module")
+def of_dicts(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainResult, str]:
+    """A run on rows in memory, and what it has printed."""
+    with redirect_stdout(StringIO()) as shown, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("inbatch.export.plots.plot_run", lambda *args, **kwargs: [])
+        output = tmp_path_factory.mktemp("dicts") / "out"
+        result = inbatch.train(rows(), **SMALL, encoder=tiny_bert, output_dir=output)
+    return result, shown.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["dataset", "frame", "file", "path", "files"])
+def test_kinds_of_data_train_as_dicts(
+    tmp_path: Path,
+    small: dict[str, Any],
+    kind: str,
+    of_dicts: tuple[TrainResult, str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     frame, file = pandas.DataFrame(rows()), tmp_path / "rows.csv"
     frame.to_csv(file, index=False)
     data = {
-        "dicts": rows(),
         "dataset": datasets.Dataset.from_list(rows()),
         "frame": frame,
         "file": str(file),
@@ -86,10 +101,11 @@ def test_kinds_of_data_train_alike(
     (line,) = [
         line for line in capsys.readouterr().out.splitlines() if line.startswith("last loss")
     ]
-    whole = inbatch.train(rows(), **{**small, "output_dir": tmp_path / "whole"})
-    assert line in capsys.readouterr().out
+    whole, shown = of_dicts
+    assert line in shown.splitlines()
+    expected = whole.load().state_dict()
     for name, tensor in result.load().state_dict().items():
-        assert torch.equal(tensor, whole.load().state_dict()[name])
+        assert torch.equal(tensor, expected[name])
 
 
 def test_scores_reach_a_loss_of_ones_own(tmp_path: Path, small: dict[str, Any]) -> None:

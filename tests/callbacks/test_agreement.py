@@ -33,16 +33,16 @@ def fit(rank: int, world_size: int, facts: dict[str, list[Any]]) -> str | None:
 @pytest.mark.parametrize(
     ("facts", "named"),
     [
-        ({"plan": [{"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 1, "b": 2}]}, None),
-        ({"plan": [1, 1, 2], "tokenizer": ["x", "x", "x"]}, "rank 2 has another plan than rank 0"),
+        ({"plan": [{"a": 1, "b": 2}, {"b": 2, "a": 1}]}, None),
+        ({"plan": [1, 2], "tokenizer": ["x", "x"]}, "rank 1 has another plan than rank 0"),
         (
-            {"plan": [1, 2, 2], "tokenizer": ["x", "y", "x"]},
-            "rank 1 has another plan and another tokenizer than rank 0",
+            {"plan": [1, 1, 2], "tokenizer": ["x", "x", "y"]},
+            "rank 2 has another plan and another tokenizer than rank 0",
         ),
     ],
 )
 def test_ranks_compare_what_they_have(facts: dict[str, list[Any]], named: str | None) -> None:
-    results = run(fit, 3, facts)
+    results = run(fit, len(facts["plan"]), facts)
     for result in results:  # every rank ends, so none waits for the others
         if named is None:
             assert result is None
@@ -52,14 +52,19 @@ def test_ranks_compare_what_they_have(facts: dict[str, list[Any]], named: str | 
             assert result.endswith("(0 batches)")
 
 
-def go_on(rank: int, world_size: int, folders: list[Path], options: list[str]) -> str | None:
-    """Train where each rank sees a folder of its own as the output directory; what was refused."""
+def go_on(
+    rank: int, world_size: int, starts: list[list[Path]], options: list[str]
+) -> list[str | None]:
+    """Train where each rank sees a folder of its own as the output directory; what each start refused."""
     quiet()
-    try:
-        run_train(*options, f"output_dir={folders[rank]}")
-    except ConfigError as error:
-        return str(error)
-    return None
+    refused: list[str | None] = []
+    for folders in starts:
+        try:
+            run_train(*options, f"output_dir={folders[rank]}")
+            refused.append(None)
+        except ConfigError as error:
+            refused.append(str(error))
+    return refused
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
@@ -68,19 +73,20 @@ def test_ranks_that_see_different_checkpoints_do_not_go_on(tmp_path: Path, strat
     options = [f"data.train.triplets={data}", "global_batch_size=8", f"strategy={strategy}"]
     options += ["trainer.max_epochs=5", "checkpoint.every_n_steps=1"]
     shared, other, copy = (tmp_path / name for name in ("shared", "other", "copy"))
-    assert run(go_on, 2, [shared] * 2, [*options, "trainer.max_steps=2"]) == [None, None]
+    assert run(go_on, 2, [[shared] * 2], [*options, "trainer.max_steps=1"]) == [[None]] * 2
     shutil.copytree(shared, copy)
-    assert run(go_on, 2, [copy] * 2, [*options, "trainer.max_steps=3"]) == [None, None]
-    for folders in ([shared, other], [other, shared], [shared, copy]):
-        before = (shared / "metrics.jsonl").read_bytes()
-        refused = run(go_on, 2, folders, [*options, "trainer.max_steps=6"])
-        for rank, message in enumerate(refused):
-            assert message == (
-                "rank 1 has another checkpoint to resume from than rank 0: "
-                f"set output_dir={str(folders[rank])!r} to one folder that all nodes see"
-            )
-        assert (shared / "metrics.jsonl").read_bytes() == before
-    assert run(go_on, 2, [shared] * 2, [*options, "trainer.max_steps=3"]) == [None, None]
+    assert run(go_on, 2, [[copy] * 2], [*options, "trainer.max_steps=2"]) == [[None]] * 2
+    apart = [[shared, other], [other, shared], [shared, copy]]
+    before = (shared / "metrics.jsonl").read_bytes()
+    refused = run(go_on, 2, apart, [*options, "trainer.max_steps=6"])
+    for rank, messages in enumerate(refused):
+        assert messages == [
+            "rank 1 has another checkpoint to resume from than rank 0: "
+            f"set output_dir={str(folders[rank])!r} to one folder that all nodes see"
+            for folders in apart
+        ]
+    assert (shared / "metrics.jsonl").read_bytes() == before
+    assert run(go_on, 2, [[shared] * 2], [*options, "trainer.max_steps=2"]) == [[None]] * 2
 
 
 def test_a_digest_depends_on_values_alone() -> None:

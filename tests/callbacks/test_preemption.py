@@ -20,22 +20,34 @@ from inbatch.cluster.stop_request import Preempted, Saved, StopRequest, signal_n
 from inbatch.config.check import check_config
 from inbatch.run.train import train
 
+group = pytest.mark.xdist_group("signals_of_runs")  # these compare with one run
+
 SHOWN = (
     "JobId=7 JobName=run UserId=root(0) JobState=RUNNING Reason=None Requeue=1 Restarts=0 BatchFlag=1 "
     "Command=a job.sh"
 )
 
 
-@pytest.fixture
-def options(tmp_path: Path) -> list[str]:
-    data = write_triplets(tmp_path / "triplets.jsonl")
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Six steps, four an epoch."""
+    data = write_triplets(tmp_path_factory.mktemp("data") / "triplets.jsonl", 32)
     files = [f"data.train.triplets={data}"]
-    return [*files, "global_batch_size=8", "trainer.max_epochs=5", "trainer.max_steps=10"]
+    return [*files, "global_batch_size=8", "trainer.max_epochs=2", "trainer.max_steps=6"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, options: list[str]) -> Path:
+    """A run that nothing stops."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    assert run_until_stopped(output, *options) is None
+    return output
 
 
 def run_until_stopped(output: Path, *overrides: str) -> Preempted | None:
-    """Train as the entry point does; what ended the run, if it was a signal."""
-    with StopRequest() as stop:
+    """Train as the entry point does, without plots; what ended the run, if it was a signal."""
+    with StopRequest() as stop, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("inbatch.export.plots.plot_run", lambda *args, **kwargs: [])
         try:
             train(check_config(compose_run(*TINY, *overrides, f"output_dir={output}")), stop)
         except Preempted as stopped:
@@ -50,13 +62,13 @@ def assert_same(run: Path, whole: Path) -> None:
     assert steps == [(row["step"], row["train/loss"]) for row in metrics(whole)]
 
 
-# inside an epoch of 8 batches, and at its end, where `Checkpoints` has saved already
-@pytest.mark.parametrize(("name", "step"), [("SIGUSR1", 3), ("SIGTERM", 8), ("SIGINT", 5)])
+# inside an epoch of 4 batches, and at its end, where `Checkpoints` has saved already
+@group
+@pytest.mark.parametrize(("name", "step"), [("SIGUSR1", 3), ("SIGTERM", 4), ("SIGINT", 5)])
 def test_a_signal_ends_a_run_that_goes_on(
-    tmp_path: Path, options: list[str], name: str, step: int
+    tmp_path: Path, options: list[str], whole: Path, name: str, step: int
 ) -> None:
-    run, whole = tmp_path / "run", tmp_path / "whole"
-    assert run_until_stopped(whole, *options) is None
+    run = tmp_path / "run"
     stopped = run_until_stopped(run, *options, *fault(name, step=step))
     name, last = signal_name(signal.Signals[name]), run / "checkpoints" / "last.ckpt"
     assert str(stopped) == f"stopped by {name} after step {step}, which {last} holds"
@@ -67,7 +79,7 @@ def test_a_signal_ends_a_run_that_goes_on(
 
 
 def test_a_signal_in_the_last_step_comes_too_late(tmp_path: Path, options: list[str]) -> None:
-    assert run_until_stopped(tmp_path / "run", *options, *fault("SIGUSR1", step=10)) is None
+    assert run_until_stopped(tmp_path / "run", *options, *fault("SIGUSR1", step=6)) is None
     assert (tmp_path / "run" / "model" / "README.md").exists()
 
 
@@ -78,13 +90,13 @@ def _ranks(rank: int, world_size: int, output: Path, overrides: list[str]) -> st
 
 def test_ranks_that_are_signalled_apart_stop_together(tmp_path: Path, options: list[str]) -> None:
     run, whole = tmp_path / "run", tmp_path / "whole"
-    apart = [*fault("SIGUSR1", rank=1, step=3), *fault("SIGTERM", rank=0, step=4, name="later")]
+    apart = [*fault("SIGUSR1", rank=1, step=1), *fault("SIGTERM", rank=0, step=2, name="later")]
     (first, second) = distributed.run(_ranks, 2, run, [*options, *apart])
-    # sent after step 3, read after step 4
+    # sent after step 1, read after step 2
     assert (
         first
         == second
-        == f"stopped by SIGUSR1 after step 4, which {run / 'checkpoints' / 'last.ckpt'} holds"
+        == f"stopped by SIGUSR1 after step 2, which {run / 'checkpoints' / 'last.ckpt'} holds"
     )
     assert distributed.run(_ranks, 2, run, options) == ["None", "None"]
     assert distributed.run(_ranks, 2, whole, options) == ["None", "None"]
@@ -103,12 +115,12 @@ def test_agreeing_takes_one_small_collective_a_step(tmp_path: Path, options: lis
         distributed.run(_count, 2, tmp_path / str(n), [*options, logged, f"trainer.max_steps={n}"])[
             0
         ]
-        for n in (2, 6)
+        for n in (1, 3)
     )
     more = {name: count - short[name] for name, count in long.items() if count != short[name]}
-    # in each of 4 steps: embeddings; their gradients (gloo reduces and scatters by an all-reduce), those of
+    # in each of 2 steps: embeddings; their gradients (gloo reduces and scatters by an all-reduce), those of
     # parameters, and the agreement
-    assert more == {"gloo:all_gather": 4, "gloo:all_reduce": 4 * 3}
+    assert more == {"gloo:all_gather": 2, "gloo:all_reduce": 2 * 3}
 
 
 @pytest.mark.parametrize(

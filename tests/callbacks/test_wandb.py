@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 import time
 from contextlib import redirect_stdout
 from io import StringIO
@@ -13,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from helpers.launching import started
+from helpers.distributed import run
+from helpers.forked_command import train_command
 from helpers.runs import TINY, compose_run, metrics, write_triplets
 from helpers.wandb_file import OfflineRun, read_runs
 from inbatch.callbacks.wandb_run import WandbLogger, WandbRun, named
@@ -48,10 +48,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two steps, and the same one going on to four."""
     folder = tmp_path_factory.mktemp("wandb")
     for steps in (2, 4):
-        run = compose_run(*_overrides(folder, steps))
+        config = compose_run(*_overrides(folder, steps))
         second = int(time.time())
-        with redirect_stdout(StringIO()) as shown:
-            train(check_config(run))
+        with redirect_stdout(StringIO()) as shown, pytest.MonkeyPatch.context() as patch:
+            patch.setattr("inbatch.export.plots.plot_run", lambda *args, **kwargs: [])
+            train(check_config(config))
         while int(time.time()) == second:  # W&B names the folder of an offline run by the second
             time.sleep(0.01)
         (folder / "shown.txt").write_text(shown.getvalue())
@@ -160,17 +161,15 @@ def test_an_offline_run_sends_no_model() -> None:
     ],
 )
 def test_a_run_that_cannot_be_sent_ends_before_training(
-    tmp_path: Path, variables: dict[str, str], reason: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], reason: str
 ) -> None:
-    options = [*_overrides(tmp_path, 2), "logger.wandb.offline=false"]
+    options = [*_overrides(tmp_path, 2)[len(TINY) :], "logger.wandb.offline=false"]
     nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9", "NETRC": str(tmp_path / "none")}
-    with started(
-        tmp_path,
-        [sys.executable, "-m", "inbatch", "train", *options],
-        **{**nowhere, **variables, "WANDB_MODE": "online"},
-    ) as run:
-        assert run.end() == 1, run.log.read_text()
-        [line] = run.log.read_text().splitlines()
+    for name, value in {**nowhere, **variables, "WANDB_MODE": "online"}.items():
+        monkeypatch.setenv(name, value)
+    [left] = run(train_command, 1, tmp_path, *options)
+    assert left.code == 1, left.said
+    [line] = left.said.splitlines()
     assert line.startswith(f"error: logger.wandb.offline=false cannot start a run at W&B ({reason}")
     assert "logger.wandb.offline=true" in line
 

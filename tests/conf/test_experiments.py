@@ -36,7 +36,7 @@ def write_rows(path: Path, columns: tuple[str, ...]) -> Path:
 
 
 def run_experiment(name: str, model: Path, folder: Path, *overrides: str) -> Path:
-    """Two steps with a tiny encoder (and guide) in place of the experiment's."""
+    """Two steps with a tiny encoder (and guide) in place of the experiment's; no plots."""
     config = compose_run(
         f"experiment={name}",
         f"encoder.model={model}",
@@ -50,7 +50,9 @@ def run_experiment(name: str, model: Path, folder: Path, *overrides: str) -> Pat
     )
     if config.guide.model is not None:
         config.guide.model = str(model)
-    return train(check_config(config)).output_dir
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("inbatch.export.plots.plot_run", lambda *args, **kwargs: [])
+        return train(check_config(config)).output_dir
 
 
 @pytest.mark.parametrize("name", COLUMNS)

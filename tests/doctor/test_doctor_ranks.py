@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
@@ -23,19 +21,25 @@ from inbatch.doctor.examine import doctor
 from inbatch.doctor.result import Check, Machine, Result
 from inbatch.doctor.text import WIDTH
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+def examine(
+    rank: int, world_size: int, folder: Path, checks: Sequence[Check], timeout_s: float
+) -> int:
+    """What rank 0 prints is in a file, since it may end without returning."""
+    config = DoctorConfig(output_dir=str(folder), device="cpu", timeout_s=timeout_s)
+    with (folder / f"{rank}.txt").open("w") as file, redirect_stdout(file):
+        return doctor(config, checks)
 
 
-def test_two_ranks_under_torchrun(tmp_path: Path) -> None:
-    line = [*TORCHRUN, "-m", "inbatch", "doctor", f"output_dir={tmp_path}", "device=cpu"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(line, capture_output=True, text=True, env=environment, check=False)
+def test_two_ranks(tmp_path: Path) -> None:
+    code, other = run(examine, 2, tmp_path, CHECKS, 60.0)
+    assert other == 0
     found = json.loads((tmp_path / "doctor.json").read_text())
     # A rate may be too low where other tests take the cores and the disk.
     by_load = re.compile(r"(ranks? [\d, ]+: )?(products in bf16 reach|output_dir=\S+ takes) ")
     wrong = [problem for problem in found["problems"] if not by_load.match(problem)]
-    assert (wrong, done.returncode) == ([], 1 if found["problems"] else 0), done.stderr
-    printed = done.stdout.splitlines()
+    assert (wrong, code) == ([], 1 if found["problems"] else 0)
+    printed = (tmp_path / "0.txt").read_text().splitlines()
     assert printed[0].startswith("inbatch doctor: 2 ranks on ")
     assert max(map(len, printed)) <= WIDTH
     assert found["world_size"] == 2
@@ -45,15 +49,6 @@ def test_two_ranks_under_torchrun(tmp_path: Path) -> None:
         assert all(row["ranks"] == 2 and row["seconds"] > 0 for row in rows)
     held = {each["name"] for each in found["checks"] if each["holds"]}
     assert {"all_reduce", "seen by all ranks", "step, gathered", "step, in a ring"} <= held
-
-
-def examine(
-    rank: int, world_size: int, folder: Path, checks: Sequence[Check], timeout_s: float
-) -> int:
-    """What rank 0 prints is in a file, since it may end without returning."""
-    config = DoctorConfig(output_dir=str(folder), device="cpu", timeout_s=timeout_s)
-    with (folder / f"{rank}.txt").open("w") as file, redirect_stdout(file):
-        return doctor(config, checks)
 
 
 def with_other_version(rank: int, world_size: int, folder: Path) -> int:

@@ -3,12 +3,13 @@
 Between a loss and the parameters stand the gather, the gradient cache and the strategy. What a loss computes
 is seen by the first two, which are the same under all strategies; a strategy averages gradients, and takes
 no other way than what a `Family` has. So every loss runs under DDP and on one device, and one of each
-family under all other strategies.
+family under FSDP and a stage of DeepSpeed; its other stages differ in what they shard, hence one of each
+kind of what is `trained` runs under them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import NamedTuple
 
 from inbatch.losses.base import Loss
@@ -25,16 +26,23 @@ class Family(NamedTuple):
 
 def family(loss: Loss) -> Family:
     """That of a loss."""
-    trained = loss.parameters(dim=32, guide_dim=32).values()
+    parameters = loss.parameters(dim=32, guide_dim=32).values()
     return Family(
         loss.scope,
         loss.scope == "candidates" and loss.takes_ring,
-        bool(trained),
-        any(parameter.most is not None for parameter in trained),
+        bool(parameters),
+        any(parameter.most is not None for parameter in parameters),
     )
 
 
-def one_of_each(losses: Mapping[str, Loss]) -> dict[str, Loss]:
+def trained(loss: Loss) -> tuple[bool, bool]:
+    """Whether it has parameters, and whether these are bounded."""
+    return family(loss)[2:]
+
+
+def one_of_each(
+    losses: Mapping[str, Loss], told_apart: Callable[[Loss], Hashable] = family
+) -> dict[str, Loss]:
     """The last loss of each family, which are those with the most options."""
-    last = {family(loss): name for name, loss in losses.items()}
+    last = {told_apart(loss): name for name, loss in losses.items()}
     return {name: losses[name] for name in last.values()}

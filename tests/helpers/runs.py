@@ -50,7 +50,7 @@ def run_train(*overrides: str, plots: bool = False) -> Path:
 
 
 def run_with(callback: Callback, stop: StopRequest | None, *overrides: str) -> None:
-    """Train with one more callback: the first where it asks to stop, the last otherwise."""
+    """Train with one more callback: the first where it asks to stop, the last otherwise. No plots."""
     original = callbacks.make_callbacks
 
     def make_callbacks(*args: Any, **kwargs: Any) -> callbacks.RunCallbacks:
@@ -60,6 +60,7 @@ def run_with(callback: Callback, stop: StopRequest | None, *overrides: str) -> N
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("inbatch.run.train.make_callbacks", make_callbacks)
+        patch.setattr("inbatch.export.plots.plot_run", lambda *args, **kwargs: [])
         train(check_config(compose_run(*TINY, *overrides)), stop)
 
 

@@ -21,13 +21,24 @@ from helpers.runs import TINY, metrics, weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.xdist_group("launchers")]
 TIMEOUT_S = 10
+NUM_STEPS = 8
+
+
+def demo(folder: Path) -> list[str]:
+    """A few steps on generated data, which the first rank makes."""
+    return [
+        "data=demo",
+        f"data_dir={folder}",
+        "global_batch_size=8",
+        f"trainer.max_steps={NUM_STEPS}",
+    ]
 
 
 @pytest.fixture(scope="module")
-def alone(training: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two ranks that Lightning has started on this machine."""
     folder = tmp_path_factory.mktemp("alone")
-    line = command("lightning", *training, f"output_dir={folder / 'run'}")
+    line = command("lightning", *demo(folder), f"output_dir={folder / 'run'}")
     ended = run(line, folder=folder, within_s=600)
     assert ended.code == 0, ended.output
     return folder / "run"
@@ -60,38 +71,36 @@ def start(
     return started
 
 
+def losses(output: Path) -> list[float]:
+    """Of each step: one that differs would show that the weights before it did."""
+    rows = [row for row in metrics(output) if "train/loss" in row]
+    assert [row["step"] for row in rows][:NUM_STEPS] == list(range(1, NUM_STEPS + 1))
+    return [row["train/loss"] for row in rows]
+
+
 def assert_same_model(one: Path, two: Path) -> None:
     for name, tensor in weights(one).items():
         assert torch.equal(tensor, weights(two)[name]), name
-    losses = [[row["train/loss"] for row in metrics(output)] for output in (one, two)]
-    assert losses[0] == losses[1]
+    assert losses(one) == losses(two)
 
 
-def test_torchrun_ends_as_lightning(training: list[str], tmp_path: Path, alone: Path) -> None:
-    line = command("torchrun", *training, f"output_dir={tmp_path / 'run'}")
+def test_torchrun_ends_as_lightning(tmp_path: Path, alone: Path) -> None:
+    line = command("torchrun", *demo(tmp_path), f"output_dir={tmp_path / 'run'}")
     ended = run(line, folder=tmp_path, within_s=600)
     assert ended.code == 0, ended.output
+    assert not list(tmp_path.glob("demo-*"))  # both ranks have found no data, and one has made them
     assert_same_model(alone, tmp_path / "run")
 
 
-def test_two_hosts_end_as_one(
-    training: list[str], tmp_path: Path, alone: Path, hosts: Hosts
+def test_two_hosts_train_as_one_until_a_cut_link_ends_both(
+    tmp_path: Path, alone: Path, hosts: Hosts
 ) -> None:
-    for process, log in start(hosts, tmp_path, *training):
-        assert process.wait(timeout=600) == 0, log.read_text()
-    assert_same_model(alone, tmp_path / "run")
-
-
-def test_a_cut_link_ends_both_hosts(training: list[str], tmp_path: Path, hosts: Hosts) -> None:
-    long = [
-        "trainer.max_epochs=10000",
-        "trainer.max_steps=100000",
-        f"strategy.timeout_s={TIMEOUT_S}",
-    ]
-    started = start(hosts, tmp_path, *training, *long)
+    long = ["trainer.max_epochs=10000", "trainer.max_steps=100000"]
+    timeout = f"strategy.timeout_s={TIMEOUT_S}"
+    started = start(hosts, tmp_path, *demo(alone.parent), *long, timeout)
     log = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 600
-    while not log.exists() or log.read_text().count("\n") < 3:
+    while not log.exists() or log.read_text().count("\n") < NUM_STEPS:
         running = all(process.poll() is None for process, _ in started)
         assert running and time.monotonic() < deadline, started[0][1].read_text()  # noqa: PT018
         time.sleep(0.05)
@@ -104,3 +113,4 @@ def test_a_cut_link_ends_both_hosts(training: list[str], tmp_path: Path, hosts: 
         waited = f"Timed out waiting {TIMEOUT_S * 1000}ms"
         assert waited in said or "Application timeout caused pair closure" in said, said
     assert time.monotonic() - cut_at < 600  # the training left takes hours
+    assert losses(tmp_path / "run")[:NUM_STEPS] == losses(alone)

@@ -15,16 +15,17 @@ import pytest
 from torch.distributed import TCPStore
 
 from helpers.distributed import free_port
-from helpers.launching import ROOT, WITHIN_S, Started, command, environment, run, started
-from helpers.runs import TINY, compose_run, metrics, run_train, write_triplets
-from inbatch.cluster.stop_request import signal_name
+from helpers.distributed import run as run_ranks
+from helpers.forked_command import Left, train_command
+from helpers.launching import ROOT, Started, command, environment, started
+from helpers.runs import TINY, compose_run, metrics, run_train
 from inbatch.config.check import check_config
 from inbatch.errors import ConfigError
 from inbatch.run.build import generate_data
+from inbatch.strategies import failed_rank
 from inbatch.strategies.launcher import meeting_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-PER_RANK = "${oc.env:LOCAL_RANK}"
 
 
 @contextmanager
@@ -59,25 +60,16 @@ def _met(server: socket.socket | None, port: int) -> bool:
 # --- a request to stop -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("node", "name", "code"),
-    [(0, "SIGTERM", 75), (1, "SIGUSR1", 0)],
-)
-def test_a_rank_that_waits_for_others_leaves_at_once(
-    training: list[str], tmp_path: Path, node: int, name: str, code: int
+def test_a_rank_of_another_node_that_waits_leaves_at_once_without_a_word(
+    training: list[str], tmp_path: Path
 ) -> None:
-    output = tmp_path / "run"
-    with one_of_two_nodes(node, tmp_path, *training, f"output_dir={output}") as run:
-        run.wait_until(lambda: (output / "data_report.md").exists() or bool(node))
-        run.wait_until(lambda: (output / "checkpoints").exists())
+    with one_of_two_nodes(1, tmp_path, *training, f"output_dir={tmp_path / 'run'}") as run:
         run.wait_until(run.waits_for_ranks)
-        assert run.stop(signal.Signals[name]) == code, run.log.read_text()
-        name = signal_name(signal.Signals[name])
-        said = f"stopped by {name} before the first step of this start; the same command resumes"
-        assert (said in run.log.read_text()) == (node == 0)
+        assert run.stop(signal.SIGUSR1) == 0, run.log.read_text()
+        assert not run.says("stopped by")
 
 
-def test_a_resumed_run_that_has_not_begun_keeps_its_checkpoint(
+def test_a_resumed_run_that_waits_for_others_leaves_at_once_and_keeps_its_checkpoint(
     training: list[str], tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
@@ -90,7 +82,9 @@ def test_a_resumed_run_that_has_not_begun_keeps_its_checkpoint(
     with one_of_two_nodes(0, tmp_path, *options) as run:
         run.wait_until(report.exists)
         run.wait_until(run.waits_for_ranks)
-        assert run.stop(signal.SIGUSR1) == 75, run.log.read_text()
+        assert run.stop(signal.SIGTERM) == 75, run.log.read_text()
+        said = "stopped by SIGTERM before the first step of this start; the same command resumes"
+        assert run.says(said)
     assert checkpoint.read_bytes() == before
     assert metrics(output) == rows
     assert [row["step"] for row in metrics(run_train(*options))] == list(range(1, 9))
@@ -101,35 +95,55 @@ def test_ranks_that_lightning_has_started_leave_too(training: list[str], tmp_pat
     with started(tmp_path, line) as run:
         run.wait_until(lambda: len(run.left()) > 1)
         assert run.stop(signal.SIGINT) == 130, run.log.read_text()
-        assert (
-            f"stopped by {signal_name(signal.SIGINT)} before the first step" in run.log.read_text()
-        )
+        assert run.says("stopped by Ctrl-C before the first step")
         assert "Traceback" not in run.log.read_text()
 
 
-@pytest.mark.parametrize("wait_for", ["import", "meeting"])
-def test_ranks_end_with_the_one_that_has_started_them(
-    training: list[str], tmp_path: Path, wait_for: str
+def test_ranks_that_wait_for_others_end_with_the_one_that_has_started_them(
+    training: list[str], tmp_path: Path
 ) -> None:
     options = [*training, f"output_dir={tmp_path / 'run'}", "strategy.timeout_s=36000"]
     with one_of_two_nodes(0, tmp_path, *options, devices=2) as run:
         run.wait_until(lambda: len(run.left()) > 1)
-        if wait_for == "meeting":
-            run.wait_until(run.waits_for_ranks)
+        run.wait_until(run.waits_for_ranks)
         assert run.stop(signal.SIGKILL) == -signal.SIGKILL
 
 
+def test_a_rank_that_begins_after_the_end_of_its_first_one_ends_at_once() -> None:
+    """Before it imports its libraries."""
+    code = (
+        "from inbatch.cluster.first_rank import end_with_first_rank\n"
+        "end_with_first_rank()\n"
+        "import time; time.sleep(60)"
+    )
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    variables = environment(INBATCH_STARTED_BY=str(gone.pid), LOCAL_RANK="1")
+    line = [sys.executable, "-c", code]
+    done = subprocess.run(line, capture_output=True, text=True, env=variables, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == "error: rank 0 was killed, so rank 1 ends as well\n"
+
+
+def train_and_count_ranks(
+    rank: int, world_size: int, folder: Path, *overrides: str
+) -> tuple[Left, int]:
+    left = train_command(rank, world_size, folder, *overrides)
+    return left, len(failed_rank._started)
+
+
 def test_a_port_in_use_is_named_before_ranks_are_started(
-    training: list[str], tmp_path: Path
+    training: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", free_port())) as other_run:
         port = other_run.getsockname()[1]
-        line = command("lightning", *training, f"output_dir={tmp_path / 'run'}")
-        with started(tmp_path, line, MASTER_PORT=str(port)) as run:
-            assert run.end() == 1, run.log.read_text()
-    [error] = [line for line in run.log.read_text().splitlines() if "error" in line]
+        monkeypatch.setenv("MASTER_PORT", str(port))
+        options = [*training, f"output_dir={tmp_path / 'run'}", "trainer.devices=2"]
+        [(left, num_started)] = run_ranks(train_and_count_ranks, 1, tmp_path, *options)
+    assert (left.code, left.error, num_started) == (1, None, 0)
+    [error] = [line for line in left.said.splitlines() if "error" in line]
     assert error.startswith(f"error: MASTER_PORT={port} cannot be used (Address already in use)")
-    assert not run.says("Traceback")
+    assert "Traceback" not in left.said
 
 
 def test_a_port_that_another_run_takes_meanwhile_is_named_too() -> None:
@@ -191,17 +205,6 @@ def test_signals_of_forked_processes_are_their_own() -> None:
 # --- data and mistakes of a rank -------------------------------------------------------------------------
 
 
-def test_ranks_that_find_no_demo_make_it(tmp_path: Path) -> None:
-    line = command(
-        "torchrun",
-        *("data=demo", f"data_dir={tmp_path}", f"output_dir={tmp_path / 'run'}"),
-        *("global_batch_size=8", "trainer.max_steps=2"),
-    )
-    ended = run(line, folder=tmp_path, within_s=WITHIN_S)
-    assert ended.code == 0, ended.output
-    assert not list(tmp_path.glob("demo-*"))
-
-
 def test_half_a_demo_is_completed(tmp_path: Path) -> None:
     config = check_config(compose_run("data=demo", "encoder=tiny", f"data_dir={tmp_path}"))
     (tmp_path / "demo").mkdir()
@@ -216,17 +219,15 @@ def test_half_a_demo_is_completed(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_a_mistake_of_one_rank_is_printed(tmp_path: Path) -> None:
-    data = write_triplets(tmp_path / "triplets-0.jsonl")
-    options = [f"data.train.triplets={data.parent}/triplets-{PER_RANK}.jsonl"]
-    options += ["global_batch_size=8", f"output_dir={tmp_path / 'run'}"]
-    ended = run(command("torchrun", *options), folder=tmp_path, within_s=WITHIN_S)
-    assert ended.code != 0
-    assert f"rank 1: error: data.train.triplets.path='{data.parent}/triplets-1" in ended.output
-
-
-def test_a_mistake_of_all_ranks_is_printed_once(tmp_path: Path) -> None:
+def test_a_mistake_of_all_ranks_is_printed_by_the_first_and_later_by_those_still_there(
+    tmp_path: Path,
+) -> None:
+    """Launchers end the others with the first, so what all would say is printed once."""
     options = ["data.train.triplets=none.jsonl", "global_batch_size=8"]
-    ended = run(command("torchrun", *options), folder=tmp_path, within_s=WITHIN_S)
-    assert ended.code != 0
-    assert ended.output.count("error: data.train.triplets.path='none.jsonl' matches no file") == 1
+    first, second = run_ranks(train_command, 2, tmp_path, *options)
+    error = "error: data.train.triplets.path='none.jsonl' matches no file"
+    for left, start in ((first, error), (second, f"rank 1: {error}")):
+        assert (left.code, left.error) == (1, None)
+        assert left.said.count("error: ") == 1
+        assert f"\n{left.said}".count(f"\n{start}") == 1
+    assert second.at_s - first.at_s > 5

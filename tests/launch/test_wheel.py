@@ -64,23 +64,13 @@ def test_the_package_is_the_wheels(programs: Path, tmp_path: Path) -> None:
     assert run([str(programs / "inbatch"), "train", "--help"], tmp_path).returncode == 0
 
 
-def test_two_ranks_train_and_embed_from_a_wheel(programs: Path, tmp_path: Path) -> None:
-    """Lightning starts the second rank by repeating the command line, the command included."""
-    write_triplets(tmp_path / "triplets.jsonl", 24)
-    line = [*TINY, "data.train=triplets.jsonl", "global_batch_size=8", "trainer.devices=2"]
-    done = run([str(programs / "inbatch"), "train", *line], tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    model = tmp_path / "outputs" / "run" / "model"
-    assert (model / "README.md").exists()
-    guided = ["loss=gist", f"guide.model={model}", "guide.store_dir=store", "output_dir=guided"]
-    done = run([str(programs / "inbatch"), "embed-guide", *line, *guided], tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len([*(tmp_path / "store").glob("*/prompt-*/shard-*")]) == 2  # one of each rank
-    assert not (tmp_path / "guided" / "model").exists()
+def test_a_job_of_a_wheel_trains_and_two_ranks_embed_with_its_model(
+    programs: Path, tmp_path: Path
+) -> None:
+    """`sbatch` and `srun` are stand-ins: the one runs the script, the other its command.
 
-
-def test_a_job_of_a_wheel_runs_the_installed_package(programs: Path, tmp_path: Path) -> None:
-    """`sbatch` and `srun` are stand-ins: the one runs the script, the other its command."""
+    Lightning starts the second rank by repeating the command line, the command included.
+    """
     write_triplets(tmp_path / "triplets.jsonl", 24)
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -93,12 +83,19 @@ def test_a_job_of_a_wheel_runs_the_installed_package(programs: Path, tmp_path: P
     for name, text in scripts.items():
         (tools / name).write_text(text + "\n")
         (tools / name).chmod(0o755)
-    line = [*TINY, "data.train=triplets.jsonl", "global_batch_size=8", "slurm.gpus_per_node=0"]
+    line = [*TINY, "data.train=triplets.jsonl", "global_batch_size=8"]
     submit = ["env", f"PATH={tools}:{os.environ['PATH']}", str(programs / "inbatch"), "submit"]
-    done = run([*submit, *line], tmp_path)
+    done = run([*submit, *line, "slurm.gpus_per_node=0"], tmp_path)
     log = tmp_path / "job.log"
     assert done.returncode == 0, done.stderr + log.read_text()
     assert done.stdout.startswith("job: 7\n")
-    assert (tmp_path / "outputs" / "run" / "model" / "README.md").exists()
+    model = tmp_path / "outputs" / "run" / "model"
+    assert (model / "README.md").exists()
     [job_folder] = (tmp_path / "outputs" / "run" / "jobs").iterdir()
     assert [path.name for path in (job_folder / "code").iterdir()] == ["slurm"]
+    guided = ["loss=gist", f"guide.model={model}", "guide.store_dir=store", "output_dir=guided"]
+    line = [*line, *guided, "trainer.devices=2"]
+    done = run([str(programs / "inbatch"), "embed-guide", *line], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len([*(tmp_path / "store").glob("*/prompt-*/shard-*")]) == 2  # one of each rank
+    assert not (tmp_path / "guided" / "model").exists()

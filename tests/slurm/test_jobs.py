@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.distributed import run
 from helpers.faults import fault
-from helpers.launching import ROOT, command, environment, processes, run
-from helpers.runs import TINY, metrics, weights, write_triplets
+from helpers.keystone import quiet
+from helpers.launching import ROOT, environment, processes
+from helpers.runs import TINY, metrics, run_train, weights, write_triplets
 from helpers.slurm_cluster import Cluster
 from inbatch.cli.submit import compose_job, submit, write
 from inbatch.sweep.trials import read_trials
@@ -62,37 +64,17 @@ def wait_for_rows(cluster: Cluster, sent: Submitted, num_rows: int) -> None:
     cluster.wait(reached, f"step {num_rows}", seconds=600)
 
 
-@pytest.fixture(scope="session")
-def whole(cluster: Cluster, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Submitted:
-    """A run that nothing interrupts."""
-    sent = send(cluster, data, tmp_path_factory.mktemp("whole") / "run")
-    ended = cluster.wait_for_end(sent.job_id, seconds=600)
-    assert ended["JobState"] == "COMPLETED", sent.log.read_text()
-    return sent
+def train_here(rank: int, world_size: int, overrides: list[str]) -> None:
+    """One of two ranks without Slurm, which nothing interrupts."""
+    quiet()
+    run_train(*overrides)
 
 
-def test_a_job_on_two_nodes_leaves_a_model(whole: Submitted) -> None:
-    assert (whole.output / "model" / "README.md").exists()
-    assert [row["step"] for row in metrics(whole.output)] == list(range(1, NUM_STEPS + 1))
-    assert "run.ranks: 2" in whole.log.read_text()
-
-
-def test_srun_ends_as_lightning(whole: Submitted, data: Path, tmp_path: Path) -> None:
-    ended = run(
-        command("lightning", *options(data, tmp_path / "run")), folder=tmp_path, within_s=600
-    )
-    assert ended.code == 0, ended.output
-    assert_same_model(whole.output, tmp_path / "run")
-
-
-def assert_same_model(one: Path, two: Path) -> None:
-    for name, tensor in weights(one).items():
-        assert torch.equal(tensor, weights(two)[name]), name
-
-
-def test_a_preempted_job_goes_on_as_if_nothing_had_happened(
-    cluster: Cluster, data: Path, tmp_path: Path, whole: Submitted
+def test_a_preempted_job_on_two_nodes_ends_as_ranks_that_nothing_stops(
+    cluster: Cluster, data: Path, tmp_path: Path
 ) -> None:
+    whole = tmp_path / "whole"
+    run(train_here, 2, options(data, whole))
     sent = send(cluster, data, tmp_path / "run", *fault("hold", step=3))
     wait_for_rows(cluster, sent, 3)
     cluster.ask("scancel", "--signal=USR1", sent.job_id)
@@ -100,11 +82,15 @@ def test_a_preempted_job_goes_on_as_if_nothing_had_happened(
     log = sent.log.read_text()
     assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), log
     assert f"job {sent.job_id} is requeued" in log
-    rows, expected = metrics(sent.output), metrics(whole.output)
+    assert "run.ranks: 2" in log
+    rows, expected = metrics(sent.output), metrics(whole)
     assert [row["step"] for row in rows] == list(range(1, NUM_STEPS + 1))
     assert [row["train/loss"] for row in rows] == [row["train/loss"] for row in expected]
     assert [row["time_s"] for row in rows] == sorted(row["time_s"] for row in rows)
-    assert_same_model(whole.output, sent.output)
+    assert (sent.output / "model" / "README.md").exists()
+    found = weights(sent.output)
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, found[name]), name
 
 
 def test_a_cancelled_job_saves_and_stays_cancelled(

@@ -1,7 +1,7 @@
 """Every loss x {direct, cached} x ranks x strategy gives the update of one process with the union batch.
 
 Under DDP all losses are cached, and in a ring where they take one; on one device all are direct. Other modes
-and strategies take one loss of each family that they can tell apart, see `loss_families`.
+and strategies take one loss of each family that they can tell apart, see `TESTED` and `loss_families`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,16 @@ from helpers.keystone import (
     STRATEGIES,
     collectives_of,
     distributed,
-    make_encoder,
     quiet,
     reference,
     relative_error,
     start_of,
 )
-from helpers.loss_families import one_of_each
-from inbatch.losses.base import Loss
+from helpers.loss_families import one_of_each, trained
 from inbatch.strategies import SingleDevice
 
-CHUNK = 7  # of 18 texts of triplets or 12 of pairs, on each of two ranks: the last one is short
-OF_ALL = {"ddp": ("cached", "ring"), "single": ("direct",)}  # modes in which all losses are tested
+ROWS = 8
+CHUNK = 7  # of 12 texts of triplets or 8 of pairs, on each of two ranks: the last one is short
 MODES: dict[str, dict[str, Any]] = {
     "direct": {},
     "cached": {"chunk_rows": CHUNK, "keep_gib": 0},
@@ -38,65 +36,73 @@ MODES: dict[str, dict[str, Any]] = {
     "ring": {"chunk_rows": CHUNK, "keep_gib": 0, "gather": "ring"},
 }
 FLOAT64, FLOAT32 = 1e-10, 5e-6
+EACH, FAMILIES = [*LOSSES], [*one_of_each(LOSSES)]
+TRAINED = [*one_of_each(LOSSES, trained)]
+ONE = FAMILIES[-1:]
+TESTED: dict[str, dict[str, list[str]]] = {  # losses by strategy and mode
+    "single": {"direct": EACH, "cached": FAMILIES},
+    "ddp": {"cached": EACH, "ring": EACH, "direct": FAMILIES, "partly kept": FAMILIES},
+    "fsdp": {"cached": FAMILIES, "ring": FAMILIES, "direct": ONE},
+    "deepspeed_stage_1": {"cached": TRAINED, "ring": TRAINED},
+    "deepspeed_stage_2": {"cached": FAMILIES, "direct": ONE},
+    "deepspeed_stage_3": {"cached": TRAINED},
+}
+
+
+def cases(strategy: str) -> list[tuple[str, str]]:
+    """Losses and the modes in which they are tested under a strategy."""
+    return [
+        (name, mode)
+        for mode, names in TESTED[strategy].items()
+        for name in names
+        if mode != "ring" or (LOSSES[name].scope == "candidates" and LOSSES[name].takes_ring)
+    ]
+
+
+def num_steps(name: str) -> int:
+    """What a step leaves to the next one is the strategy's, which sees no more of a loss than its family."""
+    return 2 if name in FAMILIES else 1
 
 
 def _train_all(
-    rank: int, world_size: int, path: Path, strategy: str, dtype: torch.dtype, modes: list[str]
+    rank: int, world_size: int, path: Path, strategy: str, dtype: torch.dtype
 ) -> dict[tuple[str, str], dict[str, torch.Tensor]] | None:
     quiet()
     chosen = SingleDevice() if strategy == "single" else STRATEGIES[strategy]
+    first, sizes = (rank, world_size, path, chosen), {"num_rows": ROWS, "dtype": dtype}
     found = {
         (name, mode): distributed(
-            rank,
-            world_size,
-            path,
-            chosen,
-            loss,
-            num_rows=12,
-            num_steps=2,
-            dtype=dtype,
-            **MODES[mode],
+            *first, LOSSES[name], num_steps=num_steps(name), **sizes, **MODES[mode]
         )
-        for name, loss, mode in cases(strategy, modes)
+        for name, mode in cases(strategy)
     }
     return found if rank == 0 else None
 
 
-def cases(strategy: str, modes: list[str]) -> list[tuple[str, Loss, str]]:
-    """Losses and the modes in which they are tested under a strategy."""
-    families = one_of_each(LOSSES)
-    of_all = OF_ALL.get(strategy, ())
-    return [
-        (name, loss, mode)
-        for name, loss in LOSSES.items()
-        for mode in modes
-        if (name in families or mode in of_all)
-        and (mode != "ring" or (loss.scope == "candidates" and loss.takes_ring))
-    ]
-
-
-def _check(
-    path: Path, strategy: str, world_size: int, dtype: torch.dtype, modes: list[str]
-) -> None:
-    found = run(_train_all, world_size, path, strategy, dtype, modes)[0]
+def _check(path: Path, strategy: str, world_size: int, dtype: torch.dtype) -> None:
+    found = run(_train_all, world_size, path, strategy, dtype)[0]
     limit = FLOAT64 if dtype == torch.float64 else FLOAT32
     expected: dict[str, tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]] = {}
-    for name, loss, mode in cases(strategy, modes):
+    for name, mode in cases(strategy):
+        loss = LOSSES[name]
         if name not in expected:
-            expected[name] = reference(path, loss, 12, 2, dtype), start_of(path, loss, dtype)
+            expected[name] = (
+                reference(path, loss, ROWS, num_steps(name), dtype),
+                start_of(path, loss, dtype),
+            )
         error = relative_error(found[name, mode], *expected[name])
         assert error <= limit, f"{name}, {mode}: relative error {error:.1e} above {limit:.0e}"
 
 
-@pytest.mark.parametrize(
-    ("strategy", "world_size"),
-    [("single", 1), ("ddp", 3), ("fsdp", 3)],
-)
+def test_every_strategy_is_tested() -> None:
+    assert TESTED.keys() == {"single", *STRATEGIES}
+
+
+@pytest.mark.parametrize(("strategy", "world_size"), [("single", 1), ("ddp", 2), ("fsdp", 3)])
 def test_update_equals_the_union_batch_in_float64(
     tiny_bert: Path, strategy: str, world_size: int
 ) -> None:
-    modes = [mode for mode in MODES if (strategy, world_size, mode) != ("fsdp", 3, "partly kept")]
-    _check(tiny_bert, strategy, world_size, torch.float64, modes)
+    _check(tiny_bert, strategy, world_size, torch.float64)
 
 
 @pytest.mark.parametrize(
@@ -107,46 +113,48 @@ def test_update_equals_the_union_batch_in_float32(
     tiny_bert: Path, strategy: str, world_size: int
 ) -> None:
     """DeepSpeed computes in no other precision; all others are tested in float64."""
-    ring = ["ring"] if strategy == "deepspeed_stage_1" else []
-    direct = ["direct"] if strategy == "deepspeed_stage_2" else []
-    _check(tiny_bert, strategy, world_size, torch.float32, [*direct, "cached", *ring])
+    _check(tiny_bert, strategy, world_size, torch.float32)
 
 
-def _train_one(
-    rank: int, world_size: int, path: Path, strategy: str, name: str, options: dict[str, Any]
-) -> dict[str, torch.Tensor]:
+Run = tuple[str, str, int, dict[str, Any]]  # strategy, loss, rows, options
+
+
+def _train_some(
+    rank: int, world_size: int, path: Path, runs: list[Run], num_steps: int
+) -> list[dict[str, torch.Tensor]]:
     quiet()
-    options = {"num_rows": 12, "num_steps": 2, "dtype": torch.float64, **options}
-    return distributed(rank, world_size, path, STRATEGIES[strategy], LOSSES[name], **options)
+    sizes: dict[str, Any] = {"num_steps": num_steps, "dtype": torch.float64}
+    return [
+        distributed(
+            *(rank, world_size, path, STRATEGIES[strategy], LOSSES[name]),
+            num_rows=rows,
+            **sizes,
+            **options,
+        )
+        for strategy, name, rows, options in runs
+    ]
 
 
-def _error(path: Path, world_size: int, name: str, strategy: str = "ddp", **options: Any) -> float:
-    found = run(_train_one, world_size, path, strategy, name, options)[0]
-    start = start_of(path, LOSSES[name], torch.float64)
-    steps, rows = options.get("num_steps", 2), options.get("num_rows", 12)
-    return relative_error(found, reference(path, LOSSES[name], rows, steps, torch.float64), start)
+def _check_runs(path: Path, world_size: int, runs: list[Run], num_steps: int) -> None:
+    found = run(_train_some, world_size, path, runs, num_steps)[0]
+    for (strategy, name, rows, options), state in zip(runs, found, strict=True):
+        wanted = reference(path, LOSSES[name], rows, num_steps, torch.float64)
+        start = start_of(path, LOSSES[name], torch.float64)
+        error = relative_error(state, wanted, start)
+        assert error <= FLOAT64, f"{strategy}, {name}, {rows} rows, {options}: {error:.1e}"
 
 
-UNEVEN = [(name, rows) for name in ("gist", "contrastive", "cosent") for rows in (11, 10, 2)]
+def test_uneven_last_batches_are_weighted_by_rows(tiny_bert: Path) -> None:
+    """Of 11 rows the last rank has one less, and of two rows it has none."""
+    cached, ring = {"chunk_rows": 3, "keep_gib": 0}, {"chunk_rows": 3, "gather": "ring"}
+    of_scopes = [(name, n) for name in ("gist_masked", "contrastive", "cosent") for n in (11, 2)]
+    runs: list[Run] = [("ddp", name, n, cached) for name, n in [*of_scopes, ("scored", 2)]]
+    _check_runs(tiny_bert, 3, [*runs, *(("ddp", "gist_masked", n, ring) for n in (11, 2))], 2)
 
 
-@pytest.mark.parametrize(("name", "num_rows"), [*UNEVEN, ("gist_masked", 11), ("scored", 2)])
-def test_uneven_last_batches_are_weighted_by_rows(
-    tiny_bert: Path, name: str, num_rows: int
-) -> None:
-    assert _error(tiny_bert, 3, name, num_rows=num_rows, chunk_rows=3, keep_gib=0) <= FLOAT64
-
-
-@pytest.mark.parametrize("num_rows", [11, 10, 2])
-def test_uneven_last_batches_in_a_ring(tiny_bert: Path, num_rows: int) -> None:
-    error = _error(tiny_bert, 3, "gist_masked", num_rows=num_rows, chunk_rows=3, gather="ring")
-    assert error <= FLOAT64
-
-
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_ten_steps_end_in_the_same_parameters(tiny_bert: Path, strategy: str) -> None:
-    error = _error(tiny_bert, 2, "gist", strategy, num_steps=10, chunk_rows=5, keep_gib=0)
-    assert error <= FLOAT64
+def test_ten_steps_end_in_the_same_parameters(tiny_bert: Path) -> None:
+    options = {"chunk_rows": 5, "keep_gib": 0}
+    _check_runs(tiny_bert, 2, [(each, "gist", ROWS, options) for each in ("ddp", "fsdp")], 10)
 
 
 def _factor(monkey: pytest.MonkeyPatch, rank: int) -> None:
@@ -194,44 +202,39 @@ def _left_on_the_way(monkey: pytest.MonkeyPatch, rank: int) -> None:
     monkey.setattr(RowsRing, "pass_on", keep)
 
 
-def _plant(
-    rank: int, world_size: int, path: Path, fault: Callable[..., None], gather: str
-) -> dict[str, torch.Tensor]:
+FAULTS: list[tuple[Callable[..., None], str]] = [
+    (_factor, "global"),
+    (_detached, "global"),
+    (_offset, "global"),
+    (_factor, "ring"),
+    (_left_on_the_way, "ring"),
+]
+
+
+def _plant(rank: int, world_size: int, path: Path) -> list[dict[str, torch.Tensor]]:
     quiet()
-    with pytest.MonkeyPatch.context() as monkey:
-        fault(monkey, rank)
-        return distributed(
-            rank,
-            world_size,
-            path,
-            STRATEGIES["ddp"],
-            LOSSES["multiple_negatives_ranking"],
-            num_rows=12,
-            num_steps=1,
-            dtype=torch.float64,
-            gather=gather,
-        )
+    found = []
+    for fault, gather in FAULTS:
+        with pytest.MonkeyPatch.context() as monkey:
+            fault(monkey, rank)
+            found.append(
+                distributed(
+                    *(rank, world_size, path, STRATEGIES["ddp"]),
+                    LOSSES["multiple_negatives_ranking"],
+                    num_rows=ROWS,
+                    num_steps=1,
+                    dtype=torch.float64,
+                    gather=gather,
+                )
+            )
+    return found
 
 
-@pytest.mark.parametrize(
-    ("fault", "gather"),
-    [
-        (_factor, "global"),
-        (_detached, "global"),
-        (_offset, "global"),
-        (_factor, "ring"),
-        (_left_on_the_way, "ring"),
-    ],
-)
-def test_planted_faults_are_noticed(
-    tiny_bert: Path, fault: Callable[..., None], gather: str
-) -> None:
-    found = run(_plant, 2, tiny_bert, fault, gather)[0]
-    start = {
-        n: p.detach().clone() for n, p in make_encoder(tiny_bert, torch.float64).named_parameters()
-    }
-    wanted = reference(tiny_bert, LOSSES["multiple_negatives_ranking"], 12, 1, torch.float64)
-    assert relative_error(found, wanted, start) > 1e-2
+def test_planted_faults_are_noticed(tiny_bert: Path) -> None:
+    loss, dtype = LOSSES["multiple_negatives_ranking"], torch.float64
+    start, wanted = start_of(tiny_bert, loss, dtype), reference(tiny_bert, loss, ROWS, 1, dtype)
+    for (fault, gather), found in zip(FAULTS, run(_plant, 2, tiny_bert)[0], strict=True):
+        assert relative_error(found, wanted, start) > 1e-2, (fault, gather)
 
 
 @pytest.mark.parametrize(
@@ -245,10 +248,7 @@ def test_planted_faults_are_noticed(
 def test_collectives_of_a_step_do_not_depend_on_chunks(
     tiny_bert: Path, strategy: str, name: str, gather: str
 ) -> None:
-    few, many = (
-        run(_collectives, 2, tiny_bert, strategy, name, chunk_rows, gather)[0]
-        for chunk_rows in (9, 2)
-    )
+    few, many = run(_collectives, 2, tiny_bert, strategy, name, [(9, 2), (2, 2)], gather)[0]
     if strategy == "fsdp":  # parameters are gathered for each chunk, gradients reduced once
         few, many = ({k: v for k, v in counts.items() if "reduce" in k} for counts in (few, many))
     assert few == many
@@ -260,8 +260,8 @@ def test_collectives_of_a_step_do_not_depend_on_chunks(
 
 
 def test_a_step_of_ddp_sends_no_buffers(tiny_bert: Path) -> None:
-    options = (tiny_bert, "ddp", "multiple_negatives_ranking", 9, "global")
-    two, four = (run(_collectives, 2, *options, steps)[0] for steps in (2, 4))
+    name = "multiple_negatives_ranking"
+    two, four = run(_collectives, 2, tiny_bert, "ddp", name, [(9, 2), (9, 4)], "global")[0]
     assert four["gloo:broadcast"] - two["gloo:broadcast"] == 2  # Lightning asks about signals
     assert two["gloo:all_reduce"] < four["gloo:all_reduce"]
 
@@ -272,23 +272,18 @@ def _collectives(
     path: Path,
     strategy: str,
     name: str,
-    chunk_rows: int,
+    sizes: list[tuple[int, int]],
     gather: str,
-    num_steps: int = 2,
-) -> Any:
+) -> list[dict[str, int]]:
+    """Of runs with so many rows of a chunk and steps."""
     quiet()
-    return collectives_of(
-        lambda: distributed(
-            rank,
-            world_size,
-            path,
-            STRATEGIES[strategy],
-            LOSSES[name],
-            num_rows=12,
-            num_steps=num_steps,
-            dtype=torch.float32,
-            chunk_rows=chunk_rows,
-            keep_gib=0,
-            gather=gather,
-        ),
-    )
+    first = (rank, world_size, path, STRATEGIES[strategy], LOSSES[name])
+    options: dict[str, Any] = {"dtype": torch.float32, "keep_gib": 0, "gather": gather}
+    return [
+        collectives_of(
+            lambda chunk_rows=chunk_rows, num_steps=num_steps: distributed(
+                *first, num_rows=12, num_steps=num_steps, chunk_rows=chunk_rows, **options
+            )
+        )
+        for chunk_rows, num_steps in sizes
+    ]

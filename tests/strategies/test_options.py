@@ -20,12 +20,14 @@ from helpers.keystone import (
     quiet,
     reference,
     relative_error,
+    start_of,
 )
 from inbatch.compat import num_compiled_graphs
 from inbatch.encoder import Encoder
 from inbatch.strategies import DDP
 
 CACHED = {"chunk_rows": 5, "keep_gib": 0}
+FREEZE = {"freeze": ["embeddings", r"layer\.0\."]}
 
 
 def _train(
@@ -34,6 +36,10 @@ def _train(
     quiet()
     options = {"num_rows": 12, "num_steps": 2, "dtype": torch.float32, **options}
     return distributed(rank, world_size, path, STRATEGIES[strategy], LOSSES["gist"], **options)
+
+
+def _start(path: Path) -> dict[str, torch.Tensor]:
+    return start_of(path, LOSSES["gist"], torch.float32)
 
 
 def _error(
@@ -46,10 +52,24 @@ def _error(
     **wanted: Any,
 ) -> float:
     found = run(_train, world_size, path, strategy, {**CACHED, **options})[0]
-    start = {n: p.detach().clone() for n, p in make_encoder(path, torch.float32).named_parameters()}
+    start = _start(path)
     update = reference(path, LOSSES["gist"], 12, num_steps, torch.float32, **wanted)
     return relative_error(found, update, start)
 
+
+# What one process, the others of an optimizer step and the reference do not differ in.
+OPTIONS: dict[
+    str, tuple[dict[str, Any], dict[str, Any], float]
+] = {  # and of the reference, and the limit
+    "accumulated": ({"num_steps": 4, "accumulate": 2}, {}, 5e-6),
+    "left over": ({"num_steps": 3, "accumulate": 2}, {}, 5e-6),
+    # A clipped update is smaller, so its float32 rounding weighs more.
+    "clipped": ({"clip_norm": 0.1}, {"clip_norm": 0.1}, 2e-5),
+    "frozen": ({"encoder_options": FREEZE}, {"encoder_options": FREEZE}, 5e-6),
+    "checkpointed": ({"encoder_options": {"gradient_checkpointing": True}}, {}, 5e-6),
+    # The reference is padded.
+    "without padding": ({"encoder_options": {"attention": "varlen"}}, {}, 5e-6),
+}
 
 # Stages 1 and 2 of DeepSpeed are one class here, and differ in what they shard.
 EACH = pytest.mark.parametrize(
@@ -57,45 +77,26 @@ EACH = pytest.mark.parametrize(
 )
 
 
-@EACH
-def test_accumulated_batches(tiny_bert: Path, strategy: str) -> None:
-    error = _error(tiny_bert, strategy, {"num_steps": 4, "accumulate": 2}, num_steps=2)
-    assert error <= 5e-6
-
-
-def test_accumulation_ends_with_what_is_left(tiny_bert: Path) -> None:
-    error = _error(tiny_bert, "ddp", {"num_steps": 3, "accumulate": 2}, num_steps=2)
-    assert error <= 5e-6
-
-
-@EACH
-def test_clipping_by_the_global_norm(tiny_bert: Path, strategy: str) -> None:
-    error = _error(tiny_bert, strategy, {"clip_norm": 0.1}, clip_norm=0.1)
-    assert error <= 2e-5  # a clipped update is smaller, so its float32 rounding weighs more
+def _train_each(
+    rank: int, world_size: int, path: Path, strategy: str
+) -> dict[str, dict[str, torch.Tensor]]:
+    return {
+        name: _train(rank, world_size, path, strategy, {**CACHED, **options})
+        for name, (options, _, _) in OPTIONS.items()
+    }
 
 
 @EACH
-def test_frozen_parameters_stay(tiny_bert: Path, strategy: str) -> None:
-    options = {"freeze": ["embeddings", r"layer\.0\."]}
-    error = _error(tiny_bert, strategy, {"encoder_options": options}, encoder_options=options)
-    assert error <= 5e-6
-
-
-@EACH
-def test_gradient_checkpointing(tiny_bert: Path, strategy: str) -> None:
-    options = {"encoder_options": {"gradient_checkpointing": True}}
-    assert _error(tiny_bert, strategy, options) <= 5e-6
-
-
-def _states(rank: int, world_size: int, path: Path, strategy: str) -> list[str]:
-    return [*_train(rank, world_size, path, strategy, {"num_steps": 1})]
-
-
-@EACH
-def test_the_whole_state_is_held_by_rank_0_alone(tiny_bert: Path, strategy: str) -> None:
-    first, *others = run(_states, 3, tiny_bert, strategy)
-    assert first == [*dict(make_encoder(tiny_bert, torch.float32).named_parameters())]
-    assert others == [[], []]
+def test_the_update_is_that_of_one_process_with_each_option(tiny_bert: Path, strategy: str) -> None:
+    found, *others = run(_train_each, 2, tiny_bert, strategy)
+    start = _start(tiny_bert)
+    for name, (_, of_reference, limit) in OPTIONS.items():
+        wanted = reference(tiny_bert, LOSSES["gist"], 12, 2, torch.float32, **of_reference)
+        error = relative_error(found[name], wanted, start)
+        assert error <= limit, f"{name}: {error:.1e}"
+    # The whole state is held by rank 0 alone.
+    assert {(*state,) for state in found.values()} == {(*start,)}
+    assert not any(state for of_rank in others for state in of_rank.values())
 
 
 def _compiled(rank: int, world_size: int, path: Path) -> tuple[dict[str, torch.Tensor], int]:
@@ -114,11 +115,8 @@ def test_compiled_under_ddp_with_small_buckets(tiny_bert: Path) -> None:
     """Nor are graphs split at buckets: there is one with and one without gradient."""
     torch._dynamo.reset()
     found, num_graphs = run(_compiled, 2, tiny_bert)[0]
-    start = {
-        n: p.detach().clone() for n, p in make_encoder(tiny_bert, torch.float32).named_parameters()
-    }
     wanted = reference(tiny_bert, LOSSES["gist"], 12, 2, torch.float32)
-    assert relative_error(found, wanted, start) <= 5e-6
+    assert relative_error(found, wanted, _start(tiny_bert)) <= 5e-6
     assert num_graphs == 2
 
 
@@ -163,12 +161,6 @@ def test_dropout_replays(tmp_path: Path, strategy: str) -> None:
         )
         > 1e-3
     )
-
-
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "deepspeed_stage_3"])
-def test_attention_without_padding(tiny_bert: Path, strategy: str) -> None:
-    """The reference is padded."""
-    assert _error(tiny_bert, strategy, {"encoder_options": {"attention": "varlen"}}) <= 5e-6
 
 
 @pytest.mark.parametrize("keep_gib", [None, 0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -25,18 +24,25 @@ def options(tmp_path: Path) -> list[str]:
         f"data.train.triplets={write_triplets(tmp_path / 'triplets.jsonl', 40)}",
         "evaluation=triplet",
         f"data.eval={write_triplets(tmp_path / 'dev.jsonl', 20, seed=50)}",
-        "evaluation.every_steps=2",
+        "evaluation.every_steps=1",
         "global_batch_size=8",
-        "trainer.max_steps=4",
+        "trainer.max_steps=2",
     ]
 
 
 def _sweep(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, *overrides: str, code: int = 0
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    *overrides: str,
+    code: int = 0,
+    plots: bool = False,
 ) -> list[Trial]:
     """Run a sweep in this process, as the basic launcher does."""
     arguments = ["-m", *overrides, f"hydra.sweep.dir={folder}"]
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "scripts" / "train.py"), *arguments])
+    monkeypatch.setattr("inbatch.export.plots.plot_run", lambda *args, **kwargs: [])
+    if not plots:
+        monkeypatch.setattr("inbatch.sweep.plots.plot_sweep", lambda *args, **kwargs: [])
     try:
         main()
         ended = 0
@@ -46,18 +52,6 @@ def _sweep(
     return list(read_trials(folder).values()) if any(folder.glob("*/trial.json")) else []
 
 
-def _sweep_apart(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "-m", *overrides]
-    return subprocess.run(
-        [*command, f"hydra.sweep.dir={folder}"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
-
-
 def test_trials_in_one_process_are_as_alone(
     tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,16 +59,19 @@ def test_trials_in_one_process_are_as_alone(
     wandb_mode = os.environ.get("WANDB_MODE")
     rates = "optimizer.lr=1e-4,1e-3"
     trials = _sweep(
-        monkeypatch, sweep, *options, rates, "loss.temperature=0.05,-1", "logger=wandb", code=1
+        *(monkeypatch, sweep, *options, rates, "loss.temperature=0.05,-1", "logger=wandb"),
+        code=1,
+        plots=True,
     )
     assert [trial.status for trial in trials] == ["completed", "failed"] * 2
     assert trials[1].error == "loss.temperature=-1 is not a finite number above 0: set one"
     assert trials[0].result.value is not None
-    for number, rate in ((0, "1e-4"), (2, "1e-3")):
-        alone = run_train(*options, f"optimizer.lr={rate}", f"output_dir={tmp_path / rate}")
-        for name, tensor in weights(alone).items():
-            assert torch.equal(tensor, weights(sweep / str(number))[name]), name
-        assert len(list((sweep / str(number)).glob("wandb/offline-run-*"))) == 1
+    alone = run_train(*options, "optimizer.lr=1e-3", f"output_dir={tmp_path / 'alone'}")
+    after_others = weights(sweep / "2")
+    for name, tensor in weights(alone).items():
+        assert torch.equal(tensor, after_others[name]), name
+    for number in "02":
+        assert len(list((sweep / number).glob("wandb/offline-run-*"))) == 1
     for name in ("sweep.csv", "best/model/model.safetensors", "plots/parallel_coordinates.png"):
         assert (sweep / name).exists(), name
     assert os.environ.get("WANDB_MODE") == wandb_mode  # the logger sets it
@@ -114,7 +111,6 @@ def test_guide_is_computed_once(
         f"guide.model={tiny_bert}",
         f"guide.store_dir={tmp_path / 'store'}",
         "optimizer.lr=1e-4,1e-3",
-        "trainer.max_steps=2",
     )
     assert [trial.status for trial in trials] == ["completed"] * 2
     assert len(written) == 1
@@ -182,32 +178,37 @@ def test_a_task_of_an_array_runs_its_trial(
 
 
 @pytest.mark.slow
-def test_trials_with_ranks_of_their_own(tmp_path: Path, options: list[str]) -> None:
+def test_a_trial_with_ranks_of_its_own_is_as_one_on_one_rank(
+    tmp_path: Path,
+    options: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """It comes after one in the process of the sweep."""
     sweep = tmp_path / "sweep"
     dropout = ("hidden_dropout_prob", "attention_probs_dropout_prob")  # a rank draws its own
     options = [*options, *(f"+encoder.config.{name}=0" for name in dropout)]
-    done = _sweep_apart(
-        sweep, *options, "trainer.devices=2", "optimizer.lr=1e-3,1e-2", "trainer.max_steps=2"
-    )
-    assert done.returncode == 0, done.stderr
-    trials = list(read_trials(sweep).values())
+    trials = _sweep(monkeypatch, sweep, *options, "optimizer.lr=1e-2", "trainer.devices=1,2")
     assert [trial.status for trial in trials] == ["completed"] * 2
-    for number, rate in enumerate(("1e-3", "1e-2")):
-        one = run_train(
-            *options, f"optimizer.lr={rate}", "trainer.max_steps=2", f"output_dir={tmp_path / rate}"
-        )
-        for name, tensor in weights(one).items():
-            ours = weights(sweep / str(number))[name]
-            torch.testing.assert_close(ours, tensor, rtol=1e-3, atol=1e-5)
+    said = capfd.readouterr().out
+    assert [line for line in said.splitlines() if "run.ranks: " in line][-1].endswith("ranks: 2")
+    one, two = (weights(sweep / number) for number in "01")
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_trials_side_by_side(tmp_path: Path, options: list[str]) -> None:
+def test_trials_side_by_side(
+    tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    from joblib.externals.loky import get_reusable_executor
+
     sweep = tmp_path / "sweep"
     several = ["hydra/launcher=parallel", "loss.temperature=0.05,-1"]
-    done = _sweep_apart(sweep, *options, *several, "trainer.max_steps=2")
-    assert done.returncode == 1, done.stderr
-    trials = list(read_trials(sweep).values())
+    try:
+        trials = _sweep(monkeypatch, sweep, *options, *several, code=1)
+    finally:
+        get_reusable_executor().shutdown(wait=True)
     assert [trial.status for trial in trials] == ["completed", "failed"]
     assert (sweep / "best").exists()

@@ -1,0 +1,42 @@
+"""`inbatch train` in forked ranks: the whole command, without the import of its libraries."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers.launching import ROOT
+from helpers.runs import TINY
+from inbatch.cli.train import main
+
+
+@dataclass(frozen=True)
+class Left:
+    """How a rank has left the command."""
+
+    code: int
+    error: str | None  # what it raised, where that is no exit
+    said: str
+    at_s: float  # on a clock that all ranks share
+
+
+def train_command(rank: int, world_size: int, folder: Path, *overrides: str) -> Left:
+    """Run the command in `folder`; for `helpers.distributed.run`."""
+    os.chdir(folder)
+    sys.argv = [str(ROOT / "scripts" / "train.py"), *TINY, *overrides]
+    log = folder / f"rank-{rank}.log"
+    code, error = 0, None
+    with log.open("w", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        for number in (1, 2):  # of libraries and of what the command starts
+            os.dup2(file.fileno(), number)
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        except Exception as raised:
+            code, error = 1, repr(raised)
+    return Left(code, error, log.read_text(), time.monotonic())
