@@ -1,4 +1,4 @@
-"""A program that calls `inbatch.train` trains on ranks that were started as torchrun starts them."""
+"""A program that calls `inbatch.train` trains on ranks that another has started, as torchrun does."""
 
 from __future__ import annotations
 
