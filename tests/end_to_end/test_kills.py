@@ -9,8 +9,8 @@ from pathlib import Path
 SCRIPT = Path(__file__).parents[2] / "scripts" / "kill_resume.py"
 
 
-def test_a_killed_run_is_identical() -> None:
-    command = [sys.executable, str(SCRIPT), "--kills", "1", "--runs", "auto/1", "--seed", "7"]
+def test_killed_runs_are_identical() -> None:
+    command = [sys.executable, str(SCRIPT), "--kills", "1", "--runs", "ddp/2", "--seed", "7"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].endswith("| identical | identical |")
