@@ -179,13 +179,13 @@ def write_set(name: str, root: Path, folder: Path) -> Data:
     """Pairs to train on, and retrieval sets in folders as BEIR has them."""
     if name == "cpv":
         source = root / "cpv"
-        test = columns(source / "retrieval_test" / "queries.parquet", "qid", "text")[:600]
+        test = dict(columns(source / "retrieval_test" / "queries.parquet", "qid", "text")[:600])
         corpus = columns(source / "retrieval_test" / "corpus.parquet", "did", "text")
         grades = columns(source / "retrieval_test" / "qrels.parquet", "qid", "did")
         pairs = columns(source / "pairs_train.parquet", "query", "pos")
         held_out = columns(source / "pairs_dev.parquet", "query", "pos")[:600]
         dev = retrieval(held_out, [doc for _, doc in held_out])
-        found = (dict(test), dict(corpus), [(q, d) for q, d in grades if q in dict(test)])
+        found = (test, dict(corpus), [(q, d) for q, d in grades if q in test])
     else:
         source = root / "wdc_lspc" / name
         rows = labelled(source, "test")

@@ -16,6 +16,7 @@ import torch
 import yaml
 
 import inbatch
+from helpers.runs import no_plots
 from helpers.tiny import tiny_texts
 from inbatch import ConfigError, TrainResult
 from inbatch.evaluation import TripletEvaluator
@@ -32,7 +33,7 @@ SMALL: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inbatch.export.plots.plot_run", lambda *args, **kwargs: [])
+    no_plots(monkeypatch)
 
 
 def rows(num: int = 24, *, seed: int = 0) -> list[dict[str, str]]:
@@ -71,7 +72,7 @@ def test_the_example_of_the_docstring(tmp_path: Path, monkeypatch: pytest.Monkey
 def of_dicts(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainResult, str]:
     """A run on rows in memory, and what it has printed."""
     with redirect_stdout(StringIO()) as shown, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("inbatch.export.plots.plot_run", lambda *args, **kwargs: [])
+        no_plots(patch)
         output = tmp_path_factory.mktemp("dicts") / "out"
         result = inbatch.train(rows(), **SMALL, encoder=tiny_bert, output_dir=output)
     return result, shown.getvalue()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import inbatch
-from helpers.runs import metrics
+from helpers.runs import metrics, no_plots
 from helpers.tiny import tiny_texts
 from inbatch.losses import LossInput, LossOutput, MultipleNegativesRanking
 
@@ -50,7 +50,7 @@ def train(model: Path, folder: Path, *steps: int) -> inbatch.TrainResult:
 
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inbatch.export.plots.plot_run", lambda *args, **kwargs: [])
+    no_plots(monkeypatch)
 
 
 def test_it_saves_the_step_and_the_same_call_goes_on(

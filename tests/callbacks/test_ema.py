@@ -115,9 +115,8 @@ def test_the_average_of_shards_is_that_of_one_rank(
     tmp_path: Path, on_one_rank: dict[str, Tensor], strategy: str
 ) -> None:
     """Nor have evaluations in between left anything of the average in the weights that train."""
-    killed = (
-        strategy == "fsdp"
-    )  # both keep a rank's part of the average in its part of a checkpoint
+    # Both keep a rank's part of the average in its part of a checkpoint.
+    killed = strategy == "fsdp"
     for name, tensor in check_average(tmp_path, strategy, 2, killed=killed).items():
         torch.testing.assert_close(tensor, on_one_rank[name], rtol=0, atol=1e-5)
 

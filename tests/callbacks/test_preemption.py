@@ -13,7 +13,7 @@ import torch
 from helpers import distributed
 from helpers.faults import fault
 from helpers.keystone import collectives_of, quiet
-from helpers.runs import TINY, compose_run, metrics, weights, write_triplets
+from helpers.runs import TINY, compose_run, metrics, no_plots, weights, write_triplets
 from inbatch.callbacks.run_id import with_run_id
 from inbatch.cluster.requeue import job_fields, leave_early, preempted_exits, requeue, why_not
 from inbatch.cluster.stop_request import Preempted, Saved, StopRequest, signal_name
@@ -47,7 +47,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, options: list[str]) -> Path:
 def run_until_stopped(output: Path, *overrides: str) -> Preempted | None:
     """Train as the entry point does, without plots; what ended the run, if it was a signal."""
     with StopRequest() as stop, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("inbatch.export.plots.plot_run", lambda *args, **kwargs: [])
+        no_plots(patch)
         try:
             train(check_config(compose_run(*TINY, *overrides, f"output_dir={output}")), stop)
         except Preempted as stopped:

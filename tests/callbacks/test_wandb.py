@@ -14,7 +14,7 @@ import pytest
 
 from helpers.distributed import run
 from helpers.forked_command import train_command
-from helpers.runs import TINY, compose_run, metrics, write_triplets
+from helpers.runs import TINY, compose_run, metrics, no_plots, write_triplets
 from helpers.wandb_file import OfflineRun, read_runs
 from inbatch.callbacks.wandb_run import WandbLogger, WandbRun, named
 from inbatch.config.check import check_config
@@ -28,7 +28,6 @@ OWN = {"_runtime", "_step", "_timestamp", "trainer/global_step", "epoch", "time_
 
 def _overrides(folder: Path, steps: int) -> list[str]:
     return [
-        *TINY,
         f"data.train.triplets={write_triplets(folder / 'triplets.jsonl')}",
         f"output_dir={folder / 'run'}",
         "global_batch_size=8",
@@ -48,10 +47,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two steps, and the same one going on to four."""
     folder = tmp_path_factory.mktemp("wandb")
     for steps in (2, 4):
-        config = compose_run(*_overrides(folder, steps))
+        config = compose_run(*TINY, *_overrides(folder, steps))
         second = int(time.time())
         with redirect_stdout(StringIO()) as shown, pytest.MonkeyPatch.context() as patch:
-            patch.setattr("inbatch.export.plots.plot_run", lambda *args, **kwargs: [])
+            no_plots(patch)
             train(check_config(config))
         while int(time.time()) == second:  # W&B names the folder of an offline run by the second
             time.sleep(0.01)
@@ -163,7 +162,7 @@ def test_an_offline_run_sends_no_model() -> None:
 def test_a_run_that_cannot_be_sent_ends_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], reason: str
 ) -> None:
-    options = [*_overrides(tmp_path, 2)[len(TINY) :], "logger.wandb.offline=false"]
+    options = [*_overrides(tmp_path, 2), "logger.wandb.offline=false"]
     nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9", "NETRC": str(tmp_path / "none")}
     for name, value in {**nowhere, **variables, "WANDB_MODE": "online"}.items():
         monkeypatch.setenv(name, value)

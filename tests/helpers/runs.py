@@ -38,14 +38,16 @@ def compose_run(*overrides: str) -> DictConfig:
     return compose("train", complete_overrides(overrides, Path(CONF_DIR)))
 
 
-def run_train(*overrides: str, plots: bool = False) -> Path:
-    """Train in this process; returns the output directory.
+def no_plots(patch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes half the time of a tiny run, where nobody looks at it."""
+    patch.setattr("inbatch.export.plots.plot_run", lambda *args, **kwargs: [])
 
-    Drawing plots takes half the time of a tiny run, so that is left out where nobody looks at them.
-    """
+
+def run_train(*overrides: str, plots: bool = False) -> Path:
+    """Train in this process, without plots unless they are asked for; returns the output directory."""
     with pytest.MonkeyPatch.context() as patch:
         if not plots:
-            patch.setattr("inbatch.export.plots.plot_run", lambda *args, **kwargs: [])
+            no_plots(patch)
         return train(check_config(compose_run(*TINY, *overrides))).output_dir
 
 
@@ -60,7 +62,7 @@ def run_with(callback: Callback, stop: StopRequest | None, *overrides: str) -> N
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("inbatch.run.train.make_callbacks", make_callbacks)
-        patch.setattr("inbatch.export.plots.plot_run", lambda *args, **kwargs: [])
+        no_plots(patch)
         train(check_config(compose_run(*TINY, *overrides)), stop)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from helpers.faults import fault
+from helpers.forked_command import printed_into
 from helpers.launching import MARK, WITHIN_S, environment, processes
 from helpers.recipes import STEPS, of_stage, write_recipe
 from helpers.runs import metrics
@@ -21,12 +22,9 @@ from inbatch.cli.recipe import main
 
 def _recipe(log: Path, *words: str) -> None:
     """Run the command in a forked process."""
-    with log.open("wb") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115 - until the process ends
     sys.argv = ["inbatch recipe", *words]
-    sys.exit(main())
+    with printed_into(log):
+        sys.exit(main())
 
 
 @pytest.mark.slow

@@ -60,9 +60,8 @@ def _error(
     return relative_error(found, update, start)
 
 
-OPTIONS: dict[
-    str, tuple[dict[str, Any], dict[str, Any], float]
-] = {  # and of the reference, and the limit
+# Options of a run, those of the reference, and the largest error.
+OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
     "accumulated": ({"num_steps": 4, "accumulate": 2}, {}, 5e-6),
     "left over": ({"num_steps": 3, "accumulate": 2}, {}, 5e-6),
     # A clipped update is smaller, so its float32 rounding weighs more.

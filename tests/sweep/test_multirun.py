@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.runs import TINY, run_train, weights, write_triplets
+from helpers.runs import TINY, no_plots, run_train, weights, write_triplets
 from inbatch.cli.train import main
 from inbatch.guide.store import Table
 from inbatch.sweep.trials import Trial, read_trials
@@ -40,7 +40,7 @@ def _sweep(
     """Run a sweep in this process, as the basic launcher does."""
     arguments = ["-m", *overrides, f"hydra.sweep.dir={folder}"]
     monkeypatch.setattr(sys, "argv", [str(ROOT / "scripts" / "train.py"), *arguments])
-    monkeypatch.setattr("inbatch.export.plots.plot_run", lambda *args, **kwargs: [])
+    no_plots(monkeypatch)
     if not plots:
         monkeypatch.setattr("inbatch.sweep.plots.plot_sweep", lambda *args, **kwargs: [])
     try:
