@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import torch
 from helpers.tiny import save_tiny_bert
 
 torch.set_num_threads(1)
+gc.disable()  # until all tests are imported
 # A shell has the commands in the background of a script ignore it, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -25,6 +27,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests come first, so that at the end no worker has a long one left while the others idle."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """A million objects of libraries and tests stay, and each collection would look through all of them."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """What bindings hold is freed before they look for leaks."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import inbatch
 from helpers.keystone import LOSSES
-from helpers.shortage import Shortage, quick_collection
+from helpers.shortage import Shortage
 from helpers.tiny import tiny_texts
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.encoder.head import Dense
 from inbatch.encoder.shared_casts import shared_casts
 from inbatch.step import forwards
-
-
-@pytest.fixture(autouse=True)
-def _quick() -> Iterator[None]:
-    with quick_collection():
-        yield
-
 
 CPU = torch.device("cpu")
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from helpers.forked_process import ForkedProcess
 from helpers.runs import TINY, compose_run, metrics, run_train, weights, write_triplets
 from inbatch.cli.prepare import prepare_sources, read_config, read_options
-from inbatch.cli.train import CONF_DIR
 from inbatch.data.sources.load import load_sources
 from inbatch.errors import ConfigError
 
-ROOT = Path(CONF_DIR).parent
 RUN = ("global_batch_size=8", "trainer.max_epochs=2", "++encoder.prompts={query: 'offer '}")
 LOSS = ("loss=multiple_negatives_ranking", "sampler=proportional")
 
@@ -73,26 +68,21 @@ def test_a_run_on_prepared_data_is_bit_identical(tmp_path: Path, tokenize: bool)
             )
 
 
-def test_a_killed_script_goes_on(tmp_path: Path) -> None:
+def test_a_killed_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_triplets(tmp_path / "triplets.jsonl", 600)
     folder, shards = tmp_path / "prepared", tmp_path / "prepared" / "train"
-    command = [sys.executable, str(ROOT / "scripts" / "prepare.py"), f"data.train={path}"]
-    command += [f"prepare.output={folder}", "prepare.shard_rows=5", "prepare.workers=2"]
-    command += [f"data.cache_dir={tmp_path / 'cache'}", *TINY, "prepare.tokenize=true"]
-    single = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=tmp_path, env=single, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and len(list(shards.glob("shard-*"))) < 20:
+    keys = {"output": folder, "shard_rows": 5, "tokenize": "true"}
+    options = [f"data.train={path}", f"data.cache_dir={tmp_path / 'cache'}"]
+    options += [f"++prepare.{key}={value}" for key, value in keys.items()]
+    killed = ForkedProcess(run_prepare, *options, "++prepare.workers=2")
+    while killed.poll() is None and len(list(shards.glob("shard-*"))) < 20:
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    killed.kill_session()
     kept = {shard: shard.stat().st_ino for shard in shards.glob("shard-*")}
     assert not (folder / "manifest.json").exists(), "killed too late for this test to mean anything"
-    done = subprocess.run(
-        command, cwd=tmp_path, env=single, check=True, capture_output=True, text=True
-    )
-    assert f"prepare  {5 * len(kept):,} of 600 rows are there already" in done.stdout
-    assert f"train on it with data.train={folder}" in done.stdout
+    capsys.readouterr()
+    run_prepare(*options)
+    assert f"prepare  {5 * len(kept):,} of 600 rows are there already" in capsys.readouterr().out
     assert {shard: shard.stat().st_ino for shard in kept} == kept
     [source], [raw] = load_sources(str(folder)), load_sources(str(path))
     assert source.num_rows == 600

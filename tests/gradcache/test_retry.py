@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -11,18 +11,11 @@ from test_engine import Net, chunks_of, contrast
 from torch import Tensor
 
 from helpers.gradient_cache import cached_backward
-from helpers.shortage import ERRORS, Shortage, never, quick_collection
+from helpers.shortage import ERRORS, Shortage, never
 from inbatch.batch.batch import Chunk
 from inbatch.device.memory import is_out_of_memory, make_room, retried
 from inbatch.gradcache import Accumulated, Engine, KeepBudget, OutOfMemoryHandler
 from inbatch.step.gradient_sync import NoSync
-
-
-@pytest.fixture(autouse=True)
-def _quick() -> Iterator[None]:
-    with quick_collection():
-        yield
-
 
 SIZES = [5, 3, 8]
 CPU = torch.device("cpu")

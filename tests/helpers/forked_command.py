@@ -10,9 +10,10 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.launching import ROOT
 from helpers.runs import TINY
 from inbatch.cli.train import main
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)

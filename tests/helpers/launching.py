@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers.forked_process import ForkedProcess, run_script
 from helpers.runs import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +27,6 @@ class Ended:
 
     code: int
     output: str
-    seconds: float  # until the last process was gone
 
 
 def command(launcher: str, *overrides: str) -> list[str]:
@@ -51,36 +51,18 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": modules, **more}
 
 
-def run(line: Sequence[str], *, folder: Path, within_s: float) -> Ended:
-    """Run a command until it and everything that it has started have ended.
-
-    Raises:
-        AssertionError: something still runs after `within_s`; it is killed.
-    """
-    mark = secrets.token_hex(8)
-    log = folder / f"{mark}.log"
-    start = time.monotonic()
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            line, cwd=folder, stdout=file, stderr=subprocess.STDOUT, env=environment(**{MARK: mark})
-        )
-    left = [process.pid]
-    while process.poll() is None or left:
-        time.sleep(0.05)
-        left = processes({f"{MARK}={mark}"})
-        if time.monotonic() - start > within_s:
-            for pid in left:
-                os.kill(pid, signal.SIGKILL)
-            process.wait()
-            raise AssertionError(f"{len(left)} processes after {within_s} s:\n{log.read_text()}")
-    return Ended(process.returncode, log.read_text(), time.monotonic() - start)
+def run(line: list[str], *, folder: Path, new: bool = False) -> Ended:
+    """Run a command until it and everything that it has started have ended; see `started`."""
+    with started(folder, line, new=new) as run:
+        code = run.end()
+    return Ended(code, run.log.read_text())
 
 
 @dataclass(frozen=True)
 class Started:
     """A run that goes on, all its processes included."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | ForkedProcess
     log: Path
     mark: str
     waits_for_ranks: Callable[[], bool] = lambda: True  # of two nodes: it is where ranks meet
@@ -116,24 +98,36 @@ class Started:
         return text in self.log.read_text()
 
     def left(self) -> list[int]:
-        """Its processes."""
-        return processes({f"{MARK}={self.mark}"})
+        """Its processes; one that is forked keeps the environment that its parent began with."""
+        own = [self.process.pid] if self.process.poll() is None else []
+        return sorted({*own, *processes({f"{MARK}={self.mark}"})})
 
 
 @contextmanager
-def started(folder: Path, line: list[str], **variables: str) -> Iterator[Started]:
-    """Start a command as from the prompt of a terminal; what is left of it is killed at the end."""
+def started(
+    folder: Path, line: list[str], *, new: bool = False, **variables: str
+) -> Iterator[Started]:
+    """Start a command as from the prompt of a terminal; what is left of it is killed at the end.
+
+    Its first process is forked, unless it is to be a `new` one, which imports its libraries.
+    """
     mark = secrets.token_hex(8)
     log = folder / f"{mark}.log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            line,
-            cwd=folder,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=environment(**{MARK: mark}, **variables),
-            start_new_session=True,
-        )
+    variables = environment(**{MARK: mark}, **variables)
+    process: subprocess.Popen[bytes] | ForkedProcess
+    if new:
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                line,
+                cwd=folder,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=variables,
+                start_new_session=True,
+            )
+    else:
+        log.touch()
+        process = ForkedProcess(run_script, line, folder, log, variables)
     run = Started(process, log, mark)
     try:
         yield run

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,16 +16,6 @@ ERRORS: dict[str, RuntimeError] = {
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
     ),
 }
-
-
-@contextmanager
-def quick_collection() -> Iterator[None]:
-    """Inside, what is there already is never garbage: each shortage looks for some, and tests hold much."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def never(number: int) -> bool:

@@ -52,7 +52,7 @@ def test_a_second_ctrl_c_leaves_at_once(training: list[str], tmp_path: Path) -> 
 
 
 def test_ctrl_c_while_libraries_are_imported(training: list[str], tmp_path: Path) -> None:
-    with started(tmp_path, command("lightning", *training)) as run:
+    with started(tmp_path, command("lightning", *training), new=True) as run:
         maps = Path(f"/proc/{run.process.pid}/maps")
         run.wait_until(lambda: "libtorch_cpu" in maps.read_text())
         run.press_ctrl_c()
@@ -69,7 +69,8 @@ def test_ctrl_c_ends_a_sweep(training: list[str], tmp_path: Path) -> None:
         run.press_ctrl_c()
         assert run.end() == 130, run.log.read_text()
         ends_with(run, f"holds; the same command with hydra.sweep.dir={sweep} goes on from there")
-        assert [trial.status for trial in read_trials(sweep).values()] == ["stopped"]
+        trials_run = [trial.status for trial in read_trials(sweep).values()]
+        assert trials_run == ["stopped"], run.log.read_text()
         assert (sweep / "0" / "checkpoints" / "last.ckpt").exists()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,16 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from helpers.shortage import ERRORS, quick_collection
+from helpers.shortage import ERRORS
 from inbatch.errors import ConfigError
 from inbatch.optim import adamw, step_again
-
-
-@pytest.fixture(autouse=True)
-def _quick() -> Iterator[None]:
-    with quick_collection():
-        yield
-
 
 STEPS = 3
 Make = Callable[[list[Any]], Optimizer]

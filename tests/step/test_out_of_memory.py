@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from helpers.keystone import (
     relative_error,
     start_of,
 )
-from helpers.shortage import ERRORS, Shortage, never, quick_collection
+from helpers.shortage import ERRORS, Shortage, never
 from helpers.tiny import tiny_texts
 from inbatch.batch.batch import Chunk
 from inbatch.encoder import Encoder
@@ -34,13 +34,6 @@ from inbatch.guide import LiveGuide, Process
 from inbatch.losses.softmax import ring
 from inbatch.step import loss_gradient
 from inbatch.strategies.failed_rank import lost_rank
-
-
-@pytest.fixture(autouse=True)
-def _quick() -> Iterator[None]:
-    with quick_collection():
-        yield
-
 
 ROWS = 12
 Fails = Callable[[int], bool]

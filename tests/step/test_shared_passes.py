@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from helpers import keystone
 from helpers.distributed import run
 from helpers.keystone import LOSSES, distributed, make_encoder, quiet, reference, relative_error
-from helpers.shortage import ERRORS, Fails, Shortage, quick_collection
+from helpers.shortage import ERRORS, Fails, Shortage
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
 from inbatch.losses.softmax import ring
@@ -27,12 +27,6 @@ LOSS: dict[str, tuple[Any, str]] = {
     "loss": (loss_gradient, "loss_gradient"),
     "ring": (ring, "add_product"),
 }
-
-
-@pytest.fixture(autouse=True)
-def _quick() -> Iterator[None]:
-    with quick_collection():
-        yield
 
 
 def at(*numbers: int) -> Fails:

@@ -25,7 +25,7 @@ from helpers.keystone import (
     start_of,
 )
 from inbatch.compat import num_compiled_graphs
-from inbatch.encoder import Encoder
+from inbatch.encoder.transformer import TransformerEncoder
 from inbatch.strategies import DDP
 
 ROWS = 8
@@ -93,11 +93,11 @@ def test_the_update_is_that_of_one_process_with_each_option(tiny_bert: Path, str
 
 
 def _compiled(rank: int, world_size: int, path: Path) -> tuple[dict[str, torch.Tensor], int]:
-    """The backend is the eager one, which compiles no code."""
+    """The backend traces both directions and compiles no code."""
     quiet()
-    eager = partialmethod(Encoder.compile_backbone, backend="eager")
+    traced = partialmethod(TransformerEncoder.compile_backbone, backend="aot_eager")
     with pytest.MonkeyPatch.context() as monkey:
-        monkey.setattr(Encoder, "compile_backbone", eager)
+        monkey.setattr(TransformerEncoder, "compile_backbone", traced)
         monkey.setitem(STRATEGIES, "ddp", DDP(timeout_s=60, bucket_mib=0.01))
         before = num_compiled_graphs()
         state = _train(rank, world_size, path, "ddp", {**CACHED, "compile": True})

@@ -6,6 +6,7 @@ Those of Slurm are what version 22.05 sets in each kind of shell and step.
 from __future__ import annotations
 
 import os
+import socket
 
 import pytest
 
@@ -44,6 +45,16 @@ def test_a_shell_starts_its_ranks(shell: str, monkeypatch: pytest.MonkeyPatch) -
     assert find_world("cpu", "auto", 1, environ=environ).size == 1
     _set(monkeypatch, environ)
     assert type(cluster_environment()) is OwnRanks
+
+
+def test_no_other_run_takes_the_port_before_ranks_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MASTER_PORT", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    ranks = OwnRanks()
+    port = ranks.main_port
+    with pytest.raises(OSError, match="Address already in use"):
+        socket.create_server(("", port))
+    assert ranks.main_port == port
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from lightning.fabric.plugins.environments import (
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
-from torch.distributed import DistNetworkError
+from torch.distributed import DistNetworkError, TCPStore
 
 from inbatch.cluster.first_rank import start_ranks_from_here
 from inbatch.errors import ConfigError
@@ -29,6 +29,26 @@ _PORT = "MASTER_PORT"
 @final
 class OwnRanks(LightningEnvironment):
     """Lightning starts the ranks of this machine, which end with this process."""
+
+    def __init__(self) -> None:
+        """Choose no port yet."""
+        super().__init__()
+        self._listens: TCPStore | None = None
+
+    @property
+    def main_port(self) -> int:
+        """The port at which ranks meet; where none is set, one at which this process listens from now on.
+
+        Lightning's class finds a port that is free, and another run can take it before rank 0 listens there.
+        Torch has rank 0 meet the others in the store that its process has at that port already.
+        """
+        if self.creates_processes_externally or _PORT in os.environ or self.node_rank():
+            return super().main_port
+        if self._listens is None:
+            self._listens = TCPStore(
+                self.main_address, 0, is_master=True, wait_for_workers=False, multi_tenant=True
+            )
+        return self._listens.port
 
     def validate_settings(self, num_devices: int, num_nodes: int) -> None:
         """Called right before the ranks are started.
