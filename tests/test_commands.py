@@ -222,6 +222,13 @@ def test_bash_completes(line: str, expected: list[str], tmp_path: Path) -> None:
     assert done.stdout.splitlines() == expected, done.stderr
 
 
+def test_completion_does_not_wait_for_torch() -> None:
+    code = "import sys; sys.modules['torch'] = None  # which fails where it is imported\n"
+    code += "from inbatch.cli.main import run; run('completion')"
+    asked = run("-c", code, "--words", "inbatch tr")
+    assert (asked.returncode, asked.stdout) == (0, "train \n"), asked.stderr
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_the_script_of_a_shell_is_printed(shell: str) -> None:
     done = run("-m", "inbatch", "completion", shell)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
+from helpers.launching import ROOT, run
 from helpers.runs import CONF_DIR, TINY, compose_run
 from inbatch.cli.overrides import as_text, complete_overrides, quoted
 from inbatch.config.check import check_config
@@ -181,19 +180,14 @@ def test_a_run_reads_such_files(tmp_path: Path) -> None:
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(text)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "inbatch", "train", *TINY),
-            *("data.train=~/lake/dt=2026-01-01/p.jsonl", "data.train.limit=8"),
-            *(f"data.eval={files[1]}", "data.columns.query=Title (EN)"),
-            *("data.columns.positive=it's, [the] other: one", "output_dir=out (1)"),
-            *("global_batch_size=4", "trainer.max_steps=1"),
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    line = [
+        *(sys.executable, str(ROOT / "scripts" / "train.py"), *TINY),
+        *("data.train=~/lake/dt=2026-01-01/p.jsonl", "data.train.limit=8"),
+        *(f"data.eval={files[1]}", "data.columns.query=Title (EN)"),
+        *("data.columns.positive=it's, [the] other: one", "output_dir=out (1)"),
+        *("global_batch_size=4", "trainer.max_steps=1"),
+    ]
+    ended = run(line, folder=tmp_path, HOME=str(tmp_path))
+    assert ended.code == 0, ended.output
     config = OmegaConf.load(tmp_path / "out (1)" / "config.yaml")
     assert config.data.train.train.limit == 8

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from helpers.launching import ROOT, started
 from helpers.runs import TINY, metrics, run_train, weights, write_triplets
 from inbatch.errors import ConfigError
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -153,17 +151,12 @@ def test_a_finished_run_trains_nothing_and_keeps_its_record(
 def test_a_second_start_says_who_holds_the_folder(tmp_path: Path, triplets: Path) -> None:
     long = ["trainer.max_steps=100000", "trainer.max_epochs=-1"]
     options = _options(triplets, tmp_path / "run", *long)
-    command = [sys.executable, "-m", "inbatch", "train", *TINY, *options]
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        assert first.stdout is not None
-        assert any("step 1/" in line for line in first.stdout)
-        held = rf"is in use by another run \(process {first.pid} on "
-        with pytest.raises(ConfigError, match=held):
+    line = [sys.executable, str(ROOT / "scripts" / "train.py"), *TINY, *options]
+    with started(tmp_path, line) as first:
+        first.wait_until(lambda: first.says("step 1/"))
+        pid = first.process.pid
+        with pytest.raises(ConfigError, match=rf"is in use by another run \(process {pid} on "):
             run_train(*options)
-    finally:
-        first.kill()
-        first.communicate()
     rows = metrics(tmp_path / "run")
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
-    assert json.loads((tmp_path / "run" / "run.lease").read_text())["process"]["pid"] == first.pid
+    assert json.loads((tmp_path / "run" / "run.lease").read_text())["process"]["pid"] == pid

@@ -51,9 +51,9 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": modules, **more}
 
 
-def run(line: list[str], *, folder: Path, new: bool = False) -> Ended:
+def run(line: list[str], *, folder: Path, new: bool = False, **variables: str) -> Ended:
     """Run a command until it and everything that it has started have ended; see `started`."""
-    with started(folder, line, new=new) as run:
+    with started(folder, line, new=new, **variables) as run:
         code = run.end()
     return Ended(code, run.log.read_text())
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ import torch
 
 from helpers.distributed import run
 from helpers.keystone import quiet
-from helpers.launching import ROOT, environment
+from helpers.launching import ROOT
+from helpers.launching import run as run_command
 from helpers.runs import TINY, metrics, run_train, weights, write_triplets
 from helpers.tiny import save_tiny_bert, tiny_texts
 
@@ -215,7 +215,8 @@ def _equal(before: Sequence[float], after: Sequence[float], *, tolerance: float)
 
 def _prepare(overrides: list[str], folder: Path) -> None:
     line = [sys.executable, str(ROOT / "scripts" / "prepare.py"), *TINY, *overrides]
-    subprocess.run(line, cwd=folder, env=environment(), check=True, stdout=subprocess.DEVNULL)
+    ended = run_command(line, folder=folder)
+    assert ended.code == 0, ended.output
 
 
 def _train(rank: int, world_size: int, overrides: list[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
@@ -12,13 +11,12 @@ import matplotlib.image
 import pytest
 from rich.console import Console
 
+from helpers.launching import ROOT, run
 from helpers.sweep_folder import write
 from inbatch.errors import ConfigError
 from inbatch.sweep.plots import scale
 from inbatch.sweep.report import report
 from inbatch.sweep.trials import best_trial, read_trials, varied
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -113,14 +111,15 @@ def test_different_metrics_are_not_compared(tmp_path: Path) -> None:
         report(tmp_path)
 
 
-def test_script_reports_offline(sweep: Path) -> None:
-    command = [sys.executable, str(ROOT / "scripts" / "sweep_report.py"), str(sweep)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "best: " in done.stdout
-    done = subprocess.run([*command[:2], "nowhere"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert (
-        done.stderr == "error: sweep='nowhere' holds no trials: give the folder of a --multirun\n"
+def test_script_reports_offline(sweep: Path, tmp_path: Path) -> None:
+    script = [sys.executable, str(ROOT / "scripts" / "sweep_report.py")]
+    done = run([*script, str(sweep)], folder=tmp_path)
+    assert done.code == 0
+    assert "best: " in done.output
+    done = run([*script, "nowhere"], folder=tmp_path)
+    assert done.code == 1
+    assert done.output == (
+        "error: sweep='nowhere' holds no trials: give the folder of a --multirun\n"
     )
 
 

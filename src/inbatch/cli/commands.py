@@ -14,6 +14,7 @@ class Command(NamedTuple):
     examples: tuple[str, ...]
     keys: tuple[str, ...] = ()  # the most important ones
     config: str = ""  # name of its file in conf/, empty where it takes none
+    without_torch: bool = False  # it answers before torch could be imported
 
 
 _RUN_KEYS = (
@@ -247,5 +248,6 @@ COMMANDS = {
             'eval "$(inbatch completion zsh)"      # in ~/.zshrc, after compinit',
             "inbatch train optim<TAB>",
         ),
+        without_torch=True,
     ),
 }

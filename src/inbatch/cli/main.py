@@ -63,7 +63,8 @@ def run(name: str, *, typed: str | None = None) -> NoReturn:
         from inbatch.cli.help import command_help
 
         _show(command_help(name))
-    start(COMMANDS[name].module, typed=typed)
+    command = COMMANDS[name]
+    start(command.module, typed=typed, without_torch=command.without_torch)
 
 
 def _show(text: str) -> NoReturn:

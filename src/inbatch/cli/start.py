@@ -26,18 +26,19 @@ from inbatch.compat import (
 )
 
 
-def start(module: str, *, typed: str | None = None) -> NoReturn:
+def start(module: str, *, typed: str | None = None, without_torch: bool = False) -> NoReturn:
     """Run ``main`` of a module and leave with its exit code.
 
     Args:
         module: its name.
         typed: handed to `main`, see `inbatch.cli.main.run`.
+        without_torch: it imports no torch, so nothing of it is made ready.
     """
     end_with_first_rank()
     leaving = _Leaving()
     atexit.register(leaving)  # before those of all imports, so it is called after them
     try:
-        leaving.code = _imported(module).main(typed) or 0
+        leaving.code = _imported(module, without_torch).main(typed) or 0
     except SystemExit as ended:
         leaving.code = ended.code or 0
     except KeyboardInterrupt:
@@ -65,13 +66,14 @@ class _Leaving:
             os._exit(self.code)
 
 
-def _imported(name: str) -> Any:
+def _imported(name: str, without_torch: bool) -> Any:
     gc.disable()
     try:
-        load_dynamo_when_needed()
-        load_part_of_torchmetrics()
-        load_part_of_scipy_optimize()
-        read_models_once()
+        if not without_torch:
+            load_dynamo_when_needed()
+            load_part_of_torchmetrics()
+            load_part_of_scipy_optimize()
+            read_models_once()
         module = import_module(name)
     finally:
         gc.enable()
