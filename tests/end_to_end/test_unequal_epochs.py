@@ -22,6 +22,7 @@ OPTIONS = (
     "accumulate=4",
     "trainer.max_epochs=3",
     "checkpoint.every_n_steps=1",
+    "encoder.config.num_hidden_layers=1",
     "+encoder.config.hidden_dropout_prob=0.1",
 )
 
