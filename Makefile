@@ -8,6 +8,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Many tests wait for processes that they have started.
 WORKERS ?= 4
+# Some machines ask Python to write no byte code: all workers and all that they start would compile everything.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: install demo test check lint format clean
 .DEFAULT_GOAL := test

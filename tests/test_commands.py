@@ -222,11 +222,26 @@ def test_bash_completes(line: str, expected: list[str], tmp_path: Path) -> None:
     assert done.stdout.splitlines() == expected, done.stderr
 
 
-def test_completion_does_not_wait_for_torch() -> None:
-    code = "import sys; sys.modules['torch'] = None  # which fails where it is imported\n"
-    code += "from inbatch.cli.main import run; run('completion')"
-    asked = run("-c", code, "--words", "inbatch tr")
-    assert (asked.returncode, asked.stdout) == (0, "train \n"), asked.stderr
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("completion", "--words", "inbatch tr"), 0, "train \n"),
+        (
+            ("report", "nowhere"),
+            1,
+            "error: sweep='nowhere' holds no trials: give the folder of a --multirun\n",
+        ),
+    ],
+)
+def test_commands_that_do_not_wait_for_torch(words: tuple[str, ...], code: int, said: str) -> None:
+    program = "import sys; sys.modules['torch'] = None  # which fails where it is imported\n"
+    program += "from inbatch.cli.main import main; main()"
+    asked = run("-c", program, *words)
+    assert (asked.returncode, asked.stdout + asked.stderr) == (code, said)
+    assert {name for name, command in COMMANDS.items() if command.without_torch} == {
+        "completion",
+        "report",
+    }
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

@@ -49,17 +49,26 @@ def test_products_of_onednn() -> None:
         assert float((found - wanted).abs().max()) < 1e-4
 
 
-def test_the_part_of_torchmetrics_that_lightning_mentions() -> None:
-    """In a process of its own: the rest is loaded when it is asked for, and the classes stay the same."""
+def test_what_no_encoder_needs_is_loaded_when_it_is_asked_for() -> None:
+    """In a process of its own: metrics, scipy's optimizers; classes stay the same, no model is missing."""
     code = """
 import sys
-from inbatch.compat import load_part_of_torchmetrics
+from inbatch.compat import (
+    load_part_of_scipy_optimize, load_part_of_torchmetrics, read_models_once
+)
 load_part_of_torchmetrics()
+load_part_of_scipy_optimize()
+read_models_once()
 import lightning.pytorch
 import torchmetrics
+import transformers
+from transformers.models.bert.modeling_bert import BertModel
+from transformers.utils import import_utils
+part = sys.modules["scipy.optimize"]
+print(type(part).__name__, import_utils.create_import_structure_from_path.cache_info().maxsize)
+print(*(name in sys.modules for name in ("torchmetrics.functional", "scipy.signal", "matplotlib")))
+
 first = torchmetrics.Metric
-print("torchmetrics.functional" in sys.modules, "scipy.signal" in sys.modules)
-print("matplotlib" in sys.modules)
 mean = torchmetrics.MeanMetric()
 print(isinstance(mean, first), torchmetrics.Metric is first, torchmetrics.__version__ > "1")
 mean.update(2.0)
@@ -69,14 +78,21 @@ try:
     torchmetrics.no_such_name
 except AttributeError as error:
     print(error)
+
+print(part.linear_sum_assignment([[2.0, 1.0], [1.0, 3.0]])[1].tolist(), type(part).__name__)
+import scipy.optimize._minimize
+from scipy.optimize import minimize
+print(transformers.BertModel is BertModel, len({*transformers.__all__}))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == [
-        "False False",
-        "False",
+        "PartOfPackage None",
+        "False False False",
         "True True True",
         "True",
         "module 'torchmetrics' has no attribute 'no_such_name'",
+        "[1, 0] module",
+        f"True {len({*transformers.__all__})}",  # as without these parts
     ], done.stderr
 
 
@@ -129,31 +145,6 @@ print(torch.equal(compiled(torch.ones(1, 2)), model(torch.ones(1, 2))), float(ou
         "True module",
         "True",
         "True 2.0",
-    ], done.stderr
-
-
-def test_transformers_is_imported_without_what_no_encoder_needs() -> None:
-    """In a process of its own: scipy's optimizers are loaded when called, and no model's name is missing."""
-    code = """
-import sys
-from inbatch.compat import load_part_of_scipy_optimize, read_models_once
-load_part_of_scipy_optimize()
-read_models_once()
-import transformers
-from transformers.models.bert.modeling_bert import BertModel
-from transformers.utils import import_utils
-part = sys.modules["scipy.optimize"]
-print(type(part).__name__, import_utils.create_import_structure_from_path.cache_info().maxsize)
-print(part.linear_sum_assignment([[2.0, 1.0], [1.0, 3.0]])[1].tolist(), type(part).__name__)
-import scipy.optimize._minimize
-from scipy.optimize import minimize
-print(transformers.BertModel is BertModel, len({*transformers.__all__}))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines() == [
-        "PartOfPackage None",
-        "[1, 0] module",
-        f"True {len({*transformers.__all__})}",  # with all the rest
     ], done.stderr
 
 

@@ -9,37 +9,36 @@ from pathlib import Path
 
 import pytest
 
+from helpers.distributed import run as run_ranks
+from helpers.forked_command import Left, train_command
 from helpers.runs import TINY, write_triplets
 
 ROOT = Path(__file__).parents[1]
-WITHOUT = """
+ABSENT = dict.fromkeys(("wandb", "deepspeed"))  # modules as of packages that are not installed
+NEW = f"""
 import sys
-sys.modules |= dict.fromkeys(("wandb", "deepspeed"))  # as if they were not installed
+sys.modules |= {ABSENT}
 from inbatch.cli.main import main
 main()
 """
 
 
-def _train(tmp_path: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    data = write_triplets(tmp_path / "rows.jsonl", 16)
-    options = [
-        *TINY,
-        f"data.train={data}",
-        "global_batch_size=8",
-        "trainer.max_steps=1",
-        *overrides,
-    ]
-    return subprocess.run(
-        [sys.executable, "-c", WITHOUT, "train", *options, f"output_dir={tmp_path / 'run'}"],
-        capture_output=True,
-        text=True,
-    )
+def options(folder: Path) -> list[str]:
+    data = write_triplets(folder / "rows.jsonl", 16)
+    length = ["global_batch_size=8", "trainer.max_steps=1"]
+    return [f"data.train={data}", *length, f"output_dir={folder / 'run'}"]
 
 
 def test_a_run_needs_neither(tmp_path: Path) -> None:
-    done = _train(tmp_path)
+    line = [sys.executable, "-c", NEW, "train", *TINY, *options(tmp_path)]
+    done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "model" / "README.md").exists()
+
+
+def without_packages(rank: int, world_size: int, folder: Path, *overrides: str) -> Left:
+    sys.modules |= ABSENT  # type: ignore[arg-type]
+    return train_command(rank, world_size, folder, *overrides)
 
 
 @pytest.mark.parametrize(
@@ -56,8 +55,8 @@ def test_a_run_needs_neither(tmp_path: Path) -> None:
     ],
 )
 def test_a_missing_package_is_asked_for(tmp_path: Path, override: str, message: str) -> None:
-    done = _train(tmp_path, override)
-    assert (done.returncode, done.stderr) == (1, message)
+    [left] = run_ranks(without_packages, 1, tmp_path, *options(tmp_path), override)
+    assert (left.code, left.said) == (1, message)
 
 
 def test_the_tests_install_all_extras() -> None:

@@ -157,22 +157,6 @@ def assert_swept(sweep: Path, log: str) -> None:
     assert any(not torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_sweep_is_a_job_array(cluster: Cluster, data: Path, tmp_path: Path) -> None:
-    sweep = tmp_path / "sweep"
-    script = str(ROOT / "slurm" / "sweep.sbatch")
-    size = ["--array=0-1", "--gpus-per-node=0", "--cpus-per-task=1", f"--chdir={ROOT}"]
-    log = f"--output={tmp_path}/%a.log"
-    bin_first = f"PATH={Path(sys.executable).parent}:{cluster.environ['PATH']}"
-    sent = cluster.ask(
-        *("env", f"--chdir={ROOT}", bin_first, f"SWEEP={sweep}", "OMP_NUM_THREADS=1"),
-        *("sbatch", "--parsable", *size, log, script, *sweep_options(data)),
-    )
-    for task in "01":
-        ended = cluster.wait_for_end(f"{sent.strip()}_{task}", seconds=600)
-        assert ended["JobState"] == "COMPLETED", (tmp_path / f"{task}.log").read_text()
-    assert_swept(sweep, (tmp_path / "0.log").read_text())
-
-
 def test_a_submitted_sweep_trains_trials_of_two_ranks(
     cluster: Cluster, data: Path, tmp_path: Path
 ) -> None:

@@ -114,6 +114,31 @@ def test_options_of_srun_reach_it(name: str) -> None:
     assert said.stdout.startswith(before), said.stderr
 
 
+def test_a_sweep_that_is_submitted_by_hand_runs_the_trial_of_its_task(tmp_path: Path) -> None:
+    """With stand-ins for `srun`, which runs its command, and for Python, which prints what it is to run."""
+    tools = {
+        "srun": 'while [[ "$1" == --* ]]; do shift; done\nexec "$@"',
+        "python": 'printf "%s|" "$@"\necho\n[ "$3" = report ] || exit 3',
+        "scontrol": "echo localhost",
+    }
+    for name, text in tools.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    task = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_ID": "9"}
+    place = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_NODELIST": "n1", "SLURM_CPUS_PER_TASK": "1"}
+    line = ["bash", str(ROOT / "slurm" / "sweep.sbatch"), "optimizer.lr=1e-4,1e-2", "name=a b"]
+    given = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **task, **place}
+    for more, folder in (({}, "multirun/7"), ({"SWEEP": "here"}, "here")):
+        done = subprocess.run(line, env={**given, **more}, capture_output=True, text=True)
+        assert done.stderr == ""
+        trial = f"hydra/launcher=array|hydra.launcher.trial=1|hydra.sweep.dir={folder}"
+        assert done.stdout.splitlines() == [
+            f"-m|inbatch|train|--multirun|{trial}|optimizer.lr=1e-4,1e-2|name=a b|",
+            f"-m|inbatch|report|{folder}|",
+        ]
+        assert done.returncode == 3, "that of the trial"
+
+
 def _tail(script: str) -> str:
     """The assignments and the command of a script, without its set-up."""
     lines = script.splitlines()

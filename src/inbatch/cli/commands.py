@@ -227,6 +227,7 @@ COMMANDS = {
             "inbatch report multirun/run/2026-01-31_12-00-00 && open multirun/run/*/plots/*.png",
             "inbatch train -m experiment=demo seed=1,2,3     # makes such a folder",
         ),
+        without_torch=True,
     ),
     "doctor": Command(
         "inbatch.cli.doctor",
