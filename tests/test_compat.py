@@ -50,12 +50,13 @@ def test_products_of_onednn() -> None:
 
 
 def test_what_no_encoder_needs_is_loaded_when_it_is_asked_for() -> None:
-    """In a process of its own: metrics, scipy's optimizers; classes stay the same, no model is missing."""
+    """In a process of its own: classes stay the same, and no model is missing."""
     code = """
 import sys
 from inbatch.compat import (
-    load_part_of_scipy_optimize, load_part_of_torchmetrics, read_models_once
+    load_flop_counter_when_needed, load_part_of_scipy_optimize, load_part_of_torchmetrics, read_models_once
 )
+load_flop_counter_when_needed()
 load_part_of_torchmetrics()
 load_part_of_scipy_optimize()
 read_models_once()
@@ -66,7 +67,8 @@ from transformers.models.bert.modeling_bert import BertModel
 from transformers.utils import import_utils
 part = sys.modules["scipy.optimize"]
 print(type(part).__name__, import_utils.create_import_structure_from_path.cache_info().maxsize)
-print(*(name in sys.modules for name in ("torchmetrics.functional", "scipy.signal", "matplotlib")))
+late = ("torchmetrics.functional", "scipy.signal", "matplotlib", "triton")
+print(*(name in sys.modules for name in late))
 
 first = torchmetrics.Metric
 mean = torchmetrics.MeanMetric()
@@ -83,16 +85,23 @@ print(part.linear_sum_assignment([[2.0, 1.0], [1.0, 3.0]])[1].tolist(), type(par
 import scipy.optimize._minimize
 from scipy.optimize import minimize
 print(transformers.BertModel is BertModel, len({*transformers.__all__}))
+
+import torch
+from lightning.pytorch.utilities.model_summary.model_summary import FlopCounterMode
+with FlopCounterMode(display=False) as counter:
+    torch.ones(2, 3) @ torch.ones(3, 4)
+print(counter.get_total_flops(), type(counter) is torch.utils.flop_counter.FlopCounterMode)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == [
         "PartOfPackage None",
-        "False False False",
+        "False False False False",
         "True True True",
         "True",
         "module 'torchmetrics' has no attribute 'no_such_name'",
         "[1, 0] module",
         f"True {len({*transformers.__all__})}",  # as without these parts
+        "48 True",
     ], done.stderr
 
 

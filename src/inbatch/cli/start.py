@@ -20,6 +20,7 @@ from inbatch.cluster.first_rank import end_with_first_rank
 from inbatch.cluster.stop_request import EXIT_INTERRUPTED
 from inbatch.compat import (
     load_dynamo_when_needed,
+    load_flop_counter_when_needed,
     load_part_of_scipy_optimize,
     load_part_of_torchmetrics,
     read_models_once,
@@ -71,6 +72,7 @@ def _imported(name: str, without_torch: bool) -> Any:
     try:
         if not without_torch:
             load_dynamo_when_needed()
+            load_flop_counter_when_needed()
             load_part_of_torchmetrics()
             load_part_of_scipy_optimize()
             read_models_once()

@@ -39,6 +39,18 @@ def load_part_of_torchmetrics() -> None:
         setattr(part, name, getattr(import_module(f"torchmetrics.{module}"), name))
 
 
+def load_flop_counter_when_needed() -> None:
+    """Have torch's counter of operations, and with it triton, loaded when one is made.
+
+    Lightning's summary of a model names it.
+    """
+    import torch
+
+    counter, name = "torch.utils.flop_counter", "FlopCounterMode"
+    file = Path(torch.__path__[0]) / "utils" / "flop_counter.py"
+    part_of(counter, {name: forwarded(counter, name)}, file=file)
+
+
 def leave_signals_alone(trainer: Trainer) -> None:
     """Keep a trainer from handling SIGTERM and from asking all ranks about it before each step.
 
