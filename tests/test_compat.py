@@ -54,8 +54,10 @@ def test_what_no_encoder_needs_is_loaded_when_it_is_asked_for() -> None:
     code = """
 import sys
 from inbatch.compat import (
-    load_flop_counter_when_needed, load_part_of_scipy_optimize, load_part_of_torchmetrics, read_models_once
+    load_dynamo_when_needed, load_flop_counter_when_needed, load_part_of_scipy_optimize,
+    load_part_of_torchmetrics, read_models_once
 )
+load_dynamo_when_needed()  # which would load triton
 load_flop_counter_when_needed()
 load_part_of_torchmetrics()
 load_part_of_scipy_optimize()
