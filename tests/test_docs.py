@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
+from helpers.launching import run
 from helpers.runs import compose_run
 from inbatch.cli.commands import COMMANDS
 from inbatch.config.check import check_config
@@ -44,15 +44,13 @@ def _commands() -> list[tuple[str, list[str]]]:
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     (code,) = _blocks(ROOT / "README.md", "python")
     (tmp_path / "example.py").write_text(code)
-    done = subprocess.run(
-        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=280
-    )
-    assert done.returncode == 0, done.stderr
-    *_, first, second = done.stdout.splitlines()
+    done = run([sys.executable, str(tmp_path / "example.py")], folder=tmp_path)
+    assert done.code == 0, done.output
+    *_, first, second = done.output.splitlines()
     assert re.fullmatch(r"ndcg@10 0\.\d\d -> 1\.00", first)
     right, wrong = map(float, re.findall(r"-?\d+\.\d+", second))
     assert right > 2 * wrong
-    assert "Tip" not in done.stdout + done.stderr
+    assert "Tip" not in done.output
 
 
 @pytest.mark.parametrize(("where", "words"), _commands(), ids=lambda value: str(value)[:80])

@@ -114,10 +114,9 @@ def test_a_folder_of_several_sources(tmp_path: Path) -> None:
         load_sources(twice)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_stored_tokens_are_those_of_the_collator(tmp_path: Path, workers: int) -> None:
+def test_stored_tokens_are_those_of_the_collator(tmp_path: Path) -> None:
     source = raw(tmp_path)
-    write(job_of(source, tmp_path / "out", tokens=True), workers=workers)
+    write(job_of(source, tmp_path / "out", tokens=True))
     prepared = opened(tmp_path / "out")
     assert prepared.tokens is not None
     rows = np.array([48, 3, 15, 16, 0])

@@ -71,22 +71,26 @@ def test_a_run_on_prepared_data_is_bit_identical(tmp_path: Path, tokenize: bool)
 def test_a_killed_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_triplets(tmp_path / "triplets.jsonl", 600)
     folder, shards = tmp_path / "prepared", tmp_path / "prepared" / "train"
-    keys = {"output": folder, "shard_rows": 5, "tokenize": "true"}
     options = [f"data.train={path}", f"data.cache_dir={tmp_path / 'cache'}"]
-    options += [f"++prepare.{key}={value}" for key, value in keys.items()]
-    killed = ForkedProcess(run_prepare, *options, "++prepare.workers=2")
+    options += ["++prepare.shard_rows=5", "++prepare.tokenize=true"]
+    output = f"++prepare.output={folder}"
+    killed = ForkedProcess(run_prepare, *options, output, "++prepare.workers=2")
     while killed.poll() is None and len(list(shards.glob("shard-*"))) < 20:
         time.sleep(0.01)
     killed.kill_session()
     kept = {shard: shard.stat().st_ino for shard in shards.glob("shard-*")}
     assert not (folder / "manifest.json").exists(), "killed too late for this test to mean anything"
     capsys.readouterr()
-    run_prepare(*options)
+    run_prepare(*options, output)
     assert f"prepare  {5 * len(kept):,} of 600 rows are there already" in capsys.readouterr().out
     assert {shard: shard.stat().st_ino for shard in kept} == kept
     [source], [raw] = load_sources(str(folder)), load_sources(str(path))
     assert source.num_rows == 600
     assert (source.text_hashes() == raw.text_hashes()).all()
+    alone = run_prepare(*options, f"++prepare.output={tmp_path / 'alone'}") / "train"
+    for file in alone.rglob("*"):  # as one process writes it, tokens included
+        same = file.relative_to(alone)
+        assert file.is_dir() or file.read_bytes() == (shards / same).read_bytes(), same
 
 
 @pytest.mark.parametrize(
