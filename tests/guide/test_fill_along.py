@@ -28,13 +28,14 @@ from inbatch.run.train import train
 BATCH, ROWS = 6, 83  # 13 batches in an epoch, 5 rows in none of them
 FIRST = 2  # batches of the first portion, 4 and 8 the next ends
 SMALL = {"window_texts": 16, "shard_texts": 4}
+KEYS = "*/prompt-*/shard-*/keys.npy"
 
 
 def stored(folder: Path) -> dict[int, bytes]:
     """The rows of all texts, by hash."""
     found: dict[int, bytes] = {}
-    for shard in folder.glob("*/prompt-*/shard-*"):
-        keys, rows = np.load(shard / "keys.npy"), np.load(shard / "rows.npy")
+    for file in folder.glob(KEYS):
+        keys, rows = np.load(file), np.load(file.with_name("rows.npy"))
         found |= {key: row.tobytes() for key, row in zip(keys.tolist(), rows)}
     return found
 
@@ -76,7 +77,7 @@ class Seen(Callback, PauseWatcher):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self.num_stored.append(len(stored(self.store)))
+        self.num_stored.append(sum(map(len, map(np.load, self.store.glob(KEYS)))))
         trainer.strategy.barrier()
 
     def on_pause(self, trainer: Trainer, name: str) -> None:
