@@ -6,8 +6,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# Many tests wait for processes that they have started.
-WORKERS ?= 4
+# Many tests wait for processes that they have started. On two cores a fourth worker takes more than it gives.
+WORKERS ?= 3
 # Some machines ask Python to write no byte code: all workers and all that they start would compile everything.
 export PYTHONDONTWRITEBYTECODE :=
 
