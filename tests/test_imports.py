@@ -55,7 +55,17 @@ PACKAGES = {
     "pure": {"scipy", "sklearn", "xxhash"},
     "core": {
         *("transformers", "tokenizers", "datasets", "pyarrow", "safetensors", "huggingface_hub"),
-        *("xxhash", "fsspec", "omegaconf", "pydantic", "pydantic_core", "rich", "scipy", "sklearn"),
+        *(
+            "xxhash",
+            "fsspec",
+            "peft",
+            "omegaconf",
+            "pydantic",
+            "pydantic_core",
+            "rich",
+            "scipy",
+            "sklearn",
+        ),
     },
     "process": set(),
     "framework": {
@@ -81,6 +91,7 @@ ONLY_IN = {
     r"|doctor/(result|board|examine|checks/(versions|collectives))\.py",
     "flash_attn": r"encoder/varlen\.py",
     "faiss": r"mining/approximate\.py",
+    "peft": r"encoder/adapter(_files)?\.py",
     "pynvml": r"device/energy\.py",
     "triton": r"losses/softmax/triton_\w+\.py",
     "optuna": r"sweep/.*",

@@ -104,6 +104,7 @@ def test_describe(encoder: Encoder, tiny_bert: Path) -> None:
         "similarity": "cosine",
         "pooling": ["mean"],
         "include_prompt": True,
+        "adapter": None,
         "prompts": {"query": "red ", "passage": "usb ", "topic": "phone "},
         "default_prompt_name": "topic",
         "num_parameters": num,

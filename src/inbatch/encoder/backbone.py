@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from inbatch.encoder.adapter_files import without_adapter
 from inbatch.encoder.transformer_config import TRANSFORMERS_ERRORS, check_architecture, one_line
 from inbatch.errors import ConfigError, did_you_mean
 
@@ -98,13 +99,14 @@ def pretrained_backbone(
     if not any(directory.glob("*.safetensors")):
         raise _no_weights(directory)
     try:
-        model, report = AutoModel.from_pretrained(
-            directory,
-            config=config,
-            use_safetensors=True,
-            output_loading_info=True,
-            **options.keywords(random=False),
-        )
+        with without_adapter(directory) as folder:
+            model, report = AutoModel.from_pretrained(
+                folder,
+                config=config,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options.keywords(random=False),
+            )
     except TRANSFORMERS_ERRORS as error:
         raise ConfigError(
             "model",

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from inbatch.encoder.adapter import add_adapter, choose_adapter
+from inbatch.encoder.adapter_files import ADAPTER_CONFIG, base_of
 from inbatch.encoder.backbone import (
     Backbone,
     LoadOptions,
     check_tokenizer,
     enable_gradient_checkpointing,
-    position_limit,
     pretrained_backbone,
     random_backbone,
 )
 from inbatch.encoder.linear import use_fast_products
 from inbatch.encoder.model import Encoder
-from inbatch.encoder.options import freeze_parameters, given, make_head
+from inbatch.encoder.options import (
+    choose_max_length,
+    choose_pooling,
+    freeze_parameters,
+    given,
+    make_head,
+)
 from inbatch.encoder.packing import prepare_packing
-from inbatch.encoder.pooling import Pooling
 from inbatch.encoder.resolve import resolve_directory
-from inbatch.encoder.st_read import SavedEncoder, read_saved_encoder
+from inbatch.encoder.st_read import MODULES_FILE, SavedEncoder, read_saved_encoder
 from inbatch.encoder.static_files import is_static
 from inbatch.encoder.static_load import load_static
 from inbatch.encoder.tokenize import TextTokenizer, load_tokenizer, train_wordpiece
@@ -32,8 +39,6 @@ from inbatch.encoder.transformer_config import make_config, read_config
 from inbatch.errors import ConfigError
 
 TextStream = Callable[[], Iterable[str]]
-
-_UNLIMITED = 10**9  # transformers states a tokenizer without limit as 1e30
 
 
 def build_encoder(
@@ -57,6 +62,7 @@ def build_encoder(
     truncate_dim: int | None = None,
     gradient_checkpointing: bool = False,
     freeze: Sequence[str] = (),
+    adapter: str | Mapping[str, Any] | None = None,
     texts: TextStream | None = None,
 ) -> Encoder:
     """Build an encoder from a saved model (`model`), or with random weights from a `config`.
@@ -96,6 +102,9 @@ def build_encoder(
         truncate_dim: leading dimensions that evaluation and users of the saved model keep.
         gradient_checkpointing: recompute layers in the backward pass to save memory.
         freeze: regular expressions; parameters with a match in their name do not train.
+        adapter: lora, ``{rank: 16, alpha: 32, dropout: 0.05, targets: [query, value]}`` (see `adapter.LoRA`),
+            or the directory of an adapter to go on from: the transformer is frozen, and small matrices
+            beside its linear layers train. None is what the directory of `model` holds.
         texts: gives the training texts, for ``tokenizer: {train: ...}``.
 
     Raises:
@@ -125,12 +134,12 @@ def build_encoder(
                     "pooling": pooling not in (None, "mean", ["mean"]),
                     "include_prompt": include_prompt is False,
                     "gradient_checkpointing": gradient_checkpointing,
+                    "adapter": adapter is not None,
                 },
             )
-        saved, backbone, hf = _from_saved(model, directory, tokenizer, pretrained, options)
+        loaded = _from_saved(model, directory, tokenizer, pretrained, options)
     elif config is not None and model is None:
-        saved = SavedEncoder()
-        backbone, hf = _from_config(config, tokenizer, texts, options)
+        loaded = _from_config(config, tokenizer, texts, options)
     else:
         raise ConfigError(
             "model",
@@ -138,15 +147,18 @@ def build_encoder(
             "give one of them, model for a saved model or config for random weights",
             value=model,
         )
+    saved, backbone, hf = loaded.saved, loaded.backbone, loaded.tokenizer
     transformer = backbone.model
     check_tokenizer(transformer, hf)
     if gradient_checkpointing:
         enable_gradient_checkpointing(transformer)
-    pool = _pooling(saved, pooling, include_prompt, transformer.config)
+    packing = prepare_packing(transformer, attention)
+    asked = choose_adapter(adapter, loaded.adapter)
+    pool = choose_pooling(saved, pooling, include_prompt, transformer.config)
     width = transformer.config.hidden_size * len(pool.modes)
     encoder = TransformerEncoder(
         transformer,
-        TextTokenizer(hf, _max_length(saved, max_length, backbone, hf), saved.do_lower_case),
+        TextTokenizer(hf, choose_max_length(saved, max_length, backbone, hf), saved.do_lower_case),
         pooling=pool,
         head=[layer.to(transformer.dtype) for layer in make_head(saved, dense, normalize, width)],
         prompts={**saved.prompts, **(prompts or {})},
@@ -155,11 +167,22 @@ def build_encoder(
         truncate_dim=given(truncate_dim, saved.truncate_dim),
         base_model=model,
         pooler=backbone.pooler,
-        packing=prepare_packing(transformer, attention),
+        packing=packing,
+        adapter=None if asked is None else add_adapter(transformer, asked, base=loaded.base),
     )
     freeze_parameters(encoder, freeze)
     use_fast_products(encoder)
     return encoder
+
+
+class _Loaded(NamedTuple):
+    """What a model or a configuration gives."""
+
+    saved: SavedEncoder
+    backbone: Backbone
+    tokenizer: PreTrainedTokenizerBase
+    base: str | None = None  # name of the model that the transformer's weights come from
+    adapter: Path | None = None  # the directory of the one that belongs to it
 
 
 def _check_trains_no_tokenizer(model: str, tokenizer: object) -> None:
@@ -178,19 +201,31 @@ def _from_saved(
     tokenizer: str | Mapping[str, Any] | None,
     pretrained: bool,
     options: LoadOptions,
-) -> tuple[SavedEncoder, Backbone, PreTrainedTokenizerBase]:
-    transformer, saved = read_saved_encoder(
-        directory, weights=pretrained, trust_remote_code=options.trust_remote_code
-    )
-    config = read_config(transformer, trust_remote_code=options.trust_remote_code)
+) -> _Loaded:
+    trust = options.trust_remote_code
+    read = partial(read_saved_encoder, weights=pretrained, trust_remote_code=trust)
+    transformer, saved = read(directory)
+    words, base = transformer, model
+    adapter = transformer if (transformer / ADAPTER_CONFIG).is_file() else None
+    if adapter is not None and not (transformer / "config.json").is_file():
+        base, revision = base_of(adapter)
+        key = f"base_model_name_or_path in {adapter / ADAPTER_CONFIG}"
+        found = resolve_directory(base, field=key, revision=revision, weights=pretrained)
+        transformer, of_base = read(found)
+        if not (directory / MODULES_FILE).is_file():
+            saved = of_base
+        if not any(words.glob("tokenizer*")):
+            words = transformer
+    config = read_config(transformer, trust_remote_code=trust)
     if pretrained:
         backbone = pretrained_backbone(transformer, config, options)
     else:
         backbone = random_backbone(config, options)
     if isinstance(tokenizer, str):
-        return saved, backbone, _named_tokenizer(tokenizer, options)
-    hf = load_tokenizer(transformer, trust_remote_code=options.trust_remote_code)
-    return saved, backbone, hf
+        hf = _named_tokenizer(tokenizer, options)
+    else:
+        hf = load_tokenizer(words, trust_remote_code=trust)
+    return _Loaded(saved, backbone, hf, base, adapter)
 
 
 def _from_config(
@@ -198,7 +233,7 @@ def _from_config(
     tokenizer: str | Mapping[str, Any] | None,
     texts: TextStream | None,
     options: LoadOptions,
-) -> tuple[Backbone, PreTrainedTokenizerBase]:
+) -> _Loaded:
     if tokenizer is None:
         raise ConfigError(
             "tokenizer",
@@ -222,47 +257,9 @@ def _from_config(
         )
     else:
         hf = train_wordpiece(texts(), tokenizer["train"] or {})
-    return random_backbone(make_config(config, hf), options), hf
+    return _Loaded(SavedEncoder(), random_backbone(make_config(config, hf), options), hf)
 
 
 def _named_tokenizer(name: str, options: LoadOptions) -> PreTrainedTokenizerBase:
     directory = resolve_directory(name, field="tokenizer", weights=False)
     return load_tokenizer(directory, trust_remote_code=options.trust_remote_code)
-
-
-def _pooling(
-    saved: SavedEncoder,
-    pooling: str | Sequence[str] | None,
-    include_prompt: bool | None,
-    config: PretrainedConfig,
-) -> Pooling:
-    architecture = (config.architectures or [""])[0]
-    causal = architecture.endswith("ForCausalLM") and getattr(config, "is_causal", True)
-    found = saved.pooling or Pooling(("last_token",) if causal else ("mean",))
-    modes = given(pooling, found.modes)
-    return Pooling(
-        (modes,) if isinstance(modes, str) else tuple(modes),
-        given(include_prompt, found.include_prompt),
-    )
-
-
-def _max_length(
-    saved: SavedEncoder, given: int | None, backbone: Backbone, hf: PreTrainedTokenizerBase
-) -> int:
-    """The given length; else the saved one or that of tokenizer and config, within the positions."""
-    reach = position_limit(backbone.model)
-    if given is not None:
-        if reach is not None and given > reach:
-            raise ConfigError(
-                "max_length",
-                f"is above the {reach} positions of {type(backbone.model).__name__}",
-                f"set {reach} or less",
-                value=given,
-            )
-        return given
-    positions = getattr(backbone.model.config, "max_position_embeddings", None)
-    stated = [hf.model_max_length, positions] if saved.max_length is None else [saved.max_length]
-    known = [n for n in (*stated, reach) if n is not None and 0 < n < _UNLIMITED]
-    if not known:
-        raise ConfigError("max_length", "is stated by neither tokenizer nor transformer", "set it")
-    return min(known)

@@ -54,6 +54,7 @@ def describe_transformer(encoder: TransformerParts) -> dict[str, Any]:
         "max_seq_length": encoder.tokenizer.max_length,
         "pooling": list(encoder.pooling.modes),
         "include_prompt": encoder.pooling.include_prompt,
+        "adapter": None if encoder.adapter is None else encoder.adapter.describe(),
         **describe_encoder(encoder),
     }
 

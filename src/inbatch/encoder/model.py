@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from inbatch.batch.batch import Chunk
 from inbatch.batch.chunks import make_chunks
+from inbatch.encoder.adapter_files import Adapter
 from inbatch.encoder.head import Dense
 from inbatch.encoder.st_read import SIMILARITIES
 from inbatch.encoder.tokenize import TextTokenizer
@@ -42,6 +43,8 @@ class Encoder(nn.Module, ABC):
         ConfigError: the name of the default prompt or of the similarity is unknown, the Dense sizes
             do not fit, or `truncate_dim` is out of range.
     """
+
+    adapter: Adapter | None = None  # what trains in place of the transformer's weights
 
     def __init__(
         self,

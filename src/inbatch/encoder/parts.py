@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from inbatch.encoder.adapter_files import Adapter
 from inbatch.encoder.packing import Packing
 from inbatch.encoder.pooling import Pooling
 from inbatch.encoder.tokenize import TextTokenizer
@@ -45,3 +46,4 @@ class TransformerParts(EncoderParts, Protocol):
     pooling: Pooling
     pooler: dict[str, Tensor]
     packing: Packing
+    adapter: Adapter | None

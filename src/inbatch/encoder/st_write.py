@@ -6,6 +6,7 @@ releases know neither the module types nor the keys that 6 writes. Weights are s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from inbatch.compat import saving_without_deepspeed
+from inbatch.encoder.adapter_files import merged, write_adapter
 from inbatch.encoder.head import Dense
 from inbatch.encoder.parts import EncoderParts, TransformerParts
 from inbatch.encoder.pooling import Pooling
@@ -29,6 +31,7 @@ from inbatch.encoder.st_read import (
 from inbatch.errors import ConfigError
 from inbatch.files import replaced_folder, write_json
 
+ADAPTER_FOLDER = "adapter"  # in the directory of a model that has been merged with it
 _OLDEST_FLAGS = tuple(POOLING_NAMES)[:4]  # the other settings of Pooling came in later releases
 
 
@@ -95,9 +98,18 @@ def transformer_modules(encoder: TransformerParts) -> list[Module]:
     }
 
     def write_backbone(path: Path, state: Weights) -> None:
-        backbone = {**weights_below(state, "backbone."), **encoder.pooler}
+        own, adapter = weights_below(state, "backbone."), encoder.adapter
+        whole = {**own, **encoder.pooler}
+        if adapter is not None:
+            whole = merged(encoder.backbone, whole)
         with saving_without_deepspeed():
-            encoder.backbone.save_pretrained(path, state_dict=backbone)
+            encoder.backbone.save_pretrained(path, state_dict=whole)
+        if adapter is not None:
+            config = json.loads((path / "config.json").read_text())
+            write_json(path / "config.json", {**config, "dtype": "float32"})  # as merged
+        if adapter is not None and adapter.base is not None:
+            (path / ADAPTER_FOLDER).mkdir()
+            write_adapter(adapter, path / ADAPTER_FOLDER, own)
         encoder.tokenizer.hf.save_pretrained(path)
         write_json(path / TRANSFORMER_FILE, settings)
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from inbatch import compat
 from inbatch.batch.batch import Chunk
+from inbatch.encoder.adapter_files import Adapter
 from inbatch.encoder.backbone import position_limit, position_padding_id
 from inbatch.encoder.compiled import widen, widened_shape
 from inbatch.encoder.describe import describe_transformer
@@ -35,6 +36,7 @@ class TransformerEncoder(Encoder):
         pooling: token embeddings to one embedding.
         pooler: the backbone's pooler weights, which `save` writes back.
         packing: when chunks go through the backbone without padding, see `packing.packs`.
+        adapter: what `adapter.add_adapter` has put into the backbone.
         options: of `Encoder`: head, prompts, default_prompt_name, similarity, truncate_dim, base_model.
 
     Raises:
@@ -49,6 +51,7 @@ class TransformerEncoder(Encoder):
         pooling: Pooling,
         pooler: Mapping[str, Tensor] | None = None,
         packing: Packing = "never",
+        adapter: Adapter | None = None,
         **options: Any,
     ) -> None:
         width = backbone.config.hidden_size * len(pooling.modes)
@@ -57,6 +60,7 @@ class TransformerEncoder(Encoder):
         self.pooling = pooling
         self.pooler = dict(pooler or {})
         self.packing = packing
+        self.adapter = adapter
         self._position_padding_id = position_padding_id(backbone)
         self._widest: int | None = None  # compiled: chunks are widened, to so many tokens at most
 
@@ -140,6 +144,7 @@ class TransformerEncoder(Encoder):
             "transformer": type(self.backbone).__name__,
             "config": self.backbone.config.to_diff_dict(),
             "pooling": [*self.pooling.modes, f"include_prompt={self.pooling.include_prompt}"],
+            **({} if self.adapter is None else {"adapter": self.adapter.settings}),
         }
 
     def describe(self) -> dict[str, Any]:

@@ -9,14 +9,11 @@ and that of the stored rows are in it, so a store holds rows of one kind.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import Any
-
-import torch
-import xxhash
 
 from inbatch.data.hashing import hash_json
 from inbatch.encoder import Encoder
+from inbatch.encoder.hashes import hash_weights
 from inbatch.encoder.head import Dense
 from inbatch.encoder.tokenize import TextTokenizer
 
@@ -63,16 +60,6 @@ def describe_guide(
 def fingerprint(description: dict[str, Any]) -> str:
     """128 bits of a description, as 32 hexadecimal digits."""
     return hash_json(description)
-
-
-def hash_weights(named: Iterable[tuple[str, torch.Tensor]]) -> str:
-    """Hash of names, types, shapes and bytes, in the order of the names; about 0.1 s per GB."""
-    hasher = xxhash.xxh3_128()
-    for name, tensor in sorted(named, key=lambda item: item[0]):
-        hasher.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        hasher.update(flat.view(torch.uint8).numpy().data)
-    return hasher.hexdigest()
 
 
 def hash_tokenizer(tokenizer: TextTokenizer) -> str:

@@ -173,4 +173,10 @@ def _averaged_or_trained(path: Path) -> dict[str, Any]:
             str(path), "is no checkpoint of a run", "give OUTPUT_DIR/checkpoints/*.ckpt"
         )
     state = {k.removeprefix(_ENCODER): v for k, v in found.items() if k.startswith(_ENCODER)}
+    if any("lora_" in name for name in state):
+        raise ConfigError(
+            str(path),
+            "holds an adapter without the weights beside it",
+            f"merge the model of its run, {path.absolute().parents[1]}",
+        )
     return state | ((entries.get(AVERAGE) or {}).get("weights") or {})

@@ -21,7 +21,7 @@ from inbatch.losses.softmax.implementation import obstacle_of_kernels
 from inbatch.run.batch_checks import check_batch, check_others
 from inbatch.run.label_checks import check_classes, check_labels
 from inbatch.run.parts import Parts
-from inbatch.run.strategy_checks import check_strategy
+from inbatch.run.strategy_checks import check_frozen_weights, check_strategy
 from inbatch.strategies import World
 
 
@@ -58,6 +58,7 @@ def check_parts(
     check_others(parts.losses, parts.sources, parts.batch_sizes, mixed=mixed, ranks=ranks)
     check_batch(parts.sources, parts.batch_sizes, mixed=mixed, drop_last=drop_last)
     check_strategy(parts.strategy, precision, on_nonfinite)
+    check_frozen_weights(parts, precision)
 
 
 def check_loss(loss: Loss, source: Source, *, guided: bool) -> None:

@@ -24,6 +24,7 @@ from inbatch.gather import largest, whole
 from inbatch.guide import Guide, Process
 from inbatch.losses.base import Loss
 from inbatch.optim import Schedule, parameter_groups, step_again, to_lambda_lr
+from inbatch.run.adapter_checkpoint import check_frozen, drop_frozen
 from inbatch.run.optimizer_state import count_epochs, name_optimizer_states
 from inbatch.step.contrastive_step import ContrastiveStep, StepOutput
 from inbatch.step.finite import FiniteWatch, Place
@@ -51,13 +52,14 @@ class BiEncoderModule(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.encoder = encoder.train()  # transformers loads in eval mode, and Lightning keeps that
+        self.strict_loading = encoder.adapter is None  # else frozen weights are in no checkpoint
         self.losses = dict(losses)  # source name -> loss
         self.settings = settings or StepSettings()
         self.loss_parameters = LossParameters(
             losses,
             dim=encoder.output_dimension,
             guide_dim=None if guide is None else guide.dimension,
-            like=next(encoder.parameters()).detach(),
+            like=next(p for p in encoder.parameters() if p.requires_grad).detach(),
             seed=self.settings.seed,
         )
         self.strategy = strategy
@@ -153,6 +155,7 @@ class BiEncoderModule(LightningModule):
             self.trainer.optimizers, checkpoint["optimizer_states"], self.named_parameters()
         )
         count_epochs(checkpoint["loops"]["fit_loop"])
+        drop_frozen(checkpoint, self.encoder)
         checkpoint["num_skipped"] = self.watch.num_skipped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -160,6 +163,7 @@ class BiEncoderModule(LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is not None:
             data.check_checkpoint(checkpoint)
+        check_frozen(checkpoint, self.encoder)
         self.watch.num_skipped = checkpoint.get("num_skipped", 0)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:

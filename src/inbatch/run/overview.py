@@ -128,11 +128,13 @@ def _source_text(source: Source) -> str:
 def _encoder_rows(encoder: Encoder) -> dict[str, str]:
     described = encoder.describe()
     pooling = "+".join(described["pooling"])
+    adapter = described.get("adapter")
     return {
         "model": f"{described['transformer']} ({described['base_model'] or 'random weights'})",
         "embedding": f"{described['output_dimension']} dimensions, {pooling} pooling",
         "max length": f"{described['max_seq_length']} tokens",
         "attention": described["attention"],
+        **({} if adapter is None else {"adapter": adapter}),
     }
 
 

@@ -27,6 +27,23 @@ def check_average(parts: Parts, precision: str) -> None:
         )
 
 
+def check_frozen_weights(parts: Parts, precision: str) -> None:
+    """Check that frozen weights in 16 bits stay in them.
+
+    Raises:
+        ConfigError: DeepSpeed would make them float32, or adapters 16 bits.
+    """
+    halves = {p.dtype for p in parts.encoder.parameters() if p.element_size() < 4}
+    engine = parts.strategy.package == "deepspeed"
+    if parts.encoder.adapter is not None and halves and engine and precision != "bf16":
+        raise ConfigError(
+            "encoder.dtype",
+            f"does not stay what it is under DeepSpeed with precision={precision}",
+            "set precision=bf16, or encoder.dtype=float32",
+            value=str(halves.pop())[6:],
+        )
+
+
 def check_strategy(strategy: Strategy, precision: str, on_nonfinite: str) -> None:
     """Check that a strategy is installed, can compute in a precision, and leave out steps if it is to.
 
