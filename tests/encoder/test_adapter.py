@@ -140,6 +140,7 @@ def test_an_adapter_beside_whole_weights_belongs_to_them(base: Path, tmp_path: P
     ("changes", "message"),
     [
         ({"peft_type": "IA3"}, "sets peft_type='IA3', which is not supported: merge it into"),
+        ({"init_lora_weights": "pissa"}, "sets init_lora_weights='pissa', which is not supported"),
         ({"use_dora": True}, "sets use_dora=True, which is not supported"),
         ({"modules_to_save": ["pooler"]}, "sets modules_to_save="),
         ({"base_model_name_or_path": None}, "names no base model: give the base model as"),
@@ -164,8 +165,18 @@ def test_half_of_an_adapter_is_refused(base: Path, tmp_path: Path) -> None:
     save_file(dict([*saved.items()][::2]), file)
     with pytest.raises(ConfigError, match="does not fit BertModel"):
         build_encoder(str(tmp_path / "adapter"))
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ConfigError, match=r"adapter_model\.safetensors cannot be read"):
+        build_encoder(str(tmp_path / "adapter"))
     file.unlink()
     with pytest.raises(ConfigError, match=r"holds no adapter_model\.safetensors"):
+        build_encoder(str(tmp_path / "adapter"))
+
+
+def test_a_broken_configuration_is_named(base: Path, tmp_path: Path) -> None:
+    others(base, tmp_path)
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"r": ')
+    with pytest.raises(ConfigError, match=r"adapter_config\.json cannot be read as JSON"):
         build_encoder(str(tmp_path / "adapter"))
 
 

@@ -156,8 +156,7 @@ def add_adapter(backbone: PreTrainedModel, asked: LoRA | Path, *, base: str | No
             value=settings["target_modules"],
         ) from error
     for name, parameter in backbone.named_parameters():
-        if parameter.requires_grad != ("lora_" in name):
-            parameter.requires_grad_("lora_" in name)
+        parameter.requires_grad_("lora_" in name)
         if "lora_" in name:
             parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
     if isinstance(asked, Path):

@@ -5,7 +5,6 @@ Shape letters: O output and I input features of a layer, r rank.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from inbatch.encoder.st_read import unreadable
+from inbatch.encoder.st_read import read_json, unreadable
 from inbatch.errors import ConfigError
 from inbatch.files import write_json
 
@@ -36,6 +35,8 @@ _PREFIX = "base_model.model."  # of names in its files
 _PLAIN: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
     "use_dora": (False,),
+    # Others change the weights beside an adapter.
+    "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal"),
     "bias": ("none",),
     "modules_to_save": (None, []),
     "layer_replication": (None,),
@@ -77,7 +78,7 @@ def saved_settings(directory: Path) -> dict[str, Any]:
     Raises:
         ConfigError: one of them is not supported.
     """
-    config = json.loads((directory / ADAPTER_CONFIG).read_text())
+    config = read_json(directory / ADAPTER_CONFIG)
     for key, plain in _PLAIN.items():
         if key in config and config[key] not in plain:
             raise ConfigError(
@@ -85,7 +86,8 @@ def saved_settings(directory: Path) -> dict[str, Any]:
                 f"sets {key}={config[key]!r}, which is not supported",
                 "merge it into its model with peft, and give that model",
             )
-    return {key: config[key] for key in _TAKEN if config.get(key) is not None}
+    given = {key: config[key] for key in _TAKEN if config.get(key) is not None}
+    return {"r": 8, "lora_alpha": 8, **given}  # peft's own defaults
 
 
 def base_of(directory: Path) -> tuple[str, str | None]:
@@ -94,7 +96,7 @@ def base_of(directory: Path) -> tuple[str, str | None]:
     Raises:
         ConfigError: the adapter does not say.
     """
-    config = json.loads((directory / ADAPTER_CONFIG).read_text())
+    config = read_json(directory / ADAPTER_CONFIG)
     name = config.get("base_model_name_or_path")
     if not name:
         raise ConfigError(

@@ -123,7 +123,7 @@ def saved_modules(directory: Path) -> list[tuple[str, Path]]:
         return []
     return [
         (_kind(module["type"], directory), _inside(directory, module["path"]))
-        for module in _read_json(directory / MODULES_FILE)
+        for module in read_json(directory / MODULES_FILE)
     ]
 
 
@@ -142,7 +142,7 @@ def read_head(modules: Sequence[tuple[str, Path]], *, weights: bool) -> tuple[nn
 
 def _read_transformer(path: Path) -> dict[str, Any]:
     files = [path / name for name in _TRANSFORMER_FILES if (path / name).is_file()]
-    config = _read_json(files[0]) if files else {}
+    config = read_json(files[0]) if files else {}
     read = {
         "max_length": config.pop("max_seq_length", None),
         "do_lower_case": bool(config.pop("do_lower_case", False)),
@@ -156,7 +156,7 @@ def _read_transformer(path: Path) -> dict[str, Any]:
 
 
 def _read_pooling(path: Path, *, trust_remote_code: bool) -> Pooling:
-    config = _read_json(path / "config.json")
+    config = read_json(path / "config.json")
     flags = [POOLING_NAMES[flag][1] for flag in POOLING_NAMES if config.pop(flag, False)]
     names = config.pop("pooling_mode", None)
     include_prompt = bool(config.pop("include_prompt", True))
@@ -177,7 +177,7 @@ def _read_pooling(path: Path, *, trust_remote_code: bool) -> Pooling:
 
 
 def _read_dense(path: Path, *, weights: bool) -> Dense:
-    config = _read_json(path / "config.json")
+    config = read_json(path / "config.json")
     dense = Dense(
         config.pop("in_features"),
         config.pop("out_features"),
@@ -208,14 +208,14 @@ def unreadable(file: Path, error: SafetensorError) -> ConfigError:
 
 def _read_normalize(path: Path) -> Normalize:
     file = path / "config.json"
-    _check_keys(_read_json(file) if file.is_file() else {}, _EMBEDDING_ONLY, file)
+    _check_keys(read_json(file) if file.is_file() else {}, _EMBEDDING_ONLY, file)
     return Normalize()
 
 
 def read_model(directory: Path) -> dict[str, Any]:
     """Prompts, similarity and dimensions of a directory, as fields of `SavedEncoder`."""
     file = directory / MODEL_FILE
-    config = _read_json(file) if file.is_file() else {}
+    config = read_json(file) if file.is_file() else {}
     model_type = config.get("model_type") or "SentenceTransformer"
     if model_type != "SentenceTransformer":
         raise ConfigError(str(file), f"describes a {model_type}", "give a SentenceTransformer")
@@ -259,7 +259,12 @@ def _check_keys(config: dict[str, Any], allowed: dict[str, tuple[Any, ...]], fil
             )
 
 
-def _read_json(file: Path) -> Any:
+def read_json(file: Path) -> Any:
+    """What a JSON file of a model holds.
+
+    Raises:
+        ConfigError: it is missing or broken.
+    """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
