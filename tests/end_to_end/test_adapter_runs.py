@@ -47,14 +47,14 @@ def _train(rank: int, world_size: int, overrides: list[str]) -> None:
 def test_a_resumed_run_is_bit_identical(
     tmp_path: Path, options: list[str], strategy: str, more: tuple[str, ...]
 ) -> None:
-    options = [*options, *more, f"strategy={strategy}", "trainer.max_epochs=2"]
+    options = [*options, *more, f"strategy={strategy}"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run(_train, 2, [*options, f"output_dir={whole}"])
-    run(_train, 2, [*options, f"output_dir={parts}", "trainer.max_steps=4"])
+    run(_train, 2, [*options, f"output_dir={parts}", "trainer.max_steps=2"])
     run(_train, 2, [*options, f"output_dir={parts}"])
     losses = [[row["train/loss"] for row in metrics(folder)] for folder in (whole, parts)]
     assert losses[0] == losses[1]
-    assert len(losses[0]) == 6
+    assert len(losses[0]) == 3
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(parts)[name]), name
     saved = torch.load(parts / "checkpoints" / "last.ckpt", weights_only=True)
