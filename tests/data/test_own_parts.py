@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from helpers.distributed import run
-from helpers.keystone import quiet
-from helpers.runs import metrics, run_train, write_triplets
+from helpers.runs import metrics, run_train, train_as_rank, write_triplets
 
 OWN = [
     "sampler._target_=helpers.own_parts.InOrder",
@@ -17,11 +16,6 @@ OWN = [
     "+evaluation.evaluators.norm._target_=helpers.own_parts.MeanNorm",
     "+evaluation.evaluators.norm.texts=[red phone, blue case]",
 ]
-
-
-def _train(rank: int, world_size: int, overrides: list[str]) -> None:
-    quiet()
-    run_train(*overrides)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
@@ -38,7 +32,7 @@ def test_own_sampler_and_evaluator(tmp_path: Path, world_size: int) -> None:
     if world_size == 1:
         run_train(*options)
     else:
-        run(_train, world_size, options)
+        run(train_as_rank, world_size, options)
     rows = metrics(output)
     assert max(row["step"] for row in rows) == 3
     assert [row["step"] for row in rows if "eval/norm_mean" in row] == [0, 3]

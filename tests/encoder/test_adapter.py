@@ -16,8 +16,8 @@ from transformers import AutoModel
 from helpers.tiny import tiny_texts
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.encoder.adapter import LoRA, choose_adapter
+from inbatch.encoder.hashes import hash_weights
 from inbatch.errors import ConfigError
-from inbatch.guide.fingerprint import hash_weights
 
 peft = pytest.importorskip("peft")
 TEXTS = tiny_texts(12, max_words=20)

@@ -9,8 +9,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from helpers.distributed import run
-from helpers.keystone import quiet
-from helpers.runs import metrics, run_train, weights, write_triplets
+from helpers.runs import metrics, run_train, train_as_rank, weights, write_triplets
 from helpers.tiny import save_tiny_bert, tiny_texts
 from inbatch.encoder import build_encoder
 from inbatch.errors import ConfigError
@@ -35,11 +34,6 @@ def options(tmp_path: Path) -> list[str]:
     ]
 
 
-def _train(rank: int, world_size: int, overrides: list[str]) -> None:
-    quiet()
-    run_train(*overrides)
-
-
 @pytest.mark.parametrize(
     ("strategy", "more"),
     [("ddp", ()), ("fsdp", ("encoder.dtype=bfloat16", "precision=bf16"))],
@@ -49,9 +43,9 @@ def test_a_resumed_run_is_bit_identical(
 ) -> None:
     options = [*options, *more, f"strategy={strategy}"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(_train, 2, [*options, f"output_dir={whole}"])
-    run(_train, 2, [*options, f"output_dir={parts}", "trainer.max_steps=2"])
-    run(_train, 2, [*options, f"output_dir={parts}"])
+    run(train_as_rank, 2, [*options, f"output_dir={whole}"])
+    run(train_as_rank, 2, [*options, f"output_dir={parts}", "trainer.max_steps=2"])
+    run(train_as_rank, 2, [*options, f"output_dir={parts}"])
     losses = [[row["train/loss"] for row in metrics(folder)] for folder in (whole, parts)]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 3

@@ -10,7 +10,7 @@ import torch
 
 from helpers.distributed import run
 from helpers.keystone import quiet
-from helpers.runs import metrics, run_train, weights, write_triplets
+from helpers.runs import metrics, run_train, train_as_rank, weights, write_triplets
 
 group = pytest.mark.xdist_group("ranks_end_as_one")  # these compare with one run
 
@@ -18,11 +18,6 @@ NO_DROPOUT = (
     "+encoder.config.hidden_dropout_prob=0",
     "+encoder.config.attention_probs_dropout_prob=0",
 )
-
-
-def _train(rank: int, world_size: int, overrides: list[str]) -> None:
-    quiet()
-    run_train(*overrides)
 
 
 def _options(folder: Path) -> list[str]:
@@ -65,7 +60,7 @@ def test_ranks_end_as_one(
     tmp_path: Path, options: list[str], one: Path, strategy: str, world_size: int
 ) -> None:
     several = tmp_path / "several"
-    run(_train, world_size, [*options, f"strategy={strategy}", f"output_dir={several}"])
+    run(train_as_rank, world_size, [*options, f"strategy={strategy}", f"output_dir={several}"])
     for name, tensor in weights(one).items():
         torch.testing.assert_close(weights(several)[name], tensor, rtol=1e-4, atol=1e-6)
     for a, b in zip(metrics(one), metrics(several), strict=True):
@@ -89,7 +84,7 @@ def test_loss_curve_of_thirty_steps_around_a_ring(tmp_path: Path) -> None:
     options += ["global_batch_size=6", "optimizer.eps=1e-4"]
     one = run_train(*options, f"output_dir={tmp_path / 'one'}")
     ring = [*options, "gather=ring", f"output_dir={tmp_path / 'ring'}"]
-    run(_train, 3, ring)
+    run(train_as_rank, 3, ring)
     curve = _losses(one)
     assert len(curve) == 30
     assert curve[-1] < curve[0]

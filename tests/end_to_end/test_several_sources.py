@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from helpers.distributed import run
-from helpers.keystone import quiet
-from helpers.runs import metrics, run_train, weights, write_triplets
+from helpers.runs import metrics, run_train, train_as_rank, weights, write_triplets
 from helpers.tiny import tiny_texts
 from inbatch.errors import ConfigError
 
@@ -38,16 +37,11 @@ LOSSES = [
 ]
 
 
-def _train(rank: int, world_size: int, overrides: list[str]) -> None:
-    quiet()
-    run_train(*overrides)
-
-
 @pytest.mark.parametrize("sampler", ["round_robin", "proportional"])
 def test_each_source_trains_with_its_loss(tmp_path: Path, sampler: str) -> None:
     options = [*_options(tmp_path), *LOSSES, f"sampler={sampler}"]
     one = run_train(*options, f"output_dir={tmp_path / 'one'}")
-    run(_train, 2, [*options, f"output_dir={tmp_path / 'two'}"])
+    run(train_as_rank, 2, [*options, f"output_dir={tmp_path / 'two'}"])
     steps = {"round_robin": 6, "proportional": 8}[
         sampler
     ]  # 5 and 3 batches; the first stops at 3 each
@@ -69,7 +63,7 @@ def test_rows_of_several_sources_in_one_batch(tmp_path: Path) -> None:
         "+encoder.config.attention_probs_dropout_prob=0",
     ]
     one = run_train(*options, f"output_dir={tmp_path / 'one'}")
-    run(_train, 2, [*options, f"output_dir={tmp_path / 'two'}"])
+    run(train_as_rank, 2, [*options, f"output_dir={tmp_path / 'two'}"])
     assert len(metrics(one)) == 6
     for name, tensor in weights(one).items():
         torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, rtol=1e-3, atol=2e-4)

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from helpers.distributed import run
-from helpers.keystone import quiet
-from helpers.runs import metrics, run_train, weights
+from helpers.runs import metrics, run_train, train_as_rank, weights
 from helpers.tiny import tiny_texts
 
 NO_DROPOUT = (
@@ -71,11 +70,6 @@ def test_a_resumed_run_is_bit_identical(tmp_path: Path, how: str) -> None:
         assert torch.equal(tensor, weights(parts)[name]), name
 
 
-def _train(rank: int, world_size: int, overrides: list[str]) -> None:
-    quiet()
-    run_train(*overrides)
-
-
 @pytest.mark.parametrize("mixed", [False, True], ids=["one source", "mixed"])
 def test_two_ranks_train_as_one(tmp_path: Path, mixed: bool) -> None:
     options = [*options_of(tmp_path), *NO_DROPOUT, "trainer.max_steps=3"]
@@ -83,6 +77,6 @@ def test_two_ranks_train_as_one(tmp_path: Path, mixed: bool) -> None:
         options += mixed_with_a_table(tmp_path)
     one = run_train(*options, f"output_dir={tmp_path / 'one'}")
     shutil.rmtree(tmp_path / "cache")  # so that the two make the index together
-    run(_train, 2, [*options, f"output_dir={tmp_path / 'two'}"])
+    run(train_as_rank, 2, [*options, f"output_dir={tmp_path / 'two'}"])
     assert losses(tmp_path / "two") == pytest.approx(losses(one), abs=1e-5)
     assert list((tmp_path / "cache").glob("stream-*/.*")) == []

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from helpers.distributed import run
-from helpers.keystone import quiet
-from helpers.runs import TINY, compose_run, metrics, run_train, weights
+from helpers.runs import TINY, compose_run, metrics, run_train, train_as_rank, weights
 from inbatch.config.check import check_config
 from inbatch.config.instantiate import instantiate
 from inbatch.data.sources.load import load_sources
@@ -82,19 +81,14 @@ def test_announced_steps_are_done_and_no_gradient_is_left(
         assert torch.equal(tensor, weights(parts)[name]), name
 
 
-def _train(rank: int, world_size: int, overrides: list[str]) -> None:
-    quiet()
-    run_train(*overrides)
-
-
 def test_ranks_agree_on_the_epochs(tmp_path: Path) -> None:
     options = [*_options(tmp_path, 270, 4), "+encoder.config.attention_probs_dropout_prob=0"]
     options[-2] = options[-2].replace("0.1", "0")
     assert _plan_sizes(options) == [54, 53]
     run_train(*options, f"output_dir={tmp_path / 'one'}")
     two = [*options, f"output_dir={tmp_path / 'two'}"]
-    run(_train, 2, [*two, "trainer.max_steps=17"])
-    run(_train, 2, two)
+    run(train_as_rank, 2, [*two, "trainer.max_steps=17"])
+    run(train_as_rank, 2, two)
     one, other = (metrics(tmp_path / name) for name in ("one", "two"))
     assert [row["step"] for row in one] == [row["step"] for row in other] == list(range(1, 29))
     for a, b in zip(one, other, strict=True):

@@ -10,7 +10,7 @@ import torch
 
 from helpers.distributed import run
 from helpers.keystone import distributed, make_encoder, quiet, reference, relative_error
-from helpers.runs import metrics, run_train, weights, write_triplets
+from helpers.runs import metrics, run_train, train_as_rank, weights, write_triplets
 
 HERE = Path(__file__).parent
 PARTS = (
@@ -35,11 +35,6 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(HERE))
 
 
-def _train(rank: int, world_size: int, overrides: list[str]) -> None:
-    quiet()
-    run_train(*overrides)
-
-
 def _options(folder: Path) -> list[str]:
     rows = write_triplets(folder / "rows.jsonl")
     pairs = [json.loads(line) for line in rows.read_text().splitlines()]
@@ -52,7 +47,7 @@ def test_two_ranks_with_own_parts_end_as_one(tmp_path: Path) -> None:
     options = _options(tmp_path)
     one = run_train(*options, f"output_dir={tmp_path / 'one'}")
     several = tmp_path / "several"
-    run(_train, 2, [*options, "strategy=average_once", f"output_dir={several}"])
+    run(train_as_rank, 2, [*options, "strategy=average_once", f"output_dir={several}"])
     for name, tensor in weights(one).items():
         torch.testing.assert_close(weights(several)[name], tensor, rtol=1e-4, atol=1e-6)
     rows = [[row for row in metrics(folder) if "train/loss" in row] for folder in (one, several)]

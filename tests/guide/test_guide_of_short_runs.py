@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 
 from helpers.distributed import run
-from helpers.keystone import quiet
-from helpers.runs import metrics, run_train, write_triplets
+from helpers.runs import metrics, run_train, train_as_rank, write_triplets
 
 BATCH, ROWS = 6, 96
-
-
-def _train(rank: int, world_size: int, overrides: list[str]) -> None:
-    quiet()
-    run_train(*overrides)
 
 
 def num_stored(folder: Path) -> int:
@@ -44,7 +38,7 @@ def options(tmp_path: Path, tiny_bert: Path) -> list[str]:
 def test_five_steps_embed_five_batches(tmp_path: Path, options: list[str], ranks: int) -> None:
     def train(name: str, store: str, *more: str) -> list[float]:
         places = [f"output_dir={tmp_path / name}", f"guide.store_dir={tmp_path / store}"]
-        run(_train, ranks, [*options, *places, *more])
+        run(train_as_rank, ranks, [*options, *places, *more])
         return losses(tmp_path / name)
 
     short = train("short", "few", "trainer.max_steps=5")

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers.forked_command import ROOT
 from helpers.forked_process import ForkedProcess, run_script
 from helpers.runs import TINY
 
-ROOT = Path(__file__).parents[2]
 MARK = "INBATCH_TEST_RUN"
 WITHIN_S = 600.0  # a start takes 10 s; the bound holds on a machine under a load of 20
 

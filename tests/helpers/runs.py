@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback
 from omegaconf import DictConfig
 
+from helpers.keystone import quiet
 from helpers.tiny import tiny_texts
 from inbatch.cli.overrides import complete_overrides
 from inbatch.cli.train import CONF_DIR
@@ -49,6 +50,12 @@ def run_train(*overrides: str, plots: bool = False) -> Path:
         if not plots:
             no_plots(patch)
         return train(check_config(compose_run(*TINY, *overrides))).output_dir
+
+
+def train_as_rank(rank: int, world_size: int, overrides: list[str]) -> None:
+    """Train in this rank; for `helpers.distributed.run`."""
+    quiet()
+    run_train(*overrides)
 
 
 def run_with(callback: Callback, stop: StopRequest | None, *overrides: str) -> None:

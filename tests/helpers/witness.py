@@ -19,10 +19,9 @@ import numpy as np
 import torch
 
 from helpers.distributed import run
-from helpers.keystone import quiet
 from helpers.launching import ROOT
 from helpers.launching import run as run_command
-from helpers.runs import TINY, metrics, run_train, weights, write_triplets
+from helpers.runs import TINY, metrics, run_train, train_as_rank, weights, write_triplets
 from helpers.tiny import save_tiny_bert, tiny_texts
 
 COLUMNS = ("train/loss", "train/gradient_norm")
@@ -184,7 +183,7 @@ def record(name: str, folder: Path, paths: dict[str, str]) -> dict[str, Any]:
         if case.ranks == 1:
             run_train(*overrides, *more)
         else:
-            run(_train, case.ranks, [*overrides, *more])
+            run(train_as_rank, case.ranks, [*overrides, *more])
     rows = [row for row in metrics(output) if "train/loss" in row]
     steps = {column: [row[column] for row in rows] for column in COLUMNS}
     return {"steps": steps, "plan": _plan(output), "weights": _weights(output)}
@@ -217,11 +216,6 @@ def _prepare(overrides: list[str], folder: Path) -> None:
     line = [sys.executable, str(ROOT / "scripts" / "prepare.py"), *TINY, *overrides]
     ended = run_command(line, folder=folder)
     assert ended.code == 0, ended.output
-
-
-def _train(rank: int, world_size: int, overrides: list[str]) -> None:
-    quiet()
-    run_train(*overrides)
 
 
 def _plan(output: Path) -> str | None:

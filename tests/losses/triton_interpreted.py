@@ -163,30 +163,21 @@ def test_gradient_of_a_temperature(dtype: torch.dtype, limit: float, normalize: 
 
 
 @pytest.mark.parametrize(
-    ("loss", "dtype"),
+    "loss",
     [
-        (
-            MultipleNegativesRanking(directions=DIRECTIONS, mask_margin=0.1, mask_duplicates=True),
-            torch.float32,
+        MultipleNegativesRanking(directions=DIRECTIONS, mask_margin=0.1, mask_duplicates=True),
+        MultipleNegativesRanking(similarity="dot", mask_margin=0.5, temperature=1.0),
+        MultipleNegativesRanking(
+            directions=DIRECTIONS[:3:2],
+            partition_mode="per_direction",
+            mask_margin=0.2,
+            mask_margin_strategy="relative",
         ),
-        (
-            MultipleNegativesRanking(similarity="dot", mask_margin=0.5, temperature=1.0),
-            torch.bfloat16,
-        ),
-        (
-            MultipleNegativesRanking(
-                directions=DIRECTIONS[:3:2],
-                partition_mode="per_direction",
-                mask_margin=0.2,
-                mask_margin_strategy="relative",
-            ),
-            torch.float32,
-        ),
-        (GIST(temperature=0.1, self_guided=True), torch.bfloat16),
-        (GIST(temperature=0.1, self_guided=True), torch.float32),
+        GIST(temperature=0.1, self_guided=True),
     ],
     ids=str,
 )
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_mask_by_own_scores(loss: GIST | MultipleNegativesRanking, dtype: torch.dtype) -> None:
     columns = leaves([column.to(dtype) for column in random_columns(3, 20, 24)])
     ids = torch.randint(0, 54, (3, 20), generator=torch.Generator().manual_seed(3)).unbind(0)

@@ -16,9 +16,8 @@ import torch
 
 from helpers.distributed import run
 from helpers.faults import fault
-from helpers.keystone import quiet
 from helpers.launching import ROOT, environment, processes
-from helpers.runs import TINY, metrics, run_train, weights, write_triplets
+from helpers.runs import TINY, metrics, train_as_rank, weights, write_triplets
 from helpers.slurm_cluster import Cluster
 from inbatch.cli.submit import compose_job, submit, write
 from inbatch.sweep.trials import read_trials
@@ -64,17 +63,11 @@ def wait_for_rows(cluster: Cluster, sent: Submitted, num_rows: int) -> None:
     cluster.wait(reached, f"step {num_rows}", seconds=600)
 
 
-def train_here(rank: int, world_size: int, overrides: list[str]) -> None:
-    """One of two ranks without Slurm, which nothing interrupts."""
-    quiet()
-    run_train(*overrides)
-
-
 def test_a_preempted_job_on_two_nodes_ends_as_ranks_that_nothing_stops(
     cluster: Cluster, data: Path, tmp_path: Path
 ) -> None:
     whole = tmp_path / "whole"
-    run(train_here, 2, options(data, whole))
+    run(train_as_rank, 2, options(data, whole))
     sent = send(cluster, data, tmp_path / "run", *fault("hold", step=3))
     wait_for_rows(cluster, sent, 3)
     cluster.ask("scancel", "--signal=USR1", sent.job_id)

@@ -54,8 +54,8 @@ def _train(
 
 @pytest.mark.parametrize("strategy", [*TESTED])
 def test_update_equals_the_union_batch(tiny_bert: Path, strategy: str) -> None:
-    single = strategy.startswith("deepspeed")
-    dtype, limit = (torch.float32, 5e-6) if single else (torch.float64, 1e-10)
+    in_float32 = strategy.startswith("deepspeed")  # which computes in no other precision
+    dtype, limit = (torch.float32, 5e-6) if in_float32 else (torch.float64, 1e-10)
     found = run(_train, 1 if strategy == "single" else 2, tiny_bert, strategy, dtype)[0]
     torch.manual_seed(0)
     encoder = make_encoder(tiny_bert, dtype, **ADAPTED["encoder_options"])

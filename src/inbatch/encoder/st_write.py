@@ -6,7 +6,6 @@ releases know neither the module types nor the keys that 6 writes. Weights are s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +26,7 @@ from inbatch.encoder.st_read import (
     POOLING_NAMES,
     TRANSFORMER_FILE,
     WEIGHTS_FILE,
+    read_json,
 )
 from inbatch.errors import ConfigError
 from inbatch.files import replaced_folder, write_json
@@ -105,7 +105,7 @@ def transformer_modules(encoder: TransformerParts) -> list[Module]:
         with saving_without_deepspeed():
             encoder.backbone.save_pretrained(path, state_dict=whole)
         if adapter is not None:
-            config = json.loads((path / "config.json").read_text())
+            config = read_json(path / "config.json")
             write_json(path / "config.json", {**config, "dtype": "float32"})  # as merged
         if adapter is not None and adapter.base is not None:
             (path / ADAPTER_FOLDER).mkdir()
