@@ -97,7 +97,7 @@ def test_only_plain_layers_are_changed_and_they_can_be_copied() -> None:
 def test_products_into_a_buffer() -> None:
     left, right = torch.randn(30, 20), torch.randn(20, 25)
     out = torch.empty(30, 32)[:, :25]
-    cpu_products.write_product(left, right, out, alpha=3.0)
+    out = cpu_products.product_in(out, left, right, alpha=3.0)
     torch.testing.assert_close(out, 3 * (left @ right), rtol=1e-5, atol=1e-5)
     cpu_products.add_product(out, left, right)
     torch.testing.assert_close(out, 4 * (left @ right), rtol=1e-5, atol=1e-5)

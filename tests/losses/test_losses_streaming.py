@@ -184,6 +184,10 @@ def test_nothing_but_the_positive_is_left() -> None:
     assert similarity_metrics(stats)["hardest_negative_similarity"].isnan()
 
 
+# Products for candidates, which are added at once, and for rows, whose sums are multiplied by a factor first.
+ADDITIONS = (torch.ops.aten.addmm_.default, torch.ops.aten.mm.default)
+
+
 class LargestTensor(TorchDispatchMode):
     """Notes the largest tensor that any operation returns, and how often gradients are added to."""
 
@@ -192,7 +196,7 @@ class LargestTensor(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         out = func(*args, **(kwargs or {}))
-        self.num_additions += func is torch.ops.aten.addmm_.default
+        self.num_additions += func in ADDITIONS
         for value in out if isinstance(out, (tuple, list)) else [out]:
             if isinstance(value, Tensor):
                 self.numel = max(self.numel, value.numel())

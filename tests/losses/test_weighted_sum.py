@@ -117,12 +117,12 @@ def test_one_sweep_takes_a_third_of_the_products_away(monkeypatch: pytest.Monkey
     from inbatch.device import cpu_products
 
     count = [0]
-    for name in ("write_product", "add_product"):
+    for name in ("product_in", "product", "add_product"):
         original = getattr(cpu_products, name)
 
-        def counted(*args: Any, original: Any = original, **options: Any) -> None:
+        def counted(*args: Any, original: Any = original, **options: Any) -> Any:
             count[0] += 1
-            original(*args, **options)
+            return original(*args, **options)
 
         monkeypatch.setattr(cpu_products, name, counted)
 

@@ -22,7 +22,7 @@ from inbatch.losses.directions import DIRECTIONS
 from inbatch.losses.filters import guide_filter
 from inbatch.losses.softmax import implementation, triton_panels, walk
 from inbatch.losses.softmax.cross_entropy import similarity_metrics, streamed_cross_entropy
-from inbatch.losses.softmax.panels import Block, GuideFilter
+from inbatch.losses.softmax.panels import Block, GuideFilter, Weights
 from inbatch.losses.softmax.triton_panels import TritonArithmetic
 from inbatch.losses.softmax.walk import StreamStats
 
@@ -348,5 +348,9 @@ def test_the_trial_finds_kernels_that_are_wrong(monkeypatch: pytest.MonkeyPatch)
     device = torch.device("cpu")
     assert implementation.trial(device, num_rows=20) == ""
     right = TritonArithmetic.weigh
-    monkeypatch.setattr(TritonArithmetic, "weigh", lambda *args: right(*args) * 1.01)
+
+    def wrong(*args: Any) -> Weights:
+        return Weights(right(*args).tile * 1.01)
+
+    monkeypatch.setattr(TritonArithmetic, "weigh", wrong)
     assert implementation.trial(device, num_rows=20).startswith("results differ by 0.0")

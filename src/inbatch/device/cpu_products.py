@@ -40,15 +40,16 @@ def product(left_MK: Tensor, right_KN: Tensor) -> Tensor:
     """``left @ right`` by the faster library, on any device."""
     if onednn_takes(left_MK, right_KN):
         return onednn_product(left_MK, right_KN.T)
-    return left_MK @ right_KN
+    return torch.mm(left_MK, right_KN)
 
 
-def write_product(left_MK: Tensor, right_KN: Tensor, out_MN: Tensor, *, alpha: float = 1.0) -> None:
-    """Write ``alpha * left @ right``."""
+def product_in(
+    memory_MN: Tensor, left_MK: Tensor, right_KN: Tensor, *, alpha: float = 1.0
+) -> Tensor:
+    """``alpha * left @ right``, in the given memory; by oneDNN, which takes none, in memory of its own."""
     if onednn_takes(left_MK, right_KN):
-        torch.mul(onednn_product(left_MK, right_KN.T), alpha, out=out_MN)
-    else:
-        torch.addmm(out_MN, left_MK, right_KN, beta=0, alpha=alpha, out=out_MN)
+        return onednn_product(left_MK if alpha == 1 else left_MK * alpha, right_KN.T)
+    return torch.addmm(memory_MN, left_MK, right_KN, beta=0, alpha=alpha, out=memory_MN)
 
 
 def add_product(out_MN: Tensor, left_MK: Tensor, right_KN: Tensor) -> None:

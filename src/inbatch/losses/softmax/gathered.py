@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from inbatch.losses.softmax.panels import Arithmetic, SoftmaxSpec, detached, pair
+from inbatch.losses.softmax.pairing import pair
+from inbatch.losses.softmax.panels import Arithmetic, SoftmaxSpec, detached
 from inbatch.losses.softmax.products import add_product, row_weight
 from inbatch.losses.softmax.walk import (
     StreamStats,
@@ -100,11 +101,11 @@ def _run(
             share_R = share_of_peak(reduced.positive, reduced.peak, reduced.negatives)
             for k, block in enumerate(spec.blocks):
                 rows, candidates = texts.columns[block.rows], texts.columns[block.candidates]
-                weights_RG = arithmetic.weigh(
+                weights = arithmetic.weigh(
                     buffers, k, candidates, reduced.peak, row_weight(rows[part], share_R)
                 )
                 sides = (texts.columns, texts.columns, (gradients, gradients))
-                for product in gradient_products(weights_RG, block, *sides, part):
+                for product in gradient_products(weights, block, *sides, part):
                     add_product(*product)
 
     losses_Q, own_weight_Q = losses_of(positive_Q, peak_Q, negatives_Q)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from inbatch.losses.softmax.panels import Pairing, ScoredTexts, pair
+from inbatch.losses.softmax.pairing import Pairing, ScoredTexts, pair
 from inbatch.losses.softmax.products import Factor, split_factor
 
 

@@ -9,7 +9,7 @@ Shape letters: K blocks, G candidates, R rows of a panel, D dimension, E guide d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, TypeVar, final
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from inbatch.device.matmul_precision import exact_products
+from inbatch.losses.softmax.pairing import Pairing
 from inbatch.losses.softmax.products import Factor, multiply_raw
 
 # Where a row has no negative: below any logit.
@@ -136,42 +137,17 @@ def detached(spec: S) -> tuple[S, Tensor | None]:
 class SoftmaxSpec(Softmax):
     """The arguments of `streamed_cross_entropy` that have no gradient."""
 
-    def of_query(self, by_block: Tensor) -> list[Tensor]:
-        """The parts of a tensor [K, ...] of blocks whose rows are the target's."""
+    def of_query(self, by_block: Iterable[Tensor]) -> list[Tensor]:
+        """Those of K tensors, one a block, whose rows are the target's."""
         rows = self.target.rows
         return [part for block, part in zip(self.blocks, by_block) if block.rows == rows]
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredTexts:
-    """The texts of some rows, by column: embeddings, guide embeddings and ids."""
-
-    columns: Sequence[Factor]  # each [G, D]
-    guide: Sequence[Factor] | None  # each [G, E]
-    ids: Sequence[Tensor] | None  # each [G], equal where texts are equal
-
-
-@dataclass(frozen=True, slots=True)
-class Pairing:
-    """The rows and candidates of a tile. With `own`, candidate i belongs to row i; else none to any.
-
-    Ids are small whole numbers in float32, see `pair`.
-    """
-
-    rows: ScoredTexts
-    candidates: ScoredTexts
-    own: bool
-
-    def diagonal(self, tile_RG: Tensor, part: slice) -> Tensor:
-        """The own entries of a tile, as a view: [R], or [0] where none is there."""
-        return tile_RG.diagonal(part.start if self.own else tile_RG.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
 class Buffers:
     """What each panel overwrites; as many rows as the largest."""
 
-    logits: Tensor  # [K, R, G]
+    tiles: list[Tensor]  # the logits of each block, [R, G]; products may bring memory of their own
     guide: Tensor | None  # [R, G], scores of one block, None without a guide
     weights: (
         Tensor | None
@@ -180,7 +156,14 @@ class Buffers:
     def first(self, num_rows: int) -> Buffers:
         """Those of a panel of so many rows."""
         guide, weights = (None if t is None else t[:num_rows] for t in (self.guide, self.weights))
-        return Buffers(self.logits[:, :num_rows], guide, weights)
+        return Buffers([tile[:num_rows] for tile in self.tiles], guide, weights)
+
+
+class Weights(NamedTuple):
+    """The gradient with respect to the logits of a block, times the scales of both sides."""
+
+    tile: Tensor  # [R, G]
+    factor: Tensor | None = None  # [R], what its rows are still to be multiplied by; None for 1
 
 
 class Reduced(NamedTuple):
@@ -215,8 +198,8 @@ class Arithmetic(Protocol):
 
     def weigh(
         self, buffers: Buffers, block: int, candidates: Factor, peak_R: Tensor, factor_R: Tensor
-    ) -> Tensor:
-        """``exp(logit - peak) * factor`` of a block, times the candidates' scale: [R, G].
+    ) -> Weights:
+        """``exp(logit - peak) * factor`` of a block, times the candidates' scale.
 
         Args:
             buffers: as `reduce` left them.
@@ -228,38 +211,16 @@ class Arithmetic(Protocol):
         ...
 
 
-def pair(rows: ScoredTexts, candidates: ScoredTexts, *, own: bool) -> Pairing:
-    """Bring rows and candidates together.
-
-    Ids become the places of the rows' ids in their order, and -1 where no row has them, in float32, in which
-    a CPU compares several times as many a second. They are exact up to 2^23 rows.
-    """
-    if rows.ids is None or candidates.ids is None:
-        return Pairing(rows, candidates, own)
-    known = torch.cat([ids.reshape(-1) for ids in rows.ids[:2]]).sort().values
-
-    def numbered(texts: ScoredTexts) -> ScoredTexts:
-        return replace(texts, ids=[places(ids_G) for ids_G in texts.ids or ()])
-
-    def places(ids_G: Tensor) -> Tensor:
-        place_G = torch.searchsorted(known, ids_G.contiguous()).clamp_(max=len(known) - 1)
-        return torch.where(known[place_G] == ids_G, place_G, -1).float()
-
-    of_rows = numbered(rows)
-    return Pairing(of_rows, of_rows if candidates is rows else numbered(candidates), own)
-
-
 def guide_scores(
-    out_RG: Tensor, block: Block, pairing: Pairing, part: slice
-) -> tuple[Factor, Factor]:
-    """Write the guide's products of a block, never in TF32, and return their factors."""
+    memory_RG: Tensor, block: Block, pairing: Pairing, part: slice
+) -> tuple[Tensor, Factor, Factor]:
+    """The guide's products of a block, as `multiply_raw` but never in TF32, and their factors."""
     assert pairing.rows.guide is not None
     assert pairing.candidates.guide is not None
     rows = pairing.rows.guide[block.rows][part]
     candidates = pairing.candidates.guide[block.candidates]
     with exact_products():
-        multiply_raw(rows, candidates, out_RG)
-    return rows, candidates
+        return multiply_raw(rows, candidates, memory_RG), rows, candidates
 
 
 def guide_threshold(rows: Factor, threshold_R: Tensor) -> Tensor:

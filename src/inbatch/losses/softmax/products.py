@@ -132,31 +132,31 @@ def split_factor(parts: Tensor, scale: Tensor | None) -> Factor:
     return Factor(parts[:, : parts.shape[1] // 2], scale, parts)
 
 
-def multiply(rows: Factor, candidates: Factor, out_RC: Tensor, *, alpha: float | Tensor) -> None:
-    """Write ``alpha * score``, [R, C]; a tensor of one value is not waited for."""
+def multiply(
+    rows: Factor, candidates: Factor, memory_RC: Tensor, *, alpha: float | Tensor
+) -> Tensor:
+    """``alpha * score``, [R, C], as `multiply_raw`; a tensor of one value is not waited for."""
     if not rows.in_16_bits:
         left_RD, number = rows.values, alpha
         if isinstance(number, Tensor):
             left_RD, number = left_RD * number, 1.0
-        cpu_products.write_product(left_RD, candidates.values.T, out_RC, alpha=number)
-        return
-    multiply_raw(rows, candidates, out_RC)
-    out_RC.mul_(row_scale(rows, alpha))
-    if candidates.scale is not None:
-        out_RC.mul_(candidates.scale)
+        return cpu_products.product_in(memory_RC, left_RD, candidates.values.T, alpha=number)
+    scores_RC = multiply_raw(rows, candidates, memory_RC).mul_(row_scale(rows, alpha))
+    return scores_RC if candidates.scale is None else scores_RC.mul_(candidates.scale)
 
 
-def multiply_raw(rows: Factor, candidates: Factor, out_RC: Tensor) -> None:
-    """Write the products of values, [R, C] in float32 at least."""
+def multiply_raw(rows: Factor, candidates: Factor, memory_RC: Tensor) -> Tensor:
+    """The products of values, [R, C] in float32 at least, in the given memory where the library takes it."""
     if not rows.in_16_bits:
-        cpu_products.write_product(rows.values, candidates.values.T, out_RC)
-    elif rows.parts is None or candidates.parts is None:
-        torch.mm(rows.values, candidates.values.T, out_dtype=out_RC.dtype, out=out_RC)
-    else:
-        high, low = rows.values, rows.parts[:, rows.values.shape[1] :]
-        twice = high.repeat(1, 2)  # with both parts of the candidates
-        torch.mm(twice, candidates.parts.T, out_dtype=out_RC.dtype, out=out_RC)
-        add_product(out_RC, low, candidates.values.T)
+        return cpu_products.product_in(memory_RC, rows.values, candidates.values.T)
+    if rows.parts is None or candidates.parts is None:
+        left, right = rows.values, candidates.values
+        return torch.mm(left, right.T, out_dtype=memory_RC.dtype, out=memory_RC)
+    high, low = rows.values, rows.parts[:, rows.values.shape[1] :]
+    twice = high.repeat(1, 2)  # with both parts of the candidates
+    torch.mm(twice, candidates.parts.T, out_dtype=memory_RC.dtype, out=memory_RC)
+    add_product(memory_RC, low, candidates.values.T)
+    return memory_RC
 
 
 def row_scale(rows: Factor, alpha: float | Tensor) -> Tensor | float:
@@ -164,9 +164,13 @@ def row_scale(rows: Factor, alpha: float | Tensor) -> Tensor | float:
     return alpha if rows.scale is None else rows.scale[:, None] * alpha
 
 
-def add_product(target: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add ``left @ right``, which sums in the type of the target."""
-    if left.dtype == target.dtype:
+def add_product(
+    target: Tensor, left: Tensor, right: Tensor, factor_R: Tensor | None = None
+) -> None:
+    """Add ``left @ right``, which sums in the type of the target, its rows times a factor."""
+    if factor_R is not None:
+        target.addcmul_(cpu_products.product(left, right), factor_R[:, None])
+    elif left.dtype == target.dtype:
         cpu_products.add_product(target, left, right)
     else:
         torch.addmm(target, left, right, out_dtype=target.dtype, out=target)

@@ -16,7 +16,13 @@ from inbatch.losses.softmax.products import multiply_raw
 from inbatch.losses.softmax.ragged_spec import QUERIES, Panel
 from inbatch.losses.softmax.ragged_tables import Scratch, Tables, matrix, own_entries
 from inbatch.losses.softmax.relation import Known, Relation
-from inbatch.losses.softmax.torch_panels import COMPARED_ROWS, REMOVED, own_limit, remove_above
+from inbatch.losses.softmax.torch_panels import (
+    COMPARED_ROWS,
+    REMOVED,
+    own_limit,
+    remove_above,
+    remove_at,
+)
 
 
 def leave_out(tables: Tables, panel: Panel, number: int, scores_rW: Tensor) -> None:
@@ -47,7 +53,7 @@ def remove_by_guide(
     rows, candidates = tables.rows_of(tables.guide, block, panel), tables.guide[block.candidates]
     scores_rW = matrix(scratch.guide, len(rows.values), tile_rW.shape[1])
     with exact_products():
-        multiply_raw(rows, candidates, scores_rW)
+        scores_rW = multiply_raw(rows, candidates, scores_rW)
     if candidates.scale is not None:
         scores_rW.mul_(candidates.scale)
     leave_out(tables, panel, number, scores_rW)
@@ -112,9 +118,4 @@ def _plain_own_entries(tables: Tables, panel: Panel) -> Iterator[tuple[int, tupl
 
 
 def _remove(tile_rW: Tensor, known: Known, row_r: Tensor | None) -> None:
-    mask = known.mask if row_r is None else known.mask[row_r]
-    if known.places is None:
-        tile_rW.add_(mask, alpha=REMOVED)
-    elif len(known.places):
-        some = tile_rW.index_select(1, known.places).add_(mask, alpha=REMOVED)
-        tile_rW.index_copy_(1, known.places, some)
+    remove_at(tile_rW, known.places, known.mask if row_r is None else known.mask[row_r])

@@ -88,7 +88,7 @@ def _fill(
     num_rows, num_pairs, width = len(rows.values), len(panel.pair_row), len(candidates.values)
     copies = tables.by_pair(block) and num_rows < num_pairs
     scores_rW = matrix(scratch.scores if copies else memory, num_rows, width)
-    multiply(rows, candidates, scores_rW, alpha=1 / (spec.temperature * LN_2))
+    scores_rW = multiply(rows, candidates, scores_rW, alpha=1 / (spec.temperature * LN_2))
     if block.own == "positive":
         positive_k.copy_(scores_rW[own_entries(tables, panel, block)])
     leave_out(tables, panel, number, scores_rW)

@@ -30,15 +30,15 @@ from torch.autograd.function import once_differentiable
 from inbatch.device.memory import retried
 from inbatch.losses.base import InFlight, Ring
 from inbatch.losses.softmax.packed_texts import pack_texts, paired
+from inbatch.losses.softmax.pairing import Pairing, ScoredTexts
 from inbatch.losses.softmax.panels import (
     LOWEST,
     Arithmetic,
     Buffers,
-    Pairing,
     Reduced,
     S,
-    ScoredTexts,
     SoftmaxSpec,
+    Weights,
     detached,
 )
 from inbatch.losses.softmax.products import add_product, row_weight, weight_unit
@@ -57,7 +57,7 @@ from inbatch.losses.softmax.walk import (
 
 T = TypeVar("T")
 # Own rows of a panel against the rows of a hop: the gradient with respect to the logits of each block.
-Weights = Callable[[Pairing, slice], Iterator[tuple[slice, Iterator[Tensor]]]]
+WeightsOf = Callable[[Pairing, slice], Iterator[tuple[slice, Iterator[Weights]]]]
 
 
 def ring_cross_entropy(
@@ -148,8 +148,8 @@ class _Walk(RingWalk[SoftmaxSpec]):
 
     def weights(
         self, sums: _Sums, pairing: Pairing, rows: slice
-    ) -> Iterator[tuple[slice, Iterator[Tensor]]]:
-        """The gradient with respect to logits, see `Weights`; `sums` are those of whole softmaxes."""
+    ) -> Iterator[tuple[slice, Iterator[Weights]]]:
+        """The gradient with respect to logits, see `WeightsOf`; `sums` are those of whole softmaxes."""
         share_Q = share_of_peak(*sums)
         for part, buffers, reduced in self.panels(pairing, rows):
             share_R = share_Q[part] * (reduced.peak - sums.peak[part]).exp()
@@ -157,7 +157,7 @@ class _Walk(RingWalk[SoftmaxSpec]):
 
     def _weights_of_blocks(
         self, pairing: Pairing, buffers: Buffers, reduced: Reduced, part: slice, share_R: Tensor
-    ) -> Iterator[Tensor]:
+    ) -> Iterator[Weights]:
         for k, block in enumerate(self.spec.blocks):
             weight_R = row_weight(self.columns.factors[block.rows][part], share_R)
             candidates = pairing.candidates.columns[block.candidates]
@@ -233,7 +233,7 @@ def _reduce_hop(walk: _Walk, pairing: Pairing, before: _Found) -> _Found:
 
 
 def ring_gradients(
-    walk: RingWalk[S], weights: Weights, own_weight_Q: Tensor, scale: Tensor
+    walk: RingWalk[S], weights: WeightsOf, own_weight_Q: Tensor, scale: Tensor
 ) -> tuple[list[Tensor], Tensor | None]:
     """Once more round: the gradient of all ranks' losses for each own column, [Q, D].
 
@@ -277,7 +277,7 @@ def ring_gradients(
 
 def _add_panels(
     walk: RingWalk[S],
-    weights: Weights,
+    weights: WeightsOf,
     pairing: Pairing,
     both: tuple[Sequence[Tensor], Sequence[Tensor]],
     left: list[_Left],
@@ -290,8 +290,8 @@ def _add_panels(
     factors, received = walk.columns.factors, pairing.candidates.columns
     for part, by_block in weights(pairing, rows):
         left[-1:] = [_Left(slice(part.stop, rows.stop), num_added), _Left(part, num_added)]
-        for k, (block, weights_RG) in enumerate(zip(walk.spec.blocks, by_block)):
-            products = gradient_products(weights_RG, block, factors, received, both, part)
+        for k, (block, of_block) in enumerate(zip(walk.spec.blocks, by_block)):
+            products = gradient_products(of_block, block, factors, received, both, part)
             for number, product in enumerate(products, 2 * k):
                 if number >= num_added:
                     add_product(*product)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from inbatch.losses.softmax.panels import ScoredTexts, pair
+from inbatch.losses.softmax.pairing import ScoredTexts, pair
 from inbatch.losses.softmax.products import add_product, weight_unit
 from inbatch.losses.softmax.soft_panels import (
     reduce_soft,
@@ -126,9 +126,9 @@ def _run(
             continue
         for k, block in enumerate(spec.blocks):
             rows, candidates = texts.columns[block.rows], texts.columns[block.candidates]
-            weights_RW = weigh_soft(buffers, k, rows[part], candidates, solved)
+            weights = weigh_soft(buffers, k, rows[part], candidates, solved)
             sides = (texts.columns, texts.columns, (gradients, gradients))
-            for product in gradient_products(weights_RW, block, *sides, part):
+            for product in gradient_products(weights, block, *sides, part):
                 add_product(*product)
     if any(wanted):
         _add_own(spec, prepared, own_Q, own_gradient_Q, gradients)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from inbatch.device.matmul_precision import exact_products
-from inbatch.losses.softmax.panels import LOWEST, Pairing
+from inbatch.losses.softmax.pairing import Pairing
+from inbatch.losses.softmax.panels import LOWEST, Weights
 from inbatch.losses.softmax.products import (
     HALVES,
     Factor,
@@ -114,18 +115,19 @@ def reduce_soft(
 def _fill(
     spec: SoftSpec, pairing: Pairing, buffers: SoftBuffers, part: slice, number: int
 ) -> tuple[Tensor, Tensor]:
-    """Write the logits of a block."""
+    """The logits of a block, student's and teacher's, in the place of its buffers."""
     block = spec.blocks[number]
-    both = (buffers.student[number], buffers.teacher[number])
     rows, candidates = pairing.rows, pairing.candidates
     assert rows.guide is not None
     assert candidates.guide is not None
     student = rows.columns[block.rows][part], candidates.columns[block.candidates]
-    multiply(*student, both[0], alpha=1 / (spec.temperature * LN_2))
+    logits = multiply(*student, buffers.student[number], alpha=1 / (spec.temperature * LN_2))
     with exact_products():
         teacher = rows.guide[block.rows][part], candidates.guide[block.candidates]
-        multiply(*teacher, both[1], alpha=1 / (spec.teacher_temperature * LN_2))
-    return both
+        alpha = 1 / (spec.teacher_temperature * LN_2)
+        of_teacher = multiply(*teacher, buffers.teacher[number], alpha=alpha)
+    buffers.student[number], buffers.teacher[number] = logits, of_teacher
+    return logits, of_teacher
 
 
 def _add_up(buffers: SoftBuffers, peak_R: Tensor) -> SoftSums:
@@ -145,8 +147,8 @@ def _add_up(buffers: SoftBuffers, peak_R: Tensor) -> SoftSums:
 
 def weigh_soft(
     buffers: SoftBuffers, number: int, rows: Factor, candidates: Factor, solved: SolvedSoft
-) -> Tensor:
-    """The gradient with respect to a block's logits, times the scales of both sides: [R, W].
+) -> Weights:
+    """The gradient with respect to a block's logits, times the scales of both sides.
 
     Args:
         buffers: as `reduce_soft` left them.
@@ -159,7 +161,7 @@ def weigh_soft(
     student_R, teacher_R = row_weight(rows, solved.student), row_weight(rows, solved.teacher)
     z.mul_(student_R[:, None]).addcmul_(g, teacher_R[:, None], value=-1)
     if buffers.weights is None:
-        return z
+        return Weights(z)
     if candidates.scale is not None:
         z.mul_(candidates.scale)
-    return buffers.weights[:, : z.shape[1]].copy_(z)
+    return Weights(buffers.weights[:, : z.shape[1]].copy_(z))

@@ -18,7 +18,8 @@ from torch.autograd.function import once_differentiable
 
 from inbatch.device.memory import retried
 from inbatch.losses.base import Ring
-from inbatch.losses.softmax.panels import Pairing, ScoredTexts
+from inbatch.losses.softmax.pairing import Pairing, ScoredTexts
+from inbatch.losses.softmax.panels import Weights
 from inbatch.losses.softmax.products import Factor
 from inbatch.losses.softmax.ring import RingWalk, ring_gradients
 from inbatch.losses.softmax.soft_gathered import SoftStats, soft_loss
@@ -82,7 +83,7 @@ class _Walk(RingWalk[SoftSpec]):
 
     def weights(
         self, solved: SolvedSoft, sums: SoftSums, pairing: Pairing, rows: slice
-    ) -> Iterator[tuple[slice, Iterator[Tensor]]]:
+    ) -> Iterator[tuple[slice, Iterator[Weights]]]:
         """The gradient with respect to logits, see `ring.Weights`; `solved` is of all candidates' `sums`."""
         for part, buffers, reduced in self.panels(pairing, rows):
             here, lower = reduced.sums, solved.student[part]
@@ -94,7 +95,7 @@ class _Walk(RingWalk[SoftSpec]):
 
     def _of_blocks(
         self, pairing: Pairing, buffers: SoftBuffers, part: slice, factors: SolvedSoft
-    ) -> Iterator[Tensor]:
+    ) -> Iterator[Weights]:
         for k, block in enumerate(self.spec.blocks):
             rows: Factor = self.columns.factors[block.rows][part]
             candidates = pairing.candidates.columns[block.candidates]

@@ -13,20 +13,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 from itertools import product
 
 import torch
 from torch import Tensor
 
+from inbatch.losses.softmax.pairing import Pairing
 from inbatch.losses.softmax.panels import (
     LOWEST,
     Block,
     Buffers,
     GuideFilter,
-    Pairing,
     Reduced,
     Softmax,
     SoftmaxSpec,
+    Weights,
     guide_scores,
     guide_threshold,
     repeats_positive,
@@ -47,51 +49,52 @@ class TorchArithmetic:
     row_multiple = 1
 
     def reduce(self, spec: SoftmaxSpec, pairing: Pairing, buffers: Buffers, part: slice) -> Reduced:
-        """Leave ``exp(logit - peak)`` in the panel, which holds logits to base 2 until then."""
-        panel_KRG = buffers.logits
-        removed = torch.zeros((), dtype=torch.int64, device=panel_KRG.device)
-        positive_R = self._fill(spec, pairing, panel_KRG, part)
+        """Leave ``exp(logit - peak)`` in the tiles, which hold logits to base 2 until then."""
+        positive_R = self._fill(spec, pairing, buffers, part)
+        tiles = buffers.tiles
+        removed = torch.zeros((), dtype=torch.int64, device=positive_R.device)
         if buffers.guide is not None:
-            removed += _remove_by_guide(spec, pairing, panel_KRG, part, buffers.guide)
+            removed += _remove_by_guide(spec, pairing, tiles, part, buffers.guide)
         if spec.own_guide is not None:
-            removed += _remove_by_own_scores(spec, spec.own_guide, pairing, panel_KRG, part)
-        if spec.text_ids is not None:
-            for begin in range(0, panel_KRG.shape[1], COMPARED_ROWS):
-                some = panel_KRG[:, begin : begin + COMPARED_ROWS]
+            removed += _remove_by_own_scores(spec, spec.own_guide, pairing, tiles, part)
+        if pairing.may_be_alike:
+            for begin in range(0, len(tiles[0]), COMPARED_ROWS):
+                some = [tile[begin : begin + COMPARED_ROWS] for tile in tiles]
                 first = part.start + begin
-                _remove_known(spec, pairing, some, slice(first, first + some.shape[1]))
-        peak_KR = panel_KRG.amax(2)
-        hardest_R = torch.stack(spec.of_query(peak_KR)).amax(0)
-        for k, block in enumerate(spec.blocks):
+                _remove_known(spec, pairing, some, slice(first, first + len(some[0])))
+        peaks = [tile_RG.amax(1) for tile_RG in tiles]
+        hardest_R = reduce(torch.maximum, spec.of_query(peaks))
+        for k, (block, tile_RG) in enumerate(zip(spec.blocks, tiles)):
             if block.hardened != "none":
-                own_R = pairing.diagonal(panel_KRG[k], part)
-                _harden(panel_KRG[k], block, own_R, factor=spec.harden_factor)
-                peak_KR[k] = panel_KRG[k].amax(1)
-        peak_R = peak_KR.amax(0).clamp_min_(LOWEST)
-        negatives_R = panel_KRG.sub_(peak_R[:, None]).exp2_().sum((0, 2))
-        hardest_R.masked_fill_(hardest_R < LOWEST, -torch.inf)
-        for logit_R in (positive_R, hardest_R, peak_R):
-            logit_R.mul_(LN_2)
-        return Reduced(positive_R, hardest_R, peak_R, negatives_R, removed)
+                own_R = pairing.diagonal(tile_RG, part)
+                _harden(tile_RG, block, own_R, factor=spec.harden_factor)
+                peaks[k] = tile_RG.amax(1)
+        peak_R = reduce(torch.maximum, peaks).clamp_min(LOWEST)
+        sums = [tile_RG.sub_(peak_R[:, None]).exp2_().sum(1) for tile_RG in tiles]
+        negatives_R = reduce(torch.add, sums)
+        hardest_R = hardest_R.masked_fill(hardest_R < LOWEST, -torch.inf)
+        return Reduced(positive_R * LN_2, hardest_R * LN_2, peak_R * LN_2, negatives_R, removed)
 
     def weigh(
         self, buffers: Buffers, block: int, candidates: Factor, peak_R: Tensor, factor_R: Tensor
-    ) -> Tensor:
-        """In place, or in the buffer of 16 bits."""
-        tile_RG = buffers.logits[block]
+    ) -> Weights:
+        """What `reduce` has left, or in the buffer of 16 bits."""
+        tile_RG = buffers.tiles[block]
         if buffers.weights is None:
-            return tile_RG.mul_(factor_R[:, None])
+            return Weights(tile_RG, factor_R)
         if candidates.scale is not None:
             tile_RG.mul_(candidates.scale)
-        return torch.mul(tile_RG, factor_R[:, None], out=buffers.weights)
+        return Weights(torch.mul(tile_RG, factor_R[:, None], out=buffers.weights))
 
     @staticmethod
-    def _fill(spec: SoftmaxSpec, pairing: Pairing, panel_KRG: Tensor, part: slice) -> Tensor:
-        """Write the logits, and -inf for own entries that are no negatives; returns the positive's, [R]."""
-        for block, tile_RG in zip(spec.blocks, panel_KRG):
+    def _fill(spec: SoftmaxSpec, pairing: Pairing, buffers: Buffers, part: slice) -> Tensor:
+        """Fill the tiles, -inf for own entries that are no negatives; returns the positives' logits, [R]."""
+        alpha = 1 / (spec.temperature * LN_2)
+        for k, block in enumerate(spec.blocks):
             rows = pairing.rows.columns[block.rows][part]
             candidates = pairing.candidates.columns[block.candidates]
-            multiply(rows, candidates, tile_RG, alpha=1 / (spec.temperature * LN_2))
+            tile_RG = multiply(rows, candidates, buffers.tiles[k], alpha=alpha)
+            buffers.tiles[k] = tile_RG
             own_R = pairing.diagonal(tile_RG, part)
             if block.own == "positive":
                 positive_R = own_R.clone()
@@ -101,13 +104,17 @@ class TorchArithmetic:
 
 
 def _remove_by_guide(
-    spec: SoftmaxSpec, pairing: Pairing, panel_KRG: Tensor, part: slice, mask_RG: Tensor
+    spec: SoftmaxSpec,
+    pairing: Pairing,
+    tiles: Sequence[Tensor],
+    part: slice,
+    memory_RG: Tensor,
 ) -> Tensor:
     """Remove what the guide scores above the threshold; returns how many, an int64 scalar."""
     assert spec.guide is not None
     removed_KR = []
-    for block, tile_RG in zip(spec.blocks, panel_KRG):
-        rows, candidates = guide_scores(mask_RG, block, pairing, part)
+    for block, tile_RG in zip(spec.blocks, tiles):
+        mask_RG, rows, candidates = guide_scores(memory_RG, block, pairing, part)
         if candidates.scale is not None:
             mask_RG.mul_(candidates.scale)
         mask_RG.gt_(guide_threshold(rows, spec.guide.threshold[part])[:, None])
@@ -119,12 +126,16 @@ def _remove_by_guide(
 
 
 def _remove_by_own_scores(
-    spec: SoftmaxSpec, guide: GuideFilter, pairing: Pairing, panel_KRG: Tensor, part: slice
+    spec: SoftmaxSpec,
+    guide: GuideFilter,
+    pairing: Pairing,
+    tiles: Sequence[Tensor],
+    part: slice,
 ) -> Tensor:
     """Remove the logits above the threshold; returns how many, an int64 scalar."""
     limit_R = own_limit(spec, guide.threshold[part])
     removed = []
-    for block, tile_RG in zip(spec.blocks, panel_KRG):
+    for block, tile_RG in zip(spec.blocks, tiles):
         own_R = pairing.diagonal(tile_RG, part)
         kept_R = own_R.clone()
         if repeats_positive(block, spec.blocks):
@@ -151,7 +162,9 @@ def remove_above(tile_RG: Tensor, limit_R: Tensor) -> Tensor:
     return torch.cat(removed).to(torch.int64).sum()
 
 
-def _remove_known(spec: SoftmaxSpec, pairing: Pairing, panel_KRG: Tensor, part: slice) -> None:
+def _remove_known(
+    spec: SoftmaxSpec, pairing: Pairing, tiles: Sequence[Tensor], part: slice
+) -> None:
     """Remove the candidates of other rows that are known to be positives of a row's query.
 
     These are texts equal to the row's query or positive, and query and positive of each row that shares a
@@ -160,27 +173,43 @@ def _remove_known(spec: SoftmaxSpec, pairing: Pairing, panel_KRG: Tensor, part: 
     assert pairing.rows.ids is not None
     assert pairing.candidates.ids is not None
     own_R1 = [ids_G[part, None] for ids_G in pairing.rows.ids[:2]]
-    difference_RG = panel_KRG.new_empty(panel_KRG.shape[1:], dtype=own_R1[0].dtype)
-    pairs_RG: Tensor | None = None  # of query and positive alike
-    for block, tile_RG in zip(spec.blocks, panel_KRG):
+    row_R1 = torch.arange(part.start, part.stop, device=tiles[0].device)[:, None]
+    pairs_Rn: Tensor | None = None  # of query and positive alike
+    for block, tile_RG in zip(spec.blocks, tiles):
+        places_n = None if pairing.alike is None else pairing.alike[block.candidates]
+        ids = pairing.candidates.ids
+        of_block = ids[:2] if block.candidates < 2 else ids[block.candidates : block.candidates + 1]
+        others = of_block if places_n is None else [ids_G[places_n] for ids_G in of_block]
         if block.candidates >= 2:
-            others = [pairing.candidates.ids[block.candidates]]
-            mask_RG = _any_equal(own_R1, others, difference_RG)
-        elif pairs_RG is None:
-            mask_RG = pairs_RG = _any_equal(own_R1, pairing.candidates.ids[:2], difference_RG)
-            pairing.diagonal(pairs_RG, part).fill_(0)  # every row shares its texts with itself
+            mask_Rn = _any_equal(own_R1, others)
+        elif pairs_Rn is None:
+            mask_Rn = pairs_Rn = _any_equal(own_R1, others)
+            if places_n is None:
+                pairing.diagonal(pairs_Rn, part).fill_(0)  # every row shares its texts with itself
+            elif pairing.own:
+                pairs_Rn.mul_(places_n != row_R1)
         else:
-            mask_RG = pairs_RG
-        tile_RG.add_(mask_RG, alpha=REMOVED)
+            mask_Rn = pairs_Rn
+        remove_at(tile_RG, places_n, mask_Rn)
 
 
-def _any_equal(own_R1: list[Tensor], others: Sequence[Tensor], difference_RG: Tensor) -> Tensor:
-    """1 where any number of a row equals any of a candidate, else 0: [R, G]."""
+def _any_equal(own_R1: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+    """1 where any number of a row equals any of a candidate, else 0: [R, n]."""
     first, *more = product(own_R1, others)
-    differences_RG = torch.sub(*first)
-    for one_R1, other_G in more:
-        differences_RG.mul_(torch.sub(one_R1, other_G, out=difference_RG))
-    return differences_RG.eq_(0)
+    differences_Rn = torch.sub(*first)
+    difference_Rn = torch.empty_like(differences_Rn)
+    for one_R1, other_n in more:
+        differences_Rn.mul_(torch.sub(one_R1, other_n, out=difference_Rn))
+    return differences_Rn.eq_(0)
+
+
+def remove_at(tile_RG: Tensor, places_n: Tensor | None, mask_Rn: Tensor) -> None:
+    """Remove what a mask of some candidates says; `places_n` None is all of them in their order."""
+    if places_n is None:
+        tile_RG.add_(mask_Rn, alpha=REMOVED)
+    elif len(places_n):
+        some_Rn = tile_RG.index_select(1, places_n).add_(mask_Rn, alpha=REMOVED)
+        tile_RG.index_copy_(1, places_n, some_Rn)
 
 
 def _harden(tile_RG: Tensor, block: Block, own_R: Tensor, *, factor: float | Tensor) -> None:

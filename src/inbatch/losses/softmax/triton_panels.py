@@ -19,14 +19,15 @@ import torch
 import triton
 from torch import Tensor
 
+from inbatch.losses.softmax.pairing import Pairing
 from inbatch.losses.softmax.panels import (
     LOWEST,
     Block,
     Buffers,
     GuideFilter,
-    Pairing,
     Reduced,
     SoftmaxSpec,
+    Weights,
     guide_scores,
     guide_threshold,
     in_float64,
@@ -89,13 +90,13 @@ class TritonArithmetic:
 
     def reduce(self, spec: SoftmaxSpec, pairing: Pairing, buffers: Buffers, part: slice) -> Reduced:
         """Leave logits in the panel, -inf where an entry is no negative."""
-        num_rows, num_candidates = buffers.logits.shape[1:]
+        num_rows, num_candidates = buffers.tiles[0].shape
         num_parts, num_steps = self._parts(num_rows, num_candidates)
         shape = (len(spec.blocks), num_parts, num_rows)
-        outputs = buffers.logits.new_empty(4, *shape)
-        removed = buffers.logits.new_empty(shape, dtype=torch.int32)
+        outputs = buffers.tiles[0].new_empty(4, *shape)
+        removed = buffers.tiles[0].new_empty(shape, dtype=torch.int32)
         for k, block in enumerate(spec.blocks):
-            tile_RG = buffers.logits[k]
+            tile_RG = buffers.tiles[k]
             inputs = _inputs(spec, pairing, block, tile_RG, buffers.guide, part)
             with torch.cuda.device_of(tile_RG):  # triton launches on the current device
                 reduce_kernel[(num_rows, num_parts)](
@@ -127,9 +128,9 @@ class TritonArithmetic:
 
     def weigh(
         self, buffers: Buffers, block: int, candidates: Factor, peak_R: Tensor, factor_R: Tensor
-    ) -> Tensor:
+    ) -> Weights:
         """In place, or in the buffer of 16 bits."""
-        tile_RG = buffers.logits[block]
+        tile_RG = buffers.tiles[block]
         weights_RG = tile_RG if buffers.weights is None else buffers.weights
         num_rows, num_candidates = tile_RG.shape
         num_parts, num_steps = self._parts(num_rows, num_candidates)
@@ -147,7 +148,7 @@ class TritonArithmetic:
                 BLOCK=self.launch.block,
                 num_warps=self.launch.num_warps,
             )
-        return weights_RG
+        return Weights(weights_RG)
 
     def _parts(self, num_rows: int, num_candidates: int) -> tuple[int, int]:
         """Into how many parts a row is divided, and the steps of one."""
@@ -176,7 +177,7 @@ def _inputs(
         scale = scale.to(tile_RG.dtype).expand(len(tile_RG)).contiguous()
     guide: tuple[Tensor | None, ...] = (None, None, None)
     if spec.guide is not None and guide_RG is not None:
-        theirs, others = guide_scores(guide_RG, block, pairing, part)
+        _, theirs, others = guide_scores(guide_RG, block, pairing, part)
         threshold_R = guide_threshold(theirs, spec.guide.threshold[part]).float()
         guide = (guide_RG, others.scale, threshold_R)
     elif spec.own_guide is not None:

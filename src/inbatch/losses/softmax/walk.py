@@ -11,15 +11,16 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from inbatch.losses.softmax.pairing import ScoredTexts
 from inbatch.losses.softmax.panels import (
     Arithmetic,
     Block,
     Buffers,
     GuideFilter,
-    ScoredTexts,
     Scoring,
     Softmax,
     SoftmaxSpec,
+    Weights,
 )
 from inbatch.losses.softmax.products import (
     HALVES,
@@ -130,7 +131,8 @@ def panels(
         guide_dtype = torch.promote_types(texts.guide[0].values.dtype, torch.float32)
         guide = empty(step, dtype=guide_dtype)
     weights = empty(step, dtype=like.dtype) if like.dtype in HALVES else None
-    buffers = Buffers(empty(len(spec.blocks), step, dtype=dtype), guide, weights)
+    tiles = empty(len(spec.blocks), step, dtype=dtype).unbind(0)
+    buffers = Buffers(list(tiles), guide, weights)
     for begin in range(rows.start, rows.stop, step):
         own = slice(begin, min(begin + step, rows.stop))
         yield own, buffers.first(own.stop - own.start)
@@ -181,22 +183,25 @@ def scaled_gradients(ctx: Any, grad_loss: Tensor) -> Iterator[Tensor | None]:
 
 
 def gradient_products(
-    weights_RG: Tensor,
+    weights: Weights,
     block: Block,
     rows: Sequence[Factor],
     candidates: Sequence[Factor],
     gradients: tuple[Sequence[Tensor | None], Sequence[Tensor | None]],
     part: slice,
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The products that carry a block's weights on to its two columns: the target of each, and its two sides.
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+    """The products that carry a block's weights on to its two columns, as `add_product` takes them.
 
     `gradients` are those of the rows' columns and of the candidates', of which some may not be wanted.
     """
     rows_gradient, candidates_gradient = gradients[0][block.rows], gradients[1][block.candidates]
+    tile_RG, factor_R = weights
     if rows_gradient is not None:
-        yield rows_gradient[part], weights_RG, candidates[block.candidates].values
+        yield rows_gradient[part], tile_RG, candidates[block.candidates].values, factor_R
     if candidates_gradient is not None:
-        yield candidates_gradient, weights_RG.T, rows[block.rows].values[part]
+        values_RD = rows[block.rows].values[part]
+        values_RD = values_RD if factor_R is None else values_RD * factor_R[:, None]
+        yield candidates_gradient, tile_RG.T, values_RD, None
 
 
 def losses_of(positive_Q: Tensor, peak_Q: Tensor, negatives_Q: Tensor) -> tuple[Tensor, Tensor]:
