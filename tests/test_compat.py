@@ -211,6 +211,29 @@ def test_hydras_options() -> None:
     assert compat.hydra_parser().parse_args(["a=1", "-m"]).overrides == ["a=1"]
 
 
+def test_hydras_defaults_with_interpolations(tmp_path: Path) -> None:
+    """What is left out where no name has one."""
+    for name, text in {
+        "main": "defaults: [size: small, speed: '${size}', _self_]",
+        "size/small": "number: 1",
+        "speed/small": "number: 2",
+        "speed/large": "number: 3",
+        "size/large": "number: 4",
+    }.items():
+        file = tmp_path / f"{name}.yaml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    with (
+        compat.hydra_files_edited(lambda config, file, **others: config),
+        initialize_config_dir(str(tmp_path), version_base="1.3"),
+    ):
+        found = [compose("main", overrides=o) for o in ([], ["size=large"])]
+    assert found == [
+        {"size": {"number": 1}, "speed": {"number": 2}},
+        {"size": {"number": 4}, "speed": {"number": 3}},
+    ]
+
+
 def test_hydras_launcher() -> None:
     launcher = compat.serial_launcher()
     assert callable(launcher.setup)

@@ -78,12 +78,34 @@ def hydra_files_edited(edit: EditFile) -> Iterator[None]:
     """
     from hydra._internal import hydra as internal
 
+    _without_needless_work()
     loader = internal.ConfigLoaderImpl
     internal.ConfigLoaderImpl = partial(_editing_loader(), edit)  # type: ignore
     try:
         yield
     finally:
         internal.ConfigLoaderImpl = loader  # type: ignore[misc]
+
+
+@cache
+def _without_needless_work() -> None:
+    """Leave out a quarter of what Hydra does to compose a configuration, as it does twice for a command.
+
+    For each file it lists all choices, in case a name among its defaults has an interpolation. And for each
+    configuration it copies the whole store of structured configs, of which it copies again what it reads.
+    """
+    from hydra._internal import defaults_list
+    from hydra.core.config_store import ConfigStore
+
+    choices_of = defaults_list._create_interpolation_map
+
+    def needed_choices(overrides: Any, defaults: list[Any], self_added: bool) -> Any:
+        if any(not default.is_self() and default.is_interpolation() for default in defaults):
+            return choices_of(overrides, defaults, self_added)
+        return None  # nothing asks for it
+
+    defaults_list._create_interpolation_map = needed_choices  # type: ignore[assignment]
+    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
 
 
 @cache
