@@ -11,14 +11,14 @@ import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
 from inbatch.export import card_sections as sections
 from inbatch.export import markdown as md
@@ -47,13 +47,17 @@ _PACKAGES = {
 
 def render(card: CardData) -> str:
     """The whole README.md."""
+    return f"---\n{header(card).to_yaml()}\n---\n\n{_template().render(_fields(card))}"
+
+
+@cache
+def _template() -> Template:
     environment = Environment(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
     )
     environment.filters.update(inline=md.inline, code_span=md.code_span)
-    template = files("inbatch.export").joinpath("model_card.md.j2").read_text(encoding="utf-8")
-    body = environment.from_string(template).render(_fields(card))
-    return f"---\n{header(card).to_yaml()}\n---\n\n{body}"
+    source = files("inbatch.export").joinpath("model_card.md.j2").read_text(encoding="utf-8")
+    return environment.from_string(source)
 
 
 def write_card(card: CardData, model_dir: str | Path, *, plots: Sequence[Path] = ()) -> Path:
