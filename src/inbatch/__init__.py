@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from inbatch import losses as losses
     from inbatch.api.evaluate import evaluate as evaluate
     from inbatch.api.evaluate import load_encoder as load_encoder
+    from inbatch.api.rounds import embed as embed
+    from inbatch.api.rounds import merge as merge
+    from inbatch.api.rounds import mine as mine
     from inbatch.api.train import train as train
     from inbatch.config.schema import RunConfig as RunConfig
     from inbatch.data.plan import samplers as samplers
@@ -49,8 +52,11 @@ _HOMES = {
     "Encoder": "inbatch.encoder.model",
     "RunConfig": "inbatch.config.schema",
     "TrainResult": "inbatch.run.results",
+    "embed": "inbatch.api.rounds",
     "evaluate": "inbatch.api.evaluate",
     "load_encoder": "inbatch.api.evaluate",
+    "merge": "inbatch.api.rounds",
+    "mine": "inbatch.api.rounds",
     "train": "inbatch.api.train",
 }
 _MODULES = {"losses": "inbatch.losses", "samplers": "inbatch.data.plan.samplers"}
@@ -61,9 +67,12 @@ __all__ = [
     "Encoder",
     "RunConfig",
     "TrainResult",
+    "embed",
     "evaluate",
     "load_encoder",
     "losses",
+    "merge",
+    "mine",
     "samplers",
     "train",
 ]

@@ -15,7 +15,6 @@ from sentence_transformers.util import quantize_embeddings
 
 from helpers.distributed import run
 from helpers.tiny import tiny_texts
-from inbatch.cli.embed import embed
 from inbatch.cli.overrides import complete_overrides
 from inbatch.config.check_embed import check_embed
 from inbatch.config.composition import compose
@@ -23,6 +22,7 @@ from inbatch.config.schema import CONF
 from inbatch.corpus import open_embeddings
 from inbatch.encoder import build_encoder
 from inbatch.errors import ConfigError
+from inbatch.run.embed import embed
 
 TEXTS = tiny_texts(40, min_words=1, max_words=20)
 IDS = [f"offer-{number}" for number in range(40)]

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from helpers.tiny import tiny_texts
-from inbatch.cli.embed import embed
 from inbatch.cli.overrides import complete_overrides
 from inbatch.cluster.lease import hold
 from inbatch.config.check_embed import check_embed
@@ -19,6 +18,7 @@ from inbatch.config.composition import compose
 from inbatch.config.schema import CONF
 from inbatch.corpus.store import read_manifest
 from inbatch.errors import ConfigError
+from inbatch.run.embed import embed
 
 TEXTS = tiny_texts(40, min_words=1, max_words=20)
 

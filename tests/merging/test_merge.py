@@ -15,7 +15,6 @@ from sentence_transformers import SentenceTransformer
 
 from helpers.runs import write_triplets
 from helpers.tiny import save_tiny_bert, tiny_texts, tiny_tokenizer
-from inbatch.cli.merge import merge_models
 from inbatch.cli.overrides import complete_overrides
 from inbatch.config.check_merge import check_merge
 from inbatch.config.composition import compose
@@ -25,6 +24,7 @@ from inbatch.errors import ConfigError
 from inbatch.files import fresh_folder
 from inbatch.merging.merge import Merged
 from inbatch.merging.weights import Entry, write_safetensors
+from inbatch.run.merge import merge_models
 
 
 def merge(*overrides: str) -> Merged:

@@ -16,7 +16,6 @@ from helpers.distributed import run
 from helpers.keystone import quiet
 from helpers.runs import run_train
 from helpers.tiny import save_tiny_bert, tiny_texts
-from inbatch.cli.mine import mine
 from inbatch.cli.overrides import complete_overrides
 from inbatch.config.check_mine import check_mine
 from inbatch.config.composition import compose
@@ -29,6 +28,7 @@ from inbatch.errors import ConfigError
 from inbatch.guide import Process
 from inbatch.mining import run as mining_run
 from inbatch.mining.blocks import Block
+from inbatch.run.mine import mine
 
 ROWS = 45
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from helpers.tiny import save_tiny_bert, tiny_texts
-from inbatch.cli.mine import mine
 from inbatch.cli.overrides import complete_overrides
 from inbatch.cluster.lease import hold
 from inbatch.config.check_mine import check_mine
@@ -23,6 +22,7 @@ from inbatch.encoder import build_encoder
 from inbatch.errors import ConfigError
 from inbatch.files import remove
 from inbatch.guide import Process
+from inbatch.run.mine import mine
 
 CORPUS = tiny_texts(40, seed=3)
 

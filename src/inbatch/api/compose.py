@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from inbatch.config.check import check_config
 from inbatch.config.composition import compose
@@ -19,21 +19,34 @@ _OF_MODELS = {"encoder": "pretrained", "guide": "minilm"}
 
 
 def compose_run(settings: Mapping[str, Any]) -> RunConfig:
-    """Compose and check a configuration.
+    """Compose and check the configuration of a training run.
 
     Args:
+        settings: see `compose_command`.
+
+    Raises:
+        ConfigError: a key, a value or the name of a file is wrong.
+    """
+    return check_config(compose_command("train", settings))
+
+
+def compose_command(command: str, settings: Mapping[str, Any]) -> DictConfig:
+    """Compose the configuration of a command.
+
+    Args:
+        command: its name.
         settings: {key: value}. The name of a group with a text chooses one of its files
             (``loss="cached_gist"``); a key may be dotted (``"optimizer.lr"``) or have a dict as its value.
             Without a file of that name, ``encoder`` and ``guide`` name a model.
 
     Raises:
-        ConfigError: a key, a value or the name of a file is wrong.
+        ConfigError: the name of a file is wrong.
     """
     choices, values = _split(settings)
-    config = compose("train", choices)
+    config = compose(command, choices)
     for key, value in values.items():
         OmegaConf.update(config, key, value, merge=True, force_add=True)
-    return check_config(config)
+    return config
 
 
 def describe(thing: Any) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any
 import datasets
 
 from inbatch.api.compose import compose_run, describe
+from inbatch.api.devices import one_device
 from inbatch.api.rows import by_name, file_spec, make_evaluator, placeholder, to_table
 from inbatch.cluster.interrupt import interruptible
-from inbatch.config.schema import TrainerConfig
 from inbatch.data.plan.plan import Sampler
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
@@ -22,7 +22,6 @@ from inbatch.run.parts import OwnObjects
 from inbatch.run.quiet import quiet
 from inbatch.run.results import TrainResult
 from inbatch.run.train import train as run_train
-from inbatch.strategies.topology import find_launcher
 
 _HAS = {"loss": "scope", "sampler": "plan"}  # an attribute of each of these
 _FIXES = {
@@ -106,7 +105,7 @@ def train(
     run = compose_run(names)
     run = replace(
         run,
-        trainer=_one_device(run.trainer),
+        trainer=one_device(run.trainer, command="train"),
         # The configuration describes the objects that stand in for its parts.
         loss=run.loss if own.loss is None else _describe(own.loss),
         sampler=run.sampler if own.sampler is None else _describe(own.sampler),
@@ -214,23 +213,3 @@ def _describe(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: describe(each) for name, each in value.items()}
     return describe(value)
-
-
-def _one_device(trainer: TrainerConfig) -> TrainerConfig:
-    """One device, unless torchrun or srun has started this process as one of several.
-
-    Raises:
-        ConfigError: several are set.
-    """
-    if find_launcher() is not None:
-        return trainer
-    if trainer.num_nodes > 1 or trainer.devices not in ("auto", 1, "1"):
-        key = "trainer.devices" if trainer.num_nodes == 1 else "trainer.num_nodes"
-        value = trainer.devices if trainer.num_nodes == 1 else trainer.num_nodes
-        raise ConfigError(
-            key,
-            "needs several processes, which a call from Python does not start",
-            f"run `inbatch train ... {key}={value}`, or start this program with torchrun",
-            value=value,
-        )
-    return replace(trainer, devices=1)

@@ -11,12 +11,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from inbatch.cli.hydra_app import launch, user_errors
-from inbatch.cli.ranks import start_ranks
 from inbatch.config.check import RunConfig, check_config
 from inbatch.data.sources.load import load_sources
 from inbatch.errors import ConfigError
 from inbatch.guide import StoredGuide
 from inbatch.run import build as parts_of
+from inbatch.run.processes import start_ranks
 from inbatch.run.quiet import quiet
 from inbatch.strategies import find_world
 
