@@ -110,12 +110,12 @@ def check_average(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_stage_3"])
-def test_the_average_of_shards_is_that_of_one_rank(
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "deepspeed_stage_3"])
+def test_the_average_of_two_ranks_is_that_of_one(
     tmp_path: Path, on_one_rank: dict[str, Tensor], strategy: str
 ) -> None:
     """Nor have evaluations in between left anything of the average in the weights that train."""
-    # Both keep a rank's part of the average in its part of a checkpoint.
+    # FSDP and DeepSpeed keep a rank's part of the average in its part of a checkpoint.
     killed = strategy == "fsdp"
     for name, tensor in check_average(tmp_path, strategy, 2, killed=killed).items():
         torch.testing.assert_close(tensor, on_one_rank[name], rtol=0, atol=1e-5)

@@ -197,10 +197,13 @@ def reference(
     return _named(encoder, of_loss)
 
 
-def start_of(path: Path, loss: Loss, dtype: torch.dtype) -> dict[str, Tensor]:
+def start_of(
+    path: Path, loss: Loss, dtype: torch.dtype, **encoder_options: Any
+) -> dict[str, Tensor]:
     """Parameters before the steps."""
-    encoder = make_encoder(path, dtype)
-    return _named(encoder, loss_parameters(loss, encoder)[0])
+    encoder = make_encoder(path, dtype, **encoder_options)
+    named = _named(encoder, loss_parameters(loss, encoder)[0])
+    return {name: parameter.detach().clone() for name, parameter in named.items()}
 
 
 def loss_parameters(

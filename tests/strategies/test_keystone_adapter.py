@@ -11,12 +11,13 @@ import torch
 from helpers.distributed import run
 from helpers.keystone import (
     LOSSES,
+    OF_LOSS,
     STRATEGIES,
     distributed,
-    make_encoder,
     quiet,
     reference,
     relative_error,
+    start_of,
 )
 from inbatch.strategies import SingleDevice
 
@@ -34,7 +35,7 @@ TESTED = {
     **{name: ["cached"] for name in STRATEGIES},
     **{name: [*MODES] for name in ("single", "ddp")},
 }
-NAME = "multiple_negatives_ranking"
+NAME = "mnrl_all_directions"  # whose temperature is learned beside the adapters
 
 
 def _train(
@@ -58,12 +59,12 @@ def test_update_equals_the_union_batch(tiny_bert: Path, strategy: str) -> None:
     dtype, limit = (torch.float32, 5e-6) if in_float32 else (torch.float64, 1e-10)
     found = run(_train, 1 if strategy == "single" else 2, tiny_bert, strategy, dtype)[0]
     torch.manual_seed(0)
-    encoder = make_encoder(tiny_bert, dtype, **ADAPTED["encoder_options"])
-    start = {name: p.detach().clone() for name, p in encoder.named_parameters()}
+    start = start_of(tiny_bert, LOSSES[NAME], dtype, **ADAPTED["encoder_options"])
     torch.manual_seed(0)
     wanted = reference(tiny_bert, LOSSES[NAME], ROWS, STEPS, dtype, **ADAPTED)
     moved = {name for name, value in wanted.items() if not torch.equal(value, start[name])}
-    assert moved == {name for name in start if "lora_" in name}
+    assert moved == {name for name in start if "lora_" in name or name.startswith(OF_LOSS)}
+    assert sum(name.startswith(OF_LOSS) for name in moved) == 1
     for mode, parameters in found.items():
         assert relative_error(parameters, wanted, start) <= limit, mode
         for name in start.keys() - moved:
