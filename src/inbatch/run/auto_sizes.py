@@ -133,12 +133,12 @@ def texts_per_row(source: Source) -> float:
     ragged = source.ragged
     if ragged is None:
         return len(source.columns)
-    return 1 + float(ragged.document_counts(_sampled_rows(source)).mean())
+    return 1 + float(ragged.document_counts(sampled_rows(source)).mean())
 
 
 def tokens_per_row(source: Source, encoder: Encoder) -> float:
     """Mean tokens of a row, all texts together, over rows spread over the source."""
-    rows = _sampled_rows(source)
+    rows = sampled_rows(source)
     prompts = source.column_prompts(encoder.role_prompts)
     ragged = source.ragged
     if ragged is None:
@@ -153,7 +153,8 @@ def tokens_per_row(source: Source, encoder: Encoder) -> float:
     return of_query + of_documents * (texts_per_row(source) - 1)
 
 
-def _sampled_rows(source: Source) -> np.ndarray:
+def sampled_rows(source: Source) -> np.ndarray:
+    """Numbers of rows spread over a source, its first and last one among them, int64."""
     number = min(SAMPLED_ROWS, source.num_near_rows)
     return np.linspace(0, source.num_near_rows - 1, number).astype(np.int64)
 

@@ -35,6 +35,7 @@ from inbatch.run.module import BiEncoderModule
 from inbatch.run.parts import OwnObjects, Parts
 from inbatch.run.resume import Saved
 from inbatch.run.strategy_checks import check_average
+from inbatch.run.token_checks import check_tokens
 from inbatch.step.settings import StepSettings
 from inbatch.strategies import World
 
@@ -54,6 +55,7 @@ def build_parts(run: RunConfig, world: World, own: OwnObjects) -> Parts:
         for name, node in run.evaluation.evaluators.items()
     }
     encoder = own.encoder or make_encoder(run.encoder, sources)
+    check_tokens(encoder, sources, key="encoder.model")
     follow_model(evaluators.values(), encoder.similarity)
     mixed = bool(run.sampler.get("mixed"))
     guided = run.guide.model is not None
@@ -128,6 +130,7 @@ def make_guide(
             prompts=guide.prompts,
             trust_remote_code=guide.trust_remote_code,
         )
+    check_tokens(encoder, guided, key="guide.model")
     if guide.mode == "live":
         return LiveGuide(encoder)
     for source in guided:
