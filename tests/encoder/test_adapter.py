@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from test_packing import embed, make_chunk
 from transformers import AutoModel
 
 from helpers.tiny import tiny_texts
-from inbatch.batch.chunks import make_chunks
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.encoder.adapter import LoRA, choose_adapter
 from inbatch.encoder.hashes import hash_weights
@@ -60,23 +60,12 @@ def test_a_new_adapter_changes_nothing_and_alone_trains(base: Path) -> None:
 
 def test_texts_without_padding_give_the_same_updates(base: Path) -> None:
     encoder = adapted(base, attention="varlen").double()
-    ids, _ = encoder.tokenizer(TEXTS)
-    options: dict[str, Any] = {"chunk_rows": None, "chunk_tokens": None}
-    pad_id = encoder.tokenizer.pad_id
-    (chunk,) = make_chunks(ids, [0] * len(ids), padding_side="right", pad_id=pad_id, **options)
-    assert chunk.num_tokens < chunk.input_ids.numel()
-    found = []
-    for packing in ("never", "always"):
-        encoder.packing = packing  # type: ignore[attr-defined]
-        encoder.zero_grad()
-        encoder(chunk).pow(3).sum().backward()
-        trained = [name for name, p in encoder.named_parameters() if p.grad is not None]
-        assert all("lora_" in name or "head." in name for name in trained)
-        found.append({name: encoder.get_parameter(name).grad.clone() for name in trained})  # type: ignore[union-attr]
-    padded, packed = found
-    assert padded.keys() == packed.keys()
-    for name, gradient in padded.items():
-        torch.testing.assert_close(packed[name], gradient, rtol=1e-10, atol=1e-12, msg=name)
+    chunk = make_chunk(encoder, texts=TEXTS)
+    trained = [name for name, p in encoder.named_parameters() if p.requires_grad]
+    assert all("lora_" in name or "head." in name for name in trained)
+    (_, padded), (_, packed) = (embed(encoder, chunk, packing) for packing in ("never", "always"))
+    for name, one, other in zip(trained, packed, padded, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12, msg=name)
 
 
 def test_the_saved_model_is_merged_and_the_adapter_beside_it(base: Path, tmp_path: Path) -> None:

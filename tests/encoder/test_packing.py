@@ -67,7 +67,7 @@ def embed(encoder: Encoder, chunk: Chunk, packing: Any) -> tuple[Tensor, list[Te
     embeddings = encoder(chunk)
     weights = torch.linspace(-1, 1, embeddings.numel(), dtype=torch.float64)
     (embeddings * weights.to(embeddings.device).view_as(embeddings)).sum().backward()
-    return embeddings.detach(), [p.grad.clone() for p in encoder.parameters()]
+    return embeddings.detach(), [p.grad.clone() for p in encoder.parameters() if p.requires_grad]
 
 
 @pytest.mark.parametrize("model_type", PACKED)

@@ -49,6 +49,21 @@ def compose_command(command: str, settings: Mapping[str, Any]) -> DictConfig:
     return config
 
 
+def with_places(
+    settings: Mapping[str, Any],
+    *,
+    columns: Mapping[str, Any] | None = None,
+    output_dir: str | Path | None = None,
+) -> dict[str, Any]:
+    """Settings with the keys of two arguments that calls have in common, where they are given."""
+    names = dict(settings)
+    if output_dir is not None:
+        names["output_dir"] = str(output_dir)
+    if columns:
+        names["data.columns"] = dict(columns)
+    return names
+
+
 def describe(thing: Any) -> dict[str, Any]:
     """An object as the configuration records it: its class, and the plain values of a dataclass."""
     kind = type(thing)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from inbatch.api.compose import compose_command
+from inbatch.api.compose import compose_command, with_places
 from inbatch.api.devices import one_device
 from inbatch.api.rows import by_name, file_spec, to_table
 from inbatch.config.check_embed import check_embed
@@ -48,9 +48,9 @@ def embed(
     Raises:
         ConfigError: a model, file, folder or setting that cannot be used.
     """
-    names = _named(settings, encoder=str(encoder), output_dir=output_dir)
+    names = with_places(settings, columns=columns, output_dir=output_dir)
+    names["encoder"] = str(encoder)
     names["data.texts"] = _files(texts, "texts")
-    names |= {"data.columns": dict(columns)} if columns else {}
     run = check_embed(compose_command("embed", names))
     return run_embed(replace(run, trainer=one_device(run.trainer, command="embed")))
 
@@ -81,10 +81,10 @@ def mine(
     Raises:
         ConfigError: a model, file, folder or setting that cannot be used.
     """
-    names = _named(settings, encoder=str(encoder), output_dir=output_dir)
+    names = with_places(settings, columns=columns, output_dir=output_dir)
+    names["encoder"] = str(encoder)
     sources = by_name(train, "train")
     names["data.train"] = {name: _files(value, name) for name, value in sources.items()}
-    names |= {"data.columns": dict(columns)} if columns else {}
     run = check_mine(compose_command("mine", names))
     return run_mine(replace(run, trainer=one_device(run.trainer, command="mine")))
 
@@ -110,7 +110,7 @@ def merge(
     Raises:
         ConfigError: models that do not go together, or a setting or file that cannot be used.
     """
-    names = _named(settings, output_dir=output_dir)
+    names = with_places(settings, output_dir=output_dir)
     if isinstance(models, str | Path):
         names["models"] = str(models)
     else:
@@ -118,10 +118,6 @@ def merge(
     run = check_merge(compose_command("merge", names))
     merge_models(run)
     return RunFolder(Path(run.output_dir)).model
-
-
-def _named(settings: Mapping[str, Any], **given: Any) -> dict[str, Any]:
-    return {**settings, **{name: str(value) for name, value in given.items() if value is not None}}
 
 
 def _files(value: Any, key: str) -> Any:

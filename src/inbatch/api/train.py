@@ -9,7 +9,7 @@ from typing import Any
 
 import datasets
 
-from inbatch.api.compose import compose_run, describe
+from inbatch.api.compose import compose_run, describe, with_places
 from inbatch.api.devices import one_device
 from inbatch.api.rows import by_name, file_spec, make_evaluator, placeholder, to_table
 from inbatch.cluster.interrupt import interruptible
@@ -83,14 +83,10 @@ def train(
         ConfigError: a mistake in the settings or in the data, as one sentence.
         KeyboardInterrupt: of a Ctrl-C; what is trained is saved, and the same call goes on from there.
     """
-    names: dict[str, Any] = dict(settings)
+    names = with_places(settings, columns=columns, output_dir=output_dir)
     own_encoder = _own("encoder", encoder, names)
     own_loss = _own("loss", loss, names)
     own_sampler = _own("sampler", sampler, names)
-    if output_dir is not None:
-        names["output_dir"] = str(output_dir)
-    if columns:
-        names["data.columns"] = dict(columns)
     tables = _add_sources(names, train)
     evaluators = _add_evaluators(names, eval, columns=columns or {})
     own = OwnObjects(

@@ -153,9 +153,9 @@ def tokens_per_row(source: Source, encoder: Encoder) -> float:
     return of_query + of_documents * (texts_per_row(source) - 1)
 
 
-def sampled_rows(source: Source) -> np.ndarray:
+def sampled_rows(source: Source, most: int = SAMPLED_ROWS) -> np.ndarray:
     """Numbers of rows spread over a source, its first and last one among them, int64."""
-    number = min(SAMPLED_ROWS, source.num_near_rows)
+    number = min(most, source.num_near_rows)
     return np.linspace(0, source.num_near_rows - 1, number).astype(np.int64)
 
 

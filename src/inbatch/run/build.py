@@ -35,7 +35,7 @@ from inbatch.run.module import BiEncoderModule
 from inbatch.run.parts import OwnObjects, Parts
 from inbatch.run.resume import Saved
 from inbatch.run.strategy_checks import check_average
-from inbatch.run.token_checks import check_tokens
+from inbatch.run.token_checks import check_tokens, texts_of
 from inbatch.step.settings import StepSettings
 from inbatch.strategies import World
 
@@ -260,9 +260,4 @@ def _texts(sources: Sequence[Source]) -> Iterator[str]:
     for source in sources:
         for start in range(0, source.num_rows, 4096):
             rows = np.arange(start, min(start + 4096, source.num_rows))
-            if source.ragged is None:
-                for column in source.read(rows)[0]:
-                    yield from column
-            else:
-                read = source.ragged.read(rows)
-                yield from (*read.queries, *read.documents)
+            yield from texts_of(source, rows)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain, islice
+from itertools import chain
+
+import numpy as np
 
 from inbatch.data.sources.load import Source
 from inbatch.encoder import Encoder
 from inbatch.errors import ConfigError
+from inbatch.export.markdown import shorten
 from inbatch.run.auto_sizes import sampled_rows
 
-LOOKED_AT = 64  # different texts
+LOOKED_AT = 32  # rows of a source
 
 
 def check_tokens(encoder: Encoder, sources: Sequence[Source], *, key: str) -> None:
@@ -28,26 +31,22 @@ def check_tokens(encoder: Encoder, sources: Sequence[Source], *, key: str) -> No
         ConfigError: it does.
     """
     for source in sources:
-        texts = list(islice(dict.fromkeys(_texts(source)), LOOKED_AT))
+        texts = list(dict.fromkeys(texts_of(source, sampled_rows(source, LOOKED_AT))))
         token_ids, _ = encoder.tokenizer(texts)
         if len(texts) > 1 and len(set(map(tuple, token_ids))) == 1:
             raise ConfigError(
                 key,
                 f"has a tokenizer that makes the same {len(token_ids[0])} tokens of all texts of source "
-                f"{source.name!r}, such as {_start(texts[0])} and {_start(texts[1])}",
+                f"{source.name!r}, such as {shorten(texts[0], 40)!r} and {shorten(texts[1], 40)!r}",
                 "name a model whose tokenizer belongs to it and knows these texts, or raise max_length "
                 "where they only differ further on",
                 value=encoder.base_model,
             )
 
 
-def _texts(source: Source) -> Iterable[str]:
-    rows = sampled_rows(source)
+def texts_of(source: Source, rows: np.ndarray) -> Iterable[str]:
+    """All texts of the rows with these numbers, column by column."""
     if source.ragged is None:
         return chain.from_iterable(source.read(rows)[0])
     found = source.ragged.read(rows)
     return chain(found.queries, found.documents)
-
-
-def _start(text: str) -> str:
-    return repr(text if len(text) <= 40 else f"{text[:40]}...")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from inbatch.losses.softmax.products import Factor
+from inbatch.losses.softmax.relation import held_by_several
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,11 @@ class ScoredTexts:
     columns: Sequence[Factor]  # each [G, D]
     guide: Sequence[Factor] | None  # each [G, E]
     ids: Sequence[Tensor] | None  # each [G], equal where texts are equal
+
+    def ids_of(self, column: int) -> Sequence[Tensor]:
+        """By which a candidate of a column is known: a query or a positive by both, each [G]."""
+        assert self.ids is not None
+        return self.ids[:2] if column < 2 else self.ids[column : column + 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +83,8 @@ def _alike(places: Sequence[Tensor], num_known: int, *, own: bool) -> list[Tenso
     """The candidates of each column that share a text with another row: queries and positives by either."""
     is_known_G = [place_G >= 0 for place_G in places]
     if own:  # a row has its own texts
-        first, second = places[:2]
-        rows_of = torch.bincount(first, minlength=num_known)
-        rows_of += torch.bincount(second[second != first], minlength=num_known)
-        is_known_G[:2] = [rows_of[place_G] > 1 for place_G in (first, second)]
+        both = torch.cat(list(places[:2]))
+        row_n = torch.arange(len(places[0])).repeat(2)
+        is_known_G[:2] = held_by_several(row_n, both, num_known)[both].chunk(2)
     either = is_known_G[0] | is_known_G[1]
     return [found_G.nonzero()[:, 0] for found_G in (either, either, *is_known_G[2:])]

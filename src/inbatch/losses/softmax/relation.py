@@ -110,11 +110,22 @@ def _shared(
     num_rows, num_groups = len(query_group), len(query_group) + len(doc_group)
     cell_row = torch.cat([torch.arange(num_rows), owner[is_positive]])
     cell_group = torch.cat([query_group, doc_group[is_positive]])
-    distinct = torch.unique(cell_row * num_groups + cell_group)  # a text twice in a row counts once
-    shared_U = torch.bincount(distinct % num_groups, minlength=num_groups) > 1
+    shared_U = held_by_several(cell_row, cell_group, num_groups)
     linked_G = torch.zeros(num_rows, dtype=torch.bool)
     linked_G[cell_row[shared_U[cell_group]]] = True
     held_U = torch.zeros(num_groups, dtype=torch.bool)
     held_U[cell_group] = True
     docs = torch.where(is_positive, linked_G[owner], held_U[doc_group])
     return linked_G.nonzero()[:, 0], docs.nonzero()[:, 0]
+
+
+def held_by_several(row_n: Tensor, text_n: Tensor, num_texts: int) -> Tensor:
+    """Whether each text stands in several rows, bool [num_texts]; twice in one row counts once.
+
+    Args:
+        row_n: int64 [n], rows.
+        text_n: int64 [n], the number of a text that the row has.
+        num_texts: above all of these.
+    """
+    distinct = torch.unique(row_n * num_texts + text_n)
+    return torch.bincount(distinct % num_texts, minlength=num_texts) > 1

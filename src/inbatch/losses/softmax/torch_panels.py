@@ -170,16 +170,13 @@ def _remove_known(
     These are texts equal to the row's query or positive, and query and positive of each row that shares a
     text with them: where a query has two positives, both rows' positives belong to both.
     """
-    assert pairing.rows.ids is not None
-    assert pairing.candidates.ids is not None
-    own_R1 = [ids_G[part, None] for ids_G in pairing.rows.ids[:2]]
-    row_R1 = torch.arange(part.start, part.stop, device=tiles[0].device)[:, None]
+    own_R1 = [ids_G[part, None] for ids_G in pairing.rows.ids_of(0)]
     pairs_Rn: Tensor | None = None  # of query and positive alike
     for block, tile_RG in zip(spec.blocks, tiles):
         places_n = None if pairing.alike is None else pairing.alike[block.candidates]
-        ids = pairing.candidates.ids
-        of_block = ids[:2] if block.candidates < 2 else ids[block.candidates : block.candidates + 1]
-        others = of_block if places_n is None else [ids_G[places_n] for ids_G in of_block]
+        others = pairing.candidates.ids_of(block.candidates)
+        if places_n is not None:
+            others = [ids_G[places_n] for ids_G in others]
         if block.candidates >= 2:
             mask_Rn = _any_equal(own_R1, others)
         elif pairs_Rn is None:
@@ -187,7 +184,7 @@ def _remove_known(
             if places_n is None:
                 pairing.diagonal(pairs_Rn, part).fill_(0)  # every row shares its texts with itself
             elif pairing.own:
-                pairs_Rn.mul_(places_n != row_R1)
+                pairs_Rn.mul_(places_n != torch.arange(part.start, part.stop)[:, None])
         else:
             mask_Rn = pairs_Rn
         remove_at(tile_RG, places_n, mask_Rn)

@@ -184,9 +184,6 @@ def _inputs(
         guide = (None, None, (spec.own_guide.threshold[part] / spec.temperature).float())
     ids: tuple[Tensor | None, ...] = (None, None)
     if pairing.rows.ids is not None and pairing.candidates.ids is not None:
-        chosen = (
-            slice(0, 2) if block.candidates < 2 else slice(block.candidates, block.candidates + 1)
-        )
-        own = torch.stack([ids_G[part] for ids_G in pairing.rows.ids[:2]])
-        ids = (own, torch.stack(list(pairing.candidates.ids[chosen])))
+        own = torch.stack([ids_G[part] for ids_G in pairing.rows.ids_of(0)])
+        ids = (own, torch.stack(list(pairing.candidates.ids_of(block.candidates))))
     return tile_RG, scale, candidates.scale, *guide, *ids
