@@ -1,4 +1,5 @@
-# make demo: train a small bi-encoder from generated data.  make test: run all tests.
+# make demo: train a small bi-encoder from generated data.  make test: run the tests.
+# make test-all: also the tests marked exhaustive, more combinations of what the others cover.
 # make check: lint, types and the tests worth running at every save, in a minute and a half.
 # All create .venv and install what they need, as make install does; later calls find it in place.
 
@@ -11,7 +12,7 @@ WORKERS ?= 3
 # Some machines ask Python to write no byte code: all workers and all that they start would compile everything.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: install demo test check lint format clean
+.PHONY: install demo test test-all check lint format clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml
@@ -25,8 +26,13 @@ install: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/inbatch train experiment=demo
 
+RUN_TESTS := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations=25
+
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations=25 $(PYTEST_ARGS)
+	$(RUN_TESTS) -m "not exhaustive" $(PYTEST_ARGS)
+
+test-all: $(STAMP) lint
+	$(RUN_TESTS) $(PYTEST_ARGS)
 
 # Tests without whole runs.
 FAST := tests/test_imports.py tests/test_compat.py tests/test_commands.py tests/test_errors.py tests/test_config.py tests/optim tests/gradcache \
@@ -35,7 +41,7 @@ FAST := tests/test_imports.py tests/test_compat.py tests/test_commands.py tests/
   tests/encoder/test_pooling.py tests/encoder/test_head.py tests/slurm/test_sbatch.py
 
 check: $(STAMP) lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow" $(FAST)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow and not exhaustive" $(FAST)
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests scripts

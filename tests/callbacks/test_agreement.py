@@ -67,7 +67,7 @@ def go_on(
     return refused
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.exhaustive)])
 def test_ranks_that_see_different_checkpoints_do_not_go_on(tmp_path: Path, strategy: str) -> None:
     data = write_triplets(tmp_path / "triplets.jsonl")
     options = [f"data.train.triplets={data}", "global_batch_size=8", f"strategy={strategy}"]

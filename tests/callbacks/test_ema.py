@@ -110,7 +110,9 @@ def check_average(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "deepspeed_stage_3"])
+@pytest.mark.parametrize(
+    "strategy", ["ddp", "fsdp", pytest.param("deepspeed_stage_3", marks=pytest.mark.exhaustive)]
+)
 def test_the_average_of_two_ranks_is_that_of_one(
     tmp_path: Path, on_one_rank: dict[str, Tensor], strategy: str
 ) -> None:

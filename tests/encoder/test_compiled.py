@@ -42,6 +42,7 @@ def test_one_graph_for_each_kind_of_forward() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_dropout_is_replayed() -> None:
     torch._dynamo.reset()
     encoder = make("bert", attention="auto", layers=1, dropout=0.3).train()

