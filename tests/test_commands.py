@@ -231,6 +231,11 @@ def test_bash_completes(line: str, expected: list[str], tmp_path: Path) -> None:
             1,
             "error: sweep='nowhere' holds no trials: give the folder of a --multirun\n",
         ),
+        (
+            ("import", "nowhere.md"),
+            1,
+            "error: nowhere.md is not there: name a card, a directory, a JSON file or a script\n",
+        ),
     ],
 )
 def test_commands_that_do_not_wait_for_torch(words: tuple[str, ...], code: int, said: str) -> None:
@@ -238,10 +243,8 @@ def test_commands_that_do_not_wait_for_torch(words: tuple[str, ...], code: int, 
     program += "from inbatch.cli.main import main; main()"
     asked = run("-c", program, *words)
     assert (asked.returncode, asked.stdout + asked.stderr) == (code, said)
-    assert {name for name, command in COMMANDS.items() if command.without_torch} == {
-        "completion",
-        "report",
-    }
+    without = {name for name, command in COMMANDS.items() if command.without_torch}
+    assert without == {"completion", "import", "report"}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

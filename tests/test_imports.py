@@ -35,7 +35,7 @@ LAYERS = [
     ("process", r"gather/.*|strategies/topology\.py"),
     (
         "framework",
-        r"(step|strategies|callbacks|cluster|export|folder|forecast|merging|recipe|sweep)/.*|config/(instantiate|composition)\.py",
+        r"(step|strategies|callbacks|cluster|export|folder|forecast|merging|migration|recipe|sweep)/.*|config/(instantiate|composition)\.py",
     ),
     ("run", r"(run|api|doctor)/.*|__init__\.py"),
     ("cli", r"cli/.*|__main__\.py"),

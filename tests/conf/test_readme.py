@@ -1,16 +1,9 @@
-"""conf/README.md names every file of `conf` that a user chooses, and every argument of a model card."""
+"""conf/README.md names every file of `conf` that a user chooses."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-
-import pytest
-from omegaconf import DictConfig
-
-from helpers.runs import compose_run
-from inbatch.config.check import check_config
-from inbatch.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf"
 README = (CONF / "README.md").read_text()
@@ -20,50 +13,12 @@ GROUPS = [
     if path.is_dir() and path.name not in ("hydra", "local", "recipe", "schema")
 ]
 
-# Every name in the hyperparameter lists that model cards print.
-CARD_ARGUMENTS = """
-accelerator_config adafactor adam_beta1 adam_beta2 adam_epsilon auto_find_batch_size
-average_tokens_across_devices batch_eval_metrics batch_sampler bf16 bf16_full_eval data_seed
-dataloader_drop_last dataloader_num_workers dataloader_persistent_workers dataloader_pin_memory
-dataloader_prefetch_factor ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb
-ddp_find_unused_parameters ddp_timeout debug deepspeed disable_tqdm dispatch_batches do_predict
-eval_accumulation_steps eval_do_concat_batches eval_on_start eval_strategy
-eval_use_gather_object fp16 fp16_backend fp16_full_eval fp16_opt_level fsdp fsdp_config
-fsdp_min_num_params fsdp_transformer_layer_cls_to_wrap full_determinism
-gradient_accumulation_steps gradient_checkpointing gradient_checkpointing_kwargs group_by_length
-half_precision_backend hub_always_push hub_model_id hub_private_repo hub_strategy
-ignore_data_skip include_for_metrics include_inputs_for_metrics include_num_input_tokens_seen
-include_tokens_per_second jit_mode_eval label_names label_smoothing_factor learning_rate
-length_column_name load_best_model_at_end local_rank log_level log_level_replica
-log_on_each_node logging_nan_inf_filter lr_scheduler_kwargs lr_scheduler_type max_grad_norm
-max_steps mp_parameters multi_dataset_batch_sampler neftune_noise_alpha no_cuda num_train_epochs
-optim optim_args optim_target_modules overwrite_output_dir past_index per_device_eval_batch_size
-per_device_train_batch_size per_gpu_eval_batch_size per_gpu_train_batch_size
-prediction_loss_only prompts push_to_hub push_to_hub_model_id push_to_hub_organization ray_scope
-remove_unused_columns restore_callback_states_from_checkpoint resume_from_checkpoint
-save_on_each_node save_only_model save_safetensors seed skip_memory_metrics split_batches tf32
-torch_compile torch_compile_backend torch_compile_mode torch_empty_cache_steps torchdynamo
-tpu_metrics_debug tpu_num_cores use_cpu use_ipex use_legacy_prediction_loop use_liger_kernel
-use_mps_device warmup_ratio warmup_steps weight_decay
-"""
-
 
 def _table(heading: str) -> dict[str, str]:
     """Rows of the table under a heading: first cell -> second cell."""
     section = README.split(f"## {heading}\n")[1].split("\n## ")[0]
     rows = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("| ")]
     return {cells[0].strip(): cells[1].strip() for cells in rows[1:]}
-
-
-def test_every_argument_of_a_card_has_its_place() -> None:
-    rows = _table("Coming from sentence-transformers")
-    places: dict[str, list[str]] = {}
-    for there, here in rows.items():
-        for name in re.findall(r"`(\w+)`", there):
-            places.setdefault(name, []).append(here)
-    assert set(CARD_ARGUMENTS.split()) - places.keys() == set()
-    assert [name for name, found in places.items() if len(found) > 1] == []
-    assert [there for there, here in rows.items() if not here] == []
 
 
 def test_every_experiment_is_listed() -> None:
@@ -74,41 +29,3 @@ def test_every_experiment_is_listed() -> None:
 def test_every_group_is_listed() -> None:
     listed = re.findall(r"`(\w+)`", " ".join(_table("Groups")))
     assert sorted(listed) == sorted(GROUPS)
-
-
-def _settings() -> list[str]:
-    """What the second column of the long table says in code: ``group=file``, ``key`` or ``key=value``."""
-    cells = " ".join(_table("Coming from sentence-transformers").values())
-    spans = [part for span in re.findall(r"`([^`]+)`", cells) for part in span.split()]
-    keys = {span for span in spans if re.fullmatch(r"[a-z_]+(\.[\w<>.]+)?(=[\w-]+)?", span)}
-    return sorted(key for key in keys if not key.endswith((".jsonl", ".py")))
-
-
-@pytest.mark.parametrize("setting", [s for s in _settings() if s.partition("=")[0] in GROUPS])
-def test_a_named_file_exists(setting: str) -> None:
-    group, _, name = setting.partition("=")
-    assert not name or (CONF / group / f"{name}.yaml").exists()
-
-
-@pytest.mark.parametrize("setting", [s for s in _settings() if "." in s])
-def test_a_named_key_is_taken(setting: str) -> None:
-    key, _, value = setting.replace("<source>", "pairs").partition("=")
-    strategy = {"strategy.bucket_mib": "ddp", "strategy.reshard_after_forward": "fsdp"}.get(
-        key, "auto"
-    )
-    sampler = "round_robin" if "within" in key else "no_duplicates"
-    config = compose_run(
-        f"strategy={strategy}",
-        f"sampler={sampler}",
-        "data.train.pairs=x",
-        f"++{key}={value or 'null'}",
-    )
-    assert "valid key" not in _refusal(config)  # null may be the wrong value of a key that is right
-
-
-def _refusal(config: DictConfig) -> str:
-    try:
-        check_config(config)
-    except ConfigError as error:
-        return str(error).replace("unknown key", "valid key")
-    return ""

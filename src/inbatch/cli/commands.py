@@ -129,6 +129,17 @@ COMMANDS = {
         ),
         "train",
     ),
+    "import": Command(
+        "inbatch.cli.import_run",
+        "Turn a card, directory, script or arguments of sentence-transformers into an experiment",
+        "inbatch import SOURCE [--name NAME] [--output FOLDER|FILE.yaml]",
+        (
+            "inbatch import README.md > conf/experiment/offers.yaml",
+            "inbatch import outputs/old/checkpoint-500 --name offers --output conf/experiment",
+            "inbatch import train.py",
+        ),
+        without_torch=True,
+    ),
     "prepare": Command(
         "inbatch.cli.prepare",
         "Turn the data of a run into shards, once for all runs",

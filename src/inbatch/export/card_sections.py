@@ -131,10 +131,11 @@ def samples_table(source: SourceCard) -> str:
 
 
 def settings_list(values: Mapping[str, Any]) -> str:
-    """One line for each setting, nested ones with dotted names, without secrets."""
+    """One line for each setting, nested ones with dotted names, without secrets; quotes show outer spaces."""
     lines = []
     for name, value in flatten(redact(values)).items():
-        shown = md.shorten(str(value), _MAX_VALUE)
+        seen = repr(value) if isinstance(value, str) and value != value.strip() else str(value)
+        shown = md.shorten(seen, _MAX_VALUE)
         lines.append(f"- {md.code_span(name)}: {md.inline(shown)}".rstrip())
     return "\n".join(lines)
 
