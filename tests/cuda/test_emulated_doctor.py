@@ -16,6 +16,7 @@ pytestmark = group
 
 ON_A_GPU = {
     *("sdpa, bf16", "packed, bf16", "packed, window, bf16", "packed, fp16", "packed, window, fp16"),
+    *("packed, causal, bf16", "packed, causal, fp16"),
     *("packed encoder, bf16", "dropout, packed", "softmax (tiled), bf16", "products in tf32"),
     *("process group", "all_gather", "step, gathered", "step, in a ring", "memory", "device"),
 }

@@ -118,12 +118,13 @@ def test_what_is_wrong_is_said_in_one_sentence_each(
         "softmax (tiled), bf16 errs",
         "packed, float32 errs by",
         "packed, window, float32 errs",
+        "packed, causal, float32 errs",
         "packed encoder, float32 errs",
         "a forward with sdpa",
         "a forward with varlen",
         "step, gathered errs by",
     ]
-    assert "9 things are wrong:" in printed
+    assert "10 things are wrong:" in printed
     assert all(f"- {problem}" in printed for problem in problems)
 
 

@@ -182,14 +182,18 @@ def test_models_that_stay_padded(tmp_path: Path) -> None:
     torch.testing.assert_close(again.encode(["red"]), packed.encode(["red"]), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("reach", [None, 2])
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_torch_has_the_kernel_with_its_gradient(dropout: float, reach: int | None) -> None:
+def test_torch_has_the_kernel_with_its_gradient(
+    dropout: float, reach: int | None, causal: bool
+) -> None:
     """The call is checked on tensors without data; its values need a GPU (test_packing_gpu.py)."""
     options = {"dtype": torch.bfloat16, "device": "meta", "requires_grad": True}
     heads = [torch.empty(20, 4, 8, **options) for _ in range(3)]
     texts = TextLengths(torch.empty(3, dtype=torch.int32, device="meta"), 12)
-    output = torch_attention(*heads, texts, dropout=dropout, scale=0.3, reach=reach)
+    options = {"dropout": dropout, "scale": 0.3, "reach": reach, "causal": causal}
+    output = torch_attention(*heads, texts, **options)
     output.sum().backward()
     assert output.shape == (20, 4, 8)
     assert all(x.grad is not None and x.grad.shape == x.shape for x in heads)
@@ -210,12 +214,15 @@ def test_packed_attention_takes_the_models_own_scale() -> None:
         torch.testing.assert_close(packed, padded)
 
 
-def test_window_of_the_twin() -> None:
+@pytest.mark.parametrize("causal", [False, True])
+def test_window_of_the_twin(causal: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(9, 1, 8, generator=generator) for _ in range(3))
     texts = TextLengths(torch.tensor([0, 9], dtype=torch.int32), 9)
     scores = q[:, 0] @ k[:, 0].T
     far = (torch.arange(9)[:, None] - torch.arange(9)[None, :]).abs() > 2
+    if causal:
+        far |= torch.arange(9)[:, None] < torch.arange(9)[None, :]
     wanted = scores.masked_fill(far, float("-inf")).softmax(-1) @ v[:, 0]
-    found = packed_attention(q, k, v, texts, dropout=0.0, scale=1.0, reach=2)
+    found = packed_attention(q, k, v, texts, dropout=0.0, scale=1.0, reach=2, causal=causal)
     torch.testing.assert_close(found[:, 0], wanted)

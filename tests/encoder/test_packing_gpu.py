@@ -46,8 +46,9 @@ def test_packed_equals_padded_in_bf16(model_type: str) -> None:
 
 @pytest.mark.parametrize("public", [True, False])
 @pytest.mark.parametrize("reach", [None, 3])
+@pytest.mark.parametrize("causal", [False, True])
 def test_kernel_equals_the_loop(
-    reach: int | None, public: bool, monkeypatch: pytest.MonkeyPatch
+    reach: int | None, public: bool, causal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not public:
         monkeypatch.setattr(varlen, "_public_varlen", lambda: None)
@@ -59,7 +60,7 @@ def test_kernel_equals_the_loop(
     )
     torch.manual_seed(0)
     heads = [torch.randn(sum(lengths), 4, 32, device=CUDA) for _ in range(3)]
-    options = {"dropout": 0.0, "scale": 32**-0.5, "reach": reach}
+    options = {"dropout": 0.0, "scale": 32**-0.5, "reach": reach, "causal": causal}
     half = [x.bfloat16().requires_grad_() for x in heads]
     full = [x.bfloat16().float().requires_grad_() for x in heads]
     found = packed_attention(*half, texts, **options)

@@ -92,7 +92,7 @@ def flash_attention(
     longest: int,
     dropout: float,
     scale: float,
-    reach: int | None,
+    window: tuple[int, int],
 ) -> Tensor:
     """Return attention within packed texts, [P, H, d], by the kernel below torch's `varlen_attn`.
 
@@ -104,14 +104,16 @@ def flash_attention(
         longest: tokens of the longest text.
         dropout: share of attention weights that are set to zero.
         scale: factor of the products of queries and keys.
-        reach: tokens on each side that a token attends to; None for all.
+        window: tokens in front and behind that a token attends to; -1 for all.
     """
     import torch
 
     heads = (query_PHd, key_PHd, value_PHd)
-    window = {} if reach is None else {"window_size_left": reach, "window_size_right": reach}
+    left, right = window
+    causal = right == 0
+    sides = {} if left < 0 else {"window_size_left": left, "window_size_right": right}
     output: Tensor = torch.ops.aten._flash_attention_forward(
-        *heads, offsets, offsets, longest, longest, dropout, False, False, scale=scale, **window
+        *heads, offsets, offsets, longest, longest, dropout, causal, False, scale=scale, **sides
     )[0]
     return output
 

@@ -19,6 +19,7 @@ from inbatch.encoder.backbone import (
     pretrained_backbone,
     random_backbone,
 )
+from inbatch.encoder.direction import agree_on_direction, set_direction
 from inbatch.encoder.linear import use_fast_products
 from inbatch.encoder.model import Encoder
 from inbatch.encoder.options import (
@@ -54,6 +55,7 @@ def build_encoder(
     max_length: int | None = None,
     pooling: str | Sequence[str] | None = None,
     include_prompt: bool | None = None,
+    bidirectional: bool | None = None,
     dense: Mapping[str, Any] | Literal[False] | None = None,
     normalize: bool | None = None,
     prompts: Mapping[str, str] | None = None,
@@ -93,6 +95,8 @@ def build_encoder(
             of another function (see `pooling.Pooling`; sentence-transformers cannot load such a model), or
             several to concatenate.
         include_prompt: pool the prompt's tokens too.
+        bidirectional: whether tokens of a decoder see later ones, as those of encoders do; None is what the
+            model's configuration says. Mean pooling is the default of those that do.
         dense: ``{out_features: 512, activation: Tanh, bias: true}`` after pooling; false for none.
         normalize: scale embeddings to length one, after all other layers.
         prompts: texts to put in front by name, such as ``{query: "query: ", document: "passage: "}``;
@@ -133,13 +137,14 @@ def build_encoder(
                     "dtype": dtype not in ("float32", "auto"),
                     "pooling": pooling not in (None, "mean", ["mean"]),
                     "include_prompt": include_prompt is False,
+                    "bidirectional": bidirectional is not None,
                     "gradient_checkpointing": gradient_checkpointing,
                     "adapter": adapter is not None,
                 },
             )
-        loaded = _from_saved(model, directory, tokenizer, pretrained, options)
+        loaded = _from_saved(model, directory, tokenizer, pretrained, options, bidirectional)
     elif config is not None and model is None:
-        loaded = _from_config(config, tokenizer, texts, options)
+        loaded = _from_config(config, tokenizer, texts, options, bidirectional)
     else:
         raise ConfigError(
             "model",
@@ -153,6 +158,7 @@ def build_encoder(
     if gradient_checkpointing:
         enable_gradient_checkpointing(transformer)
     packing = prepare_packing(transformer, attention)
+    agree_on_direction(transformer, bidirectional)
     asked = choose_adapter(adapter, loaded.adapter)
     pool = choose_pooling(saved, pooling, include_prompt, transformer.config)
     width = transformer.config.hidden_size * len(pool.modes)
@@ -201,6 +207,7 @@ def _from_saved(
     tokenizer: str | Mapping[str, Any] | None,
     pretrained: bool,
     options: LoadOptions,
+    bidirectional: bool | None,
 ) -> _Loaded:
     trust = options.trust_remote_code
     read = partial(read_saved_encoder, weights=pretrained, trust_remote_code=trust)
@@ -217,6 +224,7 @@ def _from_saved(
         if not any(words.glob("tokenizer*")):
             words = transformer
     config = read_config(transformer, trust_remote_code=trust)
+    set_direction(config, bidirectional)
     if pretrained:
         backbone = pretrained_backbone(transformer, config, options)
     else:
@@ -233,6 +241,7 @@ def _from_config(
     tokenizer: str | Mapping[str, Any] | None,
     texts: TextStream | None,
     options: LoadOptions,
+    bidirectional: bool | None,
 ) -> _Loaded:
     if tokenizer is None:
         raise ConfigError(
@@ -257,7 +266,9 @@ def _from_config(
         )
     else:
         hf = train_wordpiece(texts(), tokenizer["train"] or {})
-    return _Loaded(SavedEncoder(), random_backbone(make_config(config, hf), options), hf)
+    made = make_config(config, hf)
+    set_direction(made, bidirectional)
+    return _Loaded(SavedEncoder(), random_backbone(made, options), hf)
 
 
 def _named_tokenizer(name: str, options: LoadOptions) -> PreTrainedTokenizerBase:

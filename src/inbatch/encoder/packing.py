@@ -31,7 +31,13 @@ from inbatch.errors import ConfigError
 Packing = Literal["never", "auto", "always"]
 
 # Architectures whose packed and padded embeddings have been compared.
-ARCHITECTURES = ("bert", "distilbert", "modernbert", "nomic_bert", "roberta", "xlm-roberta")
+DECODERS = ("llama", "mistral", "qwen2", "qwen3")
+ARCHITECTURES = (
+    *("bert", "distilbert", "modernbert", "nomic_bert", "roberta", "xlm-roberta"),
+    *DECODERS,
+)
+# Angles that follow the longest text of a batch differ where its texts are packed.
+_STRETCHED = ("dynamic", "longrope")
 _HEAD_MULTIPLE, _HEAD_MOST = 8, 256  # of the kernels
 
 
@@ -50,6 +56,12 @@ def obstacle(model: PreTrainedModel) -> str | None:
     own = type(model).__module__.startswith("transformers.")
     if not own or config.model_type not in ARCHITECTURES or getattr(config, "is_decoder", False):
         return f"{name} has no attention without padding"
+    turned = config.model_type in DECODERS and not getattr(config, "is_causal", True)
+    if turned and getattr(config, "sliding_window", None):  # of one token more than kernels count
+        return f"the window of {name} goes in both directions"
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in _STRETCHED:
+        return f"rotary positions of {name} follow the longest text ({rope['rope_type']})"
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if size % _HEAD_MULTIPLE or size > _HEAD_MOST:
         return f"attention without padding takes heads of 8, 16, ... 256 dimensions, not {size}"

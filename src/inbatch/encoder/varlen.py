@@ -53,17 +53,20 @@ def attention_forward(
     dropout: float = 0.0,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    is_causal: bool | None = None,
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int = 0,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention function: [1, H, P, d] each -> [1, P, H, d], or sdpa's if padded.
 
-    A `sliding_window` of w lets tokens see w - 1 tokens to either side, as flash attention counts.
+    A `sliding_window` of w lets tokens see w - 1 tokens to either side, as flash attention counts. In a
+    decoder, whose module says that it is causal, they see none behind them. Keys and values may have fewer
+    heads than queries, each for several.
     """
     if cu_seq_lens_q is None:
         sdpa = AttentionInterface()["sdpa"]
-        options = {"dropout": dropout, "scaling": scaling, **others}
+        options = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal, **others}
         output: tuple[Tensor, None] = sdpa(module, query, key, value, attention_mask, **options)
         return output
     dtype = compute_dtype(query.device.type, query.dtype)
@@ -76,6 +79,7 @@ def attention_forward(
         dropout=dropout,
         scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
         reach=None if sliding_window is None else sliding_window - 1,
+        causal=bool(getattr(module, "is_causal", False) if is_causal is None else is_causal),
     )
     return attended[None], None
 
@@ -103,8 +107,23 @@ def packed_attention(
     dropout: float,
     scale: float,
     reach: int | None,
+    causal: bool = False,
 ) -> Tensor:
-    """softmax(q k^T scale) v within each text, [P, H, d]; `reach` limits it to so many neighbours."""
+    """softmax(q k^T scale) v within each text, [P, H, d].
+
+    Args:
+        query_PHd: heads of all texts; keys and values may have fewer heads, a divisor of H.
+        key_PHd: see `query_PHd`.
+        value_PHd: see `query_PHd`.
+        texts: where each text is.
+        dropout: share of attention weights that are set to zero.
+        scale: factor of the products.
+        reach: neighbours to either side that a token sees, None for all.
+        causal: leave out those behind it.
+    """
+    shared = query_PHd.shape[1] // key_PHd.shape[1]
+    if shared > 1:
+        key_PHd, value_PHd = (x.repeat_interleave(shared, dim=1) for x in (key_PHd, value_PHd))
     attend = (
         per_text_attention
         if query_PHd.device.type != "cuda"
@@ -112,7 +131,8 @@ def packed_attention(
         if _has_flash_attn()
         else torch_attention
     )
-    return attend(query_PHd, key_PHd, value_PHd, texts, dropout=dropout, scale=scale, reach=reach)
+    options = {"dropout": dropout, "scale": scale, "reach": reach, "causal": causal}
+    return attend(query_PHd, key_PHd, value_PHd, texts, **options)
 
 
 def per_text_attention(
@@ -124,15 +144,19 @@ def per_text_attention(
     dropout: float,
     scale: float,
     reach: int | None,
+    causal: bool = False,
 ) -> Tensor:
     """`packed_attention` text by text, in any dtype; waits for the device to read the offsets."""
     parts = []
     for start, stop in pairwise(texts.offsets.tolist()):
         q, k, v = (x[None, start:stop].transpose(1, 2) for x in (query_PHd, key_PHd, value_PHd))
         mask = None
-        if reach is not None:
+        if reach is not None or causal:
             place = torch.arange(stop - start, device=q.device)
-            mask = (place[:, None] - place[None, :]).abs() <= reach
+            behind = place[None, :] - place[:, None]  # of a key: so many tokens behind the query's
+            mask = behind <= (0 if causal else behind.numel())
+            if reach is not None:
+                mask = mask & (behind.abs() <= reach)
         part = scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, scale=scale)
         parts.append(part[0].transpose(0, 1))
     return torch.cat(parts)
@@ -147,6 +171,7 @@ def torch_attention(
     dropout: float,
     scale: float,
     reach: int | None,
+    causal: bool = False,
 ) -> Tensor:
     """`packed_attention` by torch's own kernel.
 
@@ -154,15 +179,15 @@ def torch_attention(
     """
     offsets, length = texts
     heads = (query_PHd, key_PHd, value_PHd)
-    side = -1 if reach is None else reach
+    window = _window(reach, causal)
     public = _public_varlen()
     if dropout == 0.0 and public is not None:
         attended: Tensor = public(
-            *heads, offsets, offsets, length, length, scale=scale, window_size=(side, side)
+            *heads, offsets, offsets, length, length, scale=scale, window_size=window
         )
         return attended
     return compat.flash_attention(
-        *heads, offsets=offsets, longest=length, dropout=dropout, scale=scale, reach=reach
+        *heads, offsets=offsets, longest=length, dropout=dropout, scale=scale, window=window
     )
 
 
@@ -175,19 +200,25 @@ def _flash_attn(
     dropout: float,
     scale: float,
     reach: int | None,
+    causal: bool = False,
 ) -> Tensor:
     from flash_attn import flash_attn_varlen_func
 
     offsets, length = texts
-    side = -1 if reach is None else reach
     attended: Tensor = flash_attn_varlen_func(
         *(query_PHd, key_PHd, value_PHd, offsets, offsets, length, length),
         dropout_p=dropout,
         softmax_scale=scale,
-        window_size=(side, side),
+        window_size=_window(reach, causal),
         deterministic=torch.are_deterministic_algorithms_enabled(),
     )
     return attended
+
+
+def _window(reach: int | None, causal: bool) -> tuple[int, int]:
+    """Tokens in front and behind that a token sees, as the kernels count: -1 for all."""
+    side = -1 if reach is None else reach
+    return side, 0 if causal else side
 
 
 @lru_cache

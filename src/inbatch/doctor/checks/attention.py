@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,13 +25,18 @@ WINDOW = 3  # tokens to either side
 #: Largest errors: some times the rounding of the softmax's weights. TF32, where nobody allows it, is above.
 LIMITS = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 ENCODER_LIMITS = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+_KINDS: dict[str, dict[str, Any]] = {
+    "packed": {},
+    "packed, window": {"reach": WINDOW},
+    "packed, causal": {"causal": True},
+}
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def attention(machine: Machine) -> Iterator[Result]:
-    """torch's padded attention, and the one for packed texts, whole and with a window."""
+    """torch's padded attention, and the one for packed texts: whole, with a window, and of decoders."""
     on_gpu = machine.device.type == "cuda"
     for dtype in (torch.float32, torch.bfloat16) if on_gpu else (torch.float32,):
         name = f"sdpa, {_NAMES[dtype]}"
@@ -39,10 +45,10 @@ def attention(machine: Machine) -> Iterator[Result]:
         yield Result("packed", "not run: this GPU has no kernel for it", None)
         return
     for dtype in (torch.bfloat16, torch.float16) if on_gpu else (torch.float32,):
-        for reach in (None, WINDOW):
-            name = f"packed{'' if reach is None else ', window'}, {_NAMES[dtype]}"
-            packed = partial(without_padding, reach=reach)
-            compare = partial(_compare, name, packed, machine.device, dtype, reach=reach)
+        for kind, sees in _KINDS.items():
+            name = f"{kind}, {_NAMES[dtype]}"
+            packed = partial(without_padding, **sees)
+            compare = partial(_compare, name, packed, machine.device, dtype, **sees)
             yield from attempt(name, compare)
 
 
@@ -84,7 +90,12 @@ def padded_attention(query_PHd: Tensor, key_PHd: Tensor, value_PHd: Tensor) -> T
 
 
 def without_padding(
-    query_PHd: Tensor, key_PHd: Tensor, value_PHd: Tensor, *, reach: int | None
+    query_PHd: Tensor,
+    key_PHd: Tensor,
+    value_PHd: Tensor,
+    *,
+    reach: int | None = None,
+    causal: bool = False,
 ) -> Tensor:
     """The package's attention over packed texts, [P, H, d]."""
     offsets = torch.tensor(offsets_of(LENGTHS), dtype=torch.int32, device=query_PHd.device)
@@ -93,6 +104,7 @@ def without_padding(
         dropout=0.0,
         scale=HEAD_DIM**-0.5,
         reach=reach,
+        causal=causal,
     )
 
 
@@ -106,8 +118,7 @@ def _compare(
     attend: Attend,
     device: torch.device,
     dtype: torch.dtype,
-    *,
-    reach: int | None = None,
+    **sees: Any,
 ) -> Iterator[Result]:
     """Output and gradients of an attention on a device."""
     draws = torch.Generator().manual_seed(0)
@@ -116,7 +127,7 @@ def _compare(
     exact = [each.clone().requires_grad_() for each in heads]
     mine = [each.to(device, dtype).requires_grad_() for each in heads]
     q, k, v = exact
-    wanted = plain.attention(q, k, v, offsets_of(LENGTHS), reach=reach)
+    wanted = plain.attention(q, k, v, offsets_of(LENGTHS), **sees)
     found = attend(*mine)
     (wanted * weight).sum().backward()
     (found.double() * weight.to(device)).sum().backward()

@@ -67,6 +67,7 @@ def attention(
     offsets: Sequence[int],
     *,
     reach: int | None = None,
+    causal: bool = False,
 ) -> Tensor:
     """softmax(q k^T / sqrt(d)) v of each text, [P, H, d]. Vaswani et al. 2017, arXiv:1706.03762.
 
@@ -74,14 +75,16 @@ def attention(
         query_PHd: and key and value likewise, texts one after another.
         offsets: where each text begins, and the end of the last.
         reach: tokens to either side that a token sees; None for all of its text.
+        causal: it sees none behind it.
     """
     attended = []
     for start, stop in pairwise(offsets):
         q, k, v = (x[start:stop].transpose(0, 1) for x in (query_PHd, key_PHd, value_PHd))
         logits = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
-        if reach is not None:
-            place = torch.arange(stop - start)
-            far = (place[:, None] - place[None, :]).abs() > reach
-            logits = logits.masked_fill(far, -torch.inf)
+        place = torch.arange(stop - start)
+        behind = place[None, :] - place[:, None]
+        unseen = behind.abs() > (stop if reach is None else reach)
+        unseen = unseen | (behind > 0) if causal else unseen
+        logits = logits.masked_fill(unseen, -torch.inf)
         attended.append((logits.softmax(-1) @ v).transpose(0, 1))
     return torch.cat(attended)
