@@ -38,7 +38,7 @@ from side_by_side import environment
 METRIC = "cosine_ndcg@10"
 TEACHER_LRS = (1e-4, 2e-4)
 ALONE = [(lr, t, steps) for lr in (3e-3, 1e-2, 3e-2) for t in (0.05, 0.1) for steps in (1, 2)]
-DISTILLED = [(1e-2, t, weight) for t in (0.05, 0.1) for weight in (10.0, 40.0)]
+DISTILLED = [(lr, t, w) for lr in (1e-2, 3e-2) for t in (0.05, 0.1) for w in (10.0, 40.0)]
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Bench:
 
     def _train(self, name: str, seed: int, encoder: str, keys: Mapping[str, Any]) -> Trained:
         if name not in self._runs:
-            given = {"loss": "cached_multiple_negatives_ranking", **keys}
+            given = {"loss": "cached_multiple_negatives_ranking", "trainer.max_epochs": -1, **keys}
             start = time.process_time()
             with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
                 result = inbatch.train(

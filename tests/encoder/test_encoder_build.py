@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
-from transformers import T5Config
+from transformers import BartConfig
 
 from helpers.tiny import tiny_texts, tiny_tokenizer
 from inbatch.encoder import build_encoder
@@ -171,8 +171,8 @@ def test_refuses_pickled_weights(tiny_bert: Path, tmp_path: Path) -> None:
 
 
 def test_refuses_an_encoder_decoder(tmp_path: Path) -> None:
-    T5Config(d_model=8, num_layers=1, num_heads=2).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match=r"config\.model_type='t5' is not a text encoder"):
+    BartConfig(d_model=8, encoder_layers=1, decoder_layers=1).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"config\.model_type='bart' is not a text encoder"):
         build_encoder(str(tmp_path))
 
 

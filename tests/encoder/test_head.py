@@ -8,7 +8,7 @@ from sentence_transformers.base.modules import Dense as OracleDense
 from sentence_transformers.base.modules import Normalize as OracleNormalize
 from torch import nn
 
-from inbatch.encoder.head import Dense, Normalize, load_dense, make_activation, make_dense
+from inbatch.encoder.head import Dense, Normalize, load_layer, make_activation, make_dense
 from inbatch.errors import ConfigError
 
 
@@ -81,6 +81,6 @@ def test_defaults_are_those_of_sentence_transformers() -> None:
 
 def test_refuses_weights_of_another_shape() -> None:
     with pytest.raises(ConfigError, match=r"weights\.safetensors"):
-        load_dense(Dense(6, 4), Dense(6, 5).state_dict(), source="weights.safetensors")
+        load_layer(Dense(6, 4), Dense(6, 5).state_dict(), source="weights.safetensors")
     with pytest.raises(ConfigError, match=r"linear\.bias"):
-        load_dense(Dense(6, 4), Dense(6, 4, bias=False).state_dict(), source="x")
+        load_layer(Dense(6, 4), Dense(6, 4, bias=False).state_dict(), source="x")

@@ -181,7 +181,7 @@ def test_random_weights_on_request(saved: Path) -> None:
         ),
         ("1_Pooling/config.json", lambda c: c.update(pooling_mode="mode"), "pooling='mode'"),
         ("1_Pooling/config.json", lambda c: c.update(temperature=2), "temperature=2"),
-        ("2_Dense/config.json", lambda c: c.update(use_residual=True), "use_residual=True"),
+        ("2_Dense/config.json", lambda c: c.update(scale=2), "scale=2"),
         (
             "2_Dense/config.json",
             lambda c: c.update(module_input_name="token_embeddings"),

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from inbatch.encoder.st_read import read_json, unreadable
+from inbatch.encoder.st_layers import read_json, unreadable
 from inbatch.errors import ConfigError
 from inbatch.files import write_json
 

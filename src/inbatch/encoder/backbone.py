@@ -14,10 +14,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from inbatch.encoder.adapter_files import without_adapter
-from inbatch.encoder.transformer_config import TRANSFORMERS_ERRORS, check_architecture, one_line
+from inbatch.encoder.transformer_config import (
+    TRANSFORMERS_ERRORS,
+    auto_class,
+    check_architecture,
+    one_line,
+)
 from inbatch.errors import ConfigError, did_you_mean
 
 _DTYPES = ("float32", "bfloat16", "float16", "auto")
@@ -76,7 +81,7 @@ def random_backbone(config: PretrainedConfig, options: LoadOptions) -> Backbone:
     """
     _prepare(config)
     try:
-        model = AutoModel.from_config(config, **options.keywords(random=True))
+        model = auto_class(config).from_config(config, **options.keywords(random=True))
     except TRANSFORMERS_ERRORS as error:
         raise ConfigError(
             "config",
@@ -100,7 +105,7 @@ def pretrained_backbone(
         raise _no_weights(directory)
     try:
         with without_adapter(directory) as folder:
-            model, report = AutoModel.from_pretrained(
+            model, report = auto_class(config).from_pretrained(
                 folder,
                 config=config,
                 use_safetensors=True,

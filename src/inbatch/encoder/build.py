@@ -20,6 +20,7 @@ from inbatch.encoder.backbone import (
     random_backbone,
 )
 from inbatch.encoder.direction import agree_on_direction, set_direction
+from inbatch.encoder.head import Dense
 from inbatch.encoder.linear import use_fast_products
 from inbatch.encoder.model import Encoder
 from inbatch.encoder.options import (
@@ -30,11 +31,17 @@ from inbatch.encoder.options import (
     make_head,
 )
 from inbatch.encoder.packing import prepare_packing
+from inbatch.encoder.padding_check import check_padding
 from inbatch.encoder.resolve import resolve_directory
 from inbatch.encoder.st_read import MODULES_FILE, SavedEncoder, read_saved_encoder
 from inbatch.encoder.static_files import is_static
 from inbatch.encoder.static_load import load_static
-from inbatch.encoder.tokenize import TextTokenizer, load_tokenizer, train_wordpiece
+from inbatch.encoder.tokenize import (
+    TextTokenizer,
+    check_takes_tokenizer,
+    load_tokenizer,
+    train_wordpiece,
+)
 from inbatch.encoder.transformer import TransformerEncoder
 from inbatch.encoder.transformer_config import make_config, read_config
 from inbatch.errors import ConfigError
@@ -97,7 +104,8 @@ def build_encoder(
         include_prompt: pool the prompt's tokens too.
         bidirectional: whether tokens of a decoder see later ones, as those of encoders do; None is what the
             model's configuration says. Mean pooling is the default of those that do.
-        dense: ``{out_features: 512, activation: Tanh, bias: true}`` after pooling; false for none.
+        dense: ``{out_features: 512, activation: Tanh, bias: true, residual: false}`` after pooling;
+            false for none.
         normalize: scale embeddings to length one, after all other layers.
         prompts: texts to put in front by name, such as ``{query: "query: ", document: "passage: "}``;
             added to those found.
@@ -159,13 +167,17 @@ def build_encoder(
         enable_gradient_checkpointing(transformer)
     packing = prepare_packing(transformer, attention)
     agree_on_direction(transformer, bidirectional)
+    check_padding(transformer, padding_side=hf.padding_side, pad_id=hf.pad_token_id or 0)
     asked = choose_adapter(adapter, loaded.adapter)
     pool = choose_pooling(saved, pooling, include_prompt, transformer.config)
-    width = transformer.config.hidden_size * len(pool.modes)
+    token_head = [layer.to(transformer.dtype) for layer in saved.token_head]
+    ends = [layer.linear.out_features for layer in token_head if isinstance(layer, Dense)]
+    width = (ends or [transformer.config.hidden_size])[-1] * len(pool.modes)
     encoder = TransformerEncoder(
         transformer,
         TextTokenizer(hf, choose_max_length(saved, max_length, backbone, hf), saved.do_lower_case),
         pooling=pool,
+        token_head=token_head,
         head=[layer.to(transformer.dtype) for layer in make_head(saved, dense, normalize, width)],
         prompts={**saved.prompts, **(prompts or {})},
         default_prompt_name=given(default_prompt_name, saved.default_prompt_name),
@@ -266,6 +278,7 @@ def _from_config(
         )
     else:
         hf = train_wordpiece(texts(), tokenizer["train"] or {})
+        check_takes_tokenizer(str(config.get("model_type")), hf)
     made = make_config(config, hf)
     set_direction(made, bidirectional)
     return _Loaded(SavedEncoder(), random_backbone(made, options), hf)

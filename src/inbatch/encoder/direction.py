@@ -28,7 +28,7 @@ def agree_on_direction(model: PreTrainedModel, bidirectional: bool | None) -> No
     if getattr(model.config, "is_causal", True) is False:
         for module in model.modules():  # attention without a mask asks them
             if hasattr(module, "is_causal"):
-                module.is_causal = False
+                setattr(module, "is_causal", False)  # noqa: B010 - no class declares it
     if bidirectional is not None and sees_later_tokens(model) != bidirectional:
         name = type(model).__name__
         do = "see later ones" if not bidirectional else "do not see later ones"

@@ -11,17 +11,18 @@ from torch import Tensor, nn
 
 from inbatch.errors import ConfigError, did_you_mean
 
-_DENSE_KEYS = ("out_features", "activation", "bias")
+_DENSE_KEYS = ("out_features", "activation", "bias", "residual")
 
 
 class Dense(nn.Module):
-    """``activation(x W^T + b)``; equals sentence-transformers' `Dense`, parameter names included.
+    """``activation(x W^T + b)``, plus x; equals sentence-transformers' `Dense`, parameter names included.
 
     Args:
         in_features: D.
         out_features: E.
         activation: name of a class in torch.nn, plain or dotted, or None for none.
         bias: learn b.
+        residual: add x, through a matrix of its own where E is not D.
 
     Raises:
         ConfigError: torch.nn has no such activation.
@@ -34,15 +35,21 @@ class Dense(nn.Module):
         *,
         activation: str | None = "Tanh",
         bias: bool = True,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         self.linear = nn.Linear(in_features, out_features, bias=bias)
         self.activation_function = make_activation(activation)
+        self.adds_input = residual
+        if residual and in_features != out_features:
+            self.residual = nn.Linear(in_features, out_features, bias=False)
 
     def forward(self, x_nD: Tensor) -> Tensor:
-        """[n, D] -> [n, E]."""
+        """[..., D] -> [..., E]."""
         output: Tensor = self.activation_function(self.linear(x_nD))
-        return output
+        if not self.adds_input:
+            return output
+        return output + (self.residual(x_nD) if hasattr(self, "residual") else x_nD)
 
     @property
     def activation(self) -> str:
@@ -57,6 +64,47 @@ class Normalize(nn.Module):
     def forward(self, x_nD: Tensor) -> Tensor:
         """[n, D] -> [n, D] of length one."""
         return nn.functional.normalize(x_nD, dim=-1)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalization with weights, as sentence-transformers' `LayerNorm`.
+
+    Args:
+        dimension: D.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dimension)
+
+    def forward(self, x_nD: Tensor) -> Tensor:
+        """[n, D] -> [n, D]."""
+        output: Tensor = self.norm(x_nD)
+        return output
+
+
+class Dropout(nn.Module):
+    """Dropout of an embedding's values in training, as sentence-transformers' `Dropout`.
+
+    Args:
+        dropout: share that is set to zero.
+    """
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.dropout_layer = nn.Dropout(dropout)
+
+    def forward(self, x_nD: Tensor) -> Tensor:
+        """[n, D] -> [n, D]."""
+        output: Tensor = self.dropout_layer(x_nD)
+        return output
+
+
+def layer_text(layer: nn.Module) -> str:
+    """What tells a layer from another with the same weights."""
+    if not isinstance(layer, Dense):
+        return type(layer).__name__
+    return f"Dense {layer.activation}" + (" beside its input" if layer.adds_input else "")
 
 
 def make_activation(name: str | None) -> nn.Module:
@@ -82,7 +130,7 @@ def make_activation(name: str | None) -> nn.Module:
 
 
 def make_dense(in_features: int, options: Mapping[str, Any]) -> Dense:
-    """Make a `Dense` from ``{out_features: 512, activation: Tanh, bias: true}``, the last two by default.
+    """Make a `Dense` from ``{out_features: 512, activation: Tanh, bias: true, residual: false}``.
 
     Raises:
         ConfigError: `out_features` is missing or below one, or a key is unknown.
@@ -102,13 +150,13 @@ def make_dense(in_features: int, options: Mapping[str, Any]) -> Dense:
     return Dense(in_features, **options)
 
 
-def load_dense(dense: Dense, state: Mapping[str, Tensor], *, source: str) -> None:
-    """Copy saved weights into `dense`.
+def load_layer(layer: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+    """Copy saved weights into a layer.
 
     Raises:
         ConfigError: `state` has a parameter too few or too many, or one of another shape.
     """
-    wanted = {key: tuple(value.shape) for key, value in dense.state_dict().items()}
+    wanted = {key: tuple(value.shape) for key, value in layer.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state.items()}
     if wanted != found:
         raise ConfigError(
@@ -117,4 +165,4 @@ def load_dense(dense: Dense, state: Mapping[str, Tensor], *, source: str) -> Non
             "give a complete model",
         )
     with torch.no_grad():
-        dense.load_state_dict(dict(state))
+        layer.load_state_dict(dict(state))

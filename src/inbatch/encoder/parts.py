@@ -43,6 +43,8 @@ class TransformerParts(EncoderParts, Protocol):
     """Further parts of a `TransformerEncoder`."""
 
     backbone: PreTrainedModel
+    token_head: nn.Sequential
+    token_width: int
     pooling: Pooling
     pooler: dict[str, Tensor]
     packing: Packing

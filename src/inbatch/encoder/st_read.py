@@ -1,7 +1,8 @@
 """Read a sentence-transformers directory into this package's parts.
 
-`modules.json` lists the modules in order: a Transformer, a Pooling, then any number of Dense and
-Normalize; a StaticEmbedding in place of the first two is read by `static_files`. Both layouts are read:
+`modules.json` lists the modules in order: a Transformer, any Dense of its tokens, a Pooling, then any number
+of Dense, Normalize, LayerNorm and Dropout (`st_layers`); a StaticEmbedding in place of the Transformer and
+the Pooling is read by `static_files`. Both layouts are read:
 the one that sentence-transformers 6 writes, and the older one (``sentence_transformers.models.*`` types,
 ``pooling_mode_*`` flags, ``max_seq_length`` in sentence_bert_config.json) that `st_write` writes. A setting
 that would change the embeddings and that this package lacks is refused by name; none is skipped.
@@ -9,24 +10,19 @@ that would change the embeddings and that this package lacks is refused by name;
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from inbatch.encoder.head import Dense, Normalize, load_dense
 from inbatch.encoder.pooling import Pooling
+from inbatch.encoder.st_layers import check_keys, read_head, read_json
 from inbatch.errors import ConfigError
 
 MODULES_FILE = "modules.json"
 MODEL_FILE = "config_sentence_transformers.json"
 TRANSFORMER_FILE = "sentence_bert_config.json"
-WEIGHTS_FILE = "model.safetensors"
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 
 # sentence-transformers' flag: (its mode, this package's mode), in the order that flags concatenate.
@@ -56,9 +52,11 @@ _TRANSFORMER_ALLOWED: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(["query_length", "document_length", "query_expansion"], (None,)),
     **dict.fromkeys(["processing_kwargs", *_KEYWORDS], ({}, None)),
 }
-_EMBEDDING_ONLY: dict[str, tuple[Any, ...]] = {
-    "module_input_name": ("sentence_embedding",),
-    "module_output_name": ("sentence_embedding", None),
+_HEAD = ("Dense", "Normalize", "LayerNorm", "Dropout")
+# Arguments of loading that change no embedding here.
+_HARMLESS = {
+    *("attn_implementation", "use_cache", "low_cpu_mem_usage", "device_map", "use_safetensors"),
+    *("cache_dir", "local_files_only", "token", "use_fast", "trust_remote_code"),
 }
 
 
@@ -68,6 +66,7 @@ class SavedEncoder:
 
     max_length: int | None = None
     do_lower_case: bool = False
+    token_head: tuple[nn.Module, ...] = ()
     pooling: Pooling | None = None
     head: tuple[nn.Module, ...] = ()
     prompts: dict[str, str] = field(default_factory=dict)
@@ -97,17 +96,24 @@ def read_saved_encoder(
     if not modules:
         return directory, SavedEncoder()
     kinds = [kind for kind, _ in modules]
-    if kinds[:2] != ["Transformer", "Pooling"] or {*kinds[2:]} - {"Dense", "Normalize"}:
+    place = kinds.index("Pooling") if "Pooling" in kinds else 0
+    if (
+        place == 0
+        or kinds[0] != "Transformer"
+        or {*kinds[1:place]} - {"Dense"}
+        or {*kinds[place + 1 :]} - {*_HEAD}
+    ):
         raise ConfigError(
             str(directory / MODULES_FILE),
             f"lists the modules {kinds}",
-            "give a model of a Transformer and a Pooling, or of a StaticEmbedding, then any Dense and "
-            "Normalize",
+            "give a model of a Transformer and a Pooling, or of a StaticEmbedding, then any of "
+            f"{', '.join(_HEAD)}",
         )
-    (_, transformer), (_, pooling), *head = modules
+    (_, transformer), *tokens = modules[:place]
     return transformer, SavedEncoder(
-        pooling=_read_pooling(pooling, trust_remote_code=trust_remote_code),
-        head=read_head(head, weights=weights),
+        token_head=read_head(tokens, weights=weights, of="token_embeddings"),
+        pooling=_read_pooling(modules[place][1], trust_remote_code=trust_remote_code),
+        head=read_head(modules[place + 1 :], weights=weights),
         **_read_transformer(transformer),
         **read_model(directory),
     )
@@ -127,19 +133,6 @@ def saved_modules(directory: Path) -> list[tuple[str, Path]]:
     ]
 
 
-def read_head(modules: Sequence[tuple[str, Path]], *, weights: bool) -> tuple[nn.Module, ...]:
-    """The layers behind the pooled vector, each a Dense or a Normalize; with weights or random ones.
-
-    Raises:
-        ConfigError: a setting that this package lacks, or weights that are missing or of another shape.
-    """
-    readers: dict[str, Callable[[Path], nn.Module]] = {
-        "Dense": lambda path: _read_dense(path, weights=weights),
-        "Normalize": _read_normalize,
-    }
-    return tuple(readers[kind](path) for kind, path in modules)
-
-
 def _read_transformer(path: Path) -> dict[str, Any]:
     files = [path / name for name in _TRANSFORMER_FILES if (path / name).is_file()]
     config = read_json(files[0]) if files else {}
@@ -148,10 +141,16 @@ def _read_transformer(path: Path) -> dict[str, Any]:
         "do_lower_case": bool(config.pop("do_lower_case", False)),
     }
     for key in _KEYWORDS:
-        (config.get(key) or {}).pop(
-            "trust_remote_code", None
-        )  # the caller's decision, not a file's
-    _check_keys(config, _TRANSFORMER_ALLOWED, files[0] if files else path)
+        given = config.get(key) or {}
+        kept = {name: value for name, value in given.items() if name not in _HARMLESS}
+        for name in (
+            "torch_dtype",
+            "dtype",
+        ):  # the type that weights have here where nothing else is set
+            if str(kept.get(name, "")).removeprefix("torch.") == "float32":
+                del kept[name]
+        config[key] = kept
+    check_keys(config, _TRANSFORMER_ALLOWED, files[0] if files else path)
     return read
 
 
@@ -161,7 +160,7 @@ def _read_pooling(path: Path, *, trust_remote_code: bool) -> Pooling:
     names = config.pop("pooling_mode", None)
     include_prompt = bool(config.pop("include_prompt", True))
     config.pop("embedding_dimension", config.pop("word_embedding_dimension", None))
-    _check_keys(config, {}, path / "config.json")
+    check_keys(config, {}, path / "config.json")
     if names is None:
         return Pooling(tuple(flags) or ("mean",), include_prompt)
     ours = dict(POOLING_NAMES.values())
@@ -174,42 +173,6 @@ def _read_pooling(path: Path, *, trust_remote_code: bool) -> Pooling:
             "set encoder.trust_remote_code=true if you trust it",
         )
     return Pooling(tuple(ours.get(mode, mode) for mode in modes), include_prompt)
-
-
-def _read_dense(path: Path, *, weights: bool) -> Dense:
-    config = read_json(path / "config.json")
-    dense = Dense(
-        config.pop("in_features"),
-        config.pop("out_features"),
-        bias=config.pop("bias", True),
-        activation=config.pop("activation_function", "Tanh"),
-    )
-    _check_keys(config, {**_EMBEDDING_ONLY, "use_residual": (False,)}, path / "config.json")
-    if not weights:
-        return dense
-    if not (path / WEIGHTS_FILE).is_file():
-        raise ConfigError(
-            str(path),
-            f"holds no {WEIGHTS_FILE}",
-            "load and save the model once with sentence-transformers, which writes it",
-        )
-    try:
-        state = load_file(path / WEIGHTS_FILE)
-    except SafetensorError as error:
-        raise unreadable(path / WEIGHTS_FILE, error) from error
-    load_dense(dense, state, source=str(path / WEIGHTS_FILE))
-    return dense
-
-
-def unreadable(file: Path, error: SafetensorError) -> ConfigError:
-    """The error for a file of safetensors that is cut short, or none."""
-    return ConfigError(str(file), f"cannot be read ({error})", "copy or download it once more")
-
-
-def _read_normalize(path: Path) -> Normalize:
-    file = path / "config.json"
-    _check_keys(read_json(file) if file.is_file() else {}, _EMBEDDING_ONLY, file)
-    return Normalize()
 
 
 def read_model(directory: Path) -> dict[str, Any]:
@@ -247,27 +210,3 @@ def _inside(directory: Path, relative: str) -> Path:
             "give a model whose modules lie inside its directory",
         )
     return directory / relative
-
-
-def _check_keys(config: dict[str, Any], allowed: dict[str, tuple[Any, ...]], file: Path) -> None:
-    for key, value in config.items():
-        if value not in allowed.get(key, ()):
-            raise ConfigError(
-                str(file),
-                f"sets {key}={value!r}, which is not supported",
-                "give a model without it",
-            )
-
-
-def read_json(file: Path) -> Any:
-    """What a JSON file of a model holds.
-
-    Raises:
-        ConfigError: it is missing or broken.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            str(file), f"cannot be read as JSON ({error})", "give a complete model"
-        ) from error

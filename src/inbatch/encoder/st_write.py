@@ -17,17 +17,11 @@ from torch import Tensor, nn
 
 from inbatch.compat import saving_without_deepspeed
 from inbatch.encoder.adapter_files import merged, write_adapter
-from inbatch.encoder.head import Dense
+from inbatch.encoder.head import Dense, Dropout, LayerNorm
 from inbatch.encoder.parts import EncoderParts, TransformerParts
 from inbatch.encoder.pooling import Pooling
-from inbatch.encoder.st_read import (
-    MODEL_FILE,
-    MODULES_FILE,
-    POOLING_NAMES,
-    TRANSFORMER_FILE,
-    WEIGHTS_FILE,
-    read_json,
-)
+from inbatch.encoder.st_layers import WEIGHTS_FILE, read_json
+from inbatch.encoder.st_read import MODEL_FILE, MODULES_FILE, POOLING_NAMES, TRANSFORMER_FILE
 from inbatch.errors import ConfigError
 from inbatch.files import replaced_folder, write_json
 
@@ -113,37 +107,59 @@ def transformer_modules(encoder: TransformerParts) -> list[Module]:
         encoder.tokenizer.hf.save_pretrained(path)
         write_json(path / TRANSFORMER_FILE, settings)
 
-    pooling = _pooling_config(encoder.pooling, encoder.backbone.config.hidden_size)
+    tokens = head_modules(encoder.token_head, first=1, prefix="token_head", of="token_embeddings")
+    place = 1 + len(tokens)
+    pooling = _pooling_config(encoder.pooling, encoder.token_width)
     return [
         Module("Transformer", settings, "", write_backbone),
+        *tokens,
         Module(
             "Pooling",
             pooling,
-            "1_Pooling",
+            f"{place}_Pooling",
             lambda path, _: write_json(path / "config.json", _without_later_defaults(pooling)),
         ),
-        *head_modules(encoder.head, first=2),
+        *head_modules(encoder.head, first=place + 1),
     ]
 
 
-def head_modules(head: nn.Sequential, *, first: int) -> list[Module]:
-    """The modules of Dense and Normalize layers, of which the first is the model's module `first`."""
+def head_modules(
+    layers: nn.Sequential, *, first: int, prefix: str = "head", of: str = "sentence_embedding"
+) -> list[Module]:
+    """The modules of layers behind the pooled vector, or behind the tokens.
+
+    Args:
+        layers: of `head`.
+        first: the place of the first among the model's modules.
+        prefix: what their weights are called in the encoder.
+        of: what they take, by sentence-transformers' name.
+    """
     return [
-        _dense_module(layer, f"head.{number}.", f"{first + number}_Dense")
-        if isinstance(layer, Dense)
-        else Module("Normalize", {}, f"{first + number}_Normalize", lambda path, state: None)
-        for number, layer in enumerate(head)
+        _layer_module(layer, f"{prefix}.{number}.", first + number, of)
+        for number, layer in enumerate(layers)
     ]
 
 
-def _dense_module(dense: Dense, prefix: str, folder: str) -> Module:
-    config = _dense_config(dense)
+def _layer_module(layer: nn.Module, prefix: str, place: int, of: str) -> Module:
+    kind, config = type(layer).__name__, _layer_config(layer, of)
 
     def write(path: Path, state: Weights) -> None:
-        write_json(path / "config.json", config)
-        save_file(weights_below(state, prefix), path / WEIGHTS_FILE, metadata={"format": "pt"})
+        if config:
+            write_json(path / "config.json", config)
+        weights = weights_below(state, prefix)
+        if weights:
+            save_file(weights, path / WEIGHTS_FILE, metadata={"format": "pt"})
 
-    return Module("Dense", config, folder, write)
+    return Module(kind, config, f"{place}_{kind}", write)
+
+
+def _layer_config(layer: nn.Module, of: str) -> dict[str, Any]:
+    if isinstance(layer, Dense):
+        names = {} if of == "sentence_embedding" else {"module_input_name": of}
+        return _dense_config(layer) | names
+    if isinstance(layer, LayerNorm):
+        return {"dimension": layer.norm.normalized_shape[0]}
+    return {"dropout": layer.dropout_layer.p} if isinstance(layer, Dropout) else {}
 
 
 def _pooling_config(pooling: Pooling, width: int) -> dict[str, Any]:
@@ -171,6 +187,7 @@ def _dense_config(dense: Dense) -> dict[str, Any]:
         "out_features": dense.linear.out_features,
         "bias": dense.linear.bias is not None,
         "activation_function": dense.activation,
+        **({"use_residual": True} if dense.adds_input else {}),
     }
 
 

@@ -17,14 +17,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from inbatch.encoder.parts import EncoderParts
-from inbatch.encoder.st_read import (
-    MODULES_FILE,
-    WEIGHTS_FILE,
-    SavedEncoder,
-    read_head,
-    read_model,
-    saved_modules,
-)
+from inbatch.encoder.st_layers import WEIGHTS_FILE, read_head
+from inbatch.encoder.st_read import MODULES_FILE, SavedEncoder, read_model, saved_modules
 from inbatch.encoder.st_write import Module, Weights, head_modules, weights_below
 from inbatch.errors import ConfigError
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from tokenizers.normalizers import Lowercase, Normalizer
 from tokenizers.normalizers import Sequence as NormalizerSequence
-from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 from inbatch.encoder.wordpiece import SPECIAL_TOKENS, train_vocabulary
 from inbatch.errors import ConfigError, did_you_mean
@@ -27,6 +28,15 @@ _VOCABULARY_FILES = (
     "spiece.model",
     "sentencepiece.bpe.model",
     "tekken.json",
+)
+_TAKES_WORDPIECE = (
+    "bert",
+    "distilbert",
+    "modernbert",
+    "mpnet",
+    "nomic_bert",
+    "roberta",
+    "xlm-roberta",
 )
 _TRAIN_DEFAULTS = {"vocab_size": 8000, "lowercase": True, "min_frequency": 2}
 
@@ -143,6 +153,29 @@ def load_tokenizer(directory: Path, *, trust_remote_code: bool = False) -> PreTr
             f"holds a tokenizer that cannot be read ({' '.join(str(error).split())})",
             "set encoder.tokenizer to another one",
         ) from error
+
+
+def check_takes_tokenizer(model_type: str, hf: PreTrainedTokenizerBase) -> None:
+    """Refuse an architecture whose models are read with a tokenizer of its own kind, not the one saved.
+
+    Raises:
+        ConfigError: a model of this kind that is saved with the tokenizer would come back with another one.
+    """
+    if model_type in _TAKES_WORDPIECE:
+        return
+    with TemporaryDirectory() as folder:
+        hf.save_pretrained(folder)
+        AutoConfig.for_model(model_type).save_pretrained(folder)
+        again = AutoTokenizer.from_pretrained(folder)
+    words = [word for word in hf.get_vocab() if word.isalnum()]
+    samples = [" ".join(words[:100]), "".join(words[:20]), "a"]
+    same = again.get_vocab() == hf.get_vocab() and again.pad_token_id == hf.pad_token_id
+    if not same or again(samples)["input_ids"] != hf(samples)["input_ids"]:
+        raise ConfigError(
+            "tokenizer.train",
+            f"does not go with config.model_type={model_type!r}, whose models are read with their own kind",
+            "give the directory or hub name of such a tokenizer, or another model_type",
+        )
 
 
 def train_wordpiece(texts: Iterable[str], options: Mapping[str, Any]) -> PreTrainedTokenizerBase:

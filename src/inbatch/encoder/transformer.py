@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -17,6 +17,7 @@ from inbatch.encoder.adapter_files import Adapter
 from inbatch.encoder.backbone import position_limit, position_padding_id
 from inbatch.encoder.compiled import widen, widened_shape
 from inbatch.encoder.describe import describe_transformer
+from inbatch.encoder.head import Dense, layer_text
 from inbatch.encoder.masks import made_without_waiting
 from inbatch.encoder.model import Encoder
 from inbatch.encoder.packing import Packing, packed_tokens, packs
@@ -34,6 +35,7 @@ class TransformerEncoder(Encoder):
         backbone: a transformers model without pooler; its last hidden state is pooled.
         tokenizer: what chunks for this encoder are made with.
         pooling: token embeddings to one embedding.
+        token_head: layers behind the backbone and in front of the pooling.
         pooler: the backbone's pooler weights, which `save` writes back.
         packing: when chunks go through the backbone without padding, see `packing.packs`.
         adapter: what `adapter.add_adapter` has put into the backbone.
@@ -49,13 +51,18 @@ class TransformerEncoder(Encoder):
         tokenizer: TextTokenizer,
         *,
         pooling: Pooling,
+        token_head: Sequence[nn.Module] = (),
         pooler: Mapping[str, Tensor] | None = None,
         packing: Packing = "never",
         adapter: Adapter | None = None,
         **options: Any,
     ) -> None:
-        width = backbone.config.hidden_size * len(pooling.modes)
-        super().__init__(tokenizer, width=width, **options)
+        token_width = backbone.config.hidden_size
+        for layer in token_head:
+            token_width = layer.linear.out_features if isinstance(layer, Dense) else token_width
+        super().__init__(tokenizer, width=token_width * len(pooling.modes), **options)
+        self.token_width = token_width
+        self.token_head = nn.Sequential(*token_head)
         self.backbone = backbone
         self.pooling = pooling
         self.pooler = dict(pooler or {})
@@ -66,9 +73,8 @@ class TransformerEncoder(Encoder):
 
     def forward(self, chunk: Chunk) -> Tensor:
         """Embeddings [n, D] of a chunk on the same device, in the dtype of the computation."""
-        pooled_nD = self.pooling(
-            self._token_embeddings(chunk), chunk.attention_mask, chunk.prompt_lengths
-        )
+        tokens_nTD = self.token_head(self._token_embeddings(chunk))
+        pooled_nD = self.pooling(tokens_nTD, chunk.attention_mask, chunk.prompt_lengths)
         embeddings_nD: Tensor = self.head(pooled_nD)
         return embeddings_nD
 
@@ -145,6 +151,7 @@ class TransformerEncoder(Encoder):
             "config": self.backbone.config.to_diff_dict(),
             "pooling": [*self.pooling.modes, f"include_prompt={self.pooling.include_prompt}"],
             **({} if self.adapter is None else {"adapter": self.adapter.settings}),
+            **({"token_head": [*map(layer_text, self.token_head)]} if self.token_head else {}),
         }
 
     def describe(self) -> dict[str, Any]:

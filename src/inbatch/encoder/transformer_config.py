@@ -8,7 +8,13 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from inbatch.errors import ConfigError, did_you_mean
 
@@ -23,6 +29,7 @@ TRANSFORMERS_ERRORS = (
     StrictDataclassError,
 )
 _EXAMPLES = "bert, distilbert, mpnet, nomic_bert, xlm-roberta or modernbert"
+_WITH_DECODER = ("t5", "mt5", "umt5")  # whose encoders stand on their own
 _TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
 
 
@@ -89,13 +96,19 @@ def make_config(options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) 
         ) from error
 
 
+def auto_class(config: PretrainedConfig) -> type[AutoModel] | type[AutoModelForTextEncoding]:
+    """What loads the encoder alone; AutoModel would give the T5 family its decoder too."""
+    return AutoModelForTextEncoding if config.model_type in _WITH_DECODER else AutoModel
+
+
 def check_architecture(config: PretrainedConfig) -> None:
     """Refuse an architecture that is not a text encoder.
 
     Raises:
-        ConfigError: it is an encoder-decoder, or a model of several modalities.
+        ConfigError: it is an encoder-decoder other than the T5 family, or a model of several modalities.
     """
-    if config.is_encoder_decoder or not isinstance(getattr(config, "hidden_size", None), int):
+    with_decoder = config.is_encoder_decoder and config.model_type not in _WITH_DECODER
+    if with_decoder or not isinstance(getattr(config, "hidden_size", None), int):
         raise ConfigError(
             "config.model_type",
             "is not a text encoder",

@@ -131,8 +131,13 @@ def packed_attention(
         if _has_flash_attn()
         else torch_attention
     )
-    options = {"dropout": dropout, "scale": scale, "reach": reach, "causal": causal}
-    return attend(query_PHd, key_PHd, value_PHd, texts, **options)
+    return attend(
+        *(query_PHd, key_PHd, value_PHd, texts),
+        dropout=dropout,
+        scale=scale,
+        reach=reach,
+        causal=causal,
+    )
 
 
 def per_text_attention(

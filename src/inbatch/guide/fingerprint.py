@@ -14,7 +14,7 @@ from typing import Any
 from inbatch.data.hashing import hash_json
 from inbatch.encoder import Encoder
 from inbatch.encoder.hashes import hash_weights
-from inbatch.encoder.head import Dense
+from inbatch.encoder.head import layer_text
 from inbatch.encoder.tokenize import TextTokenizer
 
 FORMAT = 1  # of the files of a store
@@ -44,10 +44,7 @@ def describe_guide(
         "format": FORMAT,
         **identity,
         "config": {key: value for key, value in config.items() if key not in NO_INFLUENCE},
-        "head": [
-            f"Dense {layer.activation}" if isinstance(layer, Dense) else type(layer).__name__
-            for layer in encoder.head
-        ],
+        "head": [layer_text(layer) for layer in encoder.head],
         "dimension": encoder.dimension,
         "max_length": encoder.tokenizer.max_length,
         "tokenizer": hash_tokenizer(encoder.tokenizer),

@@ -19,7 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from inbatch.encoder.st_read import MODULES_FILE, unreadable
+from inbatch.encoder.st_layers import unreadable
+from inbatch.encoder.st_read import MODULES_FILE
 from inbatch.errors import ConfigError
 from inbatch.files import replaced_file
 

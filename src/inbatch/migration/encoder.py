@@ -25,8 +25,9 @@ _POOLINGS = {
 MODULES = {
     "`Transformer`": "`encoder.model`, `encoder.max_length`",
     "`Pooling`": "`encoder.pooling`, `encoder.include_prompt`",
-    "`Dense`": "`encoder.dense`, one layer behind the pooling",
+    "`Dense`": "`encoder.dense`, one layer behind the pooling; several are read in `encoder.model`",
     "`Normalize`": "`encoder.normalize`",
+    "`LayerNorm`, `Dropout`, `Dense` of tokens": "those of `encoder.model`; no key makes new ones",
     "`StaticEmbedding`": "`encoder=static`, or `encoder.model` of a saved one",
 }
 #: Modules that encoders here do not have, and why.
@@ -34,9 +35,7 @@ REFUSED = {
     "BoW": "a bag of words has nothing to train",
     "CLIPModel": "images are not embedded here",
     "CNN": "encoders here are transformers or static vectors",
-    "Dropout": "dropout here is that of the transformer (`encoder.config.hidden_dropout_prob`)",
     "LSTM": "encoders here are transformers or static vectors",
-    "LayerNorm": "between pooling and loss there may be a dense layer and a norm to length one",
     "MultiVectorMask": "one vector a text",
     "Router": "both towers of a bi-encoder are one model here",
     "Asym": "both towers of a bi-encoder are one model here",
@@ -77,7 +76,9 @@ def set_encoder(draft: Draft, facts: Facts) -> None:
     draft.set("encoder.normalize", "Normalize" in kinds)
     _set_dense(draft, [module for module in facts.modules if module.name == "Dense"])
     for kind in dict.fromkeys(kinds):
-        if kind not in ("Transformer", "Pooling", "Dense", "Normalize"):
+        if kind in ("LayerNorm", "Dropout"):
+            draft.note(f"module {kind}: kept where encoder.model has it; no key makes a new one")
+        elif kind not in ("Transformer", "Pooling", "Dense", "Normalize"):
             draft.note(
                 f"module {kind}: {REFUSED.get(kind, 'not a module of sentence-transformers')}"
             )
@@ -163,8 +164,10 @@ def _set_dense(draft: Draft, layers: list[Call]) -> None:
     dense: dict[str, Any] = {"out_features": width, "activation": name}
     bias = layer.get("bias", 2)
     dense["bias"] = True if bias is None else bias
+    if layer.options.get("use_residual") is True:
+        dense["residual"] = True
     draft.set("encoder.dense", dense, "a new layer; remove it where encoder.model has it already")
-    for key in ("use_residual", "module_input_name", "module_output_name"):
+    for key in ("module_input_name", "module_output_name"):
         value = layer.options.get(key)
         if value not in (None, False, "sentence_embedding"):
             draft.note(f"Dense.{key}={value}: a dense layer works on the pooled embedding here")
