@@ -37,7 +37,7 @@ LAYERS = [
         "framework",
         r"(step|strategies|callbacks|cluster|export|folder|forecast|merging|migration|recipe|sweep)/.*|config/(instantiate|composition)\.py",
     ),
-    ("run", r"(run|api|doctor)/.*|__init__\.py"),
+    ("run", r"(run|api|doctor|sentence_transformers)/.*|__init__\.py"),
     ("cli", r"cli/.*|__main__\.py"),
 ]
 MAY_IMPORT = {
