@@ -70,6 +70,7 @@ args = SentenceTransformerTrainingArguments(
     save_steps=100,
     save_total_limit=3,
     logging_steps=5,
+    report_to=["wandb"],
     metric_for_best_model="eval_nli-dev_cosine_accuracy",
     gradient_accumulation_steps=len(nli) // 10,
     **common,
@@ -121,6 +122,7 @@ def test_a_script_of_the_trainer(tmp_path: Path) -> None:
     del expected["sampler._target_"]
     assert {key: at(found, key) for key in expected} == expected
     assert "override /sampler: round_robin" in experiment.yaml
+    assert "override /logger: wandb" in experiment.yaml
     unknown = [note for note in experiment.notes if "only known where the script runs" in note]
     assert [note.partition(":")[0] for note in unknown] == ["fp16", "gradient_accumulation_steps"]
 

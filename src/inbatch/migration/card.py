@@ -68,7 +68,6 @@ def read_card(text: str) -> Facts:
     flat = _COMMENT.sub(" ", flat)
     parts = _sections(flat)
     facts = Facts(
-        title=_title(body),
         base_model=_base_model(header, flat),
         base_revision=revision[1] if revision else None,
         modules=_modules(parts.get("full model architecture", flat)),
@@ -124,11 +123,6 @@ def _sections(flat: str) -> dict[str, str]:
         if len(text) >= len(found.get(name, "")):
             found[name] = text
     return found
-
-
-def _title(body: str) -> str:
-    match = re.search(r"^# (.+)$", body, re.MULTILINE)
-    return match[1].strip() if match else ""
 
 
 def _base_model(header: dict[str, Any], flat: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,14 +60,16 @@ def plain(value: Any) -> Any:
 
 
 def number(value: Any) -> float | int | None:
-    """A number, also as a text ("5e-05", "1,000"); None for anything else."""
+    """A finite number, also as a text ("5e-05", "1,000"); None for anything else."""
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):
-        return value
+        return value if math.isfinite(value) else None
     try:
         read = float(str(value).replace(",", "").replace("_", ""))
     except ValueError:
+        return None
+    if not math.isfinite(read):
         return None
     return int(read) if read.is_integer() and "e" not in str(value).lower() else read
 

@@ -123,8 +123,8 @@ def _word(key: str) -> str:
 
 
 def _written(draft: Draft, name: str, source: str, command: str) -> str:
-    lines = ["# @package _global_", f"# {command}", f"# From {source}."]
-    lines += [f"#   {key}: {what}" for key, what in draft.needs.items()]
+    lines = ["# @package _global_", f"# {_one_line(command)}", f"# From {_one_line(source)}."]
+    lines += [f"#   {key}: {_one_line(what)}" for key, what in draft.needs.items()]
     if draft.notes:
         lines += ["# Not carried over:", *(f"#   {_one_line(note)}" for note in draft.notes)]
     if draft.idle:
@@ -162,4 +162,6 @@ def _scalar(value: Any) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(str(text).split())[:300]
+    """A comment: no line ends, and nothing that a YAML reader refuses."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in str(text))
+    return " ".join(shown.split())[:300]

@@ -61,7 +61,6 @@ class EvaluatorFacts:
 class Facts:
     """All of it; what a source does not tell is None or empty."""
 
-    title: str = ""
     base_model: str | None = None
     base_revision: str | None = None
     modules: Sequence[Call] = ()

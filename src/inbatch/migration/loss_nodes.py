@@ -24,7 +24,7 @@ REFUSED = {
 # Parameters that change no value here.
 _WITHOUT_EFFECT = {
     *("show_progress_bar", "gather_across_devices", "mini_batch_size", "mini_batch_num_tokens"),
-    *("guide", "model", "loss", "size_average_deprecated"),
+    *("guide", "model", "loss"),
 }
 
 

@@ -1,14 +1,15 @@
-"""Arguments of a training as settings: batches, length, optimizer, schedule, precision, devices."""
+"""Arguments of a training as settings: batches, length, optimizer, schedule, precision."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from inbatch.migration.arguments import COUNTS, NOT_APPLICABLE, TAKEN, USUAL
 from inbatch.migration.draft import Draft, number, word
 from inbatch.migration.facts import Facts, Unknown
+from inbatch.migration.run_arguments import set_run
 
 # What an argument is where a source that lists arguments does not list it.
 DEFAULTS: dict[str, Any] = {
@@ -60,8 +61,7 @@ def set_training(draft: Draft, facts: Facts) -> None:
     _optimizer(draft, arguments)
     _schedule(draft, arguments)
     _precision(draft, arguments)
-    _simple(draft, arguments)
-    _parallel(draft, arguments)
+    set_run(draft, arguments)
     _leftover(draft, facts)
 
 
@@ -209,65 +209,6 @@ def _precision(draft: Draft, arguments: Mapping[str, Any]) -> None:
         (name for name in ("bf16", "fp16", "tf32") if arguments.get(name) is True), "fp32"
     )
     draft.set("precision", chosen)
-
-
-_SIMPLE: dict[str, tuple[str, Callable[[Any], Any], Any]] = {  # key, conversion, what needs no line
-    "max_grad_norm": ("clip_norm", lambda v: number(v) or None, 1.0),
-    "seed": ("seed", number, 42),
-    "full_determinism": ("deterministic", bool, False),
-    "dataloader_drop_last": ("drop_last", bool, False),
-    "dataloader_prefetch_factor": ("data.loader.prefetch", number, None),
-    "gradient_checkpointing": ("encoder.gradient_checkpointing", bool, False),
-    "activation_checkpointing": ("encoder.gradient_checkpointing", bool, False),
-    "torch_compile": ("compile", bool, False),
-    "learning_rate_mapping": ("learning_rate_mapping", dict, {}),
-    "logging_steps": ("trainer.log_every_steps", number, 500),
-    "save_total_limit": ("checkpoint.keep", lambda v: max(0, int(number(v) or 1) - 1), None),
-    "resume_from_checkpoint": ("resume", str, None),
-    "run_name": ("name", str, None),
-}
-
-
-def _simple(draft: Draft, arguments: Mapping[str, Any]) -> None:
-    for name, (key, convert, usual) in _SIMPLE.items():
-        value = arguments.get(name)
-        if value is not None and value not in (usual, ""):
-            draft.set(key, convert(value))
-    workers = number(arguments.get("dataloader_num_workers"))
-    if workers:
-        draft.set("data.loader.num_workers", int(workers))
-    if word(arguments.get("save_strategy")) == "steps" and number(arguments.get("save_steps", 500)):
-        draft.set("checkpoint.every_n_steps", int(number(arguments.get("save_steps", 500)) or 500))
-    if arguments.get("use_cpu") is True or arguments.get("no_cuda") is True:
-        draft.set("trainer.accelerator", "cpu")
-
-
-def _parallel(draft: Draft, arguments: Mapping[str, Any]) -> None:
-    deepspeed = arguments.get("deepspeed")
-    if isinstance(deepspeed, Mapping):
-        zero = deepspeed.get("zero_optimization", {})
-        stage = int(number(zero.get("stage")) or 0)
-        offloads = isinstance(zero.get("offload_optimizer"), Mapping)
-        name = (
-            "deepspeed_stage_2_offload" if stage == 2 and offloads else f"deepspeed_stage_{stage}"
-        )
-        draft.choose("strategy", name if stage else "ddp")
-        draft.note("deepspeed: its stage is carried over, its other keys follow from the run")
-    elif deepspeed:
-        draft.note(
-            f"deepspeed={deepspeed}: its stage stands in that file; set strategy=deepspeed_stage_N"
-        )
-    elif arguments.get("fsdp"):
-        draft.choose("strategy", "fsdp")
-    bucket, timeout = (
-        number(arguments.get("ddp_bucket_cap_mb")),
-        number(arguments.get("ddp_timeout")),
-    )
-    if bucket and "strategy" not in draft.choices:
-        draft.choose("strategy", "ddp")
-        draft.set("strategy.bucket_mib", bucket)
-    if timeout and timeout != 1800:
-        draft.set("strategy.timeout_s", timeout)
 
 
 def _leftover(draft: Draft, facts: Facts) -> None:
