@@ -105,6 +105,19 @@ class InBatchLoss(nn.Module):
         value.register_hook(partial(self._backward, engine, embeddings))
         return value
 
+    def chunk_settings(self) -> dict[str, Any]:
+        """Settings of gradient caching, for the model card; none without it."""
+        if self.mini_batch_size is None:
+            return {}
+        names = ("mini_batch_size", "mini_batch_num_tokens")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def citation(self) -> str:
+        """BibTeX, for the model card."""
+        published = self._objective.published
+        return (published and published.bibtex) or ""
+
     @property
     def _inner(self) -> Any:
         """The model, without what wraps it for several ranks."""

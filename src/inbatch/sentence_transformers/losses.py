@@ -9,7 +9,6 @@ from torch import nn
 
 from inbatch.errors import ConfigError
 from inbatch.losses import GIST, MultipleNegativesRanking
-from inbatch.losses.base import Published
 from inbatch.sentence_transformers.in_batch import InBatchLoss
 
 Directions = Sequence[Literal["query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"]]
@@ -82,13 +81,8 @@ class MultipleNegativesRankingLoss(InBatchLoss):
             "partition_mode": loss.partition_mode,
             "hardness_mode": loss.hardness_mode,
             "hardness_strength": loss.hardness_strength,
-            **_chunk_settings(self),
+            **self.chunk_settings(),
         }
-
-    @property
-    def citation(self) -> str:
-        """BibTeX, for the model card."""
-        return _bibtex(self._objective.published)
 
 
 class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
@@ -222,13 +216,8 @@ class GISTEmbedLoss(InBatchLoss):
             "contrast_anchors": loss.contrast_anchors,
             "contrast_positives": loss.contrast_positives,
             "gather_across_devices": self.gather_across_devices,
-            **_chunk_settings(self),
+            **self.chunk_settings(),
         }
-
-    @property
-    def citation(self) -> str:
-        """BibTeX, for the model card."""
-        return _bibtex(self._objective.published)
 
 
 class CachedGISTEmbedLoss(GISTEmbedLoss):
@@ -273,16 +262,3 @@ class CachedGISTEmbedLoss(GISTEmbedLoss):
             mini_batch_num_tokens=mini_batch_num_tokens,
             **{"keep_gib": "auto", **options},
         )
-
-
-def _chunk_settings(loss: InBatchLoss) -> dict[str, Any]:
-    if loss.mini_batch_size is None:
-        return {}
-    return {
-        "mini_batch_size": loss.mini_batch_size,
-        "mini_batch_num_tokens": loss.mini_batch_num_tokens,
-    }
-
-
-def _bibtex(published: Published | None) -> str:
-    return (published and published.bibtex) or ""
