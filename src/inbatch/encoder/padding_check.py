@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from inbatch.encoder.backbone import position_limit
 from inbatch.encoder.transformer_config import one_line
 from inbatch.errors import ConfigError
 
@@ -64,7 +65,10 @@ def check_padding(model: PreTrainedModel, *, padding_side: str, pad_id: int) -> 
 def _error(model: PreTrainedModel, left: bool, pad_id: int) -> float:
     """Norm of the difference over the norm, for a text alone and beside a longer one."""
     rows = next(model.get_input_embeddings().parameters()).shape[0]
-    words = [word for word in range(min(rows, 64)) if word != pad_id][-_LONG:]
+    most = min(_LONG, position_limit(model) or _LONG)
+    words = [word for word in range(min(rows, 64)) if word != pad_id][-most:]
+    if len(words) <= _SHORT:  # a toy
+        return 0.0
     longer = torch.tensor(words, device=model.device)
     short = longer[:_SHORT]
     pad = torch.full((len(words) - _SHORT,), pad_id, device=model.device)
