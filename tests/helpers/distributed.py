@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import pickle
@@ -96,6 +97,7 @@ def _rank(
         )
     torch.set_num_threads(1)
     gc.freeze()  # what the parent has imported is never garbage
+    faulthandler.enable((Path(folder) / f"{rank}.crash").open("w"))
     try:
         result = fn(rank, world_size, *args)
         (Path(folder) / f"{rank}.ok").write_bytes(pickle.dumps(result))
@@ -111,12 +113,13 @@ def _join(ranks: list[Any], folder: str, timeout_s: float) -> list[str]:
     """Wait for all ranks; once one has failed the others get a short while, then are killed."""
     import time
 
-    deadline = time.monotonic() + timeout_s
+    deadline, late = time.monotonic() + timeout_s, ""
     while any(process.is_alive() for process in ranks):
         failed = list(Path(folder).glob("*.error"))
         if failed:
             deadline = min(deadline, time.monotonic() + 5)
         if time.monotonic() > deadline:
+            late = "killed by the test, it was late. "
             for process in ranks:
                 process.kill()
             break
@@ -124,5 +127,13 @@ def _join(ranks: list[Any], folder: str, timeout_s: float) -> list[str]:
     texts = [
         f"rank {path.stem}: {path.read_text()}" for path in sorted(Path(folder).glob("*.error"))
     ]
-    missing = [r for r in range(len(ranks)) if not any(Path(folder).glob(f"{r}.*"))]
-    return texts + [f"rank {r} ended without a result (killed or timed out)" for r in missing]
+    for rank, process in enumerate(ranks):
+        if any((Path(folder) / f"{rank}.{end}").exists() for end in ("ok", "error")):
+            continue
+        process.join()
+        crash = Path(folder) / f"{rank}.crash"
+        stack = crash.read_text() if crash.exists() else ""
+        texts.append(
+            f"rank {rank} ended without a result, exit code {process.exitcode}: {late}{stack}"
+        )
+    return texts

@@ -228,6 +228,16 @@ def test_an_architecture_that_differs_is_named(tmp_path: Path) -> None:
         merge(f"models=[{tmp_path / 'a'},{tmp_path / 'b'}]", f"output_dir={tmp_path / 'out'}")
 
 
+def test_layers_that_add_their_input_are_told_apart(tmp_path: Path) -> None:
+    base = str(save_tiny_bert(tmp_path / "base"))
+    for residual in (False, True):
+        dense = {"out_features": 32, "residual": residual}
+        build_encoder(base, dense=dense).save(tmp_path / f"{residual}")
+    models = f"models=[{tmp_path / 'False'},{tmp_path / 'True'}]"
+    with pytest.raises(ConfigError, match=r"Dense\(32 to 32, Tanh, beside its input\)"):
+        merge(models, f"output_dir={tmp_path / 'out'}")
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

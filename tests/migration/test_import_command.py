@@ -19,8 +19,8 @@ from helpers.imported import at, body, of_file, settings
 from helpers.runs import CONF_DIR, TINY, compose_run, run_train, write_triplets
 from inbatch.cli import import_run
 from inbatch.config.check import check_config
+from inbatch.export.redaction import flatten
 from inbatch.migration import read_source
-from inbatch.migration.own import flat
 from inbatch.run.train import train
 
 CARDS = ("prostheses_mnrl", "supplies_minilm_mnrl", "phones_contrastive", "terms_cosine", "esci_cached_gist")  # fmt: skip
@@ -110,7 +110,7 @@ def test_the_reference_cards_are_the_experiments_named_after_them(
         found.pop(key)
     if name == "esci_cached_gist":  # which does not name its guide
         assert found["guide"].pop("model") == "some.csv"
-    for key, value in flat(found).items():
+    for key, value in flatten(found).items():
         assert value == at(wanted, key), key
     encoder = body(experiment)["encoder"]
     for key in ("max_length", "pooling", "dense", "normalize"):

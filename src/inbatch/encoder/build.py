@@ -20,7 +20,7 @@ from inbatch.encoder.backbone import (
     random_backbone,
 )
 from inbatch.encoder.direction import agree_on_direction, set_direction
-from inbatch.encoder.head import Dense
+from inbatch.encoder.head import width_behind
 from inbatch.encoder.linear import use_fast_products
 from inbatch.encoder.model import Encoder
 from inbatch.encoder.options import (
@@ -171,8 +171,7 @@ def build_encoder(
     asked = choose_adapter(adapter, loaded.adapter)
     pool = choose_pooling(saved, pooling, include_prompt, transformer.config)
     token_head = [layer.to(transformer.dtype) for layer in saved.token_head]
-    ends = [layer.linear.out_features for layer in token_head if isinstance(layer, Dense)]
-    width = (ends or [transformer.config.hidden_size])[-1] * len(pool.modes)
+    width = width_behind(transformer.config.hidden_size, token_head) * len(pool.modes)
     encoder = TransformerEncoder(
         transformer,
         TextTokenizer(hf, choose_max_length(saved, max_length, backbone, hf), saved.do_lower_case),

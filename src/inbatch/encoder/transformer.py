@@ -17,7 +17,7 @@ from inbatch.encoder.adapter_files import Adapter
 from inbatch.encoder.backbone import position_limit, position_padding_id
 from inbatch.encoder.compiled import widen, widened_shape
 from inbatch.encoder.describe import describe_transformer
-from inbatch.encoder.head import Dense, layer_text
+from inbatch.encoder.head import layer_text, width_behind
 from inbatch.encoder.masks import made_without_waiting
 from inbatch.encoder.model import Encoder
 from inbatch.encoder.packing import Packing, packed_tokens, packs
@@ -57,9 +57,7 @@ class TransformerEncoder(Encoder):
         adapter: Adapter | None = None,
         **options: Any,
     ) -> None:
-        token_width = backbone.config.hidden_size
-        for layer in token_head:
-            token_width = layer.linear.out_features if isinstance(layer, Dense) else token_width
+        token_width = width_behind(backbone.config.hidden_size, token_head)
         super().__init__(tokenizer, width=token_width * len(pooling.modes), **options)
         self.token_width = token_width
         self.token_head = nn.Sequential(*token_head)

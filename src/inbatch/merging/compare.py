@@ -52,7 +52,7 @@ def describe(name: str, directory: Path, weights: Weights, *, label: str) -> Des
         name,
         label,
         saved,
-        ["Transformer", "Pooling", *map(_module, saved.head)],
+        ["Transformer", *map(_module, saved.token_head), "Pooling", *map(_module, saved.head)],
         {key: value for key, value in config.items() if key not in NO_INFLUENCE},
         hash_tokenizer(TextTokenizer(hf, 2**30, saved.do_lower_case))
         + f", do_lower_case={saved.do_lower_case}",
@@ -110,8 +110,9 @@ def _module(module: Any) -> str:
         return type(module).__name__
     linear = module.linear
     bias = "" if linear.bias is not None else ", no bias"
+    beside = ", beside its input" if module.adds_input else ""
     activation = module.activation.rsplit(".", maxsplit=1)[-1]
-    return f"Dense({linear.in_features} to {linear.out_features}, {activation}{bias})"
+    return f"Dense({linear.in_features} to {linear.out_features}, {activation}{bias}{beside})"
 
 
 def _settings(saved: SavedEncoder) -> dict[str, Any]:

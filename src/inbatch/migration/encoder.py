@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inbatch.migration.draft import Draft, word
@@ -94,13 +94,14 @@ def _layout(facts: Facts) -> str:
     first = facts.modules[0] if facts.modules else None
     if first is None:
         return ""
-    dims = _dimension(facts)
+    dims = dimension_of(facts.modules)
     architecture = first.options.get("architecture", first.name)
     return f": {architecture}" + (f" of {dims} dimensions" if dims else "")
 
 
-def _dimension(facts: Facts) -> Any:
-    for module in facts.modules[1:]:
+def dimension_of(modules: Sequence[Call]) -> Any:
+    """The size of token embeddings, as the modules behind a transformer tell it; None where none does."""
+    for module in modules[1:]:
         for key in ("word_embedding_dimension", "embedding_dimension"):
             if key in module.options:
                 return module.options[key]

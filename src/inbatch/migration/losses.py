@@ -6,6 +6,7 @@ from typing import Any
 
 from inbatch.migration.data import names_of
 from inbatch.migration.draft import Draft, number
+from inbatch.migration.encoder import dimension_of
 from inbatch.migration.facts import Call, Facts
 from inbatch.migration.loss_nodes import node
 
@@ -82,12 +83,6 @@ def _layout(guide: Any) -> str:
     if not kinds:
         return ""
     first = kinds[0].options
-    dim = next(
-        (
-            m.options.get("word_embedding_dimension", m.options.get("embedding_dimension"))
-            for m in kinds[1:]
-        ),
-        None,
-    )
+    dim = dimension_of(kinds)
     length = first.get("max_seq_length")
     return f" ({first.get('architecture', kinds[0].name)}, {dim} dimensions, {length} tokens)"

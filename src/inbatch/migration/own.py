@@ -26,14 +26,3 @@ def set_own(draft: Draft, settings: Mapping[str, Any]) -> None:
                 )
         else:
             draft.set(key, plain(value))
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted keys; nodes stay whole where a list holds them."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found

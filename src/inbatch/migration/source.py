@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from inbatch.errors import ConfigError
+from inbatch.export.redaction import flatten
 from inbatch.migration.card import read_card
 from inbatch.migration.facts import Call, Facts
-from inbatch.migration.own import flat
 from inbatch.migration.script import read_script
 
 _SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
@@ -139,4 +139,4 @@ def _run_settings(path: Path) -> Mapping[str, Any]:
         raise ConfigError(
             str(path), "is no configuration of a run", "name config.yaml of a finished run"
         )
-    return flat(found)
+    return flatten(found)
