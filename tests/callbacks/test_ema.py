@@ -111,7 +111,11 @@ def check_average(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "strategy", ["ddp", "fsdp", pytest.param("deepspeed_stage_3", marks=pytest.mark.exhaustive)]
+    "strategy",
+    [
+        "ddp",
+        *(pytest.param(s, marks=pytest.mark.exhaustive) for s in ("fsdp", "deepspeed_stage_3")),
+    ],
 )
 def test_the_average_of_two_ranks_is_that_of_one(
     tmp_path: Path, on_one_rank: dict[str, Tensor], strategy: str

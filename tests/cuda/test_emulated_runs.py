@@ -72,7 +72,7 @@ def life_of_a_run(folder: Path, guide: Path, precision: str, options: list[str])
     assert rows[0][-1]["train/filtered_share"] > 0
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.exhaustive)])
 def test_life_of_a_run(tmp_path: Path, tiny_bert: Path, options: list[str], precision: str) -> None:
     """A stored guide is filled; trained, evaluated, exported; the same bits after a second start."""
     on_gpu(life_of_a_run, tmp_path, tiny_bert, precision, options)
@@ -131,7 +131,11 @@ def on_own_device(rank: int, world_size: int, options: list[str]) -> int:
     ("strategy", "more"),
     [
         ("ddp", ["precision=fp32", "gather=ring"]),
-        ("ddp", ["precision=bf16", "loss.mask_duplicates=true"]),
+        pytest.param(
+            "ddp",
+            ["precision=bf16", "loss.mask_duplicates=true"],
+            marks=pytest.mark.exhaustive,
+        ),
         ("fsdp", ["precision=fp32"]),
     ],
 )

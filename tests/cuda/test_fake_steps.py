@@ -157,7 +157,7 @@ def architectures(how: How) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("how", ["fake", "computed"])
+@pytest.mark.parametrize("how", [pytest.param("fake", marks=pytest.mark.exhaustive), "computed"])
 def test_every_architecture(how: How) -> None:
     """Without padding where there is a kernel for it, and padded; with all that may follow it."""
     assert on_gpu(architectures, how) == {}

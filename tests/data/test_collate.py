@@ -145,7 +145,9 @@ def test_sizes_are_refused_before_reading(
         Collator(tokenizer=tokenizer, **options)
 
 
-@pytest.mark.parametrize("context", [None, "fork", "spawn"])
+@pytest.mark.parametrize(
+    "context", [None, "fork", pytest.param("spawn", marks=pytest.mark.exhaustive)]
+)
 def test_workers_give_the_same_batches(
     context: str | None, tokenizer: TextTokenizer, tmp_path: Path
 ) -> None:

@@ -53,7 +53,7 @@ def one(tmp_path_factory: pytest.TempPathFactory, options: list[str]) -> Path:
         ("fsdp", 2),
         ("deepspeed_stage_2", 2),
         pytest.param("deepspeed_stage_2_offload", 2, marks=pytest.mark.exhaustive),
-        ("deepspeed_stage_3", 2),
+        pytest.param("deepspeed_stage_3", 2, marks=pytest.mark.exhaustive),
     ],
 )
 def test_ranks_end_as_one(

@@ -51,7 +51,7 @@ def losses(folder: Path) -> list[float]:
     return [row["train/loss"] for row in metrics(folder) if "train/loss" in row]
 
 
-@pytest.mark.parametrize("how", ["workers", "mixed"])
+@pytest.mark.parametrize("how", [pytest.param("workers", marks=pytest.mark.exhaustive), "mixed"])
 def test_a_resumed_run_is_bit_identical(tmp_path: Path, how: str) -> None:
     options = [*options_of(tmp_path), "trainer.max_epochs=5", "checkpoint.every_n_steps=1"]
     if how == "workers":

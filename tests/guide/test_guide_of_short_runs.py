@@ -34,7 +34,7 @@ def options(tmp_path: Path, tiny_bert: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_five_steps_embed_five_batches(tmp_path: Path, options: list[str], ranks: int) -> None:
     def train(name: str, store: str, *more: str) -> list[float]:
         places = [f"output_dir={tmp_path / name}", f"guide.store_dir={tmp_path / store}"]

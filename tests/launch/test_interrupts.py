@@ -60,6 +60,7 @@ def test_ctrl_c_while_libraries_are_imported(training: list[str], tmp_path: Path
         ends_with(run, "stopped by Ctrl-C")
 
 
+@pytest.mark.exhaustive
 def test_ctrl_c_ends_a_sweep(training: list[str], tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     trials = ["-m", "seed=1,2", f"hydra.sweep.dir={sweep}"]

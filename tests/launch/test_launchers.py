@@ -84,6 +84,7 @@ def assert_same_model(one: Path, two: Path) -> None:
     assert losses(one) == losses(two)
 
 
+@pytest.mark.exhaustive
 def test_torchrun_ends_as_lightning(tmp_path: Path, alone: Path) -> None:
     line = command("torchrun", *demo(tmp_path), f"output_dir={tmp_path / 'run'}")
     ended = run(line, folder=tmp_path, new=True)

@@ -15,6 +15,7 @@ from helpers.slurm_cluster import Cluster
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm"), pytest.mark.timeout(1200)]
 
 
+@pytest.mark.exhaustive
 def test_ranks_of_two_nodes_answer(cluster: Cluster, tmp_path: Path) -> None:
     size = ["--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1"]
     command = [sys.executable, "-m", "inbatch", "doctor", f"output_dir={tmp_path}", "device=cpu"]

@@ -167,6 +167,7 @@ def test_a_submitted_sweep_trains_trials_of_two_ranks(
     assert_swept(sweep, log.read_text())
 
 
+@pytest.mark.exhaustive
 def test_a_sweep_submits_its_trials(cluster: Cluster, data: Path, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     size = ["hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1"]

@@ -79,7 +79,7 @@ EACH = pytest.mark.parametrize(
         "ddp",
         "fsdp",
         pytest.param("deepspeed_stage_2", marks=pytest.mark.exhaustive),
-        "deepspeed_stage_3",
+        pytest.param("deepspeed_stage_3", marks=pytest.mark.exhaustive),
     ],
 )
 

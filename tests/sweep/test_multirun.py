@@ -178,6 +178,7 @@ def test_a_task_of_an_array_runs_its_trial(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_trial_with_ranks_of_its_own_is_as_one_on_one_rank(
     tmp_path: Path,
     options: list[str],
