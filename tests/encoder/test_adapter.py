@@ -191,9 +191,71 @@ def test_a_broken_configuration_is_named(base: Path, tmp_path: Path) -> None:
         build_encoder(str(tmp_path / "adapter"))
 
 
+def stacked(base: Path, path: Path, **options: Any) -> tuple[Encoder, Encoder]:
+    """An encoder with one adapter, which is saved in a directory; one with a trained second on top of it."""
+    first = others(base, path)
+    second = {
+        "rank": 2,
+        "alpha": 3,
+        "targets": ["query", "key"],
+    }  # layers of both, of one, and of the other
+    torch.manual_seed(2)
+    encoder = build_encoder(str(base), adapter=[str(path / "adapter"), second], **options)
+    for name, parameter in encoder.named_parameters():
+        if ".default." in name:
+            parameter.data.normal_(std=0.3)
+    return first, encoder
+
+
+def test_an_adapter_on_top_of_another_trains_alone(base: Path, tmp_path: Path) -> None:
+    first = others(base, tmp_path).encode(TEXTS)
+    encoder = build_encoder(str(base), adapter=[str(tmp_path / "adapter"), "lora"])
+    torch.testing.assert_close(encoder.encode(TEXTS), first, rtol=0, atol=2e-6)
+    trained = [name for name, p in encoder.named_parameters() if p.requires_grad]
+    layers = len([n for n in trained if ".lora_A.default." in n])
+    plain = build_encoder(str(base)).backbone.modules()
+    assert layers == len([m for m in plain if isinstance(m, torch.nn.Linear)])
+    assert not [name for name in trained if "beneath" in name]
+    assert encoder.adapter is not None
+    assert encoder.adapter.describe().endswith(", beside 1 frozen")
+    on_base = build_encoder(str(base), adapter="lora").adapter
+    assert on_base is not None
+    assert encoder.adapter.base_digest != on_base.base_digest
+
+
+def test_several_adapters_are_saved_merged_and_as_one(base: Path, tmp_path: Path) -> None:
+    _, encoder = stacked(base, tmp_path)
+    wanted, path = encoder.encode(TEXTS), tmp_path / "both"
+    encoder.save(path)
+    theirs = SentenceTransformer(str(path), device="cpu").encode(TEXTS, convert_to_tensor=True)
+    torch.testing.assert_close(theirs, wanted, rtol=0, atol=3e-6)
+    again = build_encoder(str(path / "adapter"))
+    assert again.adapter is not None
+    assert again.adapter.settings["r"] == 4 + 2
+    torch.testing.assert_close(again.encode(TEXTS), wanted, rtol=0, atol=3e-6)
+    model = peft.PeftModel.from_pretrained(AutoModel.from_pretrained(base), path / "adapter").eval()
+    ids = torch.tensor([[2, 5, 6, 7, 3]])
+    with torch.no_grad():
+        theirs = model(input_ids=ids)[0]
+        ours = encoder.eval().backbone(input_ids=ids)[0]
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=3e-6)
+
+
+def test_several_adapters_without_padding(base: Path, tmp_path: Path) -> None:
+    _, encoder = stacked(base, tmp_path, attention="varlen")
+    chunk = make_chunk(encoder.double(), texts=TEXTS)
+    (_, padded), (_, packed) = (embed(encoder, chunk, packing) for packing in ("never", "always"))
+    assert len(padded) == 2 * 2 * 2 + 2  # two layers, query and key, A and B; the Dense layer
+    for one, other in zip(packed, padded, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
+        (["lora", "lora"], r"adapter='lora' is no directory with adapter_config\.json"),
+        ([{"rank": 2}, "lora"], r"adapter=\{rank: 2\} is no directory"),
+        ([], "adapter=\\[\\] names no adapter: set lora"),
         ("lore", r"adapter='lore' is neither lora nor a directory"),
         ({"rank": 0}, "adapter.rank=0 is too small"),
         ({"alpha": 0}, "adapter.alpha=0 is not above 0"),

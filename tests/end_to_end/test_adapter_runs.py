@@ -63,6 +63,27 @@ def test_a_resumed_run_is_bit_identical(
     torch.testing.assert_close(torch.from_numpy(theirs), ours, rtol=0, atol=2e-6)
 
 
+def test_a_run_on_top_of_an_adapter(tmp_path: Path, options: list[str]) -> None:
+    """It resumes bit for bit, keeps the other as it was, and its own adapter is the two as one."""
+    first, whole, parts = (tmp_path / name for name in ("first", "whole", "parts"))
+    run_train(*options, f"output_dir={first}")
+    beneath = first / "model" / "adapter"
+    options = [*options, f"encoder.adapter=[{beneath},{{rank: 2, dropout: 0.2}}]"]
+    options.remove(ADAPTER)
+    run_train(*options, f"output_dir={whole}")
+    run_train(*options, f"output_dir={parts}", "trainer.max_steps=2")
+    run_train(*options, f"output_dir={parts}")
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(parts)[name]), name
+    saved = torch.load(parts / "checkpoints" / "last.ckpt", weights_only=True)
+    assert all(".default." in name for name in saved["state_dict"])
+    texts = tiny_texts(9)
+    merged = build_encoder(str(parts / "model")).encode(texts)
+    assert (merged - build_encoder(str(first / "model")).encode(texts)).abs().max() > 1e-4
+    joined = build_encoder(str(parts / "model" / "adapter"))
+    torch.testing.assert_close(joined.encode(texts), merged, rtol=0, atol=2e-6)
+
+
 def test_a_checkpoint_beside_other_weights_is_refused(tmp_path: Path, options: list[str]) -> None:
     options = [*options, f"output_dir={tmp_path / 'run'}"]
     run_train(*options, "trainer.max_steps=2")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, final
 
@@ -21,8 +22,11 @@ from transformers import PreTrainedModel
 
 from inbatch.encoder.adapter_files import (
     ADAPTER_CONFIG,
+    BENEATH,
+    NAME,
     Adapter,
     load_adapter,
+    lora_layers,
     saved_settings,
 )
 from inbatch.encoder.hashes import hash_weights
@@ -73,27 +77,62 @@ class LoRA:
         }
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class AskedAdapter:
+    """What ``encoder.adapter`` asks for.
+
+    trained: a new adapter, or the directory of one to go on from.
+    beneath: directories of others, whose updates stay as they are.
+    """
+
+    trained: LoRA | Path
+    beneath: tuple[Path, ...] = ()
+
+
 def choose_adapter(
-    value: str | Mapping[str, Any] | None, beside: Path | None
-) -> LoRA | Path | None:
-    """What ``encoder.adapter`` asks for: a new adapter, or the directory of one to go on from.
+    value: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] | None, beside: Path | None
+) -> AskedAdapter | None:
+    """Read ``encoder.adapter``: one adapter, or a list of which the last one trains.
 
     Args:
         value: of the key.
         beside: the model's directory, where it holds an adapter.
 
     Raises:
-        ConfigError: it is neither "lora", nor keys of `LoRA`, nor a directory of an adapter; or there is an
-            adapter already.
+        ConfigError: it is neither "lora", nor keys of `LoRA`, nor a directory of an adapter, nor a list of
+            directories that ends in one of these; or there is an adapter already.
     """
     if value is None:
-        return beside
+        return None if beside is None else AskedAdapter(beside)
     if beside is not None:
         raise ConfigError(
             "adapter",
             f"is given, and the model in {beside} has an adapter already",
-            "leave it out, and that one trains on, or give a model without",
+            f"leave it out, and that one trains on, or set encoder.adapter=[{beside},lora] and the model "
+            "without it",
         )
+    if isinstance(value, str | Mapping):
+        return AskedAdapter(_one(value))
+    if not value:
+        raise ConfigError("adapter", "names no adapter", "set lora, or leave it out", value=[])
+    *beneath, last = value
+    return AskedAdapter(_one(last), tuple(map(_directory, beneath)))
+
+
+def _directory(value: str | Mapping[str, Any]) -> Path:
+    path = Path(value).expanduser() if isinstance(value, str) else None
+    if path is None or not (path / ADAPTER_CONFIG).is_file():
+        raise ConfigError(
+            "adapter",
+            f"is no directory with {ADAPTER_CONFIG}, as each of a list is but the last, which trains",
+            "name directories of adapters first",
+            value=value,
+        )
+    return path
+
+
+def _one(value: str | Mapping[str, Any]) -> LoRA | Path:
     if isinstance(value, str):
         if value == "lora":
             return LoRA()
@@ -123,7 +162,7 @@ def choose_adapter(
         ) from None
 
 
-def add_adapter(backbone: PreTrainedModel, asked: LoRA | Path, *, base: str | None) -> Adapter:
+def add_adapter(backbone: PreTrainedModel, asked: AskedAdapter, *, base: str | None) -> Adapter:
     """Freeze a transformer and put adapters beside its linear layers: new ones, or those of a directory.
 
     Args:
@@ -135,38 +174,54 @@ def add_adapter(backbone: PreTrainedModel, asked: LoRA | Path, *, base: str | No
         ConfigError: `peft` is not installed, no layer is a target, or the directory is of another kind of
             adapter or transformer.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-        from peft.tuners.lora import LoraLayer
-    except ImportError:
-        raise ConfigError(
-            "adapter", "needs the package peft", "run pip install 'inbatch[lora]'"
-        ) from None
+    if find_spec("peft") is None:
+        raise ConfigError("adapter", "needs the package peft", "run pip install 'inbatch[lora]'")
+    # Before there are adapters, whose matrices are linear layers too.
+    linear = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
+    for number, path in enumerate(asked.beneath):
+        settings = {**saved_settings(path), "lora_dropout": 0.0}
+        _inject(backbone, settings, linear, name=f"{BENEATH}{number}", source=path)
+        load_adapter(backbone, path, name=f"{BENEATH}{number}")
     digest = hash_weights(backbone.state_dict().items())
-    settings = asked.peft_config() if isinstance(asked, LoRA) else saved_settings(asked)
+    trained = asked.trained
+    settings = trained.peft_config() if isinstance(trained, LoRA) else saved_settings(trained)
+    source = None if isinstance(trained, LoRA) else trained
+    _inject(backbone, settings, linear, name=NAME, source=source)
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(f".{NAME}." in name and "lora_" in name)
+        if "lora_" in name:
+            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
+    if source is not None:
+        load_adapter(backbone, source)
+    layers = [name for name, layer in lora_layers(backbone) if NAME in layer.lora_A]
+    # In full: an end such as "dense" would be found in a pooler too, which others have.
+    return Adapter({**settings, "target_modules": layers}, base, digest, len(asked.beneath))
+
+
+def _inject(
+    backbone: PreTrainedModel,
+    settings: Mapping[str, Any],
+    linear: Sequence[str],
+    *,
+    name: str,
+    source: Path | None,
+) -> None:
+    """Put new matrices beside layers, and use them with those that are there."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    every = settings["target_modules"] == "all-linear"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of an excluded pooler, which is not there
-            inject_adapter_in_model(LoraConfig(**settings), backbone)
+            config = LoraConfig(**{**settings, **({"target_modules": [*linear]} if every else {})})
+            inject_adapter_in_model(config, backbone, adapter_name=name)
     except ValueError as error:
+        ends = dict.fromkeys(each.rpartition(".")[2] for each in linear)
         raise ConfigError(
-            "adapter.targets" if isinstance(asked, LoRA) else str(asked / ADAPTER_CONFIG),
+            "adapter.targets" if source is None else str(source / ADAPTER_CONFIG),
             f"fits no layer of {type(backbone).__name__} ({str(error).splitlines()[0]})",
-            f"name some of {', '.join(_linear_names(backbone))}",
+            f"name some of {', '.join(ends)}",
             value=settings["target_modules"],
         ) from error
-    for name, parameter in backbone.named_parameters():
-        parameter.requires_grad_("lora_" in name)
-        if "lora_" in name:
-            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
-    if isinstance(asked, Path):
-        load_adapter(backbone, asked)
-    # In full: an end such as "dense" would be found in a pooler too, which others have.
-    layers = [name for name, module in backbone.named_modules() if isinstance(module, LoraLayer)]
-    return Adapter({**settings, "target_modules": layers}, base, digest)
-
-
-def _linear_names(backbone: nn.Module) -> list[str]:
-    """The last parts of the names of linear layers."""
-    found = (n.rpartition(".")[2] for n, m in backbone.named_modules() if isinstance(m, nn.Linear))
-    return list(dict.fromkeys(found))
+    for _, layer in lora_layers(backbone):
+        layer.set_adapter([*layer.lora_A])

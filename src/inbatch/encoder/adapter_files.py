@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, final
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -29,7 +30,8 @@ _TAKEN = (
     *("r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules"),
     *("use_rslora", "fan_in_fan_out"),
 )
-NAME = "default"  # peft's, of the one adapter that is there
+NAME = "default"  # peft's, of the adapter that trains
+BENEATH = "beneath_"  # begins the names of those that do not
 _PREFIX = "base_model.model."  # of names in its files
 # What changes the arithmetic of a layer, with the values that do not.
 _PLAIN: dict[str, tuple[Any, ...]] = {
@@ -57,19 +59,21 @@ class Adapter:
     settings: of peft, JSON-able.
     base: name of the model that it was trained beside; None for one with random weights.
     base_digest: of the frozen weights, see `hash_weights`.
+    beneath: how many others there are, which are frozen.
     """
 
     settings: dict[str, Any]
     base: str | None
     base_digest: str
+    beneath: int = 0
 
     def describe(self) -> str:
         """In words."""
         ends = (name.rpartition(".")[2] for name in self.settings["target_modules"])
         names = ", ".join(dict.fromkeys(ends))
-        return (
-            f"LoRA of rank {self.settings['r']}, alpha {self.settings['lora_alpha']:g}, on {names}"
-        )
+        others = f", beside {self.beneath} frozen" if self.beneath else ""
+        rank, alpha = self.settings["r"], self.settings["lora_alpha"]
+        return f"LoRA of rank {rank}, alpha {alpha:g}, on {names}{others}"
 
 
 def saved_settings(directory: Path) -> dict[str, Any]:
@@ -120,8 +124,8 @@ def without_adapter(directory: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def load_adapter(backbone: PreTrainedModel, directory: Path) -> None:
-    """Load the weights of adapters that are in place.
+def load_adapter(backbone: PreTrainedModel, directory: Path, *, name: str = NAME) -> None:
+    """Load the weights of an adapter that is in place.
 
     Raises:
         ConfigError: there are none, or others.
@@ -135,9 +139,9 @@ def load_adapter(backbone: PreTrainedModel, directory: Path) -> None:
         saved = load_file(file)
     except SafetensorError as error:
         raise unreadable(file, error) from error
-    found = {_in_module(name.removeprefix(_PREFIX)): value for name, value in saved.items()}
-    found = {name: value for name, value in found.items() if not name.startswith(_POOLER)}
-    own = {n: p for n, p in backbone.state_dict().items() if "lora_" in n}
+    found = {_in_module(n.removeprefix(_PREFIX), name): value for n, value in saved.items()}
+    found = {n: value for n, value in found.items() if not n.startswith(_POOLER)}
+    own = {n: p for n, p in backbone.state_dict().items() if "lora_" in n and f".{name}." in n}
     shapes = {name: value.shape for name, value in own.items()}
     if shapes != {name: value.shape for name, value in found.items()}:
         wrong = sorted(
@@ -152,8 +156,15 @@ def load_adapter(backbone: PreTrainedModel, directory: Path) -> None:
             f"does not fit {type(backbone).__name__} ({', '.join(wrong[:3])}, ...)",
             "give the model that it was trained on as encoder.model",
         )
-    for name, value in found.items():
-        own[name].copy_(value)
+    for wanted, value in found.items():
+        own[wanted].copy_(value)
+
+
+def lora_layers(backbone: nn.Module) -> list[tuple[str, Any]]:
+    """Names and layers of a transformer that adapters lie beside."""
+    from peft.tuners.lora import LoraLayer
+
+    return [(n, module) for n, module in backbone.named_modules() if isinstance(module, LoraLayer)]
 
 
 def merged(backbone: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -163,19 +174,15 @@ def merged(backbone: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor
         backbone: with adapters; its own weights are not read.
         state: whole weights by their names in it.
     """
-    from peft.tuners.lora import LoraLayer
-
     plain = {
         name.replace(".base_layer.", "."): value
         for name, value in state.items()
         if "lora_" not in name
     }
-    for name, layer in backbone.named_modules():
-        if isinstance(layer, LoraLayer):
-            down_rI, up_Or = (
-                state[f"{name}.lora_{part}.{NAME}.weight"].float() for part in ("A", "B")
-            )
-            update_OI = layer.scaling[NAME] * (up_Or @ down_rI)
+    for name, layer in lora_layers(backbone):
+        for adapter in layer.lora_A:
+            down_rI, up_Or = _matrices(name, adapter, state)
+            update_OI = layer.scaling[adapter] * (up_Or @ down_rI)
             if getattr(layer, "fan_in_fan_out", False):
                 update_OI = update_OI.T
             plain[f"{name}.weight"] = plain[f"{name}.weight"].float() + update_OI
@@ -184,27 +191,66 @@ def merged(backbone: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor
     }
 
 
-def write_adapter(adapter: Adapter, path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write a directory that peft and `add_adapter` load.
+def _matrices(layer: str, adapter: str, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Of one adapter beside one layer, in float32: down to its rank, and up again."""
+    down_rI, up_Or = (state[f"{layer}.lora_{part}.{adapter}.weight"].float() for part in "AB")
+    return down_rI, up_Or
+
+
+def write_adapter(
+    adapter: Adapter, path: Path, backbone: nn.Module, state: Mapping[str, Tensor]
+) -> None:
+    """Write a directory that peft and `add_adapter` load: all adapters as one, where there are several.
 
     Args:
         adapter: of the backbone.
         path: of an empty folder.
-        state: weights of the backbone by name, of which those of the adapter are written.
+        backbone: with adapters; its own weights are not read.
+        state: weights of the backbone by name, of which those of adapters are written.
     """
-    weights = {
-        _in_file(name): value.detach().cpu().contiguous()
-        for name, value in state.items()
-        if "lora_" in name
-    }
-    save_file(weights, path / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    if adapter.beneath:
+        settings, weights = _joined(adapter.settings, backbone, state)
+    else:
+        settings, weights = adapter.settings, {n: w for n, w in state.items() if "lora_" in n}
+    save_file(
+        {_in_file(name): value.detach().cpu().contiguous() for name, value in weights.items()},
+        path / ADAPTER_WEIGHTS,
+        metadata={"format": "pt"},
+    )
     known: dict[str, Any] = {"peft_type": "LORA", "task_type": "FEATURE_EXTRACTION", "bias": "none"}
     known |= {"base_model_name_or_path": adapter.base, "inference_mode": True}
-    write_json(path / ADAPTER_CONFIG, {**known, **adapter.settings})
+    write_json(path / ADAPTER_CONFIG, {**known, **settings})
 
 
-def _in_module(name: str) -> str:
-    return re.sub(r"\.(lora_[AB])\.weight$", rf".\1.{NAME}.weight", name)
+def _joined(
+    settings: Mapping[str, Any], backbone: nn.Module, state: Mapping[str, Tensor]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """One adapter whose update is the sum of all: their matrices side by side.
+
+    Its rank is the sum of theirs, in every layer; where a layer lacks one of them, there are zeros.
+    """
+    layers = lora_layers(backbone)
+    ranks = {adapter: r for _, layer in layers for adapter, r in layer.r.items()}
+    weights = {}
+    for name, layer in layers:
+        down, up = [], []
+        for adapter, r in ranks.items():
+            if adapter in layer.lora_A:
+                down_rI, up_Or = _matrices(name, adapter, state)
+                down.append(down_rI)
+                up.append(layer.scaling[adapter] * up_Or)
+            else:
+                down.append(torch.zeros(r, layer.in_features))
+                up.append(torch.zeros(layer.out_features, r))
+        weights[f"{name}.lora_A.{NAME}.weight"] = torch.cat(down)
+        weights[f"{name}.lora_B.{NAME}.weight"] = torch.cat(up, dim=1)
+    rank = sum(ranks.values())
+    names = {"target_modules": [name for name, _ in layers]}
+    return {**settings, "r": rank, "lora_alpha": rank, "use_rslora": False, **names}, weights
+
+
+def _in_module(name: str, adapter: str) -> str:
+    return re.sub(r"\.(lora_[AB])\.weight$", rf".\1.{adapter}.weight", name)
 
 
 def _in_file(name: str) -> str:

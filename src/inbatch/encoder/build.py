@@ -71,7 +71,7 @@ def build_encoder(
     truncate_dim: int | None = None,
     gradient_checkpointing: bool = False,
     freeze: Sequence[str] = (),
-    adapter: str | Mapping[str, Any] | None = None,
+    adapter: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] | None = None,
     texts: TextStream | None = None,
 ) -> Encoder:
     """Build an encoder from a saved model (`model`), or with random weights from a `config`.
@@ -116,7 +116,8 @@ def build_encoder(
         freeze: regular expressions; parameters with a match in their name do not train.
         adapter: lora, ``{rank: 16, alpha: 32, dropout: 0.05, targets: [query, value]}`` (see `adapter.LoRA`),
             or the directory of an adapter to go on from: the transformer is frozen, and small matrices
-            beside its linear layers train. None is what the directory of `model` holds.
+            beside its linear layers train. A list names directories of adapters that stay as they are, and
+            last the one that trains. None is what the directory of `model` holds.
         texts: gives the training texts, for ``tokenizer: {train: ...}``.
 
     Raises:

@@ -103,7 +103,7 @@ def transformer_modules(encoder: TransformerParts) -> list[Module]:
             write_json(path / "config.json", {**config, "dtype": "float32"})  # as merged
         if adapter is not None and adapter.base is not None:
             (path / ADAPTER_FOLDER).mkdir()
-            write_adapter(adapter, path / ADAPTER_FOLDER, own)
+            write_adapter(adapter, path / ADAPTER_FOLDER, encoder.backbone, own)
         encoder.tokenizer.hf.save_pretrained(path)
         write_json(path / TRANSFORMER_FILE, settings)
 
