@@ -28,6 +28,7 @@ def _recipe(log: Path, *words: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_stopped_recipe_goes_on_in_its_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

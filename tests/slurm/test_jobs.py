@@ -115,6 +115,7 @@ def test_a_killed_rank_ends_the_job_with_the_cause(
     assert not (sent.output / "model").exists()
 
 
+@pytest.mark.exhaustive
 def test_a_mistake_on_one_node_fails_the_job(cluster: Cluster, data: Path, tmp_path: Path) -> None:
     """srun then ends the other rank by SIGTERM, before its first step: no reason to start again."""
     rows = tmp_path / "rows-0.jsonl"

@@ -114,7 +114,7 @@ def test_the_rows_are_what_the_tests_are_about() -> None:
 
 @pytest.mark.parametrize(
     ("strategy", "world_size", "options"),
-    [("single", 1, {}), ("ddp", 3, CACHED)],
+    [("single", 1, {}), pytest.param("ddp", 3, CACHED, marks=pytest.mark.exhaustive)],
     ids=["direct on one device", "cached on three ranks"],
 )
 def test_update_equals_the_union_batch(
