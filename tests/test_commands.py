@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -138,6 +141,28 @@ def test_help_of_a_command_without_a_configuration_lists_its_keys() -> None:
     assert "Groups" not in text + command_help("report")
 
 
+@pytest.mark.parametrize("name", [name for name, c in COMMANDS.items() if c.options])
+def test_help_lists_the_options_that_a_command_takes(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+
+    def note(parser: argparse.ArgumentParser) -> NoReturn:
+        taken.extend(
+            action.option_strings[-1] for action in parser._actions[1:] if action.option_strings
+        )
+        raise SystemExit
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", note)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_intermixed_args", note)
+    with pytest.raises(SystemExit):
+        import_module(COMMANDS[name].module).main()
+    listed = [option.partition(" ")[0] for option in COMMANDS[name].options]
+    assert sorted(listed) == sorted(taken)
+    words = " ".join(command_help(name).split())
+    assert all(f"{option} {text}" in words for option, text in COMMANDS[name].options.items())
+
+
 @pytest.mark.parametrize(
     ("line", "error"),
     [
@@ -186,6 +211,8 @@ def test_keys_are_read_from_a_docstring_and_a_signature() -> None:
         (["inspect", "inspect."], ["inspect.output=", "inspect.rows="]),
         (["submit", "slurm.gpus"], ["slurm.gpus_per_node="]),
         (["report", "multi"], []),
+        (["export", "outputs/offers", "--m"], ["--min-cosine "]),
+        (["import", "--o"], ["--output "]),
         (["doctor", ""], ["device=", "output_dir=", "timeout_s="]),
         (["doctor", "device=c"], ["device=cpu ", "device=cuda "]),
         (["doctor", "-"], ["--help "]),

@@ -91,6 +91,8 @@ ONLY_IN = {
     r"|doctor/(result|board|examine|checks/(versions|collectives))\.py",
     "flash_attn": r"encoder/varlen\.py",
     "faiss": r"mining/approximate\.py",
+    "onnx_ir": r"export/onnx_file\.py",
+    "onnxruntime": r"export/onnx_(check|int8)\.py",
     "peft": r"encoder/adapter(_files)?\.py",
     "pynvml": r"device/energy\.py",
     "triton": r"losses/softmax/triton_\w+\.py",

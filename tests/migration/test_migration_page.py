@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from pathlib import Path
+from types import FunctionType
 
 import pytest
+import sentence_transformers
 import sentence_transformers.sentence_transformer.evaluation as evaluation
 import sentence_transformers.sentence_transformer.losses as losses
 import sentence_transformers.sentence_transformer.modules as modules
@@ -17,6 +19,7 @@ from sentence_transformers.base.sampler import BatchSamplers, MultiDatasetBatchS
 from helpers.runs import compose_run
 from inbatch.config.check import check_config
 from inbatch.errors import ConfigError
+from inbatch.migration import functions
 from inbatch.migration.page import PAGE, page, tables
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -86,6 +89,21 @@ def test_every_loss_has_a_row() -> None:
     known = {name for name in losses.__all__ if name.endswith("Loss")}
     known.add("ContrastiveTensionLossInBatchNegatives")
     assert known - {*_named("### Losses")} == set()
+
+
+def test_every_function_has_a_row() -> None:
+    rows = {name.partition("(")[0] for name in {**functions.HERE, **functions.REFUSED}}
+    public = {
+        name
+        for name in sentence_transformers.__all__
+        if isinstance(getattr(sentence_transformers, name), FunctionType)
+    }
+    assert public <= rows
+    for name in rows:
+        found: object = sentence_transformers
+        for part in name.split("."):
+            found = getattr(found, part)
+    assert {f"`{name}`" for name in functions.HERE} == _rows("### Functions").keys()
 
 
 def test_every_evaluator_module_and_sampler_has_a_row() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -15,6 +16,7 @@ class Command(NamedTuple):
     keys: tuple[str, ...] = ()  # the most important ones
     config: str = ""  # name of its file in conf/, empty where it takes none
     without_torch: bool = False  # it answers before torch could be imported
+    options: Mapping[str, str] = {}  # of its own, "--name VALUE" or "--name": what it does
 
 
 _RUN_KEYS = (
@@ -107,6 +109,28 @@ COMMANDS = {
         ("models", "method", "weights", "best", "data.eval", "evaluation", "device", "output_dir"),
         "merge",
     ),
+    "export": Command(
+        "inbatch.cli.export",
+        "Write a model as ONNX, in float32 and in 8 bits, and check that its vectors are the same",
+        "inbatch export MODEL_OR_RUN --onnx [--int8 [--cpu NAME]] [--output FOLDER] [OPTION ...]",
+        (
+            "inbatch export outputs/offers --onnx",
+            "inbatch export outputs/offers --onnx --int8 --cpu avx512_vnni --texts queries.txt",
+            "inbatch export BAAI/bge-small-en-v1.5 --onnx --output outputs/bge-onnx",
+        ),
+        options={
+            "--onnx": "write onnx/model.onnx into the model's directory, where sentence-transformers "
+            "(backend='onnx') and onnxruntime find it; it replaces an older onnx/ there",
+            "--int8": "also write a file with weights in 8 bits, a quarter of the size and faster on a CPU",
+            "--cpu NAME": "the processor that --int8 is for: avx2 (default; right on every x86), avx512, "
+            "avx512_vnni or arm64; may be repeated",
+            "--output FOLDER": "write a whole model there and leave the other as it is; needed for a model "
+            "of the hub and for an adapter, which is merged",
+            "--texts FILE": "a text in each line, to compare vectors on; without it 13 of our own",
+            "--min-cosine NUMBER": "the lowest cosine to the model's vectors that --int8 may have on a "
+            "text (default: 0.95)",
+        },
+    ),
     "inspect": Command(
         "inbatch.cli.inspect",
         "Look at training data: roles, lengths, duplicates, false negatives, what to train with",
@@ -139,6 +163,10 @@ COMMANDS = {
             "inbatch import train.py",
         ),
         without_torch=True,
+        options={
+            "--name NAME": "of the experiment; without it that of the source",
+            "--output PATH": "a folder or a YAML file to write; without it the experiment is printed",
+        },
     ),
     "prepare": Command(
         "inbatch.cli.prepare",
@@ -228,6 +256,10 @@ COMMANDS = {
             "inbatch recipe rounds --dry-run data.train=pairs.csv first.optimizer.lr=1e-4",
             "inbatch recipe rounds --submit data.train=pairs.csv slurm.gpus_per_node=8 compare.slurm.time=30",
         ),
+        options={
+            "--dry-run": "print the commands (with --submit the jobs) and start nothing",
+            "--submit": "submit each stage to Slurm, with slurm.KEY=VALUE",
+        },
     ),
     "report": Command(
         "inbatch.cli.report",

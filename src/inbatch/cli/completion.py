@@ -49,11 +49,12 @@ def candidates(words: Sequence[str]) -> list[str]:
     if not before:
         return _starting(word, [f"{name} " for name in COMMANDS])
     command = COMMANDS.get(before[0])
+    if command is not None and word.startswith("-"):
+        own = [option.partition(" ")[0] for option in command.options]
+        options = [*own, *(_OPTIONS if command.config else _OPTIONS[:1])]
+        return _starting(word, [f"{name} " for name in options])
     if command is None or not command.keys:
         return _starting(word, [f"{name} " for name in SCRIPTS]) if "completion" in before else []
-    if word.startswith("-"):
-        options = _OPTIONS if command.config else _OPTIONS[:1]
-        return _starting(word, [f"{name} " for name in options])
     name, assigned, _ = word.partition("=")
     if assigned and name in {*groups(), "hydra/launcher", "hydra/sweeper"}:
         return _starting(word, [f"{name}={choice} " for choice in choices(name)])

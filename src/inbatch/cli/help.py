@@ -53,6 +53,8 @@ def command_help(name: str) -> str:
     if command.keys:
         title = "The most important keys" if command.config else "Keys"
         parts.append(_section(title, _shown(important_keys(command))))
+    if command.options:
+        parts.append(_section("Options", command.options.items()))
     if command.config:
         parts += [
             _section("Groups: GROUP=CHOICE takes one file of conf/GROUP", _groups(command)),

@@ -13,9 +13,9 @@ import torch
 
 from inbatch.callbacks.ema import STATE as AVERAGE
 from inbatch.encoder.resolve import resolve_directory
-from inbatch.encoder.st_read import MODULES_FILE
 from inbatch.errors import ConfigError
 from inbatch.export.model_name import local_name
+from inbatch.folder.named import is_model
 from inbatch.folder.paths import RunFolder
 from inbatch.folder.saved import problem_of, step_of_name
 from inbatch.merging.weights import CheckpointWeights, SavedWeights, Weights
@@ -85,10 +85,10 @@ def _read(name: str, best: int | None) -> Iterator[Ingredient]:
     path = Path(name).expanduser()
     if ".ckpt" in path.name and path.exists():
         yield _checkpoint(path.resolve() if path.is_symlink() else path)
-    elif not path.is_dir() or _is_model(path):
+    elif not path.is_dir() or is_model(path):
         directory = resolve_directory(name, field="models")
         yield Ingredient(name, local_name(name), directory, SavedWeights(directory))
-    elif _is_model(RunFolder(path).model):
+    elif is_model(RunFolder(path).model):
         yield _run(path, local_name(str(path.resolve())))
     elif _is_sweep(path):
         yield from _best_of(path, best)
@@ -101,12 +101,8 @@ def _read(name: str, best: int | None) -> Iterator[Ingredient]:
         )
 
 
-def _is_model(path: Path) -> bool:
-    return (path / MODULES_FILE).is_file() or (path / "config.json").is_file()
-
-
 def _is_sweep(path: Path) -> bool:
-    return path.is_dir() and not _is_model(path) and bool(find_trials(path))
+    return path.is_dir() and not is_model(path) and bool(find_trials(path))
 
 
 def _run(folder: Path, label: str) -> Ingredient:
@@ -120,7 +116,7 @@ def _best_of(sweep: Path, best: int | None) -> Iterator[Ingredient]:
             "best", "is not set, and models names a sweep", "set best=3 for its three best models"
         )
     trials = find_trials(sweep)
-    ranked = [folder for folder in ranked_trials(trials) if _is_model(RunFolder(folder).model)]
+    ranked = [folder for folder in ranked_trials(trials) if is_model(RunFolder(folder).model)]
     if len(ranked) < best:
         raise ConfigError(
             "best",
@@ -139,7 +135,7 @@ def _checkpoint(path: Path) -> Ingredient:
         raise ConfigError(str(path), problem, "leave it out, or give another one")
     run = path.absolute().parents[1]
     template = RunFolder(run).model
-    if not _is_model(template):
+    if not is_model(template):
         raise ConfigError(
             str(path),
             f"has no model beside its folder ({template}) that says what architecture it is of",

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from inbatch.files import write_text
-from inbatch.migration import arguments, data, encoder, loss_nodes
+from inbatch.migration import arguments, data, encoder, functions, loss_nodes
 
 PAGE = Path(__file__).with_name("README.md")
 _START = "<!-- The tables below are written by python -m inbatch.migration.page -->\n"
@@ -24,6 +24,7 @@ def tables() -> str:
         ("Samplers", _rows(_samplers())),
         ("Evaluators", _rows(_evaluators())),
         ("Modules", _rows(encoder.MODULES.items())),
+        ("Functions", _rows((f"`{there}`", here) for there, here in functions.HERE.items())),
         ("Training arguments", _rows((_coded(names), here) for names, here in arguments.HERE)),
     ]
     sections = [f"### {title}\n\n| there | here |\n|---|---|\n{rows}\n" for title, rows in parts]
@@ -66,7 +67,7 @@ def _evaluators() -> Iterable[tuple[str, str]]:
 
 
 def _not_applicable() -> Iterable[tuple[str, str]]:
-    for table in (loss_nodes.REFUSED, data.REFUSED, encoder.REFUSED):
+    for table in (loss_nodes.REFUSED, data.REFUSED, encoder.REFUSED, functions.REFUSED):
         by_reason: dict[str, list[str]] = {}
         for name, why in table.items():
             by_reason.setdefault(why, []).append(name)
