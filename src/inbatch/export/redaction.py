@@ -34,6 +34,11 @@ def redact(value: Any, key: str = "") -> Any:
     return _SECRET_TEXT.sub(REDACTED, value) if isinstance(value, str) else value
 
 
+def holds_secret(text: str) -> bool:
+    """Tell whether a part of a text looks like a secret."""
+    return _SECRET_TEXT.search(text) is not None
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one with dotted keys; an empty mapping stays a value."""
     flat: dict[str, Any] = {}

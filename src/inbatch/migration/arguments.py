@@ -129,7 +129,7 @@ _GALORE = (
     "GaLore and similar optimizers are not offered; `encoder.freeze` and `learning_rate_mapping` choose "
     "parameters"
 )
-_HUB = "training writes to disk only; `hf upload NAME output_dir/model` publishes the model"
+_HUB = "training writes to disk only; `inbatch push output_dir OWNER/NAME` publishes the model"
 _GATHERED = "evaluators see all embeddings at once, gathered as tensors"
 _SPLIT = (
     "a global batch is always split over the ranks, each reads its own rows, and uneven last batches are "
