@@ -213,6 +213,7 @@ def test_keys_are_read_from_a_docstring_and_a_signature() -> None:
         (["report", "multi"], []),
         (["export", "outputs/offers", "--m"], ["--min-cosine "]),
         (["import", "--o"], ["--output "]),
+        (["card", "outputs/offers", "--"], ["--overwrite ", "--help "]),
         (["doctor", ""], ["device=", "output_dir=", "timeout_s="]),
         (["doctor", "device=c"], ["device=cpu ", "device=cuda "]),
         (["doctor", "-"], ["--help "]),

@@ -260,6 +260,17 @@ COMMANDS = {
         ),
         without_torch=True,
     ),
+    "card": Command(
+        "inbatch.cli.card",
+        "Write the model card of a finished run again, from the run's directory",
+        "inbatch card RUN_DIR [--overwrite]",
+        (
+            "inbatch card outputs/offers",
+            "inbatch card outputs/offers --overwrite     # edits of model/README.md are lost",
+            "inbatch card multirun/run/2026-01-31_12-00-00/best",
+        ),
+        options={"--overwrite": "also in place of a card that was edited since the run wrote it"},
+    ),
     "doctor": Command(
         "inbatch.cli.doctor",
         "Say what holds on a new machine or cluster: versions, rates, correctness",

@@ -77,6 +77,11 @@ class RunFolder:
         return self.path / "result.json"
 
     @property
+    def card(self) -> Path:
+        """What the model's card says, to write it again."""
+        return self.path / "card.json"
+
+    @property
     def cost(self) -> Path:
         """Time and energy of the devices, over all starts of the run."""
         return self.path / "cost.json"

@@ -6,6 +6,8 @@ from __future__ import annotations
 HERE = {
     "SentenceTransformer.save_pretrained": "every run writes `output_dir/model`",
     "SentenceTransformer.push_to_hub": "`inbatch push MODEL_OR_RUN OWNER/NAME --yes`",
+    "SentenceTransformerModelCardData": "every run writes its card, `card.*` names what it cannot know; "
+    "`inbatch card RUN_DIR` writes it again",
     'SentenceTransformer(..., backend="onnx")': "`inbatch export MODEL_OR_RUN --onnx` writes its file",
     "export_dynamic_quantized_onnx_model": "`inbatch export MODEL_OR_RUN --onnx --int8 --cpu NAME`",
     "mine_hard_negatives": "`inbatch mine`",

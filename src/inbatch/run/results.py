@@ -13,7 +13,7 @@ from inbatch.callbacks.cost import in_words_of_cost
 from inbatch.callbacks.evaluation import Evaluation
 from inbatch.config.check import RunConfig
 from inbatch.encoder import Encoder, build_encoder
-from inbatch.export.card import write_card
+from inbatch.export.card_record import write_run_card
 from inbatch.export.card_sections import in_words
 from inbatch.export.metrics_log import read_metrics
 from inbatch.export.model import export_model
@@ -98,7 +98,7 @@ def write_results(
     )
     if evaluation is None or evaluation.best_step is None:
         check_card(card, folder, step=trainer.global_step)
-    card_path = write_card(card, folder.model, plots=plots)
+    card_path = write_run_card(card, folder, plots=plots)
     _write_sweep_result(folder, callbacks, mode=run.evaluation.mode)
     best = {"best/value": result.best_value, "best/step": result.best_step}
     unsent = callbacks.wandb.finish(
