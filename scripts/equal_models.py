@@ -1,9 +1,9 @@
 """Architectures and modules whose embeddings are those of sentence-transformers: a table of differences.
 
-    python scripts/equal_models.py
+    python scripts/equal_models.py [--only WORD]
 
 Each model is small and random. It is built here, saved, and loaded by sentence-transformers; texts of
-different lengths go through both, in one batch and with a prompt. Printed is the largest difference of any
+different lengths go through both, in one batch (behind a CNN one by one, see `CNN`) and with a prompt. Printed is the largest difference of any
 value. What is refused is printed with the sentence that refuses it.
 """
 
@@ -23,6 +23,9 @@ import numpy as np
 import torch
 import transformers
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Transformer
+from sentence_transformers.sentence_transformer.modules import CNN, Pooling, WeightedLayerPooling
+from torch import nn
 
 from inbatch.encoder import Encoder, build_encoder, build_static_encoder
 from inbatch.errors import ConfigError
@@ -68,18 +71,31 @@ HEADS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+# Modules between the transformer and a mean of its tokens, and the width behind them.
+BETWEEN: dict[str, tuple[list[nn.Module], int]] = {
+    "CNN": ([CNN(32, 8, [1, 3, 5])], 24),
+    "Dense of tokens, two CNN": ([Dense(32, 16, module_input_name="token_embeddings"), CNN(16, 8, [3]), CNN(8, 4, [5, 7])], 8),
+    "WeightedLayerPooling": ([WeightedLayerPooling(32, 2, 1)], 32),
+    "WeightedLayerPooling, CNN": ([WeightedLayerPooling(32, 2, 0), CNN(32, 8, [3])], 8),
+}  # fmt: skip
+
+
 def main() -> None:
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    ).parse_args()
+    )
+    parser.add_argument("--only", default="", help="models whose name has this word")
+    only = parser.parse_args().only
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     transformers.utils.logging.disable_progress_bar()
     print("| model | largest difference |\n|---|---|")
     equal, other = 0, []
     for name, options in cases():
+        if only not in name:
+            continue
         try:
-            found = difference(made(**options))
+            found = difference(made(**options), batch_size=1 if "CNN" in name else 32)
         except ConfigError as error:
             other.append(f"- {name}: {error}")
             continue
@@ -102,33 +118,44 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"bert, pooling {name}", {"config": bert, "pooling": pooling}
     for name, options in HEADS.items():
         yield f"bert, {name}", {"config": bert, **options}
+    for name in BETWEEN:
+        yield f"bert, {name}", {"config": {**bert, "output_hidden_states": True}, "between": name}
     yield "StaticEmbedding", {"dimension": 16}
     yield "StaticEmbedding, Dense, Normalize", {"dimension": 16, "dense": {"out_features": 8}, "normalize": True}  # fmt: skip
 
 
-def made(**options: Any) -> Encoder:
-    """A random encoder with a tokenizer of its own."""
+def made(*, between: str | None = None, **options: Any) -> Encoder:
+    """A random encoder with a tokenizer of its own, and with modules between that only saved models have."""
     torch.manual_seed(0)
     build = build_encoder if "config" in options else build_static_encoder
-    return build(
-        tokenizer={"train": {"vocab_size": 120}}, texts=lambda: TEXTS * 5, prompts={"query": "find the offer: "}, **options
+    encoder = build(
+        tokenizer={"train": {"vocab_size": 120}}, texts=lambda: TEXTS * 5, prompts=PROMPTS, **options
     ).eval()  # fmt: skip
+    if between is None:
+        return encoder
+    layers, width = BETWEEN[between]
+    with tempfile.TemporaryDirectory() as folder:
+        encoder.save(Path(folder) / "plain")
+        modules = [Transformer(str(Path(folder) / "plain")), *layers, Pooling(width, "mean")]
+        SentenceTransformer(modules=modules, device="cpu").save(str(Path(folder) / "model"))
+        return build_encoder(str(Path(folder) / "model"), prompts=PROMPTS).eval()
 
 
+PROMPTS = {"query": "find the offer: "}
 WORDS = "red blue small wireless phone camera cable leather case 256gb watch pro max".split()
 TEXTS = [
     " ".join((WORDS * 3)[start : start + length]) for start in range(9) for length in (1, 4, 11)
 ]
 
 
-def difference(encoder: Encoder) -> float:
-    """Of all values of all texts, without and with the prompt of queries."""
+def difference(encoder: Encoder, *, batch_size: int) -> float:
+    """Of all values of all texts, without and with the prompt of queries; `batch_size` is that of the peer."""
     with tempfile.TemporaryDirectory() as folder:
         encoder.save(Path(folder) / "model")
         peer = SentenceTransformer(str(Path(folder) / "model"), device="cpu")
         pairs = [
-            (encoder.encode(TEXTS), peer.encode(TEXTS)),
-            (encoder.encode(TEXTS, role="query"), peer.encode_query(TEXTS)),
+            (encoder.encode(TEXTS), peer.encode(TEXTS, batch_size=batch_size)),
+            (encoder.encode(TEXTS, role="query"), peer.encode_query(TEXTS, batch_size=batch_size)),
         ]
     return max(float(np.abs(np.asarray(ours) - theirs).max()) for ours, theirs in pairs)
 

@@ -20,7 +20,6 @@ from inbatch.encoder.backbone import (
     random_backbone,
 )
 from inbatch.encoder.direction import agree_on_direction, set_direction
-from inbatch.encoder.head import width_behind
 from inbatch.encoder.linear import use_fast_products
 from inbatch.encoder.model import Encoder
 from inbatch.encoder.options import (
@@ -36,6 +35,7 @@ from inbatch.encoder.resolve import resolve_directory
 from inbatch.encoder.st_read import MODULES_FILE, SavedEncoder, read_saved_encoder
 from inbatch.encoder.static_files import is_static
 from inbatch.encoder.static_load import load_static
+from inbatch.encoder.token_layers import token_width
 from inbatch.encoder.tokenize import (
     TextTokenizer,
     check_takes_tokenizer,
@@ -172,7 +172,7 @@ def build_encoder(
     asked = choose_adapter(adapter, loaded.adapter)
     pool = choose_pooling(saved, pooling, include_prompt, transformer.config)
     token_head = [layer.to(transformer.dtype) for layer in saved.token_head]
-    width = width_behind(transformer.config.hidden_size, token_head) * len(pool.modes)
+    width = token_width(transformer.config, token_head) * len(pool.modes)
     encoder = TransformerEncoder(
         transformer,
         TextTokenizer(hf, choose_max_length(saved, max_length, backbone, hf), saved.do_lower_case),

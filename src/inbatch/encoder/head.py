@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -98,13 +98,6 @@ class Dropout(nn.Module):
         """[n, D] -> [n, D]."""
         output: Tensor = self.dropout_layer(x_nD)
         return output
-
-
-def width_behind(width: int, layers: Iterable[nn.Module]) -> int:
-    """Dimensions of what comes out of layers that take so many."""
-    for layer in layers:
-        width = layer.linear.out_features if isinstance(layer, Dense) else width
-    return width
 
 
 def layer_text(layer: nn.Module) -> str:

@@ -9,7 +9,8 @@ the chunk knows P on the host.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -133,9 +134,20 @@ def unpack(tokens_PD: Tensor, packed: Packed, shape: torch.Size) -> Tensor:
 
 
 def packed_tokens(
-    backbone: PreTrainedModel, chunk: Chunk, *, position_padding_id: int | None
+    backbone: PreTrainedModel,
+    chunk: Chunk,
+    *,
+    position_padding_id: int | None,
+    states: Callable[[Any], Tensor],
 ) -> Tensor:
-    """Token embeddings [n, T, D] of a chunk, computed without padding; zero where there is padding."""
+    """Token embeddings [n, T, D] of a chunk, computed without padding; zero where there is padding.
+
+    Args:
+        backbone: whose attention takes packed texts.
+        chunk: padded rows.
+        position_padding_id: see `pack`.
+        states: the tokens [1, P, D] that an output of the backbone gives.
+    """
     packed = pack(chunk, position_padding_id=position_padding_id)
     # transformers passes on a mask of four dimensions unchanged; without one it would make [P, P].
     no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=chunk.input_ids.device)
@@ -149,4 +161,4 @@ def packed_tokens(
         max_length_q=texts.max_length,
         max_length_k=texts.max_length,
     )
-    return unpack(output[0][0], packed, chunk.input_ids.shape)
+    return unpack(states(output)[0], packed, chunk.input_ids.shape)

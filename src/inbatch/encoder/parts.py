@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from inbatch.encoder.adapter_files import Adapter
 from inbatch.encoder.packing import Packing
 from inbatch.encoder.pooling import Pooling
+from inbatch.encoder.token_layers import TokenHead
 from inbatch.encoder.tokenize import TextTokenizer
 
 
@@ -43,7 +44,7 @@ class TransformerParts(EncoderParts, Protocol):
     """Further parts of a `TransformerEncoder`."""
 
     backbone: PreTrainedModel
-    token_head: nn.Sequential
+    token_head: TokenHead
     token_width: int
     pooling: Pooling
     pooler: dict[str, Tensor]

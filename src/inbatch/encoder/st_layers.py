@@ -12,9 +12,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from inbatch.encoder.head import Dense, Dropout, LayerNorm, Normalize, load_layer
+from inbatch.encoder.token_layers import CNN, WeightedLayerPooling
 from inbatch.errors import ConfigError
 
 WEIGHTS_FILE = "model.safetensors"
+CNN_FILE = "cnn_config.json"
 
 
 def read_head(
@@ -35,6 +37,8 @@ def read_head(
         "Normalize": _read_normalize,
         "LayerNorm": _read_layer_norm,
         "Dropout": _read_dropout,
+        "CNN": _read_cnn,
+        "WeightedLayerPooling": _read_layer_pooling,
     }
     layers = []
     for kind, path in modules:
@@ -101,6 +105,36 @@ def _read_dropout(path: Path, of: str) -> Dropout:
     layer = Dropout(config.pop("dropout", 0.2))
     check_keys(config, {}, path / "config.json")
     return layer
+
+
+def _read_cnn(path: Path, of: str) -> CNN:
+    file = path / CNN_FILE
+    config = read_json(file)
+    width = _renamed(config, "in_embedding_dimension", "in_word_embedding_dimension")
+    sizes = config.pop("kernel_sizes")
+    # Others give a text more or fewer outputs than it has tokens.
+    if any(size % 2 == 0 for size in sizes):
+        raise ConfigError(
+            str(file),
+            f"sets kernel_sizes={sizes}, where each has to be odd",
+            "give a model without it",
+        )
+    layer = CNN(width, config.pop("out_channels"), sizes)
+    check_keys(config, {"stride_sizes": (None, [1] * len(sizes))}, file)
+    return layer
+
+
+def _read_layer_pooling(path: Path, of: str) -> WeightedLayerPooling:
+    config = read_json(path / "config.json")
+    width = _renamed(config, "embedding_dimension", "word_embedding_dimension")
+    layer = WeightedLayerPooling(width, config.pop("num_hidden_layers"), config.pop("layer_start"))
+    check_keys(config, {}, path / "config.json")
+    return layer
+
+
+def _renamed(config: dict[str, Any], name: str, older: str) -> Any:
+    """Take out a setting that earlier releases call otherwise."""
+    return config.pop(name) if name in config else config.pop(older)
 
 
 def check_keys(config: dict[str, Any], allowed: dict[str, tuple[Any, ...]], file: Path) -> None:

@@ -1,9 +1,9 @@
 """Read a sentence-transformers directory into this package's parts.
 
-`modules.json` lists the modules in order: a Transformer, any Dense of its tokens, a Pooling, then any number
-of Dense, Normalize, LayerNorm and Dropout (`st_layers`); a StaticEmbedding in place of the Transformer and
-the Pooling is read by `static_files`. Both layouts are read:
-the one that sentence-transformers 6 writes, and the older one (``sentence_transformers.models.*`` types,
+`modules.json` lists the modules in order: a Transformer, any layers of its tokens (WeightedLayerPooling, CNN,
+Dense), a Pooling, then any number of Dense, Normalize, LayerNorm and Dropout (`st_layers`); a StaticEmbedding
+in place of the Transformer and the Pooling is read by `static_files`. Both layouts are read: the one that
+sentence-transformers 6 writes, and the older one (``sentence_transformers.models.*`` types,
 ``pooling_mode_*`` flags, ``max_seq_length`` in sentence_bert_config.json) that `st_write` writes. A setting
 that would change the embeddings and that this package lacks is refused by name; none is skipped.
 """
@@ -52,6 +52,7 @@ _TRANSFORMER_ALLOWED: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(["query_length", "document_length", "query_expansion"], (None,)),
     **dict.fromkeys(["processing_kwargs", *_KEYWORDS], ({}, None)),
 }
+_TOKENS = ("CNN", "Dense")
 _HEAD = ("Dense", "Normalize", "LayerNorm", "Dropout")
 # Arguments of loading that change no embedding here.
 _HARMLESS = {
@@ -97,17 +98,19 @@ def read_saved_encoder(
         return directory, SavedEncoder()
     kinds = [kind for kind, _ in modules]
     place = kinds.index("Pooling") if "Pooling" in kinds else 0
+    # The mean of hidden states would pass over what a layer in front of it has made.
+    between = kinds[2:place] if kinds[1:2] == ["WeightedLayerPooling"] else kinds[1:place]
     if (
         place == 0
         or kinds[0] != "Transformer"
-        or {*kinds[1:place]} - {"Dense"}
+        or {*between} - {*_TOKENS}
         or {*kinds[place + 1 :]} - {*_HEAD}
     ):
         raise ConfigError(
             str(directory / MODULES_FILE),
             f"lists the modules {kinds}",
-            "give a model of a Transformer and a Pooling, or of a StaticEmbedding, then any of "
-            f"{', '.join(_HEAD)}",
+            "give a model of a Transformer (with any WeightedLayerPooling, then any of "
+            f"{', '.join(_TOKENS)}) and a Pooling, or of a StaticEmbedding, then any of {', '.join(_HEAD)}",
         )
     (_, transformer), *tokens = modules[:place]
     return transformer, SavedEncoder(

@@ -20,8 +20,9 @@ from inbatch.encoder.adapter_files import merged, write_adapter
 from inbatch.encoder.head import Dense, Dropout, LayerNorm
 from inbatch.encoder.parts import EncoderParts, TransformerParts
 from inbatch.encoder.pooling import Pooling
-from inbatch.encoder.st_layers import WEIGHTS_FILE, read_json
+from inbatch.encoder.st_layers import CNN_FILE, WEIGHTS_FILE, read_json
 from inbatch.encoder.st_read import MODEL_FILE, MODULES_FILE, POOLING_NAMES, TRANSFORMER_FILE
+from inbatch.encoder.token_layers import CNN, WeightedLayerPooling
 from inbatch.errors import ConfigError
 from inbatch.files import replaced_folder, write_json
 
@@ -145,7 +146,7 @@ def _layer_module(layer: nn.Module, prefix: str, place: int, of: str) -> Module:
 
     def write(path: Path, state: Weights) -> None:
         if config:
-            write_json(path / "config.json", config)
+            write_json(path / (CNN_FILE if kind == "CNN" else "config.json"), config)
         weights = weights_below(state, prefix)
         if weights:
             save_file(weights, path / WEIGHTS_FILE, metadata={"format": "pt"})
@@ -159,6 +160,18 @@ def _layer_config(layer: nn.Module, of: str) -> dict[str, Any]:
         return _dense_config(layer) | names
     if isinstance(layer, LayerNorm):
         return {"dimension": layer.norm.normalized_shape[0]}
+    if isinstance(layer, CNN):
+        return {
+            "in_word_embedding_dimension": layer.in_features,
+            "out_channels": layer.channels,
+            "kernel_sizes": layer.kernel_sizes,
+        }
+    if isinstance(layer, WeightedLayerPooling):
+        return {
+            "word_embedding_dimension": layer.dimension,
+            "num_hidden_layers": layer.num_layers,
+            "layer_start": layer.first,
+        }
     return {"dropout": layer.dropout_layer.p} if isinstance(layer, Dropout) else {}
 
 

@@ -17,12 +17,13 @@ from inbatch.encoder.adapter_files import Adapter
 from inbatch.encoder.backbone import position_limit, position_padding_id
 from inbatch.encoder.compiled import widen, widened_shape
 from inbatch.encoder.describe import describe_transformer
-from inbatch.encoder.head import layer_text, width_behind
+from inbatch.encoder.head import layer_text
 from inbatch.encoder.masks import made_without_waiting
 from inbatch.encoder.model import Encoder
 from inbatch.encoder.packing import Packing, packed_tokens, packs
 from inbatch.encoder.pooling import Pooling
 from inbatch.encoder.st_write import transformer_modules, write_directory
+from inbatch.encoder.token_layers import TokenHead, token_width
 from inbatch.encoder.tokenize import TextTokenizer
 from inbatch.errors import ConfigError
 
@@ -32,17 +33,17 @@ class TransformerEncoder(Encoder):
     """Transformer, pooling, and the layers after it.
 
     Args:
-        backbone: a transformers model without pooler; its last hidden state is pooled.
+        backbone: a transformers model without pooler.
         tokenizer: what chunks for this encoder are made with.
         pooling: token embeddings to one embedding.
-        token_head: layers behind the backbone and in front of the pooling.
+        token_head: layers behind the backbone and in front of the pooling, see `TokenHead`.
         pooler: the backbone's pooler weights, which `save` writes back.
         packing: when chunks go through the backbone without padding, see `packing.packs`.
         adapter: what `adapter.add_adapter` has put into the backbone.
         options: of `Encoder`: head, prompts, default_prompt_name, similarity, truncate_dim, base_model.
 
     Raises:
-        ConfigError: see `Encoder`.
+        ConfigError: see `Encoder` and `token_layers.token_width`.
     """
 
     def __init__(
@@ -57,10 +58,10 @@ class TransformerEncoder(Encoder):
         adapter: Adapter | None = None,
         **options: Any,
     ) -> None:
-        token_width = width_behind(backbone.config.hidden_size, token_head)
-        super().__init__(tokenizer, width=token_width * len(pooling.modes), **options)
-        self.token_width = token_width
-        self.token_head = nn.Sequential(*token_head)
+        width = token_width(backbone.config, token_head)
+        super().__init__(tokenizer, width=width * len(pooling.modes), **options)
+        self.token_width = width
+        self.token_head = TokenHead(*token_head)
         self.backbone = backbone
         self.pooling = pooling
         self.pooler = dict(pooler or {})
@@ -71,7 +72,7 @@ class TransformerEncoder(Encoder):
 
     def forward(self, chunk: Chunk) -> Tensor:
         """Embeddings [n, D] of a chunk on the same device, in the dtype of the computation."""
-        tokens_nTD = self.token_head(self._token_embeddings(chunk))
+        tokens_nTD = self.token_head(self._token_embeddings(chunk), chunk.attention_mask)
         pooled_nD = self.pooling(tokens_nTD, chunk.attention_mask, chunk.prompt_lengths)
         embeddings_nD: Tensor = self.head(pooled_nD)
         return embeddings_nD
@@ -79,7 +80,10 @@ class TransformerEncoder(Encoder):
     def _token_embeddings(self, chunk: Chunk) -> Tensor:
         if self.packs_on(chunk.input_ids.device) and chunk.num_tokens != 0:
             return packed_tokens(
-                self.backbone, chunk, position_padding_id=self._position_padding_id
+                self.backbone,
+                chunk,
+                position_padding_id=self._position_padding_id,
+                states=self.token_head.states,
             )
         ids, mask = chunk.input_ids, chunk.attention_mask
         side = self.tokenizer.padding_side
@@ -87,7 +91,8 @@ class TransformerEncoder(Encoder):
             pad_id = self.tokenizer.pad_id
             ids, mask = widen(chunk, max_width=self._widest, pad_id=pad_id, padding_side=side)
         with made_without_waiting(ids.device):
-            tokens_nTD: Tensor = self.backbone(input_ids=ids, attention_mask=mask)[0]
+            output = self.backbone(input_ids=ids, attention_mask=mask)
+        tokens_nTD = self.token_head.states(output)
         num_texts, width = chunk.input_ids.shape
         return tokens_nTD[:num_texts, -width:] if side == "left" else tokens_nTD[:num_texts, :width]
 

@@ -27,19 +27,18 @@ MODULES = {
     "`Pooling`": "`encoder.pooling`, `encoder.include_prompt`",
     "`Dense`": "`encoder.dense`, one layer behind the pooling; several are read in `encoder.model`",
     "`Normalize`": "`encoder.normalize`",
-    "`LayerNorm`, `Dropout`, `Dense` of tokens": "those of `encoder.model`; no key makes new ones",
+    "`LayerNorm`, `Dropout`, `CNN`, `WeightedLayerPooling`, `Dense` of tokens": "those of `encoder.model`; "
+    "no key makes new ones",
     "`StaticEmbedding`": "`encoder=static`, or `encoder.model` of a saved one",
 }
 #: Modules that encoders here do not have, and why.
 REFUSED = {
     "BoW": "a bag of words has nothing to train",
     "CLIPModel": "images are not embedded here",
-    "CNN": "encoders here are transformers or static vectors",
-    "LSTM": "encoders here are transformers or static vectors",
+    "LSTM": "sentence-transformers runs it behind `WordEmbeddings` alone: `Transformer` tells it no lengths",
     "MultiVectorMask": "one vector a text",
     "Router": "both towers of a bi-encoder are one model here",
     "Asym": "both towers of a bi-encoder are one model here",
-    "WeightedLayerPooling": "the last layer is pooled",
     "WordEmbeddings": "`encoder=static` takes a tokenizer and vectors of `StaticEmbedding`",
     "WordWeights": "`encoder.weights=zipf` of a static encoder weighs tokens",
 }
@@ -76,7 +75,7 @@ def set_encoder(draft: Draft, facts: Facts) -> None:
     draft.set("encoder.normalize", "Normalize" in kinds)
     _set_dense(draft, [module for module in facts.modules if module.name == "Dense"])
     for kind in dict.fromkeys(kinds):
-        if kind in ("LayerNorm", "Dropout"):
+        if kind in ("LayerNorm", "Dropout", "CNN", "WeightedLayerPooling"):
             draft.note(f"module {kind}: kept where encoder.model has it; no key makes a new one")
         elif kind not in ("Transformer", "Pooling", "Dense", "Normalize"):
             draft.note(
