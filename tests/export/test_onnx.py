@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling, WeightedLayerPooling
 from transformers import AutoModel
 
 from helpers.tiny import save_tiny_bert, tiny_texts
@@ -169,6 +173,29 @@ def test_a_static_encoder_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
     build_static_encoder(str(tiny_bert)).save(tmp_path / "static")
     with pytest.raises(ConfigError, match="is a static encoder, whose vectors are looked up"):
         export_onnx(str(tmp_path / "static"))
+
+
+def test_a_mean_of_layers_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    modules = [
+        Transformer(str(tiny_bert), config_kwargs={"output_hidden_states": True}),
+        WeightedLayerPooling(32, 2, 1),
+        Pooling(32, "mean"),
+    ]
+    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "model"))
+    with pytest.raises(ConfigError, match="pools several layers, and an ONNX file holds the last"):
+        export_onnx(str(tmp_path / "model"))
+
+
+def test_code_of_a_model_is_not_run_unless_asked(exported: Path, tmp_path: Path) -> None:
+    shutil.copytree(exported, tmp_path / "model", ignore=shutil.ignore_patterns("onnx"))
+    config = tmp_path / "model" / "config.json"
+    own = {"auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}, "model_type": "own"}
+    config.write_text(json.dumps(json.loads(config.read_text()) | own))
+    ran = tmp_path / "ran"
+    (tmp_path / "model" / "own.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    with pytest.raises(ConfigError, match="contains custom code"):
+        export_onnx(str(tmp_path / "model"))
+    assert not ran.exists()
 
 
 def test_a_model_elsewhere_needs_a_place(minilm: Path) -> None:

@@ -115,6 +115,7 @@ COMMANDS = {
             "--texts FILE": "a text in each line, to compare vectors on; without it 13 of our own",
             "--min-cosine NUMBER": "the lowest cosine to the model's vectors that --int8 may have on a "
             "text (default: 0.95)",
+            "--trust-remote-code": "run Python code that the model brings along",
         },
     ),
     "push": Command(

@@ -23,6 +23,7 @@ def main(typed: str | None = None) -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--texts", type=Path)
     parser.add_argument("--min-cosine", type=float, default=MIN_COSINE)
+    parser.add_argument("--trust-remote-code", action="store_true")
     given = parser.parse_args()
     with user_errors(), quiet():
         if not given.onnx:
@@ -35,6 +36,7 @@ def main(typed: str | None = None) -> None:
             cpus=(given.cpu or [next(iter(CPUS))]) if given.int8 else (),
             texts=read_texts(given.texts) if given.texts else TEXTS,
             min_cosine=given.min_cosine,
+            trust_remote_code=given.trust_remote_code,
         )
         print(f"written: {folder}")
 

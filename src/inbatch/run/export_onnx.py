@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from inbatch.encoder import Encoder, build_encoder
 from inbatch.encoder.st_read import read_saved_encoder
+from inbatch.encoder.token_layers import WeightedLayerPooling
 from inbatch.encoder.transformer import TransformerEncoder
 from inbatch.errors import ConfigError
 from inbatch.export.onnx_check import TEXTS, Agreement, agreement, check_float32, check_int8
@@ -26,6 +28,7 @@ def export_onnx(
     cpus: Sequence[str] = (),
     texts: Sequence[str] = TEXTS,
     min_cosine: float = MIN_COSINE,
+    trust_remote_code: bool = False,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Write ``onnx/`` into a model's directory, in place of an older one, once it is known to agree.
@@ -36,6 +39,7 @@ def export_onnx(
         cpus: of `onnx_int8.CPUS`, to write a file in 8 bits for each.
         texts: whose vectors are compared.
         min_cosine: the lowest cosine between a text's vectors in float32 and in 8 bits that is accepted.
+        trust_remote_code: run Python code that the model brings along.
         say: is told of each file.
 
     Returns:
@@ -47,17 +51,20 @@ def export_onnx(
     """
     check_packages()
     directory = find_model(model)
-    encoder = _transformer(build_encoder(str(directory), trust_remote_code=_is_local(model)), model)
+    load = partial(build_encoder, trust_remote_code=trust_remote_code)
+    encoder = _transformer(load(str(directory)), model)
     if output is not None:
         encoder.save(output)
         _copy_card(directory, output)
-        directory, encoder = output, _transformer(build_encoder(str(output)), model)
+        directory, encoder = output, _transformer(load(str(output)), model)
     elif encoder.adapter is not None or not _is_local(model):
         what = "holds an adapter beside its weights" if _is_local(model) else "is no directory here"
         fix = "add --output FOLDER, for a whole model with its ONNX files"
         raise ConfigError("MODEL_OR_RUN", what, fix, value=model)
     encoder.eval()
-    transformer, _ = read_saved_encoder(directory, weights=False, trust_remote_code=True)
+    transformer, _ = read_saved_encoder(
+        directory, weights=False, trust_remote_code=trust_remote_code
+    )
     with replaced_folder(transformer / FOLDER) as folder:
         float32 = folder / FLOAT32_FILE
         write_onnx(encoder.backbone, float32)
@@ -82,6 +89,13 @@ def _transformer(encoder: Encoder, model: str) -> TransformerEncoder:
             "MODEL_OR_RUN",
             "is a static encoder, whose vectors are looked up and not computed",
             "use it as it is: sentence-transformers reads a static encoder with its backend torch only",
+            value=model,
+        )
+    if any(isinstance(layer, WeightedLayerPooling) for layer in encoder.token_head):
+        raise ConfigError(
+            "MODEL_OR_RUN",
+            "pools several layers, and an ONNX file holds the last one",
+            "use it as it is, with the backend torch",
             value=model,
         )
     return encoder
