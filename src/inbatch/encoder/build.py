@@ -20,6 +20,7 @@ from inbatch.encoder.backbone import (
     random_backbone,
 )
 from inbatch.encoder.direction import agree_on_direction, set_direction
+from inbatch.encoder.end_token import add_end_token
 from inbatch.encoder.linear import use_fast_products
 from inbatch.encoder.model import Encoder
 from inbatch.encoder.options import (
@@ -63,6 +64,7 @@ def build_encoder(
     pooling: str | Sequence[str] | None = None,
     include_prompt: bool | None = None,
     bidirectional: bool | None = None,
+    end_token: Literal[True] | None = None,
     dense: Mapping[str, Any] | Literal[False] | None = None,
     normalize: bool | None = None,
     prompts: Mapping[str, str] | None = None,
@@ -104,6 +106,8 @@ def build_encoder(
         include_prompt: pool the prompt's tokens too.
         bidirectional: whether tokens of a decoder see later ones, as those of encoders do; None is what the
             model's configuration says. Mean pooling is the default of those that do.
+        end_token: true ends every text with the tokenizer's eos token, within `max_length`, where the
+            tokenizer does not do so itself; None is as the tokenizer does.
         dense: ``{out_features: 512, activation: Tanh, bias: true, residual: false}`` after pooling;
             false for none.
         normalize: scale embeddings to length one, after all other layers.
@@ -147,6 +151,7 @@ def build_encoder(
                     "pooling": pooling not in (None, "mean", ["mean"]),
                     "include_prompt": include_prompt is False,
                     "bidirectional": bidirectional is not None,
+                    "end_token": end_token is not None,
                     "gradient_checkpointing": gradient_checkpointing,
                     "adapter": adapter is not None,
                 },
@@ -164,6 +169,8 @@ def build_encoder(
     saved, backbone, hf = loaded.saved, loaded.backbone, loaded.tokenizer
     transformer = backbone.model
     check_tokenizer(transformer, hf)
+    if end_token:
+        add_end_token(hf, transformer.config)
     if gradient_checkpointing:
         enable_gradient_checkpointing(transformer)
     packing = prepare_packing(transformer, attention)

@@ -15,7 +15,13 @@ from typing import Any, Literal
 
 from tokenizers.normalizers import Lowercase, Normalizer
 from tokenizers.normalizers import Sequence as NormalizerSequence
-from transformers import AutoConfig, AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BertTokenizer,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from inbatch.encoder.wordpiece import SPECIAL_TOKENS, train_vocabulary
 from inbatch.errors import ConfigError, did_you_mean
@@ -163,10 +169,7 @@ def check_takes_tokenizer(model_type: str, hf: PreTrainedTokenizerBase) -> None:
     """
     if model_type in _TAKES_WORDPIECE:
         return
-    with TemporaryDirectory() as folder:
-        hf.save_pretrained(folder)
-        AutoConfig.for_model(model_type).save_pretrained(folder)
-        again = AutoTokenizer.from_pretrained(folder)
+    again = read_back(hf, AutoConfig.for_model(model_type))
     words = [word for word in hf.get_vocab() if word.isalnum()]
     samples = [" ".join(words[:100]), "".join(words[:20]), "a"]
     same = again.get_vocab() == hf.get_vocab() and again.pad_token_id == hf.pad_token_id
@@ -176,6 +179,15 @@ def check_takes_tokenizer(model_type: str, hf: PreTrainedTokenizerBase) -> None:
             f"does not go with config.model_type={model_type!r}, whose models are read with their own kind",
             "give the directory or hub name of such a tokenizer, or another model_type",
         )
+
+
+def read_back(hf: PreTrainedTokenizerBase, config: PretrainedConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer that comes back where one is saved beside a transformer's configuration."""
+    with TemporaryDirectory() as folder:
+        hf.save_pretrained(folder)
+        config.save_pretrained(folder)
+        again: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    return again
 
 
 def train_wordpiece(texts: Iterable[str], options: Mapping[str, Any]) -> PreTrainedTokenizerBase:
