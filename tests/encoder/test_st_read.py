@@ -222,7 +222,10 @@ def test_trust_is_no_setting_of_a_file(copy: Path) -> None:
 
 def test_refuses_a_module_that_it_lacks(tiny_bert: Path, tmp_path: Path) -> None:
     modules = [Transformer(str(tiny_bert)), LSTM(32, 8), Pooling(16)]
-    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "model"))
+    st = SentenceTransformer(modules=modules, device="cpu")
+    with pytest.raises(KeyError, match="sentence_lengths"):  # it cannot run there either
+        st.encode(TEXTS)
+    st.save(str(tmp_path / "model"))
     with pytest.raises(ConfigError, match=r"\['Transformer', 'LSTM', 'Pooling'\]"):
         build_encoder(str(tmp_path / "model"))
 

@@ -39,7 +39,8 @@ REFUSED = {
     "MultiVectorMask": "one vector a text",
     "Router": "both towers of a bi-encoder are one model here",
     "Asym": "both towers of a bi-encoder are one model here",
-    "WordEmbeddings": "`encoder=static` takes a tokenizer and vectors of `StaticEmbedding`",
+    "WordEmbeddings": "its tokenizer tries each word as it is, without punctuation and in lower case, which "
+    "no `tokenizer.json` can say; `encoder=static` trains vectors of tokens",
     "WordWeights": "`encoder.weights=zipf` of a static encoder weighs tokens",
 }
 
