@@ -18,10 +18,8 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from inbatch.encoder.tokenize import read_back
 from inbatch.errors import ConfigError
 
-_EXTENDED = (
-    "ByteLevel",
-    "TemplateProcessing",
-)  # steps that another one may follow, or that take a token
+# Steps that another one may follow, or that take a token.
+_EXTENDED = ("ByteLevel", "TemplateProcessing")
 _BARE: dict[str, Any] = {
     "type": "TemplateProcessing",
     "single": [{"Sequence": {"id": "A", "type_id": 0}}],
