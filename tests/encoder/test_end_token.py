@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_decoders import SIZES
 from tokenizers import processors
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaTokenizer, PreTrainedTokenizerFast
 
@@ -18,15 +19,6 @@ from inbatch.encoder.end_token import add_end_token, with_end
 from inbatch.encoder.tokenize import read_back
 from inbatch.errors import ConfigError
 
-SIZES = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "pad_token_id": 0,
-}
 BOS, EOS = 5, 6
 _START = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
 STEPS = {
