@@ -138,10 +138,8 @@ def _stopped(rank: int, world_size: int, step: int, overrides: list[str]) -> Non
         run_with(StopAfter(step, stop), stop, *overrides)
 
 
-@pytest.mark.parametrize(
-    ("strategy", "stops"),
-    [pytest.param("ddp", (2, 6), marks=pytest.mark.exhaustive), ("deepspeed_stage_2", (6,))],
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("strategy", "stops"), [("ddp", (2, 6)), ("deepspeed_stage_2", (6,))])
 def test_a_row_that_a_stop_cuts_in_two(
     tmp_path: Path, options: list[str], strategy: str, stops: tuple[int, ...]
 ) -> None:

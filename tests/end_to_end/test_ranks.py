@@ -79,6 +79,7 @@ def _losses(path: Path) -> list[float]:
     return [row["train/loss"] for row in metrics(path) if "train/loss" in row]
 
 
+@pytest.mark.exhaustive
 def test_loss_curve_of_thirty_steps_around_a_ring(tmp_path: Path) -> None:
     options = [*_options(tmp_path), "trainer.max_epochs=10", "trainer.max_steps=30"]
     options += ["global_batch_size=6", "optimizer.eps=1e-4"]
